@@ -1,0 +1,3 @@
+//! The project's only scripts. `cargo xtask help` lists them.
+fn main() {
+}
