@@ -1,0 +1,9 @@
+//! Batch and receipt to bytes and back.
+//!
+//! The SDK writes batches with [`encode`] and reads receipts with [`receipt`]; the collector does the reverse with
+//! [`server`], which is compiled only with the feature `server`.
+
+pub mod encode;
+pub mod receipt;
+#[cfg(feature = "server")]
+pub mod server;

@@ -1,0 +1,128 @@
+//! The collector's answer as the SDK reads it.
+
+use crate::Id;
+use crate::json::{JsonError, Reader};
+
+/// What became of each event of one batch. Indices count from 0 in the order of sending.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// Which batch.
+    pub batch_id: Id,
+    /// The collector's clock, milliseconds since the epoch.
+    pub server_time: i64,
+    /// How many were stored.
+    pub stored: u64,
+    /// Which had been seen before.
+    pub duplicate: Vec<u64>,
+    /// Which were rejected, and why.
+    pub rejected: Vec<Rejected>,
+}
+
+/// One rejected event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejected {
+    /// Which event.
+    pub index: u64,
+    /// The reason's wire form; a newer collector may send one that this SDK does not know.
+    pub reason: String,
+    /// The whole rejection as the collector wrote it, for a developer's eyes.
+    pub detail: String,
+}
+
+impl Receipt {
+    /// Reads a receipt. Unknown fields are ignored.
+    ///
+    /// # Errors
+    /// If the text is anything else than a receipt: not JSON, a field missing or of another type.
+    pub fn decode(text: &str) -> Result<Self, JsonError> {
+        let mut reader = Reader::new(text);
+        let mut batch_id = None;
+        let mut server_time = 0;
+        let mut stored = None;
+        let mut duplicate = Vec::new();
+        let mut rejected = Vec::new();
+        reader.object(|name, reader| {
+            match name {
+                "batch_id" => batch_id = Id::parse(&reader.string()?),
+                "server_time" => server_time = reader.integer()?,
+                "stored" => stored = Some(reader.integer()?),
+                "duplicate" => reader.array(|reader| {
+                    duplicate.push(reader.integer()? as u64);
+                    Ok(())
+                })?,
+                "rejected" => reader.array(|reader| {
+                    rejected.push(Rejected::read(reader)?);
+                    Ok(())
+                })?,
+                _ => {
+                    reader.raw()?;
+                }
+            }
+            Ok(())
+        })?;
+        reader.end()?;
+        let (Some(batch_id), Some(stored)) = (batch_id, stored) else { return Err(JsonError { at: text.len() }) };
+        Ok(Self { batch_id, server_time, stored: stored as u64, duplicate, rejected })
+    }
+
+    /// Whether this receipt accounts for each of `events` events exactly once.
+    #[must_use]
+    pub fn accounts_for(&self, events: u64) -> bool {
+        let mut named: Vec<u64> = self.duplicate.iter().copied().chain(self.rejected.iter().map(|r| r.index)).collect();
+        named.sort_unstable();
+        let distinct = named.windows(2).all(|pair| pair[0] < pair[1]);
+        let within = named.last().is_none_or(|last| *last < events);
+        distinct && within && self.stored.checked_add(named.len() as u64) == Some(events)
+    }
+}
+
+impl Rejected {
+    fn read(reader: &mut Reader<'_>) -> Result<Self, JsonError> {
+        let detail = reader.raw()?;
+        let mut index = None;
+        let mut reason = String::new();
+        Reader::new(detail).object(|name, reader| {
+            match name {
+                "index" => index = Some(reader.integer()?),
+                "reason" => reason = reader.string()?,
+                _ => {
+                    reader.raw()?;
+                }
+            }
+            Ok(())
+        })?;
+        let Some(index) = index else { return Err(JsonError { at: 0 }) };
+        Ok(Self { index: index as u64, reason, detail: detail.to_owned() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = r#"{"batch_id":"017f22e2-79b0-7cc3-98c4-dc0c0c07398f","server_time":5,"stored":1,"duplicate":[2],
+        "rejected":[{"index":0,"id":null,"reason":"property_too_deep","field":"props.a","limit":8,"got":12}],"new":{"x":[1]}}"#;
+
+    #[test]
+    fn a_receipt_is_read_with_its_unknown_fields_ignored() {
+        let receipt = Receipt::decode(TEXT).unwrap();
+        assert_eq!((receipt.stored, &receipt.duplicate[..]), (1, &[2][..]));
+        assert_eq!((receipt.rejected[0].index, receipt.rejected[0].reason.as_str()), (0, "property_too_deep"));
+        assert!(receipt.accounts_for(3));
+    }
+
+    #[test]
+    fn a_receipt_must_name_each_event_once() {
+        let receipt = Receipt::decode(TEXT).unwrap();
+        assert!(!receipt.accounts_for(2) && !receipt.accounts_for(4));
+        let twice = Receipt { duplicate: vec![0, 2], stored: 0, ..receipt };
+        assert!(!twice.accounts_for(3));
+    }
+
+    #[test]
+    fn other_answers_are_not_receipts() {
+        for text in ["", "<html>", "{}", "[]", "{\"batch_id\":\"x\",\"stored\":1}", &TEXT[..TEXT.len() - 1], &format!("{TEXT}x")] {
+            assert!(Receipt::decode(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! The collector's half: a batch from bytes, a receipt and a refusal to bytes.
+
+mod answer;
+mod batch;
+
+pub use answer::{Problem, ProblemCode, Receipt, Rejection};
+pub use batch::{Batch, Event, Page, Session, Text, decode};

@@ -1,0 +1,131 @@
+//! Writing JSON by appending to a `String`.
+
+const HEX: &[u8; 16] = b"0123456789abcdef";
+
+/// Appends `text` as a JSON string with its quotes. Escapes what RFC 8259 section 7 demands and nothing else.
+pub fn write_string(out: &mut String, text: &str) {
+    out.push('"');
+    let mut plain = 0;
+    for (at, byte) in text.bytes().enumerate() {
+        let short = match byte {
+            b'"' => '"',
+            b'\\' => '\\',
+            b'\n' => 'n',
+            b'\r' => 'r',
+            b'\t' => 't',
+            0..0x20 => '\0',
+            _ => continue,
+        };
+        out.push_str(&text[plain..at]);
+        out.push('\\');
+        if short == '\0' {
+            out.push_str("u00");
+            out.push(char::from(HEX[usize::from(byte >> 4)]));
+            out.push(char::from(HEX[usize::from(byte & 15)]));
+        } else {
+            out.push(short);
+        }
+        plain = at + 1;
+    }
+    out.push_str(&text[plain..]);
+    out.push('"');
+}
+
+/// Appends `value` in decimal.
+pub fn write_integer(out: &mut String, value: i64) {
+    if value < 0 {
+        out.push('-');
+    }
+    let mut digits = [0u8; 20];
+    let mut at = digits.len();
+    let mut rest = value.unsigned_abs();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    for digit in &digits[at..] {
+        out.push(char::from(*digit));
+    }
+}
+
+/// Appends one JSON object, field by field. [`ObjectWriter::end`] closes it.
+pub struct ObjectWriter<'a> {
+    out: &'a mut String,
+    first: bool,
+}
+
+impl<'a> ObjectWriter<'a> {
+    /// Opens an object at the end of `out`.
+    pub fn new(out: &'a mut String) -> Self {
+        out.push('{');
+        Self { out, first: true }
+    }
+
+    /// Appends the name and returns the place for the value: exactly one JSON value must be appended there.
+    pub fn field(&mut self, name: &str) -> &mut String {
+        if self.first {
+            self.first = false;
+        } else {
+            self.out.push(',');
+        }
+        write_string(self.out, name);
+        self.out.push(':');
+        self.out
+    }
+
+    /// A text.
+    pub fn string(&mut self, name: &str, value: &str) {
+        write_string(self.field(name), value);
+    }
+
+    /// A text, left out if it is empty.
+    pub fn text(&mut self, name: &str, value: &str) {
+        if !value.is_empty() {
+            self.string(name, value);
+        }
+    }
+
+    /// An integer.
+    pub fn integer(&mut self, name: &str, value: i64) {
+        write_integer(self.field(name), value);
+    }
+
+    /// JSON text that is already complete.
+    pub fn raw(&mut self, name: &str, json: &str) {
+        self.field(name).push_str(json);
+    }
+
+    /// An identifier.
+    pub fn id(&mut self, name: &str, id: crate::Id) {
+        let place = self.field(name);
+        place.push('"');
+        id.write(place);
+        place.push('"');
+    }
+
+    /// Fields that are already complete, without surrounding braces; at least one.
+    pub fn fields(&mut self, fields: &str) {
+        if self.first {
+            self.first = false;
+        } else {
+            self.out.push(',');
+        }
+        self.out.push_str(fields);
+    }
+
+    /// A nested object, written by `body`.
+    pub fn object(&mut self, name: &str, body: impl FnOnce(&mut ObjectWriter<'_>)) {
+        let mut inner = ObjectWriter::new(self.field(name));
+        body(&mut inner);
+        inner.end();
+    }
+
+    /// Closes the object.
+    pub fn end(self) {
+        self.out.push('}');
+    }
+}

@@ -1,0 +1,101 @@
+//! Themes: the eleven kinds of event that everything downstream routes and counts by.
+
+/// What an event is about. The wire form is the lower-case name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Theme {
+    /// A page was shown.
+    View,
+    /// Something was tapped.
+    Click,
+    /// Something came into sight.
+    Exposure,
+    /// A step of an order.
+    Order,
+    /// The app started, was shown, was hidden.
+    Lifecycle,
+    /// A page was shared.
+    Share,
+    /// Something failed.
+    Error,
+    /// How long something took.
+    Performance,
+    /// A request to some server.
+    Network,
+    /// Something about the user rather than about a moment.
+    Profile,
+    /// Whatever the developer decides.
+    Custom,
+}
+
+impl Theme {
+    /// All themes, in the order of the specification.
+    pub const ALL: [Theme; 11] = [
+        Theme::View,
+        Theme::Click,
+        Theme::Exposure,
+        Theme::Order,
+        Theme::Lifecycle,
+        Theme::Share,
+        Theme::Error,
+        Theme::Performance,
+        Theme::Network,
+        Theme::Profile,
+        Theme::Custom,
+    ];
+
+    /// The wire form.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Theme::View => "view",
+            Theme::Click => "click",
+            Theme::Exposure => "exposure",
+            Theme::Order => "order",
+            Theme::Lifecycle => "lifecycle",
+            Theme::Share => "share",
+            Theme::Error => "error",
+            Theme::Performance => "performance",
+            Theme::Network => "network",
+            Theme::Profile => "profile",
+            Theme::Custom => "custom",
+        }
+    }
+
+    /// The theme with this wire form; case counts.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|theme| theme.as_str() == text)
+    }
+}
+
+/// Whether `code` has the form `[A-Za-z_][A-Za-z0-9_.:-]{0,127}` that event codes must have.
+#[must_use]
+pub fn is_code(code: &str) -> bool {
+    let bytes = code.as_bytes();
+    bytes.len() <= crate::limits::CODE_BYTES
+        && bytes.first().is_some_and(|c| c.is_ascii_alphabetic() || *c == b'_')
+        && bytes.iter().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'.' | b':' | b'-'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_theme_is_read_from_its_own_name() {
+        for theme in Theme::ALL {
+            assert_eq!(Theme::parse(theme.as_str()), Some(theme));
+        }
+        assert_eq!(Theme::parse("View"), None);
+    }
+
+    #[test]
+    fn codes_follow_the_grammar() {
+        for good in ["a", "_", "page_view", "a.b:c-d", &"a".repeat(128)] {
+            assert!(is_code(good), "{good}");
+        }
+        for bad in ["", "1a", "-a", "a b", "页", &"a".repeat(129)] {
+            assert!(!is_code(bad), "{bad}");
+        }
+    }
+}
