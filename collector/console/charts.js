@@ -1,0 +1,194 @@
+// The charts, each with a table that says the same. Chart.js draws; this file decides axes, words and colours.
+
+import { h, setText } from './dom.js';
+import { axisNumber, number } from './tiles.js';
+import { axisLabels, bucketLabel } from './time.js';
+
+/** More buckets than this become a line: bars would be thinner than the gaps between them. */
+const MOST_BARS = 100;
+/** Pixels that a label under the axis needs. */
+const LABEL_WIDTH = 58;
+
+const calm = matchMedia('(prefers-reduced-motion: reduce)');
+const dark = matchMedia('(prefers-color-scheme: dark)');
+const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+const withAlpha = (hex, alpha) => hex + Math.round(alpha * 255).toString(16).padStart(2, '0');
+
+const units = { hour: 'hour', day: 'day', week: 'week', month: 'month' };
+
+export class MetricChart {
+  #metric;
+  #chart = null;
+  #data = null;
+  #labels = { width: -1, list: [] };
+
+  constructor(parent, metric) {
+    this.#metric = metric;
+    this.canvas = h('canvas', { role: 'img', 'aria-label': metric.title });
+    this.total = h('span', { class: 'card-total' });
+    this.message = h('p', { class: 'chart-message', hidden: true });
+    this.rows = h('tbody');
+    this.caption = h('caption', { class: 'vh' });
+    const unit = h('th', { scope: 'col', text: 'Time' });
+    this.table = h('div', { class: 'chart-table', tabindex: '0', role: 'region', 'aria-label': `${metric.title} as a table`, hidden: true },
+      h('table', {}, this.caption, h('thead', {}, h('tr', {}, unit, h('th', { scope: 'col', text: metric.title }))), this.rows));
+    this.toggle = h('button', { class: 'button small', type: 'button', 'aria-pressed': 'false', 'aria-label': `Show ${metric.title} as a table`,
+      text: 'Table', onclick: () => this.#flip() });
+    this.card = h('article', { class: 'card chart loading', 'data-metric': metric.name },
+      h('header', { class: 'card-head' },
+        h('div', { class: 'card-titles' },
+          h('h2', {}, h('span', { class: `key ${metric.color.slice(2)}`, 'aria-hidden': 'true' }), metric.title, h('abbr', { class: 'muted', text: metric.short })),
+          h('p', { class: 'muted small', text: metric.help })),
+        h('div', { class: 'card-side' }, this.total, this.toggle)),
+      h('div', { class: 'chart-body' }, this.canvas, this.message, this.table));
+    parent.append(this.card);
+    dark.addEventListener('change', () => this.#draw());
+  }
+
+  loading() {
+    this.card.classList.add('loading');
+  }
+
+  /** Nothing to draw; the words stand where the chart would be. */
+  blank(text) {
+    this.card.classList.remove('loading');
+    this.#data = null;
+    this.#chart?.destroy();
+    this.#chart = null;
+    setText(this.total, '');
+    setText(this.message, text);
+    this.message.hidden = false;
+    this.canvas.hidden = true;
+    this.rows.replaceChildren();
+    this.canvas.setAttribute('aria-label', `${this.#metric.title}: ${text}`);
+  }
+
+  /** `answer` is the collector's `{series, total}`; `range` says when it ends, `now` which bucket is still running. */
+  show(answer, interval, timeZone, now) {
+    const { series, total } = answer;
+    const last = series.at(-1);
+    const running = last !== undefined && now >= Date.parse(last.start) && now < nextStart(series, interval);
+    this.#data = { series, total, interval, timeZone, running };
+    this.#labels.width = -1;
+    this.card.classList.remove('loading');
+    this.message.hidden = true;
+    this.canvas.hidden = false;
+    setText(this.total, number(total));
+    this.#describe();
+    this.#fillTable();
+    this.#draw();
+  }
+
+  #flip() {
+    const asTable = this.table.hidden;
+    this.table.hidden = !asTable;
+    this.card.classList.toggle('as-table', asTable);
+    this.toggle.setAttribute('aria-pressed', String(asTable));
+  }
+
+  #name(index) {
+    const { series, interval, timeZone, running } = this.#data;
+    const label = bucketLabel(series[index].start, interval, timeZone);
+    return running && index === series.length - 1 ? `${label} (so far)` : label;
+  }
+
+  #describe() {
+    const { series, total, interval } = this.#data;
+    const top = series.reduce((best, point, index) => (best === -1 || point.value > series[best].value ? index : best), -1);
+    const peak = total > 0 && top >= 0 ? ` Highest: ${number(series[top].value)}, ${this.#name(top)}.` : '';
+    this.canvas.setAttribute('aria-label', `${this.#metric.title} by ${units[interval]}. Total ${number(total)}.${peak}`);
+    setText(this.caption, `${this.#metric.title} by ${units[interval]}`);
+  }
+
+  #fillTable() {
+    const rows = this.#data.series.map((point, index) => h('tr', {},
+      h('th', { scope: 'row', text: this.#name(index) }),
+      h('td', { text: number(point.value), 'data-start': point.start, 'data-value': point.value })));
+    this.rows.replaceChildren(...rows);
+  }
+
+  #tick(index) {
+    const { series, interval, timeZone } = this.#data;
+    const width = this.#chart?.width ?? this.canvas.clientWidth;
+    if (this.#labels.width !== width) {
+      const room = Math.max(2, Math.floor((width - 50) / LABEL_WIDTH));
+      this.#labels = { width, list: axisLabels(series.map((point) => point.start), interval, timeZone, room) };
+    }
+    return this.#labels.list[index];
+  }
+
+  #draw() {
+    if (this.#data === null) return;
+    const { Chart } = globalThis;
+    const config = { type: this.#type(), data: this.#dataset(), options: this.#options() };
+    // A chart cannot change its type; the usual case, new numbers of the same kind, keeps it and its tooltip.
+    if (this.#chart && this.#chart.config.type === config.type) {
+      this.#chart.data = config.data;
+      this.#chart.options = config.options;
+      this.#chart.update('none');
+    } else {
+      this.#chart?.destroy();
+      this.#chart = new Chart(this.canvas, config);
+    }
+  }
+
+  #type() {
+    return this.#data.series.length > MOST_BARS ? 'line' : 'bar';
+  }
+
+  #dataset() {
+    const { series, running } = this.#data;
+    const color = css(this.#metric.color);
+    const values = series.map((point) => point.value);
+    const soft = withAlpha(color, 0.45);
+    const bars = {
+      backgroundColor: values.map((_, index) => (running && index === values.length - 1 ? soft : color)),
+      hoverBackgroundColor: css('--text'), borderRadius: 3, borderSkipped: 'bottom', maxBarThickness: 44,
+      categoryPercentage: 0.92, barPercentage: values.length > 40 ? 0.8 : 0.72, minBarLength: 0,
+    };
+    const line = {
+      borderColor: color, borderWidth: 1.75, fill: 'origin', backgroundColor: withAlpha(color, 0.13), pointRadius: 0, pointHoverRadius: 4,
+      pointHoverBackgroundColor: color, pointHoverBorderColor: css('--surface'), pointHoverBorderWidth: 2, tension: 0,
+    };
+    const shape = this.#type() === 'line' ? line : bars;
+    return { labels: series.map((point) => point.start), datasets: [{ label: this.#metric.title, data: values, ...shape }] };
+  }
+
+  #options() {
+    const self = this;
+    const muted = css('--muted');
+    const font = { family: css('--font'), size: 11.5 };
+    const highest = Math.max(0, ...this.#data.series.map((point) => point.value));
+    return {
+      responsive: true, maintainAspectRatio: false, animation: calm.matches ? false : { duration: 250 },
+      interaction: { mode: 'index', intersect: false },
+      layout: { padding: { top: 8, right: 4 } },
+      scales: {
+        x: {
+          grid: { display: false }, border: { color: css('--line-strong') },
+          ticks: { autoSkip: false, maxRotation: 0, color: muted, font, padding: 4, callback: (_, index) => self.#tick(index) },
+        },
+        y: {
+          beginAtZero: true, suggestedMax: highest === 0 ? 4 : undefined, border: { display: false },
+          grid: { color: css('--line'), drawTicks: false },
+          ticks: { precision: 0, maxTicksLimit: 5, color: muted, font, padding: 8, callback: (value) => axisNumber(value) },
+          afterFit: (scale) => { scale.width = Math.max(scale.width, 38); },
+        },
+      },
+      plugins: {
+        legend: { display: false },
+        tooltip: {
+          backgroundColor: css('--tip'), titleColor: css('--tip-muted'), bodyColor: css('--tip-text'), padding: { x: 12, y: 9 }, cornerRadius: 8,
+          displayColors: false, caretSize: 5, caretPadding: 6, titleFont: { ...font, weight: '400' }, bodyFont: { family: font.family, size: 14, weight: '600' },
+          callbacks: { title: ([item]) => self.#name(item.dataIndex), label: (item) => `${number(item.parsed.y)} ${self.#metric.title.toLowerCase()}` },
+        },
+      },
+    };
+  }
+}
+
+/** About when the last bucket ends; a calendar month is taken at its longest, for only "still running" hangs on it. */
+function nextStart(series, interval) {
+  const hours = { hour: 1, day: 24, week: 168, month: 744 }[interval];
+  return Date.parse(series.at(-1).start) + hours * 3_600_000;
+}

@@ -1,0 +1,158 @@
+// Days and hours in the app's timezone. Ranges are calendar dates; the collector turns them into instants.
+
+const LOCALE = 'en-GB';
+const DAY_MS = 86_400_000;
+
+const formats = new Map();
+function format(timeZone, options) {
+  const key = timeZone + JSON.stringify(options);
+  if (!formats.has(key)) formats.set(key, new Intl.DateTimeFormat(LOCALE, { timeZone, ...options }));
+  return formats.get(key);
+}
+
+/** The wall clock at an instant: `{year, month, day, hour}` as numbers. */
+function wall(timeZone, instant) {
+  const parts = format(timeZone, { year: 'numeric', month: '2-digit', day: '2-digit', hour: '2-digit', hourCycle: 'h23' })
+    .formatToParts(instant);
+  const number = (type) => Number(parts.find((part) => part.type === type).value);
+  return { year: number('year'), month: number('month'), day: number('day'), hour: number('hour') };
+}
+
+const pad = (number, width = 2) => String(number).padStart(width, '0');
+
+/** The calendar date at an instant: `2015-05-17`. */
+export function dateIn(timeZone, instant) {
+  const { year, month, day } = wall(timeZone, instant);
+  return `${pad(year, 4)}-${pad(month)}-${pad(day)}`;
+}
+
+const asUtc = (date) => Date.parse(`${date}T00:00:00Z`);
+export const addDays = (date, days) => new Date(asUtc(date) + days * DAY_MS).toISOString().slice(0, 10);
+/** Whole days from one date to another, `to` not included. */
+export const daysBetween = (from, to) => Math.round((asUtc(to) - asUtc(from)) / DAY_MS);
+
+/**
+ * The dates of a view: `{from, to, days}`, `to` exclusive. Null for all data of an app that has none.
+ * `extent` is `{first, last}` of the app's events.
+ */
+export function resolveRange(view, timeZone, extent, now) {
+  const today = dateIn(timeZone, now);
+  const span = (from, last) => ({ from, to: addDays(last, 1), days: daysBetween(from, last) + 1 });
+  if (view.range === 'custom') return span(view.from, view.to);
+  if (view.range === 'today') return span(today, today);
+  if (view.range === '7d') return span(addDays(today, -6), today);
+  if (view.range === '30d') return span(addDays(today, -29), today);
+  if (!extent.first || !extent.last) return null;
+  return span(dateIn(timeZone, Date.parse(extent.first)), dateIn(timeZone, Date.parse(extent.last)));
+}
+
+/** The range to open an app with: the last week when it has events, else all there is. */
+export function firstRange(timeZone, extent, now) {
+  if (!extent.last) return '7d';
+  const weekAgo = addDays(dateIn(timeZone, now), -6);
+  return dateIn(timeZone, Date.parse(extent.last)) >= weekAgo ? '7d' : 'all';
+}
+
+/** The same number of days just before a range; cut where a running day would be compared with a whole one. */
+export function previousRange(range, timeZone, now) {
+  const from = addDays(range.from, -range.days);
+  const running = dateIn(timeZone, now) < range.to;
+  return { from, to: running ? new Date(now - range.days * DAY_MS).toISOString() : range.from };
+}
+
+/** An interval is offered while it makes a chart that can be read. */
+export function intervalFits(interval, days) {
+  if (interval === 'hour') return days <= 31;
+  if (interval === 'day') return days <= 1100;
+  return true;
+}
+
+export function suggestInterval(days) {
+  if (days <= 3) return 'hour';
+  if (days <= 92) return 'day';
+  return days <= 731 ? 'week' : 'month';
+}
+
+const dateOptions = { day: 'numeric', month: 'short', year: 'numeric' };
+
+/** `17 – 19 May 2015` for a range of dates, `last` included. */
+export function rangeLabel(from, last) {
+  if (from === last) return format('UTC', { weekday: 'short', ...dateOptions }).format(asUtc(from));
+  return format('UTC', dateOptions).formatRange(asUtc(from), asUtc(last));
+}
+
+/** The name of a bucket in a tooltip or a table. */
+export function bucketLabel(start, interval, timeZone) {
+  const instant = Date.parse(start);
+  if (interval === 'month') return format(timeZone, { month: 'long', year: 'numeric' }).format(instant);
+  const date = dateIn(timeZone, instant);
+  if (interval === 'week') return rangeLabel(date, addDays(date, 6));
+  const day = format(timeZone, { weekday: 'short', ...dateOptions }).format(instant);
+  if (interval === 'day') return day;
+  return `${day}, ${clock(timeZone, instant, false)}`;
+}
+
+/** `18:04` or `18:04:31`. */
+export function clock(timeZone, instant, seconds = true) {
+  const options = { hour: '2-digit', minute: '2-digit', hourCycle: 'h23', ...(seconds ? { second: '2-digit' } : {}) };
+  return format(timeZone, options).format(instant);
+}
+
+/** `17 May`, with the year when it is not the current one. */
+export function shortDate(timeZone, instant, now) {
+  const sameYear = wall(timeZone, instant).year === wall(timeZone, now).year;
+  return format(timeZone, sameYear ? { day: 'numeric', month: 'short' } : dateOptions).format(instant);
+}
+
+/** `17 May 2015, 18:04:31` with the zone's name. */
+export function fullTime(timeZone, instant) {
+  return format(timeZone, { ...dateOptions, hour: '2-digit', minute: '2-digit', second: '2-digit', hourCycle: 'h23', timeZoneName: 'short' })
+    .format(instant);
+}
+
+/** `GMT+8` of a zone at an instant. */
+export function zoneOffset(timeZone, instant) {
+  const parts = format(timeZone, { timeZoneName: 'shortOffset' }).formatToParts(instant);
+  return parts.find((part) => part.type === 'timeZoneName').value;
+}
+
+/**
+ * The axis under a chart: for every bucket a label of one or two lines, or null where none fits.
+ * `room` is how many labels may stand beside each other.
+ */
+export function axisLabels(starts, interval, timeZone, room) {
+  const instants = starts.map((start) => Date.parse(start));
+  if (interval === 'hour') return hourAxis(instants, timeZone, room);
+  const walls = instants.map((instant) => wall(timeZone, instant));
+  const step = Math.max(1, Math.ceil(instants.length / room));
+  let shownYear = null;
+  return instants.map((instant, index) => {
+    if (index % step !== 0) return null;
+    const year = walls[index].year;
+    const name = format(timeZone, interval === 'month' ? { month: 'short' } : { day: 'numeric', month: 'short' }).format(instant);
+    const lines = year === shownYear ? [name] : [name, String(year)];
+    shownYear = year;
+    return lines;
+  });
+}
+
+function hourAxis(instants, timeZone, room) {
+  const walls = instants.map((instant) => wall(timeZone, instant));
+  const newDay = walls.map(({ day }, index) => index === 0 || walls[index - 1].day !== day);
+  const days = newDay.filter(Boolean).length;
+  const date = (index) => format(timeZone, { day: 'numeric', month: 'short' }).format(instants[index]);
+  const hours = [1, 2, 3, 6, 12].find((step) => instants.length / step <= room);
+  if (hours) {
+    return walls.map(({ hour }, index) => {
+      if (newDay[index]) return [`${pad(hour)}:00`, date(index)];
+      return hour % hours === 0 ? [`${pad(hour)}:00`] : null;
+    });
+  }
+  const step = Math.max(1, Math.ceil(days / room));
+  let seen = -1;
+  return walls.map((_, index) => {
+    if (!newDay[index]) return null;
+    seen += 1;
+    return seen % step === 0 ? [date(index)] : null;
+  });
+}
