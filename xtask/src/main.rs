@@ -1,3 +1,33 @@
 //! The project's only scripts. `cargo xtask help` lists them.
-fn main() {
+
+use std::process::ExitCode;
+
+mod tools;
+mod wasm;
+
+const HELP: &str = "\
+cargo xtask <command>
+
+  wasm [build|test|sizes|bench]   the npm package: build it (default), run its tests, show sizes, time track()
+  help                            this list
+";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let (command, rest) = args.split_first().map_or(("help", &[][..]), |(c, r)| (c.as_str(), r));
+    let done = match command {
+        "wasm" => wasm::command(rest),
+        "help" | "-h" | "--help" => {
+            print!("{HELP}");
+            Ok(())
+        }
+        other => Err(anyhow::anyhow!("no command `{other}`; see `cargo xtask help`")),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }

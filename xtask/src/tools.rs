@@ -1,0 +1,249 @@
+//! What the scripts need from outside: run programs, and fetch npm and Debian packages into ignored folders.
+//!
+//! Nothing here needs root, and nothing is written outside `target/`.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::{Context, Result, bail, ensure};
+
+/// The root of the checkout.
+pub(crate) fn root() -> PathBuf {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest.parent().unwrap_or(manifest).to_path_buf()
+}
+
+/// The ignored folder for everything made: `target/`, or where `CARGO_TARGET_DIR` says.
+pub(crate) fn target_dir() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |dir| root().join(dir))
+}
+
+/// `target/tools`: fetched tools, one folder each.
+pub(crate) fn tools_dir() -> PathBuf {
+    target_dir().join("tools")
+}
+
+/// Held while a folder under `target/` is being filled, so that two runs of xtask do not fill it at once.
+pub(crate) struct FolderLock {
+    _file: File,
+}
+
+/// Waits for the lock named `name` and takes it; it is released on drop, and by the system when the process dies.
+pub(crate) fn lock(name: &str) -> Result<FolderLock> {
+    let path = tools_dir().join(format!("{name}.lock"));
+    fs::create_dir_all(tools_dir())?;
+    let file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
+    file.lock().with_context(|| format!("cannot lock {}", path.display()))?;
+    Ok(FolderLock { _file: file })
+}
+
+/// How a command is named in messages: the program and its arguments.
+fn describe(command: &Command) -> String {
+    let args = command.get_args().map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ");
+    format!("{} {args}", command.get_program().to_string_lossy())
+}
+
+/// Runs a command with this process's output streams; anything but success is an error that names it.
+pub(crate) fn run(command: &mut Command) -> Result<()> {
+    let status = command.status().with_context(|| format!("cannot start `{}`", describe(command)))?;
+    ensure!(status.success(), "`{}` ended with {status}", describe(command));
+    Ok(())
+}
+
+/// Runs a command and gives its standard output; on failure the error carries what it wrote to standard error.
+pub(crate) fn output(command: &mut Command) -> Result<String> {
+    let out = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("cannot start `{}`", describe(command)))?;
+    if !out.status.success() {
+        let stderr = String::from_utf8_lossy(&out.stderr);
+        let tail: Vec<&str> = stderr.lines().rev().take(15).collect();
+        let tail: Vec<&str> = tail.into_iter().rev().collect();
+        bail!("`{}` ended with {}:\n{}", describe(command), out.status, tail.join("\n"));
+    }
+    Ok(String::from_utf8_lossy(&out.stdout).into_owned())
+}
+
+/// Runs a command for at most `limit`; then it is ended and that is an error. Its output is discarded.
+pub(crate) fn run_for(command: &mut Command, limit: Duration) -> Result<()> {
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .with_context(|| format!("cannot start `{}`", describe(command)))?;
+    match wait_for(&mut child, limit)? {
+        Some(status) if status.success() => Ok(()),
+        Some(status) => bail!("`{}` ended with {status}", describe(command)),
+        None => bail!("`{}` gave no answer within {} s", describe(command), limit.as_secs()),
+    }
+}
+
+fn wait_for(child: &mut Child, limit: Duration) -> Result<Option<ExitStatus>> {
+    let end = Instant::now() + limit;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        if Instant::now() >= end {
+            child.kill()?;
+            child.wait()?;
+            return Ok(None);
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// True if the program can be started at all.
+pub(crate) fn exists(program: &str) -> bool {
+    Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
+}
+
+/// Remembers a failure in `target/tools/NAME.failed`, so that a hanging server is not waited for at every run.
+pub(crate) fn remember_failure(name: &str, why: &str) -> Result<()> {
+    fs::create_dir_all(tools_dir())?;
+    fs::write(tools_dir().join(format!("{name}.failed")), why)?;
+    Ok(())
+}
+
+/// What was remembered under `name` within the last `ttl`.
+pub(crate) fn remembered_failure(name: &str, ttl: Duration) -> Option<String> {
+    let path = tools_dir().join(format!("{name}.failed"));
+    let written = fs::metadata(&path).and_then(|m| m.modified()).ok()?;
+    let fresh = SystemTime::now().duration_since(written).is_ok_and(|age| age < ttl);
+    if fresh { fs::read_to_string(path).ok() } else { None }
+}
+
+/// Makes `target/tools/npm/NAME/node_modules` from the pinned `package.json` and `package-lock.json` in `from`.
+///
+/// Gives the folder that holds `node_modules`. Install scripts are not run: no tool used here needs one.
+pub(crate) fn npm_install(name: &str, from: &Path) -> Result<PathBuf> {
+    let _lock = lock(&format!("npm-{name}"))?;
+    let dir = tools_dir().join("npm").join(name);
+    let stamp = dir.join("installed.lock");
+    let wanted = fs::read(from.join("package-lock.json"))
+        .with_context(|| format!("no package-lock.json in {}", from.display()))?;
+    if fs::read(&stamp).is_ok_and(|have| have == wanted) {
+        return Ok(dir);
+    }
+    ensure!(exists("npm"), "npm is missing; install Node.js 20 or newer (it brings npm)");
+    eprintln!("xtask: npm ci for {name}");
+    fs::create_dir_all(&dir)?;
+    for file in ["package.json", "package-lock.json"] {
+        fs::copy(from.join(file), dir.join(file))?;
+    }
+    output(
+        Command::new("npm")
+            .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"])
+            .current_dir(&dir),
+    )?;
+    fs::write(stamp, wanted)?;
+    Ok(dir)
+}
+
+/// Fetches Debian packages with all that they need and the machine lacks, and unpacks them, without root, into
+/// `target/tools/debian/NAME`; gives that folder.
+pub(crate) fn debian_unpack(name: &str, packages: &[&str]) -> Result<PathBuf> {
+    let _lock = lock(&format!("debian-{name}"))?;
+    let dir = tools_dir().join("debian").join(name);
+    let stamp = dir.join("unpacked");
+    if stamp.exists() {
+        return Ok(dir);
+    }
+    ensure!(exists("apt-get") && exists("dpkg"), "this is no Debian: apt-get or dpkg is missing");
+    let private = private_apt(&tools_dir().join("apt"))?;
+    // The system's own package lists first; where they are missing or too old, lists of our own.
+    let debs = match download_debs(name, packages, &[]) {
+        Ok(debs) => debs,
+        Err(error) => {
+            eprintln!("xtask: with the machine's package lists: {error:#}\nxtask: fetching package lists");
+            output(Command::new("apt-get").arg("update").args(&private))?;
+            download_debs(name, packages, &private)?
+        }
+    };
+    if dir.exists() {
+        fs::remove_dir_all(&dir)?;
+    }
+    fs::create_dir_all(&dir)?;
+    for deb in &debs {
+        output(Command::new("dpkg").arg("-x").arg(deb).arg(&dir))?;
+    }
+    fs::write(stamp, packages.join("\n"))?;
+    for deb in &debs {
+        fs::remove_file(deb)?;
+    }
+    Ok(dir)
+}
+
+/// The options that make apt keep its lists and its cache under `dir`.
+fn private_apt(dir: &Path) -> Result<Vec<String>> {
+    let (state, cache) = (dir.join("state"), dir.join("cache"));
+    fs::create_dir_all(state.join("lists/partial"))?;
+    fs::create_dir_all(cache.join("archives/partial"))?;
+    Ok(vec![
+        format!("-oDir::State={}", state.display()),
+        "-oDir::State::status=/var/lib/dpkg/status".to_owned(),
+        format!("-oDir::Cache={}", cache.display()),
+    ])
+}
+
+/// Downloads the packages and those of their dependencies that are not installed; gives the files.
+fn download_debs(name: &str, packages: &[&str], options: &[String]) -> Result<Vec<PathBuf>> {
+    // --print-uris only plans the installation; that needs no lock and no root.
+    let plan = output(
+        Command::new("apt-get")
+            .args(["install", "--print-uris", "--no-install-recommends", "--yes", "-oDebug::NoLocking=1"])
+            .args(options)
+            .args(packages),
+    )?;
+    let needed = needed_packages(&plan);
+    ensure!(!needed.is_empty(), "apt-get names nothing to download for {}", packages.join(" "));
+    let into = tools_dir().join("apt").join("debs").join(name);
+    fs::create_dir_all(&into)?;
+    eprintln!("xtask: downloading {}", needed.join(" "));
+    output(Command::new("apt-get").arg("download").args(options).args(&needed).current_dir(&into))?;
+    let debs: Vec<PathBuf> = fs::read_dir(&into)?
+        .filter_map(|entry| entry.ok().map(|e| e.path()))
+        .filter(|path| path.extension().is_some_and(|e| e == "deb"))
+        .collect();
+    ensure!(debs.len() >= needed.len(), "apt-get downloaded {} of {} packages", debs.len(), needed.len());
+    Ok(debs)
+}
+
+/// The package names in the lines `'uri' file_version_arch.deb size hash` of apt-get's plan.
+fn needed_packages(plan: &str) -> Vec<String> {
+    plan.lines()
+        .filter(|line| line.starts_with('\''))
+        .filter_map(|line| line.split_whitespace().nth(1))
+        .filter_map(|file| file.split('_').next())
+        .map(str::to_owned)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn package_names_are_read_from_the_plan() {
+        let plan = "Reading package lists...\n'http://h/p/a_1%3a2_amd64.deb' liba_1%3a2_amd64.deb 12 SHA256:00\n\
+                    The following NEW packages\n'http://h/b.deb' b-web_1.9_all.deb 7 SHA256:11\n";
+        assert_eq!(needed_packages(plan), ["liba", "b-web"]);
+    }
+
+    #[test]
+    fn a_command_that_hangs_is_ended() {
+        let error = run_for(Command::new("sleep").arg("600"), Duration::from_millis(100)).unwrap_err();
+        assert!(error.to_string().contains("no answer"), "{error}");
+    }
+
+    #[test]
+    fn a_failing_command_is_named_with_what_it_said() {
+        let error = output(Command::new("sh").args(["-c", "echo broken pipe organ >&2; exit 3"])).unwrap_err();
+        assert!(error.to_string().contains("broken pipe organ"), "{error}");
+    }
+}
