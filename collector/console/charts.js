@@ -37,7 +37,7 @@ export class MetricChart {
     this.card = h('article', { class: 'card chart loading', 'data-metric': metric.name },
       h('header', { class: 'card-head' },
         h('div', { class: 'card-titles' },
-          h('h2', {}, h('span', { class: `key ${metric.color.slice(2)}`, 'aria-hidden': 'true' }), metric.title, h('abbr', { class: 'muted', text: metric.short })),
+          h('h2', {}, h('span', { class: `key ${metric.color.slice(2)}`, 'aria-hidden': 'true' }), metric.title, metric.short ? h('abbr', { class: 'muted', text: metric.short }) : null),
           h('p', { class: 'muted small', text: metric.help })),
         h('div', { class: 'card-side' }, this.total, this.toggle)),
       h('div', { class: 'chart-body' }, this.canvas, this.message, this.table));
@@ -112,7 +112,7 @@ export class MetricChart {
     const width = this.#chart?.width ?? this.canvas.clientWidth;
     if (this.#labels.width !== width) {
       const room = Math.max(2, Math.floor((width - 50) / LABEL_WIDTH));
-      this.#labels = { width, list: axisLabels(series.map((point) => point.start), interval, timeZone, room) };
+      this.#labels = { width, list: axisLabels(series.map((point) => point.start), interval, timeZone, room, Date.now()) };
     }
     return this.#labels.list[index];
   }

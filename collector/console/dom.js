@@ -23,7 +23,7 @@ export function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
-/** A message with an optional button. `kind` is info, empty or error. */
+/** A message with an optional button. `kind` is info, first or error. */
 export function notice(kind, title, detail, action) {
   return h('div', { class: `notice ${kind}`, role: kind === 'error' ? 'alert' : null },
     h('div', { class: 'notice-text' },

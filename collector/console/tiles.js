@@ -4,12 +4,12 @@ import { h, setText } from './dom.js';
 
 /** The metrics of the page in their order. `chart` marks those that have one; `color` names a CSS variable. */
 export const METRICS = [
-  { name: 'pv', title: 'Page views', short: 'PV', help: 'Events of the theme view', chart: true, color: '--pv' },
-  { name: 'uv', title: 'Unique visitors', short: 'UV', help: 'Distinct installs with a view', chart: true, color: '--uv' },
-  { name: 'new_users', title: 'New users', short: 'New', help: 'Installs seen for the first time', chart: true, color: '--new' },
-  { name: 'cumulative_users', title: 'Cumulative users', help: 'Installs seen up to the end', compare: false },
+  { name: 'pv', title: 'Page views', short: 'PV', help: 'View events', chart: true, color: '--pv' },
+  { name: 'uv', title: 'Unique visitors', short: 'UV', help: 'Installs with a view', chart: true, color: '--uv' },
+  { name: 'new_users', title: 'New users', help: 'Installs first seen', chart: true, color: '--new' },
+  { name: 'cumulative_users', title: 'Cumulative users', help: 'Installs to date', compare: false },
   { name: 'sessions', title: 'Sessions', help: 'Distinct sessions' },
-  { name: 'events', title: 'Events', help: 'Events of every theme' },
+  { name: 'events', title: 'Events', help: 'Every theme' },
 ];
 
 const whole = new Intl.NumberFormat('en');

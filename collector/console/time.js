@@ -118,14 +118,14 @@ export function zoneOffset(timeZone, instant) {
 
 /**
  * The axis under a chart: for every bucket a label of one or two lines, or null where none fits.
- * `room` is how many labels may stand beside each other.
+ * `room` is how many labels may stand beside each other. The year is named where it is not the one of `now`.
  */
-export function axisLabels(starts, interval, timeZone, room) {
+export function axisLabels(starts, interval, timeZone, room, now) {
   const instants = starts.map((start) => Date.parse(start));
   if (interval === 'hour') return hourAxis(instants, timeZone, room);
   const walls = instants.map((instant) => wall(timeZone, instant));
   const step = Math.max(1, Math.ceil(instants.length / room));
-  let shownYear = null;
+  let shownYear = wall(timeZone, now).year;
   return instants.map((instant, index) => {
     if (index % step !== 0) return null;
     const year = walls[index].year;

@@ -169,7 +169,7 @@ export class View {
     }
     const zone = this.#app.timezone;
     const had = rangeLabel(dateIn(zone, Date.parse(first)), dateIn(zone, Date.parse(last)));
-    $('notice').replaceChildren(notice('info', `No events in ${rangeLabel(range.from, addDays(range.to, -1))}`, `This app has data from ${had}.`,
+    $('notice').replaceChildren(notice('info', `No events ${range.days === 1 ? 'on' : 'in'} ${rangeLabel(range.from, addDays(range.to, -1))}`, `This app has data from ${had}.`,
       { label: 'Show all data', run: () => this.#pickRange('all') }));
   }
 
@@ -177,7 +177,7 @@ export class View {
   #showNothing() {
     this.#tiles.blank();
     for (const chart of this.#charts.values()) chart.blank('No data yet');
-    const box = notice('empty', 'Waiting for the first event', 'Start the SDK with the address of this collector and the key of this app:');
+    const box = notice('first', 'Waiting for the first event', 'Start the SDK with the address of this collector and the key of this app:');
     box.firstChild.append(h('pre', { class: 'json', tabindex: '0', 'aria-label': 'Example', text: this.#example() }));
     $('notice').replaceChildren(box);
   }
