@@ -103,9 +103,9 @@ export class Guarded {
     });
   }
 
-  /** Waits for a text; the thin and narrow spaces of dates count as spaces. */
+  /** Waits for a text; whether a range of dates has spaces around its dash depends on the browser. */
   async waitText(selector, text) {
-    await this.page.waitForFunction((css, wanted) => document.querySelector(css)?.textContent.replace(/\s/g, ' ').includes(wanted), {}, selector, text);
+    await this.page.waitForFunction((css, wanted) => document.querySelector(css)?.textContent.replace(/\s*–\s*/g, '–').includes(wanted), {}, selector, text);
   }
 
   /** Picks a radio button of the toolbar and waits for the new numbers. */
@@ -148,8 +148,11 @@ export class Guarded {
   }
 
   async shot(name) {
-    // The pixels of the last frame, not of one before it.
-    await this.page.evaluate(() => new Promise((done) => { requestAnimationFrame(() => requestAnimationFrame(done)); }));
+    // From the top, and the pixels of the last frame, not of one before it.
+    await this.page.evaluate(() => new Promise((done) => {
+      scrollTo(0, 0);
+      requestAnimationFrame(() => requestAnimationFrame(done));
+    }));
     await this.page.screenshot({ path: join(shots, `${name}.png`), fullPage: true });
   }
 
@@ -163,9 +166,10 @@ export class Guarded {
     });
   }
 
-  /** True if the page is wider than the window. */
-  overflows() {
-    return this.page.evaluate(() => document.documentElement.scrollWidth > innerWidth);
+  /** True if the page is wider than its window. A phone would zoom out then, so the window's own width says nothing. */
+  async overflows() {
+    const { width } = this.page.viewport();
+    return (await this.page.evaluate(() => Math.max(document.documentElement.scrollWidth, innerWidth))) > width;
   }
 
   /** Ends the page and gives what went wrong, without what a test expected. */

@@ -158,11 +158,11 @@ test('a custom range is applied, named in the address, and survives a reload', (
 test('a range without data says where the data is and goes there', () => onPage({ viewport: PHONE, scheme: 'dark' }, async (page, tab) => {
   await page.open('#app=shop&range=today');
   await page.signIn(SHOP.token);
-  await page.waitText('#notice', '17 – 19 May 2015');
+  await page.waitText('#notice', '17–19 May 2015');
   assert.equal((await page.tiles()).pv, 0);
   await page.shot('shop-empty-range-phone-dark');
   await tab.click('#notice button');
-  await page.waitText('#range-title', '17 – 19 May 2015');
+  await page.waitText('#range-title', '17–19 May 2015');
   await page.settled();
   assert.deepEqual(await page.tiles(), totalsOf(history));
   assert.equal(await tab.$eval('#notice', (node) => node.textContent), '');
@@ -271,7 +271,7 @@ test('everything can be done with the keyboard, and the charts have tables', () 
   await page.waitText('#range-note', '30 days');
   await page.settled();
   await tab.keyboard.press('ArrowRight');
-  await page.waitText('#range-title', '17 – 19 May 2015');
+  await page.waitText('#range-title', '17–19 May 2015');
   await page.settled();
   await tab.focus('.chart .button');
   await tab.keyboard.press('Enter');
