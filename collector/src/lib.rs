@@ -1,3 +1,24 @@
 //! The collector: receives events, keeps them durably, feeds the stores and answers questions about them.
+//!
+//! The way of an event: [`http`] takes the request, [`auth`] finds the app, [`accept`] decodes it, lets [`pipeline`]
+//! judge it, and hands it to the one writer of the [`spool`]; the answer goes out after the commit. [`fanout`] then
+//! delivers the spool to every sink of [`sinks`], each at its own pace; [`query`] and [`metrics`] read the embedded store.
 
+pub mod accept;
+pub mod auth;
+pub mod cli;
+pub mod config;
+pub mod db;
+pub mod export;
+pub mod fanout;
+pub mod http;
+pub mod metrics;
+pub mod pipeline;
+pub mod query;
 pub mod record;
+pub mod row;
+pub mod serve;
+pub mod sinks;
+pub mod spool;
+pub mod telemetry;
+

@@ -1,0 +1,140 @@
+//! Reading the spool, also that of a running collector.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use rusqlite::{Connection, params};
+use serde::Serialize;
+
+use super::{Counters, Cursor, DeadLetter, FILE, MIGRATIONS, SpoolError, cursor};
+use crate::db;
+use subway_protocol::RejectReason;
+
+/// One record of the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// Position of its first event.
+    pub first: u64,
+    /// How many events it holds.
+    pub events: u64,
+    /// The JSON of a [`crate::record::Record`].
+    pub json: String,
+}
+
+/// The ledger: where every event is that ever arrived in an accepted request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Ledger {
+    /// How many arrived; stored + duplicate + all rejected.
+    pub received: u64,
+    /// How many are stored.
+    pub stored: u64,
+    /// How many had been seen before.
+    pub duplicate: u64,
+    /// How many were rejected, by reason; reasons that never occurred are absent.
+    pub rejected: BTreeMap<&'static str, u64>,
+    /// Where the stored ones are, by sink.
+    pub sinks: BTreeMap<String, SinkLedger>,
+}
+
+/// The stored events as one sink has them; the three add up to `stored`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SinkLedger {
+    /// Delivered.
+    pub delivered: u64,
+    /// Refused by the store for good.
+    pub dead: u64,
+    /// Still to be delivered.
+    pub pending: u64,
+}
+
+/// A connection that only reads.
+pub struct Reader(Connection);
+
+impl Reader {
+    /// Opens the spool in the directory `dir` for reading.
+    ///
+    /// # Errors
+    /// If there is none, it cannot be opened, or it was written by a newer collector.
+    pub fn open(dir: &Path) -> Result<Self, SpoolError> {
+        Ok(Self(db::open_reader(&dir.join(FILE), MIGRATIONS)?))
+    }
+
+    /// See [`super::Spool::read_after`].
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn read_after(&self, position: u64, max_events: u64, max_bytes: u64) -> Result<Vec<Stored>, SpoolError> {
+        let sql = "SELECT first, events, json FROM record
+            WHERE first >= (SELECT coalesce(max(first), 0) FROM record WHERE first <= ?1) ORDER BY first";
+        let mut statement = self.0.prepare_cached(sql)?;
+        let mut rows = statement.query([position + 1])?;
+        let (mut out, mut events, mut bytes) = (Vec::new(), 0, 0);
+        while let Some(row) = rows.next()? {
+            let stored = Stored { first: row.get(0)?, events: row.get(1)?, json: row.get(2)? };
+            if stored.first + stored.events <= position + 1 {
+                continue;
+            }
+            events += stored.events;
+            bytes += stored.json.len() as u64;
+            if !out.is_empty() && (events > max_events || bytes > max_bytes) {
+                break;
+            }
+            out.push(stored);
+        }
+        Ok(out)
+    }
+
+    /// See [`super::Spool::cursor`].
+    ///
+    /// # Errors
+    /// If the sink is not registered, or the database fails.
+    pub fn cursor(&self, sink: &str) -> Result<Cursor, SpoolError> {
+        cursor::load(&self.0, sink)
+    }
+
+    /// The ledger, from one committed state.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn ledger(&self) -> Result<Ledger, SpoolError> {
+        let snapshot = self.0.unchecked_transaction()?;
+        let counters = Counters::load(&snapshot)?;
+        let mut statement = snapshot.prepare_cached("SELECT sink, delivered_to, dead FROM cursor")?;
+        let sinks = statement
+            .query_map([], |row| {
+                let (sink, to, dead): (String, u64, u64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+                Ok((sink, SinkLedger { delivered: to - dead, dead, pending: counters.stored - to }))
+            })?
+            .collect::<rusqlite::Result<_>>()?;
+        let rejected = RejectReason::ALL.iter().zip(counters.rejected);
+        Ok(Ledger {
+            received: counters.received,
+            stored: counters.stored,
+            duplicate: counters.duplicate,
+            rejected: rejected.filter(|(_, n)| *n > 0).map(|(reason, n)| (reason.as_str(), n)).collect(),
+            sinks,
+        })
+    }
+
+    /// Dead letters of one sink or of all, by sink and position: at most `limit`, those after position `after`.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn dead_letters(&self, sink: Option<&str>, after: u64, limit: u64) -> Result<Vec<DeadLetter>, SpoolError> {
+        let sql = "SELECT sink, position, app_key, event_id, reason, dead_at, event FROM dead_letter
+            WHERE (?1 IS NULL OR sink = ?1) AND position > ?2 ORDER BY sink, position LIMIT ?3";
+        let mut statement = self.0.prepare_cached(sql)?;
+        let read = |row: &rusqlite::Row<'_>| {
+            Ok(DeadLetter {
+                sink: row.get(0)?,
+                position: row.get(1)?,
+                app_key: row.get(2)?,
+                event_id: row.get(3)?,
+                reason: row.get(4)?,
+                dead_at: row.get(5)?,
+                event: row.get(6)?,
+            })
+        };
+        Ok(statement.query_map(params![sink, after, limit], read)?.collect::<rusqlite::Result<_>>()?)
+    }
+}

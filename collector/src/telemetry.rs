@@ -1,0 +1,276 @@
+//! The collector's own counters, as `GET /metrics` shows them. [`Count`] and [`Gauge`] are the complete list.
+//!
+//! Counters begin at 0 with the process; what must be exact over restarts is in the ledger instead.
+
+use std::fmt::Write;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use subway_protocol::RejectReason;
+use subway_protocol::codec::server::ProblemCode;
+
+/// Everything that is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Count {
+    /// Requests answered, by status.
+    Requests(u16),
+    /// Requests refused, by problem code.
+    Refused(ProblemCode),
+    /// Bytes of ingestion bodies as sent.
+    BodyBytes,
+    /// Bytes of ingestion bodies after decompression.
+    DecompressedBytes,
+    /// Events stored.
+    Stored,
+    /// Events seen before.
+    Duplicate,
+    /// Events rejected, by reason.
+    Rejected(RejectReason),
+    /// Events whose time was moved because the device's clock was off.
+    ClockCorrected,
+    /// Commits of the spool that reached the disk.
+    Commits,
+    /// Commits of the spool that failed; nothing of them is kept.
+    CommitFailures,
+    /// Connections accepted.
+    Connections,
+    /// Connections turned away because there were too many.
+    ConnectionsRefused,
+}
+
+/// The statuses that are counted by themselves; any other counts as 500, which the collector never means to send.
+const STATUSES: [u16; 11] = [200, 204, 304, 400, 401, 404, 405, 413, 429, 500, 503];
+const PLAIN: [Count; 8] = [
+    Count::BodyBytes,
+    Count::DecompressedBytes,
+    Count::Stored,
+    Count::Duplicate,
+    Count::ClockCorrected,
+    Count::Commits,
+    Count::CommitFailures,
+    Count::Connections,
+];
+const SLOTS: usize = STATUSES.len() + ProblemCode::ALL.len() + RejectReason::ALL.len() + PLAIN.len() + 1;
+
+impl Count {
+    /// Every count, in the order of the page.
+    pub fn all() -> impl Iterator<Item = Count> {
+        let requests = STATUSES.into_iter().map(Count::Requests);
+        let refused = ProblemCode::ALL.into_iter().map(Count::Refused);
+        let rejected = RejectReason::ALL.into_iter().map(Count::Rejected);
+        requests.chain(refused).chain(PLAIN[..4].iter().copied()).chain(rejected).chain(PLAIN[4..].iter().copied()).chain([Count::ConnectionsRefused])
+    }
+
+    fn slot(self) -> usize {
+        let plain = |at: usize| if at < 4 { at } else { at + RejectReason::ALL.len() };
+        let base = STATUSES.len() + ProblemCode::ALL.len();
+        match self {
+            Count::Requests(status) => STATUSES.iter().position(|s| *s == status).unwrap_or(STATUSES.len() - 2),
+            Count::Refused(code) => STATUSES.len() + code as usize,
+            Count::Rejected(reason) => base + 4 + reason as usize,
+            Count::ConnectionsRefused => SLOTS - 1,
+            other => base + plain(PLAIN.iter().position(|p| *p == other).unwrap_or(0)),
+        }
+    }
+
+    /// Name of the family, its help, and the label of this member.
+    fn names(self) -> (&'static str, &'static str, String) {
+        let label = |name: &str, value: &str| format!("{{{name}=\"{value}\"}}");
+        match self {
+            Count::Requests(status) => ("subway_requests_total", "Requests answered, by status.", label("status", &status.to_string())),
+            Count::Refused(code) => ("subway_refused_requests_total", "Requests refused, by problem code.", label("code", code.as_str())),
+            Count::BodyBytes => ("subway_body_bytes_total", "Bytes of ingestion bodies as sent.", String::new()),
+            Count::DecompressedBytes => {
+                ("subway_decompressed_bytes_total", "Bytes of ingestion bodies after decompression.", String::new())
+            }
+            Count::Stored => (EVENTS, EVENTS_HELP, "{outcome=\"stored\",reason=\"\"}".into()),
+            Count::Duplicate => (EVENTS, EVENTS_HELP, "{outcome=\"duplicate\",reason=\"\"}".into()),
+            Count::Rejected(reason) => (EVENTS, EVENTS_HELP, format!("{{outcome=\"rejected\",reason=\"{}\"}}", reason.as_str())),
+            Count::ClockCorrected => ("subway_clock_corrected_events_total", "Stored events whose time was moved.", String::new()),
+            Count::Commits => ("subway_commits_total", "Commits of the spool that reached the disk.", String::new()),
+            Count::CommitFailures => ("subway_commit_failures_total", "Commits of the spool that failed.", String::new()),
+            Count::Connections => ("subway_connections_total", "Connections accepted.", String::new()),
+            Count::ConnectionsRefused => {
+                ("subway_refused_connections_total", "Connections turned away because there were too many.", String::new())
+            }
+        }
+    }
+}
+
+const EVENTS: &str = "subway_events_total";
+const EVENTS_HELP: &str = "Events of accepted requests, by outcome and reason.";
+
+/// Everything that is measured when the page is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gauge<'a> {
+    /// Connections open now.
+    OpenConnections,
+    /// Bytes of requests being worked on.
+    InFlightBytes,
+    /// Position of the newest event in the spool.
+    SpoolHead,
+    /// Bytes of JSON in the spool.
+    SpoolBytes,
+    /// Position up to which a sink is done.
+    SinkPosition(&'a str),
+    /// Events a sink still has to deliver.
+    SinkPending(&'a str),
+    /// Events a sink refused for good.
+    SinkDead(&'a str),
+    /// 1 if the collector can accept, else 0.
+    Ready,
+}
+
+impl Gauge<'_> {
+    fn names(&self) -> (&'static str, &'static str, Option<&str>) {
+        match self {
+            Gauge::OpenConnections => ("subway_open_connections", "Connections open now.", None),
+            Gauge::InFlightBytes => ("subway_in_flight_bytes", "Bytes of requests being worked on.", None),
+            Gauge::SpoolHead => ("subway_spool_head", "Position of the newest event in the spool.", None),
+            Gauge::SpoolBytes => ("subway_spool_bytes", "Bytes of JSON in the spool.", None),
+            Gauge::SinkPosition(sink) => ("subway_sink_position", "Position up to which a sink is done.", Some(sink)),
+            Gauge::SinkPending(sink) => ("subway_sink_pending_events", "Events a sink still has to deliver.", Some(sink)),
+            Gauge::SinkDead(sink) => ("subway_sink_dead_events", "Events a sink refused for good.", Some(sink)),
+            Gauge::Ready => ("subway_ready", "1 if the collector can accept, else 0.", None),
+        }
+    }
+}
+
+/// Upper bounds of the histogram's buckets, seconds: from a fast disk's commit to one that clients give up on.
+const BOUNDS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
+
+/// How long something takes.
+#[derive(Debug, Default)]
+pub struct Histogram {
+    buckets: [AtomicU64; BOUNDS.len()],
+    count: AtomicU64,
+    micros: AtomicU64,
+}
+
+impl Histogram {
+    /// Counts one occurrence that took `time`.
+    pub fn observe(&self, time: Duration) {
+        let seconds = time.as_secs_f64();
+        if let Some(at) = BOUNDS.iter().position(|bound| seconds <= *bound) {
+            self.buckets[at].fetch_add(1, Ordering::Relaxed);
+        }
+        self.count.fetch_add(1, Ordering::Relaxed);
+        self.micros.fetch_add(u64::try_from(time.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    fn write(&self, out: &mut String, name: &str, help: &str) {
+        let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} histogram");
+        let mut sum = 0;
+        for (bound, bucket) in BOUNDS.iter().zip(&self.buckets) {
+            sum += bucket.load(Ordering::Relaxed);
+            let _ = writeln!(out, "{name}_bucket{{le=\"{bound}\"}} {sum}");
+        }
+        let count = self.count.load(Ordering::Relaxed).max(sum);
+        let seconds = self.micros.load(Ordering::Relaxed) as f64 / 1e6;
+        let _ = writeln!(out, "{name}_bucket{{le=\"+Inf\"}} {count}\n{name}_sum {seconds}\n{name}_count {count}");
+    }
+}
+
+/// All counters of one collector.
+#[derive(Debug)]
+pub struct Telemetry {
+    counts: [AtomicU64; SLOTS],
+    /// From the beginning of a transaction of the spool to its commit on disk.
+    pub commit_seconds: Histogram,
+    /// From the first byte of an ingestion request to its answer.
+    pub ingest_seconds: Histogram,
+}
+
+impl Default for Telemetry {
+    fn default() -> Self {
+        Self {
+            counts: [const { AtomicU64::new(0) }; SLOTS],
+            commit_seconds: Histogram::default(),
+            ingest_seconds: Histogram::default(),
+        }
+    }
+}
+
+impl Telemetry {
+    /// Adds to a count.
+    pub fn add(&self, count: Count, by: u64) {
+        self.counts[count.slot()].fetch_add(by, Ordering::Relaxed);
+    }
+
+    /// A count's value.
+    #[must_use]
+    pub fn get(&self, count: Count) -> u64 {
+        self.counts[count.slot()].load(Ordering::Relaxed)
+    }
+
+    /// The page in the Prometheus text format 0.0.4, with `gauges` as they are now. Members of one family must be
+    /// neighbours in `gauges`.
+    #[must_use]
+    pub fn page(&self, gauges: &[(Gauge<'_>, u64)]) -> String {
+        let mut out = String::with_capacity(8192);
+        let mut family = "";
+        for count in Count::all() {
+            let (name, help, label) = count.names();
+            head(&mut out, &mut family, name, help, "counter");
+            let _ = writeln!(out, "{name}{label} {}", self.get(count));
+        }
+        for (gauge, value) in gauges {
+            let (name, help, sink) = gauge.names();
+            head(&mut out, &mut family, name, help, "gauge");
+            let _ = match sink {
+                Some(sink) => writeln!(out, "{name}{{sink=\"{sink}\"}} {value}"),
+                None => writeln!(out, "{name} {value}"),
+            };
+        }
+        self.commit_seconds.write(&mut out, "subway_commit_seconds", "From the beginning of a transaction of the spool to its commit on disk.");
+        self.ingest_seconds.write(&mut out, "subway_ingest_seconds", "From the arrival of an ingestion request to its answer.");
+        out
+    }
+}
+
+fn head(out: &mut String, family: &mut &'static str, name: &'static str, help: &str, kind: &str) {
+    if *family != name {
+        *family = name;
+        let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_count_has_a_slot_of_its_own() {
+        let telemetry = Telemetry::default();
+        for (at, count) in Count::all().enumerate() {
+            telemetry.add(count, at as u64 + 1);
+        }
+        assert_eq!(Count::all().count(), SLOTS);
+        for (at, count) in Count::all().enumerate() {
+            assert_eq!(telemetry.get(count), at as u64 + 1, "{count:?}");
+        }
+    }
+
+    #[test]
+    fn each_family_is_introduced_once() {
+        let page = Telemetry::default().page(&[(Gauge::SinkPending("a"), 1), (Gauge::SinkPending("b"), 2), (Gauge::Ready, 1)]);
+        let mut heads: Vec<&str> = page.lines().filter(|line| line.starts_with("# TYPE")).collect();
+        let all = heads.len();
+        heads.sort_unstable();
+        heads.dedup();
+        assert_eq!(heads.len(), all);
+        assert!(page.contains("subway_sink_pending_events{sink=\"b\"} 2\n"));
+        assert!(page.contains("subway_events_total{outcome=\"rejected\",reason=\"property_too_deep\"} 0\n"));
+    }
+
+    #[test]
+    fn a_histogram_counts_into_all_wider_buckets() {
+        let telemetry = Telemetry::default();
+        telemetry.commit_seconds.observe(Duration::from_millis(3));
+        telemetry.commit_seconds.observe(Duration::from_secs(60));
+        let page = telemetry.page(&[]);
+        for line in ["_bucket{le=\"0.0025\"} 0", "_bucket{le=\"0.005\"} 1", "_bucket{le=\"5\"} 1", "_bucket{le=\"+Inf\"} 2", "_sum 60.003", "_count 2"] {
+            assert!(page.contains(&format!("subway_commit_seconds{line}\n")), "{line}\n{page}");
+        }
+    }
+}
