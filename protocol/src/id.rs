@@ -126,7 +126,13 @@ mod tests {
 
     #[test]
     fn other_text_is_not_an_id() {
-        for text in ["", "0", "017f22e279b07cc398c4dc0c0c07398f", "017f22e2-79b0-7cc3-98c4-dc0c0c07398g", "017f22e2079b0-7cc3-98c4-dc0c0c07398"] {
+        for text in [
+            "",
+            "0",
+            "017f22e279b07cc398c4dc0c0c07398f",
+            "017f22e2-79b0-7cc3-98c4-dc0c0c07398g",
+            "017f22e2079b0-7cc3-98c4-dc0c0c07398",
+        ] {
             assert_eq!(Id::parse(text), None, "{text}");
         }
     }

@@ -1,1 +1,38 @@
-//! Under construction.
+//! The client's brain: decides what is kept, what is sent and when; touches nothing.
+//!
+//! Four verbs, after the manner of sans-IO protocol libraries. A host (a *face*: `sdk-wasm`, `sdk-mobile`)
+//!
+//! 1. gives **inputs**: [`Client::track`], [`Client::identify`], [`Client::background`], ..
+//! 2. asks for work: [`Client::poll_task`],
+//! 3. reports what came of it: [`Client::on_result`],
+//! 4. sleeps until [`Client::next_wake`].
+//!
+//! # Architecture invariants
+//! No IO except through the [`Store`] that the host brings, no clock (every call takes [`Now`]), no randomness (the host
+//! brings entropy once), no threads, no async, no panics, no serde_json. A core that reads a clock is a defect.
+
+pub mod client;
+pub mod clock;
+pub mod config;
+pub mod consent;
+pub mod error;
+pub mod ledger;
+pub mod limits;
+pub mod queue;
+pub mod random;
+pub mod session;
+pub mod store;
+pub mod testing;
+pub mod transport;
+
+pub use client::{Client, Input};
+pub use clock::Now;
+pub use config::Config;
+pub use consent::Consent;
+pub use error::{OpenError, TrackError};
+pub use ledger::{DropReason, Ledger};
+pub use store::{Key, MemoryStore, Store, StoreError, Write};
+pub use subway_protocol as protocol;
+pub use subway_protocol::codec::encode::{Context, Page};
+pub use subway_protocol::{Id, Theme};
+pub use transport::{Task, UploadRequest, UploadResult};

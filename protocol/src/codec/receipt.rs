@@ -61,7 +61,9 @@ impl Receipt {
             Ok(())
         })?;
         reader.end()?;
-        let (Some(batch_id), Some(stored)) = (batch_id, stored) else { return Err(JsonError { at: text.len() }) };
+        let (Some(batch_id), Some(stored)) = (batch_id, stored) else {
+            return Err(JsonError { at: text.len() });
+        };
         Ok(Self { batch_id, server_time, stored: stored as u64, duplicate, rejected })
     }
 
@@ -91,7 +93,9 @@ impl Rejected {
             }
             Ok(())
         })?;
-        let Some(index) = index else { return Err(JsonError { at: 0 }) };
+        let Some(index) = index else {
+            return Err(JsonError { at: 0 });
+        };
         Ok(Self { index: index as u64, reason, detail: detail.to_owned() })
     }
 }
@@ -121,7 +125,15 @@ mod tests {
 
     #[test]
     fn other_answers_are_not_receipts() {
-        for text in ["", "<html>", "{}", "[]", "{\"batch_id\":\"x\",\"stored\":1}", &TEXT[..TEXT.len() - 1], &format!("{TEXT}x")] {
+        for text in [
+            "",
+            "<html>",
+            "{}",
+            "[]",
+            "{\"batch_id\":\"x\",\"stored\":1}",
+            &TEXT[..TEXT.len() - 1],
+            &format!("{TEXT}x"),
+        ] {
             assert!(Receipt::decode(text).is_err(), "{text}");
         }
     }

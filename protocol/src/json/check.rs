@@ -103,7 +103,9 @@ impl Checker<'_> {
     /// Takes one member of the innermost container, or its end.
     fn member(&mut self) -> Result<(), ()> {
         let c = self.next();
-        let Some(level) = self.levels.last() else { return Err(()) };
+        let Some(level) = self.levels.last() else {
+            return Err(());
+        };
         let (object, first) = (level.object, level.members == 0);
         if c == if object { b'}' } else { b']' } {
             self.at += 1;
@@ -132,7 +134,9 @@ impl Checker<'_> {
 
     fn count(&mut self, key: (usize, usize)) {
         let depth = self.levels.len();
-        let Some(level) = self.levels.last_mut() else { return };
+        let Some(level) = self.levels.last_mut() else {
+            return;
+        };
         level.members += 1;
         level.key = key;
         let members = level.members;

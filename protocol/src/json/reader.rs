@@ -120,7 +120,9 @@ impl<'a> Reader<'a> {
 
     /// What follows a backslash.
     fn escape(&mut self) -> Result<char, JsonError> {
-        let Some(&c) = self.text.as_bytes().get(self.at) else { return self.error() };
+        let Some(&c) = self.text.as_bytes().get(self.at) else {
+            return self.error();
+        };
         self.at += 1;
         Ok(match c {
             b'"' => '"',
@@ -153,7 +155,9 @@ impl<'a> Reader<'a> {
         let mut value = 0;
         for _ in 0..4 {
             let digit = self.text.as_bytes().get(self.at).and_then(|c| char::from(*c).to_digit(16));
-            let Some(digit) = digit else { return self.error() };
+            let Some(digit) = digit else {
+                return self.error();
+            };
             value = value * 16 + digit;
             self.at += 1;
         }
@@ -173,8 +177,11 @@ impl<'a> Reader<'a> {
         let mut value: i64 = 0;
         while let Some(digit @ b'0'..=b'9') = self.text.as_bytes().get(self.at) {
             let digit = i64::from(digit - b'0');
-            let next = value.checked_mul(10).and_then(|v| if negative { v.checked_sub(digit) } else { v.checked_add(digit) });
-            let Some(next) = next else { return self.error() };
+            let next =
+                value.checked_mul(10).and_then(|v| if negative { v.checked_sub(digit) } else { v.checked_add(digit) });
+            let Some(next) = next else {
+                return self.error();
+            };
             value = next;
             self.at += 1;
         }

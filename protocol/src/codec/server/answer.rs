@@ -4,8 +4,8 @@ use serde::Serialize;
 use serde::ser::SerializeMap;
 use serde::{Serializer, ser::SerializeStruct};
 
-use crate::outcome::{Got, Violation};
 use crate::Id;
+use crate::outcome::{Got, Violation};
 
 /// What became of each event of one batch.
 #[derive(Clone, Debug, Serialize)]
@@ -203,7 +203,6 @@ impl Problem {
     /// A rule broken by the envelope.
     #[must_use]
     pub fn from_violation(violation: &Violation) -> Self {
-    
         Self {
             code: ProblemCode::InvalidField,
             detail: violation.describe(),

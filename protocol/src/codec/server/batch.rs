@@ -121,17 +121,23 @@ pub fn decode<'a>(body: &'a [u8], limits: &Limits) -> Result<Batch<'a>, Problem>
     let wire: WireBatch<'a> = serde_json::from_slice(body).map_err(|error| explain(body, &error))?;
     let version = required(wire.v, "v")?;
     if version != VERSION {
-        return Err(Problem::new(ProblemCode::UnsupportedVersion, format!("v is {version}; this collector speaks {VERSION}"))
-            .at("v")
-            .limit(VERSION, Got::Number(i64::try_from(version).unwrap_or(i64::MAX))));
+        return Err(Problem::new(
+            ProblemCode::UnsupportedVersion,
+            format!("v is {version}; this collector speaks {VERSION}"),
+        )
+        .at("v")
+        .limit(VERSION, Got::Number(i64::try_from(version).unwrap_or(i64::MAX))));
     }
     let batch_id = uuid(&required(wire.batch_id, "batch_id")?, "batch_id")?;
     let install_id = uuid(&required(wire.install_id, "install_id")?, "install_id")?;
     let sent_at = required(wire.sent_at, "sent_at")?;
     if !(0..=crate::limits::MAX_TIME_MS).contains(&sent_at) {
-        return Err(Problem::new(ProblemCode::InvalidField, "sent_at must be milliseconds since the epoch, year 9999 at most".into())
-            .at("sent_at")
-            .limit(crate::limits::MAX_TIME_MS as u64, Got::Number(sent_at)));
+        return Err(Problem::new(
+            ProblemCode::InvalidField,
+            "sent_at must be milliseconds since the epoch, year 9999 at most".into(),
+        )
+        .at("sent_at")
+        .limit(crate::limits::MAX_TIME_MS as u64, Got::Number(sent_at)));
     }
     let events = required(wire.events, "events")?;
     if events.is_empty() {
@@ -147,7 +153,8 @@ pub fn decode<'a>(body: &'a [u8], limits: &Limits) -> Result<Batch<'a>, Problem>
     }
     let common = non_null(wire.common);
     if let Some(common) = common {
-        crate::json::check_object(common.get(), "common", limits.into()).map_err(|violation| Problem::from_violation(&violation))?;
+        crate::json::check_object(common.get(), "common", limits.into())
+            .map_err(|violation| Problem::from_violation(&violation))?;
     }
     let context = context(wire.app, wire.sdk, wire.host, wire.device, wire.network, limits)?;
     let ledger = non_null(wire.ledger);

@@ -1,0 +1,365 @@
+//! The first verb: what happened.
+
+use subway_protocol::codec::encode::{Event, write_event};
+use subway_protocol::json::{Reader, check_object};
+use subway_protocol::limits::{EVENT_BYTES, MAX_TIME_MS};
+use subway_protocol::outcome::Got;
+use subway_protocol::theme::is_code;
+use subway_protocol::{Limits, RejectReason, Violation};
+
+use super::state::{join_event, members, write_members};
+use super::{Client, bound, bounded};
+use crate::queue::{Class, Entry};
+use crate::store::{Key, Store};
+use crate::{Consent, Context, DropReason, Id, Ledger, Now, Page, Theme, TrackError, limits};
+
+/// One event as the developer gives it.
+#[derive(Clone, Copy, Debug)]
+pub struct Input<'a> {
+    /// What it is about.
+    pub theme: Theme,
+    /// Its name, `[A-Za-z_][A-Za-z0-9_.:-]{0,127}`.
+    pub code: &'a str,
+    /// Properties as a JSON object; empty for none.
+    pub props: &'a str,
+    /// The page it happened on; `None` for the current one.
+    pub page: Option<&'a Page>,
+    /// When it truly happened, milliseconds since the epoch, if the caller knows better than the device's clock.
+    pub true_ts: Option<i64>,
+}
+
+/// An event that waits for the user's decision: everything but a place in the sequence.
+pub(super) struct Held {
+    id: Id,
+    now: Now,
+    theme: Theme,
+    code: String,
+    props: String,
+    page: Option<Page>,
+    true_ts: Option<i64>,
+    user: String,
+}
+
+impl<S: Store> Client<S> {
+    /// Records an event. Returns its identity.
+    ///
+    /// # Errors
+    /// If it breaks a rule of the wire, the queue is full of more important events, or the user has not consented. The
+    /// event is counted as dropped, and nothing else is affected.
+    pub fn track(&mut self, now: Now, input: Input<'_>) -> Result<Id, TrackError> {
+        if let Err(violation) = check(&input) {
+            return self.refuse(now, violation);
+        }
+        let id = self.random.id(now.wall);
+        let page = input.page.or(self.page.as_ref()).cloned().map(bounded_page);
+        let held = Held {
+            id,
+            now,
+            theme: input.theme,
+            code: input.code.to_owned(),
+            props: input.props.to_owned(),
+            page,
+            true_ts: input.true_ts,
+            user: self.user.clone(),
+        };
+        match self.consent {
+            Consent::Granted => self.record(held)?,
+            Consent::Unknown => {
+                if self.held.len() == limits::HELD_EVENTS {
+                    self.held.pop_front();
+                    self.ledger.generated += 1;
+                    self.drop_events(DropReason::QueueFull, 1);
+                }
+                self.held.push_back(held);
+            }
+            Consent::Denied => {
+                self.ledger.generated += 1;
+                self.drop_events(DropReason::ConsentDenied, 1);
+                return Err(TrackError::ConsentDenied);
+            }
+        }
+        Ok(id)
+    }
+
+    fn refuse<T>(&mut self, now: Now, violation: Violation) -> Result<T, TrackError> {
+        self.ledger.generated += 1;
+        self.drop_events(DropReason::Invalid, 1);
+        self.touch(now);
+        Err(TrackError::Invalid(violation))
+    }
+
+    /// Gives the event its place and queues it.
+    fn record(&mut self, held: Held) -> Result<(), TrackError> {
+        let context = self.current_context();
+        let session = self.sessions.next(held.now, held.true_ts, &self.config, &mut self.random);
+        let seq = self.seq + 1;
+        let mut json = String::with_capacity(held.props.len() + 384);
+        let event = Event {
+            id: held.id,
+            seq,
+            theme: held.theme,
+            code: &held.code,
+            ts: held.now.wall.clamp(0, MAX_TIME_MS),
+            mono: held.now.mono,
+            boot: &self.boot,
+            true_ts: held.true_ts,
+            user_id: &held.user,
+            session: Some(session),
+            page: held.page.as_ref(),
+            props: &held.props,
+        };
+        write_event(&mut json, &event);
+        if json.len() as u64 > EVENT_BYTES {
+            let violation = Violation::over(RejectReason::EventTooLarge, "", EVENT_BYTES, json.len() as u64);
+            return self.refuse(held.now, violation);
+        }
+        self.ledger.generated += 1;
+        self.touch(held.now);
+        let class = Class::of(held.theme);
+        self.seq = seq;
+        let Some(gone) = self.queue.make_room(class, json.len(), &self.config) else {
+            self.drop_events(DropReason::QueueFull, 1);
+            return Err(TrackError::QueueFull);
+        };
+        for entry in &gone {
+            self.pending.delete(Key::Event(entry.seq));
+        }
+        self.drop_events(DropReason::QueueFull, gone.len() as u64);
+        if self.queue.loose_rows() == 0 {
+            self.upload.flush_at = held.now.mono + self.config.flush_interval_ms;
+        }
+        self.pending.put(Key::Event(seq), join_event(class, context, &json));
+        self.queue.push(class, Entry { seq, context, bytes: json.len() });
+        Ok(())
+    }
+
+    /// The number of the context as it is now; a new one if something changed since the last event.
+    fn current_context(&mut self) -> u64 {
+        if self.context_known
+            && let Some((number, _)) = self.contexts.last()
+        {
+            return *number;
+        }
+        self.context_known = true;
+        let mut common = String::new();
+        write_members(&mut common, &self.common);
+        let mut text = String::new();
+        self.context.write(&mut text, &common);
+        if let Some((number, last)) = self.contexts.last()
+            && *last == text
+        {
+            return *number;
+        }
+        let number = self.next_context;
+        self.next_context += 1;
+        self.pending.put(Key::Context(number), text.clone());
+        self.contexts.push((number, text));
+        number
+    }
+
+    pub(super) fn context_text(&self, number: u64) -> &str {
+        self.contexts.iter().find(|(other, _)| *other == number).map_or("", |(_, text)| text)
+    }
+
+    /// Forgets contexts that no waiting event was recorded in.
+    pub(super) fn forget_contexts(&mut self) {
+        let current = self.contexts.last().map(|(number, _)| *number);
+        let (queue, pending) = (&self.queue, &mut self.pending);
+        self.contexts.retain(|(number, _)| {
+            let used = Some(*number) == current || queue.uses(*number);
+            if !used {
+                pending.delete(Key::Context(*number));
+            }
+            used
+        });
+    }
+
+    /// Names the user; events from now on carry it.
+    ///
+    /// # Errors
+    /// If the name is empty or longer than the wire allows.
+    pub fn identify(&mut self, now: Now, user_id: &str) -> Result<(), TrackError> {
+        if user_id.is_empty() {
+            return Err(TrackError::Invalid(Violation::new(RejectReason::MissingField, "user_id", None)));
+        }
+        if user_id.len() > limits::TEXT_BYTES {
+            let violation =
+                Violation::over(RejectReason::TextTooLong, "user_id", limits::TEXT_BYTES as u64, user_id.len() as u64);
+            return Err(TrackError::Invalid(violation));
+        }
+        self.user = user_id.to_owned();
+        self.touch(now);
+        Ok(())
+    }
+
+    /// Forgets the user; the install stays the same.
+    pub fn logout(&mut self, now: Now) {
+        self.user.clear();
+        self.touch(now);
+    }
+
+    /// Adds common properties, given as a JSON object, to every batch from the next event on. A name given before gets
+    /// the new value.
+    ///
+    /// # Errors
+    /// If the text is not a JSON object within the limits of properties; nothing is changed then.
+    pub fn register(&mut self, now: Now, props: &str) -> Result<(), TrackError> {
+        let fail = |_| TrackError::Invalid(Violation::new(RejectReason::InvalidField, "common", None));
+        check_object(props, "common", (&Limits::default()).into()).map_err(TrackError::Invalid)?;
+        let mut common = self.common.clone();
+        for (name, value) in members(&mut Reader::new(props)).map_err(fail)? {
+            match common.iter_mut().find(|(other, _)| *other == name) {
+                Some(slot) => slot.1 = value,
+                None => common.push((name, value)),
+            }
+        }
+        let mut whole = String::new();
+        write_members(&mut whole, &common);
+        check_object(&whole, "common", (&Limits::default()).into()).map_err(TrackError::Invalid)?;
+        if whole.len() as u64 > EVENT_BYTES {
+            let violation = Violation::over(RejectReason::EventTooLarge, "common", EVENT_BYTES, whole.len() as u64);
+            return Err(TrackError::Invalid(violation));
+        }
+        self.common = common;
+        self.context_known = false;
+        self.touch(now);
+        Ok(())
+    }
+
+    /// Removes one common property.
+    pub fn unregister(&mut self, now: Now, name: &str) {
+        self.common.retain(|(other, _)| other != name);
+        self.context_known = false;
+        self.touch(now);
+    }
+
+    /// Removes all common properties.
+    pub fn clear_registered(&mut self, now: Now) {
+        self.common.clear();
+        self.context_known = false;
+        self.touch(now);
+    }
+
+    /// Tells about the app, the host and the device, from the next event on. Texts are cut to the wire's limit.
+    pub fn set_context(&mut self, context: Context) {
+        let context = bounded(context);
+        if context != self.context {
+            self.context = context;
+            self.context_known = false;
+        }
+    }
+
+    /// The page that events happen on from now on.
+    pub fn set_page(&mut self, page: Option<Page>) {
+        self.page = page;
+    }
+
+    /// The app came to the screen.
+    pub fn foreground(&mut self, now: Now) {
+        self.sessions.foreground(now, &self.config);
+        self.touch(now);
+    }
+
+    /// The app left the screen, perhaps for ever: everything is to be persisted and sent now.
+    pub fn background(&mut self, now: Now) {
+        self.sessions.background(now);
+        self.flush(now);
+        self.pending.touch(now.mono);
+    }
+
+    /// Everything recorded so far is to be sent now, as far as the collector lets.
+    pub fn flush(&mut self, now: Now) {
+        self.upload.flush_to = self.seq;
+        self.touch(now);
+    }
+
+    /// Starts measuring; a timer of this name that runs already begins anew.
+    pub fn timer_start(&mut self, now: Now, name: &str) {
+        self.timers.retain(|(other, _)| other != name);
+        if self.timers.len() == limits::TIMERS {
+            self.timers.pop_front();
+        }
+        self.timers.push_back((name.to_owned(), now.mono));
+    }
+
+    /// Ends measuring. Milliseconds since the start, by the monotonic clock; `None` if no such timer runs.
+    pub fn timer_end(&mut self, now: Now, name: &str) -> Option<u64> {
+        let at = self.timers.iter().position(|(other, _)| other == name)?;
+        let (_, start) = self.timers.remove(at)?;
+        Some(now.mono.saturating_sub(start))
+    }
+
+    /// The user's decision. Granting queues what was held; denying wipes everything that was stored or is known about
+    /// the person, the install ID included. A later grant begins as a new install with a new ledger.
+    pub fn set_consent(&mut self, now: Now, consent: Consent) {
+        let before = std::mem::replace(&mut self.consent, consent);
+        match consent {
+            Consent::Granted => {
+                if before == Consent::Denied {
+                    self.install = self.random.id(now.wall);
+                    self.ledger = Ledger::default();
+                }
+                for held in std::mem::take(&mut self.held) {
+                    // A refusal is counted in the ledger; nobody waits for the answer any more.
+                    let _ = self.record(held);
+                }
+            }
+            Consent::Denied => self.wipe(),
+            Consent::Unknown => {}
+        }
+        self.touch(now);
+        self.pending.touch(now.mono);
+    }
+
+    fn wipe(&mut self) {
+        let held = self.held.len() as u64;
+        self.held.clear();
+        self.ledger.generated += held;
+        self.drop_events(DropReason::ConsentDenied, held);
+        let rows = self.queue.rows() as u64;
+        self.drop_events(DropReason::ConsentWithdrawn, rows);
+        self.pending.clear();
+        let (loose, batches) = self.queue.clear();
+        for batch in &batches {
+            self.pending.delete(Key::Batch(batch.number));
+        }
+        for entry in loose.iter().chain(batches.iter().flat_map(|batch| &batch.entries)) {
+            self.pending.delete(Key::Event(entry.seq));
+        }
+        for (number, _) in std::mem::take(&mut self.contexts) {
+            self.pending.delete(Key::Context(number));
+        }
+        self.context_known = false;
+        self.seq = 0;
+        self.user.clear();
+        self.common.clear();
+        self.page = None;
+        self.timers.clear();
+        self.sessions = crate::session::Sessions::default();
+        self.upload.in_flight = None;
+        self.upload.flush_to = 0;
+    }
+}
+
+/// Checks an event against the rules of the wire.
+fn check(input: &Input<'_>) -> Result<(), Violation> {
+    if !is_code(input.code) {
+        return Err(Violation::new(RejectReason::InvalidCode, "code", Some(Got::text(input.code))));
+    }
+    if let Some(true_ts) = input.true_ts
+        && !(0..=MAX_TIME_MS).contains(&true_ts)
+    {
+        return Err(Violation {
+            limit: Some(MAX_TIME_MS as u64),
+            ..Violation::new(RejectReason::TimeOutOfRange, "true_ts", Some(Got::Number(true_ts)))
+        });
+    }
+    if input.props.is_empty() { Ok(()) } else { check_object(input.props, "props", (&Limits::default()).into()) }
+}
+
+fn bounded_page(mut page: Page) -> Page {
+    bound(&mut page.path);
+    bound(&mut page.title);
+    bound(&mut page.referrer);
+    page
+}

@@ -1,0 +1,200 @@
+//! What the client remembers between two lives, and how it is found again.
+
+use subway_protocol::json::{JsonError, ObjectWriter, Reader};
+
+use super::Client;
+use crate::queue::{Batch, Class, Entry};
+use crate::session::Sessions;
+use crate::store::{Key, Store, StoreError};
+use crate::{Consent, DropReason, Id, Ledger, Now};
+
+/// What was found in the store.
+#[derive(Default)]
+pub(super) struct Saved {
+    pub(super) salt: u64,
+    pub(super) install: Option<Id>,
+    pub(super) consent: Option<Consent>,
+    pub(super) seq: u64,
+    pub(super) user: String,
+    pub(super) common: Vec<(String, String)>,
+    pub(super) sessions: Sessions,
+    pub(super) ledger: Ledger,
+    pub(super) contexts: Vec<(u64, String)>,
+    pub(super) events: Vec<(Class, Entry)>,
+    pub(super) batches: Vec<(u64, Id, Vec<u64>)>,
+}
+
+/// Reads the whole store. Records that cannot be read are as if they were not there.
+pub(super) fn load(store: &mut impl Store) -> Result<Saved, StoreError> {
+    let mut saved = Saved::default();
+    store.scan(&mut |key, value| match key {
+        Key::State => {
+            let mut state = Saved::default();
+            if state.read(value).is_ok() {
+                saved = state;
+            }
+        }
+        Key::Context(number) => saved.contexts.push((number, value.to_owned())),
+        Key::Event(seq) => {
+            if let Some((class, context, json)) = split_event(value) {
+                saved.events.push((class, Entry { seq, context, bytes: json.len() }));
+            }
+        }
+        Key::Batch(number) => {
+            if let Ok((id, seqs)) = Batch::decode(value) {
+                saved.batches.push((number, id, seqs));
+            }
+        }
+    })?;
+    Ok(saved)
+}
+
+/// The record of an event: class digit, context number, colon, the event as JSON.
+pub(super) fn join_event(class: Class, context: u64, json: &str) -> String {
+    let mut out = String::with_capacity(json.len() + 8);
+    out.push(char::from(class.digit()));
+    subway_protocol::json::write_integer(&mut out, context as i64);
+    out.push(':');
+    out.push_str(json);
+    out
+}
+
+/// The reverse of [`join_event`].
+pub(super) fn split_event(value: &str) -> Option<(Class, u64, &str)> {
+    let colon = value.find(':')?;
+    let class = Class::from_digit(*value.as_bytes().first()?)?;
+    let context = Reader::new(value.get(1..colon)?).integer().ok()?;
+    Some((class, context as u64, &value[colon + 1..]))
+}
+
+impl Saved {
+    fn read(&mut self, text: &str) -> Result<(), JsonError> {
+        Reader::new(text).object(|name, reader| {
+            match name {
+                "salt" => self.salt = reader.string()?.parse().unwrap_or(0),
+                "install" => self.install = Id::parse(&reader.string()?),
+                "consent" => self.consent = Consent::parse(&reader.string()?),
+                "seq" => self.seq = reader.integer()? as u64,
+                "user" => self.user = reader.string()?,
+                "common" => self.common = members(reader)?,
+                "session" => self.sessions = Sessions::read(reader)?,
+                "ledger" => self.ledger = Ledger::read(reader)?,
+                _ => {
+                    reader.raw()?;
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+/// The members of an object: names with their values as JSON.
+pub(super) fn members(reader: &mut Reader<'_>) -> Result<Vec<(String, String)>, JsonError> {
+    let mut members = Vec::new();
+    reader.object(|name, reader| {
+        let value = reader.raw()?.to_owned();
+        members.push((name.to_owned(), value));
+        Ok(())
+    })?;
+    Ok(members)
+}
+
+/// The reverse of [`members`].
+pub(super) fn write_members(out: &mut String, members: &[(String, String)]) {
+    let mut object = ObjectWriter::new(out);
+    for (name, value) in members {
+        object.raw(name, value);
+    }
+    object.end();
+}
+
+impl<S: Store> Client<S> {
+    /// The state record. After a withdrawal it says that and nothing about the person.
+    pub(super) fn encode_state(&mut self) -> String {
+        let salt = self.random.next_u64();
+        let mut out = String::new();
+        let mut object = ObjectWriter::new(&mut out);
+        object.field("salt").push_str(&quoted(salt));
+        object.string("consent", self.consent.as_str());
+        self.ledger().write(object.field("ledger"));
+        if self.consent == Consent::Granted {
+            object.id("install", self.install);
+            object.integer("seq", self.seq as i64);
+            object.text("user", &self.user);
+            write_members(object.field("common"), &self.common);
+            self.sessions.write(object.field("session"));
+        }
+        object.end();
+        out
+    }
+
+    /// Takes over what waits from an earlier life, and mends what the medium has damaged.
+    pub(super) fn restore(
+        &mut self,
+        contexts: Vec<(u64, String)>,
+        events: Vec<(Class, Entry)>,
+        batches: Vec<(u64, Id, Vec<u64>)>,
+        now: Now,
+    ) {
+        self.next_context = contexts.last().map_or(1, |(number, _)| number + 1);
+        self.next_batch = batches.last().map_or(1, |(number, ..)| number + 1);
+        self.contexts = contexts;
+        self.seq = self.seq.max(events.last().map_or(0, |(_, entry)| entry.seq));
+        let mut loose: Vec<Option<(Class, Entry)>> = events.into_iter().map(Some).collect();
+        for (number, id, seqs) in batches {
+            let entries = take(&mut loose, &seqs);
+            let whole = entries.len() == seqs.len();
+            if whole && !entries.is_empty() {
+                self.queue.load(Batch { number, id, entries });
+                continue;
+            }
+            self.pending.delete(Key::Batch(number));
+            if !entries.is_empty() {
+                self.queue.load(Batch { number, id, entries: entries.clone() });
+                self.queue.thaw(id);
+                self.freeze(entries, now);
+            }
+        }
+        for (class, entry) in loose.into_iter().flatten() {
+            self.queue.push(class, entry);
+        }
+        self.balance();
+    }
+
+    /// Makes the ledger true again if the medium lost events, or an old state came back.
+    fn balance(&mut self) {
+        self.ledger.queued = self.queue.rows() as u64;
+        let accounted = self.ledger.accounted();
+        if self.ledger.generated > accounted {
+            let lost = self.ledger.generated - accounted;
+            self.drop_events(DropReason::StorageLost, lost);
+        }
+        self.ledger.generated = self.ledger.generated.max(accounted);
+    }
+}
+
+/// Takes the entries with these sequence numbers out of `events`, which is in order of sequence.
+fn take(events: &mut [Option<(Class, Entry)>], seqs: &[u64]) -> Vec<Entry> {
+    let mut taken = Vec::with_capacity(seqs.len());
+    let mut at = 0;
+    for seq in seqs {
+        while at < events.len() && events[at].is_none_or(|(_, entry)| entry.seq < *seq) {
+            at += 1;
+        }
+        if let Some(slot) = events.get_mut(at)
+            && slot.is_some_and(|(_, entry)| entry.seq == *seq)
+            && let Some((_, entry)) = slot.take()
+        {
+            taken.push(entry);
+        }
+    }
+    taken
+}
+
+fn quoted(number: u64) -> String {
+    let mut out = String::from("\"");
+    // Numbers beyond 2^53 are texts in JSON.
+    subway_protocol::json::write_integer(&mut out, (number >> 1) as i64);
+    out.push('"');
+    out
+}

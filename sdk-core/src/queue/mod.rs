@@ -1,0 +1,268 @@
+//! Which events wait, in which order, within which caps. Bodies are in the store; this is the index of them.
+
+mod backoff;
+mod batch;
+
+use std::collections::VecDeque;
+
+pub use backoff::Backoff;
+pub use batch::Batch;
+use subway_protocol::Theme;
+
+use crate::Config;
+
+/// How much an event matters when the queue is full: the oldest of the least important class goes first, and a new
+/// event never pushes out one of a more important class. Frozen batches are never touched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Class {
+    /// Measurements that are useful in bulk: exposure, performance, network.
+    Bulk,
+    /// What people did: view, click, share, lifecycle, custom.
+    Usage,
+    /// What must not go missing: order, error, profile.
+    Vital,
+}
+
+impl Class {
+    const ALL: [Class; 3] = [Class::Bulk, Class::Usage, Class::Vital];
+
+    /// The class of a theme.
+    #[must_use]
+    pub fn of(theme: Theme) -> Self {
+        match theme {
+            Theme::Exposure | Theme::Performance | Theme::Network => Class::Bulk,
+            Theme::View | Theme::Click | Theme::Share | Theme::Lifecycle | Theme::Custom => Class::Usage,
+            Theme::Order | Theme::Error | Theme::Profile => Class::Vital,
+        }
+    }
+
+    /// The digit that stands for the class in the store.
+    #[must_use]
+    pub fn digit(self) -> u8 {
+        b'0' + self as u8
+    }
+
+    /// The reverse of [`Class::digit`].
+    #[must_use]
+    pub fn from_digit(digit: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|class| class.digit() == digit)
+    }
+}
+
+/// What the index knows of one event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its sequence number, which is its key in the store.
+    pub seq: u64,
+    /// The context it was recorded in.
+    pub context: u64,
+    /// Its size as JSON text, bytes.
+    pub bytes: usize,
+}
+
+/// The index of everything that waits.
+#[derive(Clone, Debug, Default)]
+pub struct Queue {
+    /// Events in no batch yet, by class, each in order of sequence.
+    loose: [VecDeque<Entry>; 3],
+    /// Frozen batches, in the order in which they will be sent.
+    batches: VecDeque<Batch>,
+    rows: usize,
+    bytes: usize,
+}
+
+impl Queue {
+    /// Events waiting, frozen or not.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Bytes of events waiting, frozen or not.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Events waiting in no batch.
+    #[must_use]
+    pub fn loose_rows(&self) -> usize {
+        self.loose.iter().map(VecDeque::len).sum()
+    }
+
+    /// The sequence number of the oldest event in no batch.
+    #[must_use]
+    pub fn oldest_loose(&self) -> Option<u64> {
+        self.loose.iter().filter_map(|class| class.front()).map(|entry| entry.seq).min()
+    }
+
+    /// Adds an event at the end. Sequence numbers must rise.
+    pub fn push(&mut self, class: Class, entry: Entry) {
+        self.rows += 1;
+        self.bytes += entry.bytes;
+        self.loose[class as usize].push_back(entry);
+    }
+
+    /// Takes out what must go so that an event of `class` with `bytes` fits within the caps. `None` if it does not fit
+    /// even so; then nothing is taken.
+    pub fn make_room(&mut self, class: Class, bytes: usize, config: &Config) -> Option<Vec<Entry>> {
+        let mut rows = (self.rows + 1).saturating_sub(config.queue_rows);
+        let mut over = (self.bytes + bytes).saturating_sub(config.queue_bytes);
+        let mut take = [0usize; 3];
+        for (loose, take) in self.loose.iter().zip(&mut take).take(class as usize + 1) {
+            for entry in loose {
+                if rows == 0 && over == 0 {
+                    break;
+                }
+                *take += 1;
+                rows = rows.saturating_sub(1);
+                over = over.saturating_sub(entry.bytes);
+            }
+        }
+        if rows > 0 || over > 0 {
+            return None;
+        }
+        let mut gone = Vec::new();
+        for (class, count) in take.into_iter().enumerate() {
+            gone.extend(self.loose[class].drain(..count));
+        }
+        self.forget(&gone);
+        Some(gone)
+    }
+
+    /// The events of the next batch: the oldest loose ones of one context, in order of sequence, within the limits.
+    /// They leave the loose events and must be given back with [`Queue::freeze`]. At least one if any is loose.
+    pub fn gather(&mut self, most_events: usize, most_bytes: usize) -> Vec<Entry> {
+        let mut entries: Vec<Entry> = Vec::new();
+        let mut bytes = 0;
+        while entries.len() < most_events.max(1) {
+            let next = self.loose.iter_mut().filter(|class| !class.is_empty()).min_by_key(|class| class[0].seq);
+            let Some(class) = next else { break };
+            let entry = class[0];
+            let fits =
+                entries.first().is_none_or(|first| first.context == entry.context && bytes + entry.bytes <= most_bytes);
+            if !fits {
+                break;
+            }
+            bytes += entry.bytes;
+            entries.push(entry);
+            class.pop_front();
+        }
+        entries
+    }
+
+    /// Adds a frozen batch, in order of its first event.
+    pub fn freeze(&mut self, batch: Batch) {
+        let first = batch.first();
+        let at = self.batches.iter().position(|other| other.first() > first).unwrap_or(self.batches.len());
+        self.batches.insert(at, batch);
+    }
+
+    /// Counts the events of a batch that was loaded from the store.
+    pub fn load(&mut self, batch: Batch) {
+        self.rows += batch.entries.len();
+        self.bytes += batch.entries.iter().map(|entry| entry.bytes).sum::<usize>();
+        self.freeze(batch);
+    }
+
+    /// The batch to be sent next.
+    #[must_use]
+    pub fn front(&self) -> Option<&Batch> {
+        self.batches.front()
+    }
+
+    /// Frozen batches.
+    #[must_use]
+    pub fn batches(&self) -> usize {
+        self.batches.len()
+    }
+
+    /// Takes a batch out. Its events still count as waiting until [`Queue::forget`].
+    pub fn thaw(&mut self, id: crate::Id) -> Option<Batch> {
+        let at = self.batches.iter().position(|batch| batch.id == id)?;
+        self.batches.remove(at)
+    }
+
+    /// These events, taken out before, wait no more.
+    pub fn forget(&mut self, entries: &[Entry]) {
+        self.rows -= entries.len();
+        self.bytes -= entries.iter().map(|entry| entry.bytes).sum::<usize>();
+    }
+
+    /// Takes out everything: the loose events and the batches.
+    pub fn clear(&mut self) -> (Vec<Entry>, Vec<Batch>) {
+        self.rows = 0;
+        self.bytes = 0;
+        let entries = self.loose.iter_mut().flat_map(|class| class.drain(..)).collect();
+        (entries, self.batches.drain(..).collect())
+    }
+
+    /// Whether any waiting event was recorded in this context.
+    #[must_use]
+    pub fn uses(&self, context: u64) -> bool {
+        let in_batches = self.batches.iter().any(|batch| batch.context() == context);
+        in_batches || self.loose.iter().flatten().any(|entry| entry.context == context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(seq: u64) -> Entry {
+        Entry { seq, context: 0, bytes: 10 }
+    }
+
+    fn config(rows: usize, bytes: usize) -> Config {
+        Config { queue_rows: rows, queue_bytes: bytes, ..Config::default() }
+    }
+
+    fn seqs(entries: &[Entry]) -> Vec<u64> {
+        entries.iter().map(|entry| entry.seq).collect()
+    }
+
+    #[test]
+    fn the_oldest_of_the_least_important_class_goes_first() {
+        let mut queue = Queue::default();
+        queue.push(Class::Vital, entry(1));
+        queue.push(Class::Usage, entry(2));
+        queue.push(Class::Bulk, entry(3));
+        queue.push(Class::Bulk, entry(4));
+        assert_eq!(seqs(&queue.make_room(Class::Usage, 10, &config(4, 1000)).unwrap()), [3]);
+        assert_eq!(seqs(&queue.make_room(Class::Usage, 25, &config(9, 40)).unwrap()), [4, 2]);
+        assert_eq!((queue.rows(), queue.bytes()), (1, 10));
+    }
+
+    #[test]
+    fn a_new_event_never_pushes_out_a_more_important_one() {
+        let mut queue = Queue::default();
+        queue.push(Class::Vital, entry(1));
+        queue.push(Class::Usage, entry(2));
+        assert_eq!(queue.make_room(Class::Bulk, 10, &config(2, 1000)), None);
+        assert_eq!(queue.make_room(Class::Usage, 35, &config(9, 40)), None);
+        assert_eq!((queue.rows(), queue.bytes()), (2, 20), "nothing was taken in vain");
+    }
+
+    #[test]
+    fn a_batch_has_one_context_in_order_of_sequence() {
+        let mut queue = Queue::default();
+        queue.push(Class::Usage, entry(1));
+        queue.push(Class::Bulk, entry(2));
+        queue.push(Class::Vital, entry(3));
+        queue.push(Class::Usage, Entry { context: 1, ..entry(4) });
+        assert_eq!(seqs(&queue.gather(100, 1000)), [1, 2, 3]);
+        assert_eq!(seqs(&queue.gather(100, 1000)), [4]);
+    }
+
+    #[test]
+    fn a_batch_stays_within_its_limits_but_always_has_an_event() {
+        let mut queue = Queue::default();
+        for seq in 1..=5 {
+            queue.push(Class::Usage, entry(seq));
+        }
+        assert_eq!(seqs(&queue.gather(2, 1000)), [1, 2]);
+        assert_eq!(seqs(&queue.gather(9, 15)), [3]);
+        assert_eq!(seqs(&queue.gather(9, 1)), [4]);
+        assert_eq!(seqs(&queue.gather(0, 0)), [5]);
+    }
+}

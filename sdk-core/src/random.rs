@@ -1,0 +1,101 @@
+//! Random numbers from entropy that the host brings.
+//!
+//! xoshiro256++ (Blackman and Vigna, <https://prng.di.unimi.it/>), seeded through SplitMix64. Identifiers are not secrets;
+//! what matters is that no two installs, boots or clones make the same ones. So the seed mixes what the host calls
+//! random, both clocks, and a salt that is replaced in the store at every start: a host without a source of randomness
+//! still never repeats itself, and a cloned image differs by its clocks.
+
+use crate::Now;
+
+/// A generator; the same seed gives the same numbers.
+#[derive(Clone, Debug)]
+pub struct Random {
+    state: [u64; 4],
+}
+
+impl Random {
+    /// Seeds from any number of bytes of host entropy, the clocks and the stored salt.
+    #[must_use]
+    pub fn new(entropy: &[u8], now: Now, salt: u64) -> Self {
+        let mut seed = salt;
+        for word in [now.wall as u64, now.mono, entropy.len() as u64] {
+            seed = split_mix(seed ^ word);
+        }
+        for chunk in entropy.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            seed = split_mix(seed ^ u64::from_le_bytes(word));
+        }
+        let mut state = [0; 4];
+        for word in &mut state {
+            seed = split_mix(seed);
+            *word = seed;
+        }
+        Self { state }
+    }
+
+    /// 64 random bits.
+    pub fn next_u64(&mut self) -> u64 {
+        let s = &mut self.state;
+        let result = s[0].wrapping_add(s[3]).rotate_left(23).wrapping_add(s[0]);
+        let t = s[1] << 17;
+        s[2] ^= s[0];
+        s[3] ^= s[1];
+        s[1] ^= s[2];
+        s[0] ^= s[3];
+        s[2] ^= t;
+        s[3] = s[3].rotate_left(45);
+        result
+    }
+
+    /// A number from 0 to `most`, both included. The bias of the remainder is irrelevant for delays.
+    pub fn up_to(&mut self, most: u64) -> u64 {
+        match most.checked_add(1) {
+            Some(range) => self.next_u64() % range,
+            None => self.next_u64(),
+        }
+    }
+
+    /// A version 7 identifier for the time `wall`, milliseconds since the epoch.
+    pub fn id(&mut self, wall: i64) -> crate::Id {
+        let (a, b) = (self.next_u64().to_le_bytes(), self.next_u64().to_le_bytes());
+        crate::Id::v7(wall, [a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], b[0], b[1]])
+    }
+}
+
+/// SplitMix64: one step and its output.
+fn split_mix(seed: u64) -> u64 {
+    let z = seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Now = Now { wall: 1, mono: 2 };
+
+    #[test]
+    fn any_difference_in_the_seed_gives_other_numbers() {
+        let mut seen = std::collections::BTreeSet::new();
+        for (entropy, now, salt) in [
+            (&b""[..], NOW, 0),
+            (b"\0", NOW, 0),
+            (b"x", NOW, 0),
+            (b"x", NOW, 1),
+            (b"x", Now { wall: 2, ..NOW }, 0),
+            (b"x", Now { mono: 3, ..NOW }, 0),
+        ] {
+            assert!(seen.insert(Random::new(entropy, now, salt).next_u64()));
+        }
+    }
+
+    #[test]
+    fn delays_stay_within_their_range() {
+        let mut random = Random::new(b"delays", NOW, 0);
+        let drawn: std::collections::BTreeSet<u64> = (0..1000).map(|_| random.up_to(9)).collect();
+        assert_eq!(drawn, (0..10).collect());
+    }
+}
