@@ -60,6 +60,7 @@ export class MetricChart {
     this.message.hidden = false;
     this.canvas.hidden = true;
     this.rows.replaceChildren();
+    this.toggle.disabled = true;
     this.canvas.setAttribute('aria-label', `${this.#metric.title}: ${text}`);
   }
 
@@ -73,6 +74,7 @@ export class MetricChart {
     this.card.classList.remove('loading');
     this.message.hidden = true;
     this.canvas.hidden = false;
+    this.toggle.disabled = false;
     setText(this.total, number(total));
     this.#describe();
     this.#fillTable();

@@ -40,6 +40,7 @@ export class View {
 
   /** Opens an app. `wanted` is a view from the address; what it leaves open is chosen from the app's data. */
   show(app, wanted) {
+    if (this.#app?.key !== app.key) this.#loadedAt = 0;
     this.#app = app;
     this.#view = { ...wanted, app: app.key };
     const offset = zoneOffset(app.timezone, Date.now());
@@ -138,6 +139,7 @@ export class View {
       this.#tiles.show(name, answers[index].total, before[index]);
       this.#charts.get(name)?.show(answers[index], interval, zone, now);
     });
+    $('foot-note').hidden = dateIn(zone, now) >= range.to;
     const events = answers[METRICS.findIndex(({ name }) => name === 'events')].total;
     this.#showEmptyRange(events === 0, range);
   }
@@ -175,6 +177,7 @@ export class View {
 
   /** The app has no events: say how the first one is sent. */
   #showNothing() {
+    $('foot-note').hidden = true;
     this.#tiles.blank();
     for (const chart of this.#charts.values()) chart.blank('No data yet');
     const box = notice('first', 'Waiting for the first event', 'Start the SDK with the address of this collector and the key of this app:');
@@ -193,8 +196,10 @@ export class View {
   }
 
   #showProblem(problem) {
-    if (this.#loadedAt === 0) this.#tiles.blank();
-    for (const chart of this.#charts.values()) if (this.#loadedAt === 0) chart.blank('Not loaded');
+    if (this.#loadedAt === 0) {
+      this.#tiles.blank();
+      for (const chart of this.#charts.values()) chart.blank('Not loaded');
+    }
     for (const node of document.querySelectorAll('.loading')) node.classList.remove('loading');
     $('notice').replaceChildren(notice('error', problem.title, problem.detail, { label: 'Try again', run: () => this.load() }));
     const wait = problem.retryAfter === null ? 10_000 : problem.retryAfter * 1_000;

@@ -33,7 +33,10 @@ function required(name) {
 export class Browser {
   static async launch() {
     const profile = mkdtempSync(join(tmpdir(), 'subway-console-'));
-    const browser = await puppeteer.launch({ executablePath: required('SUBWAY_BROWSER'), headless: 'shell', args: FLAGS, userDataDir: profile });
+    // A browser from npm brings fonts, and libraries for machines that lack them.
+    const { SUBWAY_BROWSER_LIBRARIES: libraries, SUBWAY_BROWSER_FONTS: fonts } = process.env;
+    const env = { ...process.env, ...(libraries && { LD_LIBRARY_PATH: libraries }), ...(fonts && { FONTCONFIG_FILE: fonts }) };
+    const browser = await puppeteer.launch({ executablePath: required('SUBWAY_BROWSER'), headless: 'shell', args: FLAGS, userDataDir: profile, env });
     mkdirSync(shots, { recursive: true });
     return new Browser(browser, profile);
   }
