@@ -2,7 +2,7 @@
 
 import * as api from './api.js';
 import { $, h, setText } from './dom.js';
-import { clock, dateIn, fullTime, shortDate } from './time.js';
+import { clock, dateIn, fullTime, instantOf, shortDate } from './time.js';
 
 /** Events in the list, and how often they are asked for, in milliseconds. Failures wait longer, up to the last. */
 const LIMIT = 50;
@@ -168,7 +168,7 @@ export class LiveEvents {
 
   #row(event, isNew) {
     const zone = this.#app.timezone;
-    const at = Date.parse(event.event_time);
+    const at = instantOf(event.event_time);
     const now = Date.now();
     const sameDay = dateIn(zone, at) === dateIn(zone, now);
     const id = `event-${event.event_id}`;
@@ -177,7 +177,7 @@ export class LiveEvents {
     const cell = (name, value, title = value) => h('span', { class: `event-${name}`, text: text(value), title: text(title) || null });
     const button = h('button', { class: 'event', type: 'button', 'aria-expanded': 'false', 'aria-controls': id },
       h('span', { class: 'event-time' },
-        h('time', { datetime: event.event_time, title: fullTime(zone, at), text: clock(zone, at) }),
+        h('time', { datetime: new Date(at).toISOString(), title: fullTime(zone, at), text: clock(zone, at) }),
         h('span', { class: 'event-date', text: sameDay ? 'today' : shortDate(zone, at, now) })),
       h('span', { class: 'event-theme' }, h('span', { class: 'badge', text: text(event.theme) })),
       cell('code', event.code),

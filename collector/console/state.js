@@ -5,7 +5,12 @@ const RANGES = new Set(['today', '7d', '30d', 'all', 'custom']);
 const INTERVALS = new Set(['hour', 'day', 'week', 'month']);
 const DATE = /^\d{4}-\d{2}-\d{2}$/;
 
-const isDate = (text) => DATE.test(text ?? '') && !Number.isNaN(Date.parse(`${text}T00:00:00Z`));
+/** A day that the calendar has: browsers read 30 February as 2 March. */
+function isDate(text) {
+  if (!DATE.test(text ?? '')) return false;
+  const time = Date.parse(`${text}T00:00:00Z`);
+  return !Number.isNaN(time) && new Date(time).toISOString().startsWith(text);
+}
 
 /** The address after `#` as a view. What is missing or not understood is null: the page then chooses. */
 export function readHash(hash = location.hash) {

@@ -26,6 +26,9 @@ export function dateIn(timeZone, instant) {
   return `${pad(year, 4)}-${pad(month)}-${pad(day)}`;
 }
 
+/** A time of the API as milliseconds since the epoch: RFC 3339 or already milliseconds. */
+export const instantOf = (time) => (typeof time === 'number' ? time : Date.parse(time));
+
 const asUtc = (date) => Date.parse(`${date}T00:00:00Z`);
 export const addDays = (date, days) => new Date(asUtc(date) + days * DAY_MS).toISOString().slice(0, 10);
 /** Whole days from one date to another, `to` not included. */
@@ -43,14 +46,14 @@ export function resolveRange(view, timeZone, extent, now) {
   if (view.range === '7d') return span(addDays(today, -6), today);
   if (view.range === '30d') return span(addDays(today, -29), today);
   if (!extent.first || !extent.last) return null;
-  return span(dateIn(timeZone, Date.parse(extent.first)), dateIn(timeZone, Date.parse(extent.last)));
+  return span(dateIn(timeZone, instantOf(extent.first)), dateIn(timeZone, instantOf(extent.last)));
 }
 
 /** The range to open an app with: the last week when it has events, else all there is. */
 export function firstRange(timeZone, extent, now) {
   if (!extent.last) return '7d';
   const weekAgo = addDays(dateIn(timeZone, now), -6);
-  return dateIn(timeZone, Date.parse(extent.last)) >= weekAgo ? '7d' : 'all';
+  return dateIn(timeZone, instantOf(extent.last)) >= weekAgo ? '7d' : 'all';
 }
 
 /** The same number of days just before a range; cut where a running day would be compared with a whole one. */

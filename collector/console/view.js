@@ -5,7 +5,7 @@ import { MetricChart } from './charts.js';
 import { $, h, notice, setText } from './dom.js';
 import { writeHash } from './state.js';
 import { METRICS, Tiles } from './tiles.js';
-import { addDays, dateIn, firstRange, intervalFits, previousRange, rangeLabel, resolveRange, suggestInterval, zoneOffset } from './time.js';
+import { addDays, dateIn, firstRange, instantOf, intervalFits, previousRange, rangeLabel, resolveRange, suggestInterval, zoneOffset } from './time.js';
 
 /** Milliseconds between two silent refreshes that new events ask for, and without any. */
 const NEWS_REFRESH_MS = 5_000;
@@ -148,7 +148,7 @@ export class View {
   async #before(range, now, signal) {
     const none = METRICS.map(() => null);
     const previous = previousRange(range, this.#app.timezone, now);
-    const firstDay = this.#extent.first && dateIn(this.#app.timezone, Date.parse(this.#extent.first));
+    const firstDay = this.#extent.first && dateIn(this.#app.timezone, instantOf(this.#extent.first));
     if (this.#view.range === 'all' || !firstDay || firstDay >= range.from) return none;
     const ask = ({ name, compare = true }) => (compare ? api.metric(this.#app, name, { ...previous, interval: 'total' }, signal) : null);
     try {
@@ -170,7 +170,7 @@ export class View {
       return;
     }
     const zone = this.#app.timezone;
-    const had = rangeLabel(dateIn(zone, Date.parse(first)), dateIn(zone, Date.parse(last)));
+    const had = rangeLabel(dateIn(zone, instantOf(first)), dateIn(zone, instantOf(last)));
     $('notice').replaceChildren(notice('info', `No events ${range.days === 1 ? 'on' : 'in'} ${rangeLabel(range.from, addDays(range.to, -1))}`, `This app has data from ${had}.`,
       { label: 'Show all data', run: () => this.#pickRange('all') }));
   }
