@@ -1,1 +1,116 @@
-//! soon
+//! Who is asking: app key to app, bearer token to reader or admin. Nothing else.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use jiff::tz::TimeZone;
+use sha2::{Digest, Sha256};
+use subway_protocol::codec::server::{Problem, ProblemCode};
+
+use crate::config::Secret;
+
+/// An app that is being served.
+#[derive(Debug)]
+pub struct App {
+    /// Its key.
+    pub key: String,
+    /// Its number in the spool.
+    pub number: i64,
+    /// Days and hours of its metrics.
+    pub timezone: TimeZone,
+    /// If given, its requests must be signed.
+    pub secret: Option<Secret>,
+    read_token: Secret,
+}
+
+impl App {
+    /// An app.
+    #[must_use]
+    pub fn new(key: String, number: i64, timezone: TimeZone, secret: Option<Secret>, read_token: Secret) -> Self {
+        Self { key, number, timezone, secret, read_token }
+    }
+}
+
+/// All apps and the admin token.
+#[derive(Debug)]
+pub struct Keys {
+    apps: HashMap<String, Arc<App>>,
+    admin_token: Secret,
+}
+
+impl Keys {
+    /// The apps by their keys.
+    #[must_use]
+    pub fn new(apps: impl IntoIterator<Item = App>, admin_token: Secret) -> Self {
+        Self { apps: apps.into_iter().map(|app| (app.key.clone(), Arc::new(app))).collect(), admin_token }
+    }
+
+    /// The app that may send with this key.
+    ///
+    /// # Errors
+    /// `no_key` or `unknown_key`.
+    pub fn sender(&self, key: Option<&str>) -> Result<&Arc<App>, Problem> {
+        let key = key.filter(|key| !key.is_empty()).ok_or_else(|| {
+            Problem::new(ProblemCode::NoKey, "send the app's key in the header x-subway-key or the parameter key".into())
+        })?;
+        self.apps.get(key).ok_or_else(|| Problem::new(ProblemCode::UnknownKey, "no app has this key".into()))
+    }
+
+    /// The app `key`, if `authorization` (the header's value) carries its read token.
+    ///
+    /// # Errors
+    /// `bad_token`, the same for an unknown app as for a wrong token.
+    pub fn reader(&self, key: &str, authorization: Option<&str>) -> Result<&Arc<App>, Problem> {
+        let app = self.apps.get(key).ok_or_else(bad_token)?;
+        if bears(authorization, &app.read_token) { Ok(app) } else { Err(bad_token()) }
+    }
+
+    /// Lets the admin in.
+    ///
+    /// # Errors
+    /// `bad_token`.
+    pub fn admin(&self, authorization: Option<&str>) -> Result<(), Problem> {
+        if bears(authorization, &self.admin_token) { Ok(()) } else { Err(bad_token()) }
+    }
+}
+
+fn bad_token() -> Problem {
+    Problem::new(ProblemCode::BadToken, "send the right token as `Authorization: Bearer TOKEN`".into())
+}
+
+/// Compares digests, so that the time it takes says nothing about the token.
+fn bears(authorization: Option<&str>, token: &Secret) -> bool {
+    let Some((scheme, given)) = authorization.and_then(|value| value.split_once(' ')) else { return false };
+    scheme.eq_ignore_ascii_case("bearer") && Sha256::digest(given.trim()) == Sha256::digest(token.expose())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys() -> Keys {
+        let app = |key: &str, token: &str| App::new(key.into(), 1, TimeZone::UTC, None, Secret::new(token.into()));
+        Keys::new([app("a", "token-a"), app("b", "token-b")], Secret::new("admin".into()))
+    }
+
+    #[test]
+    fn a_key_finds_its_app_only() {
+        let keys = keys();
+        assert_eq!(keys.sender(Some("a")).unwrap().key, "a");
+        assert_eq!(keys.sender(Some("c")).unwrap_err().code, ProblemCode::UnknownKey);
+        assert_eq!(keys.sender(Some("")).unwrap_err().code, ProblemCode::NoKey);
+        assert_eq!(keys.sender(None).unwrap_err().code, ProblemCode::NoKey);
+    }
+
+    #[test]
+    fn a_token_opens_its_own_app_only() {
+        let keys = keys();
+        assert_eq!(keys.reader("a", Some("Bearer token-a")).unwrap().key, "a");
+        assert_eq!(keys.reader("a", Some("bearer token-a")).unwrap().key, "a");
+        for (key, header) in [("b", Some("Bearer token-a")), ("a", Some("token-a")), ("a", Some("Basic token-a")), ("a", Some("Bearer ")), ("a", None), ("c", Some("Bearer token-a")), ("a", Some("Bearer admin"))] {
+            assert_eq!(keys.reader(key, header).unwrap_err().code, ProblemCode::BadToken);
+        }
+        assert!(keys.admin(Some("Bearer admin")).is_ok());
+        assert!(keys.admin(Some("Bearer token-a")).is_err());
+    }
+}

@@ -1,1 +1,151 @@
-//! soon
+//! The configuration: one TOML file, parsed and validated as a whole before anything starts.
+//!
+//! An unknown key is an error; `${NAME}` in any string is replaced by the environment variable NAME; every error names
+//! the line and the key.
+
+mod app;
+mod limits;
+mod sink;
+mod text;
+
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use toml::Spanned;
+
+pub use app::App;
+pub use limits::Limits;
+pub use sink::{EMBEDDED, Kind, Sink};
+pub use text::Secret;
+
+use text::Text;
+
+/// A valid configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where to listen. Port 0 lets the system choose.
+    pub listen: SocketAddr,
+    /// Where everything is kept.
+    pub data_dir: PathBuf,
+    /// The token of the admin endpoints; made at the first start if absent.
+    pub admin_token: Option<Secret>,
+    /// The apps, at least one, no key twice.
+    pub apps: Vec<App>,
+    /// The limits.
+    pub limits: Limits,
+    /// The sinks besides the embedded one, no name twice.
+    pub sinks: Vec<Sink>,
+}
+
+/// Why a configuration is refused: where, and what is wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{}: {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// It is not TOML, a key is unknown or missing, or a value has the wrong type or form.
+    #[error("{0}")]
+    Toml(String),
+    /// A value is not allowed.
+    #[error("line {line}, key `{key}`: {why}")]
+    Value {
+        /// Line of the file, from 1.
+        line: usize,
+        /// The key, with its table.
+        key: String,
+        /// What is wrong with the value.
+        why: String,
+    },
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    listen: Option<Spanned<Text>>,
+    data_dir: Option<Spanned<Text>>,
+    admin_token: Option<Spanned<Text>>,
+    #[serde(default)]
+    app: Vec<Spanned<app::Table>>,
+    #[serde(default)]
+    limits: limits::Table,
+    #[serde(default)]
+    sink: Vec<Spanned<toml::Table>>,
+}
+
+/// Makes errors that name line and key.
+struct Source<'a>(&'a str);
+
+impl Source<'_> {
+    fn error(&self, at: Range<usize>, key: &str, why: impl Into<String>) -> ConfigError {
+        let line = self.0.bytes().take(at.start).filter(|byte| *byte == b'\n').count() + 1;
+        ConfigError::Value { line, key: key.into(), why: why.into() }
+    }
+}
+
+const LISTEN: &str = "127.0.0.1:8080";
+const DATA_DIR: &str = "./subway-data";
+
+impl Config {
+    /// The configuration that serves without a file: loopback, `./subway-data`, one app with the key `demo`.
+    #[must_use]
+    pub fn embedded() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            data_dir: PathBuf::from(DATA_DIR),
+            admin_token: None,
+            apps: vec![App::demo()],
+            limits: Limits::default(),
+            sinks: Vec::new(),
+        }
+    }
+
+    /// Reads the file at `path`.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+        Self::parse(&text)
+    }
+
+    /// Reads the text of a file.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        let file: File = toml::from_str(text).map_err(|error| ConfigError::Toml(error.to_string()))?;
+        let source = Source(text);
+        let listen = match file.listen {
+            None => LISTEN.parse().map_err(|_| source.error(0..0, "listen", LISTEN))?,
+            Some(listen) => listen.get_ref().parse().map_err(|_| {
+                let why = "must be an address and a port, such as 127.0.0.1:8080 or [::1]:8080";
+                source.error(listen.span(), "listen", why)
+            })?,
+        };
+        let data_dir = match file.data_dir {
+            None => PathBuf::from(DATA_DIR),
+            Some(dir) if dir.get_ref().is_empty() => return Err(source.error(dir.span(), "data_dir", "must not be empty")),
+            Some(dir) => PathBuf::from(&**dir.get_ref()),
+        };
+        let admin_token = file.admin_token.map(|token| Secret::token(&source, "admin_token", token)).transpose()?;
+        Ok(Self {
+            listen,
+            data_dir,
+            admin_token,
+            apps: app::all(&source, file.app)?,
+            limits: file.limits.checked(&source)?,
+            sinks: sink::all(&source, file.sink)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

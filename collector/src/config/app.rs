@@ -1,0 +1,79 @@
+//! `[[app]]`: who may send, and in whose days its metrics are counted.
+
+use std::collections::HashSet;
+
+use jiff::tz::TimeZone;
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::text::{Secret, Text};
+use super::{ConfigError, Source};
+
+/// One app.
+#[derive(Clone, Debug)]
+pub struct App {
+    /// Names it; public, travels in the SDK.
+    pub key: String,
+    /// Days and hours of its metrics.
+    pub timezone: TimeZone,
+    /// For reading its metrics; made at the first start if absent.
+    pub read_token: Option<Secret>,
+    /// If given, every request must be signed with it.
+    pub secret: Option<Secret>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Table {
+    key: Spanned<Text>,
+    timezone: Spanned<Text>,
+    read_token: Option<Spanned<Text>>,
+    secret: Option<Spanned<Text>>,
+}
+
+/// Bytes of a key: it is part of addresses and file names.
+const KEY_BYTES: usize = 64;
+
+fn is_key(key: &str) -> bool {
+    key.len() <= KEY_BYTES
+        && key.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric)
+        && key.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'-' | b'.'))
+}
+
+impl App {
+    pub(super) fn demo() -> Self {
+        // The zone is compiled in; UTC only if that were ever not so.
+        let timezone = TimeZone::get("Asia/Shanghai").unwrap_or(TimeZone::UTC);
+        Self { key: "demo".into(), timezone, read_token: None, secret: None }
+    }
+}
+
+pub(super) fn all(source: &Source<'_>, tables: Vec<Spanned<Table>>) -> Result<Vec<App>, ConfigError> {
+    if tables.is_empty() {
+        return Err(source.error(0..0, "app", "at least one [[app]] is needed"));
+    }
+    let mut seen = HashSet::new();
+    let mut apps = Vec::new();
+    for table in tables {
+        let table = table.into_inner();
+        let key = table.key.get_ref().to_string();
+        if !is_key(&key) {
+            let why = "must be [A-Za-z0-9][A-Za-z0-9_.-]{0,63}";
+            return Err(source.error(table.key.span(), "app.key", why));
+        }
+        if !seen.insert(key.clone()) {
+            return Err(source.error(table.key.span(), "app.key", format!("{key} is there twice")));
+        }
+        let timezone = TimeZone::get(table.timezone.get_ref())
+            .map_err(|_| source.error(table.timezone.span(), "app.timezone", "is not an IANA time zone, such as Asia/Shanghai"))?;
+        let secret = match table.secret {
+            Some(secret) if secret.get_ref().is_empty() => {
+                return Err(source.error(secret.span(), "app.secret", "must not be empty"));
+            }
+            secret => secret.map(|secret| Secret::new(secret.get_ref().to_string())),
+        };
+        let read_token = table.read_token.map(|token| Secret::token(source, "app.read_token", token)).transpose()?;
+        apps.push(App { key, timezone, read_token, secret });
+    }
+    Ok(apps)
+}

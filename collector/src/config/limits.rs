@@ -1,0 +1,124 @@
+//! `[limits]`: the limits of the wire under the names of `subway_protocol::Limits`, and the collector's own.
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::{ConfigError, Source};
+
+macro_rules! limits {
+    ($($(#[$doc:meta])* $name:ident = $default:expr, $range:expr;)*) => {
+        /// Every limit in force. The first ten are those of the wire.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub struct Limits {
+            /// The limits of the wire; see [`subway_protocol::limits`].
+            pub wire: subway_protocol::Limits,
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        impl Default for Limits {
+            fn default() -> Self {
+                Self { wire: subway_protocol::Limits::default(), $($name: $default,)* }
+            }
+        }
+
+        #[derive(Default, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub(super) struct Table {
+            body_bytes: Option<Spanned<u64>>,
+            decompressed_bytes: Option<Spanned<u64>>,
+            events_per_batch: Option<Spanned<u64>>,
+            event_bytes: Option<Spanned<u64>>,
+            properties: Option<Spanned<u64>>,
+            depth: Option<Spanned<u64>>,
+            key_bytes: Option<Spanned<u64>>,
+            text_bytes: Option<Spanned<u64>>,
+            clock_tolerance_ms: Option<Spanned<u64>>,
+            signature_age_ms: Option<Spanned<u64>>,
+            $($name: Option<Spanned<u64>>,)*
+        }
+
+        impl Table {
+            pub(super) fn checked(self, source: &Source<'_>) -> Result<Limits, ConfigError> {
+                let mut limits = Limits::default();
+                let wire = &mut limits.wire;
+                put(source, "body_bytes", self.body_bytes, 1..=GIB, &mut wire.body_bytes)?;
+                put(source, "decompressed_bytes", self.decompressed_bytes, 1..=GIB, &mut wire.decompressed_bytes)?;
+                put(source, "events_per_batch", self.events_per_batch, 1..=1_000_000, &mut wire.events_per_batch)?;
+                put(source, "event_bytes", self.event_bytes, 1..=GIB, &mut wire.event_bytes)?;
+                put(source, "properties", self.properties, 1..=1_000_000, &mut wire.properties)?;
+                put(source, "depth", self.depth, 1..=64, &mut wire.depth)?;
+                put(source, "key_bytes", self.key_bytes, 1..=GIB, &mut wire.key_bytes)?;
+                put(source, "text_bytes", self.text_bytes, 1..=GIB, &mut wire.text_bytes)?;
+                put_time(source, "clock_tolerance_ms", self.clock_tolerance_ms, &mut wire.clock_tolerance_ms)?;
+                put_time(source, "signature_age_ms", self.signature_age_ms, &mut wire.signature_age_ms)?;
+                $(put(source, stringify!($name), self.$name, $range, &mut limits.$name)?;)*
+                Ok(limits)
+            }
+        }
+
+        impl Limits {
+            /// Every key of `[limits]` with its value here, in the order of the documentation.
+            #[must_use]
+            pub fn entries(&self) -> Vec<(&'static str, u64)> {
+                let wire = &self.wire;
+                vec![
+                    ("body_bytes", wire.body_bytes),
+                    ("decompressed_bytes", wire.decompressed_bytes),
+                    ("events_per_batch", wire.events_per_batch),
+                    ("event_bytes", wire.event_bytes),
+                    ("properties", wire.properties),
+                    ("depth", wire.depth),
+                    ("key_bytes", wire.key_bytes),
+                    ("text_bytes", wire.text_bytes),
+                    ("clock_tolerance_ms", wire.clock_tolerance_ms.unsigned_abs()),
+                    ("signature_age_ms", wire.signature_age_ms.unsigned_abs()),
+                    $((stringify!($name), self.$name),)*
+                ]
+            }
+        }
+    };
+}
+
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * KIB;
+const GIB: u64 = 1024 * MIB;
+/// The longest time a limit may name, milliseconds: a day. Beyond it nothing is limited any more.
+const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+
+limits! {
+    /// Connections open at once. Each costs a socket and a buffer; further ones are told 503 and closed.
+    connections = 4096, 1..=1_000_000;
+    /// Bytes of one request's head. Ours need a few hundred.
+    head_bytes = 16 * KIB, 8 * KIB..=MIB;
+    /// Time for a request's head to arrive, and for an idle connection to wait for the next request, milliseconds.
+    head_ms = 30_000, 1..=DAY_MS;
+    /// Time for a request's body to arrive, milliseconds. Slow senders must not hold memory for ever.
+    body_ms = 60_000, 1..=DAY_MS;
+    /// Bytes of requests being worked on: bodies, their decompressed form, and what waits for the commit. It bounds the
+    /// collector's memory; beyond it clients are told 503.
+    in_flight_bytes = 256 * MIB, MIB..=1024 * GIB;
+    /// Requests that may wait for the spool's writer. Beyond it clients are told 503 rather than kept waiting.
+    queue_requests = 1024, 1..=1_000_000;
+    /// Bytes of JSON that one commit of the spool may hold. Bounds how long the first of a group waits for the others.
+    commit_bytes = 16 * MIB, KIB..=GIB;
+    /// Bytes of JSON in the spool that a sink has not taken yet. It bounds the disk that a dead sink can cost; beyond it
+    /// clients are told 503.
+    spool_bytes = 8 * GIB, KIB..=1024 * 1024 * GIB;
+}
+
+fn put(source: &Source<'_>, key: &str, value: Option<Spanned<u64>>, range: std::ops::RangeInclusive<u64>, place: &mut u64) -> Result<(), ConfigError> {
+    let Some(value) = value else { return Ok(()) };
+    if !range.contains(value.get_ref()) {
+        let why = format!("must be {} to {}", range.start(), range.end());
+        return Err(source.error(value.span(), &format!("limits.{key}"), why));
+    }
+    *place = value.into_inner();
+    Ok(())
+}
+
+fn put_time(source: &Source<'_>, key: &str, value: Option<Spanned<u64>>, place: &mut i64) -> Result<(), ConfigError> {
+    let mut millis = place.unsigned_abs();
+    put(source, key, value, 0..=DAY_MS, &mut millis)?;
+    *place = i64::try_from(millis).unwrap_or(i64::MAX);
+    Ok(())
+}

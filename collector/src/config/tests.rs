@@ -1,0 +1,90 @@
+use super::*;
+
+const APP: &str = "[[app]]\nkey = \"demo\"\ntimezone = \"Asia/Shanghai\"\n";
+
+fn refusal(text: &str) -> String {
+    Config::parse(text).unwrap_err().to_string()
+}
+
+#[test]
+fn a_full_file_is_read() {
+    let text = "listen = \"[::1]:9\"\ndata_dir = \"/x\"\nadmin_token = \"a-token\"\n[[app]]\nkey = \"a.b-c_1\"\ntimezone = \"Europe/Berlin\"\n\
+        read_token = \"r\"\nsecret = \"s\"\n[limits]\nbody_bytes = 7\nclock_tolerance_ms = 0\nconnections = 3\n[[sink]]\nname = \"embedded\"\nkind = \"sqlite\"\n";
+    let config = Config::parse(text).unwrap();
+    assert_eq!(config.listen.to_string(), "[::1]:9");
+    assert_eq!(config.admin_token.unwrap().expose(), "a-token");
+    assert_eq!((config.limits.wire.body_bytes, config.limits.wire.clock_tolerance_ms, config.limits.connections), (7, 0, 3));
+    assert_eq!(config.apps[0].key, "a.b-c_1");
+    assert_eq!(config.apps[0].timezone.iana_name(), Some("Europe/Berlin"));
+    assert!(config.sinks.is_empty());
+}
+
+#[test]
+fn the_smallest_file_is_one_app() {
+    let config = Config::parse(APP).unwrap();
+    assert_eq!(config.limits, Limits::default());
+    assert_eq!(config.listen, Config::embedded().listen);
+    assert_eq!(config.data_dir, Config::embedded().data_dir);
+}
+
+#[test]
+fn every_limit_has_a_key_and_is_put_in_its_own_place() {
+    for (at, (key, default)) in Limits::default().entries().into_iter().enumerate() {
+        let value = if default == 8 { 9 } else { default - 1 };
+        let config = Config::parse(&format!("{APP}[limits]\n{key} = {value}\n")).unwrap();
+        let entries = config.limits.entries();
+        assert_eq!(entries[at], (key, value));
+        let changed = entries.iter().zip(Limits::default().entries()).filter(|(new, old)| *new != old).count();
+        assert_eq!(changed, 1, "{key}");
+    }
+}
+
+#[test]
+fn errors_name_line_and_key() {
+    for (text, line, words) in [
+        ("lisen = \"x\"\n".to_owned() + APP, 1, "lisen"),
+        (format!("{APP}tz = 1\n"), 4, "tz"),
+        (format!("{APP}[limits]\nbody = 1\n"), 5, "body"),
+        (format!("{APP}[limits]\nbody_bytes = \"1\"\n"), 5, "body_bytes"),
+        (format!("{APP}[limits]\nbody_bytes = 0\n"), 5, "limits.body_bytes"),
+        (format!("{APP}[limits]\ndepth = -1\n"), 5, "depth"),
+        (format!("{APP}{APP}"), 5, "app.key"),
+        ("listen = \"localhost\"\n".to_owned() + APP, 1, "listen"),
+        ("listen = 1\n".to_owned() + APP, 1, "listen"),
+        ("[[app]]\nkey = \"a b\"\ntimezone = \"UTC\"".into(), 2, "app.key"),
+        ("[[app]]\nkey = \"../x\"\ntimezone = \"UTC\"".into(), 2, "app.key"),
+        ("[[app]]\nkey = \"a\"\ntimezone = \"Mars/Base\"".into(), 3, "app.timezone"),
+        ("[[app]]\nkey = \"a\"\n".into(), 1, "timezone"),
+        (format!("{APP}read_token = \"a b\"\n"), 4, "app.read_token"),
+        (format!("{APP}secret = \"\"\n"), 4, "app.secret"),
+        (format!("{APP}secret = \"${{SUBWAY_SURELY_NOT_SET}}\"\n"), 4, "SUBWAY_SURELY_NOT_SET"),
+        (format!("{APP}[[sink]]\nname = \"x\"\nkind = \"clickhouse\"\n"), 4, "not built yet"),
+        (format!("{APP}[[sink]]\nname = \"x\"\nkind = \"oracle\"\n"), 4, "sink.kind"),
+        (format!("{APP}[[sink]]\nname = \"x\"\nkind = \"sqlite\"\n"), 4, "embedded"),
+        (format!("{APP}[[sink]]\nname = \"embedded\"\nkind = \"sqlite\"\nurl = \"x\"\n"), 4, "sink.url"),
+        (format!("{APP}[[sink]]\nkind = \"sqlite\"\n"), 4, "sink.name"),
+        (format!("{APP}x = [\n"), 4, ""),
+    ] {
+        let refusal = refusal(&text);
+        assert!(refusal.contains(&format!("line {line}")) || refusal.contains(&format!("line {}", line + 1)) && words.is_empty(), "{text}\n{refusal}");
+        assert!(refusal.contains(words), "{text}\n{refusal}");
+    }
+}
+
+#[test]
+fn a_file_without_an_app_is_refused() {
+    assert!(refusal("listen = \"127.0.0.1:1\"").contains("[[app]]"));
+}
+
+#[test]
+fn the_environment_is_put_in() {
+    // Cargo sets this variable for every test.
+    let config = Config::parse(&format!("data_dir = \"/x/${{CARGO_PKG_NAME}}\"\n{APP}")).unwrap();
+    assert_eq!(config.data_dir, PathBuf::from("/x/subway-collector"));
+}
+
+#[test]
+fn no_error_shows_a_secret() {
+    let refusal = refusal(&format!("{APP}read_token = \"hush hush\"\n"));
+    assert!(!refusal.contains("hush"), "{refusal}");
+}
