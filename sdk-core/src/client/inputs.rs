@@ -28,10 +28,33 @@ pub struct Input<'a> {
     pub true_ts: Option<i64>,
 }
 
+impl Input<'_> {
+    /// Checks the event against the rules of the wire; [`Client::track`] does so itself.
+    ///
+    /// # Errors
+    /// The first broken rule.
+    pub fn check(&self) -> Result<(), Violation> {
+        if !is_code(self.code) {
+            return Err(Violation::new(RejectReason::InvalidCode, "code", Some(Got::text(self.code))));
+        }
+        if let Some(true_ts) = self.true_ts
+            && !(0..=MAX_TIME_MS).contains(&true_ts)
+        {
+            return Err(Violation {
+                limit: Some(MAX_TIME_MS as u64),
+                ..Violation::new(RejectReason::TimeOutOfRange, "true_ts", Some(Got::Number(true_ts)))
+            });
+        }
+        if self.props.is_empty() { Ok(()) } else { check_object(self.props, "props", (&Limits::default()).into()) }
+    }
+}
+
 /// An event that waits for the user's decision: everything but a place in the sequence.
 pub(super) struct Held {
     id: Id,
     now: Now,
+    /// The context it happened in.
+    context: u64,
     theme: Theme,
     code: String,
     props: String,
@@ -47,14 +70,20 @@ impl<S: Store> Client<S> {
     /// If it breaks a rule of the wire, the queue is full of more important events, or the user has not consented. The
     /// event is counted as dropped, and nothing else is affected.
     pub fn track(&mut self, now: Now, input: Input<'_>) -> Result<Id, TrackError> {
-        if let Err(violation) = check(&input) {
+        if let Err(violation) = input.check() {
             return self.refuse(now, violation);
         }
         let id = self.random.id(now.wall);
         let page = input.page.or(self.page.as_ref()).cloned().map(bounded_page);
+        if self.consent == Consent::Denied {
+            self.ledger.generated += 1;
+            self.drop_events(DropReason::ConsentDenied, 1);
+            return Err(TrackError::ConsentDenied);
+        }
         let held = Held {
             id,
             now,
+            context: self.current_context(),
             theme: input.theme,
             code: input.code.to_owned(),
             props: input.props.to_owned(),
@@ -62,22 +91,16 @@ impl<S: Store> Client<S> {
             true_ts: input.true_ts,
             user: self.user.clone(),
         };
-        match self.consent {
-            Consent::Granted => self.record(held)?,
-            Consent::Unknown => {
-                if self.held.len() == limits::HELD_EVENTS {
-                    self.held.pop_front();
-                    self.ledger.generated += 1;
-                    self.drop_events(DropReason::QueueFull, 1);
-                }
-                self.held.push_back(held);
-            }
-            Consent::Denied => {
-                self.ledger.generated += 1;
-                self.drop_events(DropReason::ConsentDenied, 1);
-                return Err(TrackError::ConsentDenied);
-            }
+        if self.consent == Consent::Granted {
+            self.record(held)?;
+            return Ok(id);
         }
+        if self.held.len() == limits::HELD_EVENTS {
+            self.held.pop_front();
+            self.ledger.generated += 1;
+            self.drop_events(DropReason::QueueFull, 1);
+        }
+        self.held.push_back(held);
         Ok(id)
     }
 
@@ -90,7 +113,7 @@ impl<S: Store> Client<S> {
 
     /// Gives the event its place and queues it.
     fn record(&mut self, held: Held) -> Result<(), TrackError> {
-        let context = self.current_context();
+        let context = held.context;
         let session = self.sessions.next(held.now, held.true_ts, &self.config, &mut self.random);
         let seq = self.seq + 1;
         let mut json = String::with_capacity(held.props.len() + 384);
@@ -164,9 +187,10 @@ impl<S: Store> Client<S> {
     /// Forgets contexts that no waiting event was recorded in.
     pub(super) fn forget_contexts(&mut self) {
         let current = self.contexts.last().map(|(number, _)| *number);
-        let (queue, pending) = (&self.queue, &mut self.pending);
+        let (queue, held, pending) = (&self.queue, &self.held, &mut self.pending);
         self.contexts.retain(|(number, _)| {
-            let used = Some(*number) == current || queue.uses(*number);
+            let held = held.iter().any(|event| event.context == *number);
+            let used = Some(*number) == current || held || queue.uses(*number);
             if !used {
                 pending.delete(Key::Context(*number));
             }
@@ -318,7 +342,7 @@ impl<S: Store> Client<S> {
         self.drop_events(DropReason::ConsentDenied, held);
         let rows = self.queue.rows() as u64;
         self.drop_events(DropReason::ConsentWithdrawn, rows);
-        self.pending.clear();
+        self.pending.forget_values();
         let (loose, batches) = self.queue.clear();
         for batch in &batches {
             self.pending.delete(Key::Batch(batch.number));
@@ -339,22 +363,6 @@ impl<S: Store> Client<S> {
         self.upload.in_flight = None;
         self.upload.flush_to = 0;
     }
-}
-
-/// Checks an event against the rules of the wire.
-fn check(input: &Input<'_>) -> Result<(), Violation> {
-    if !is_code(input.code) {
-        return Err(Violation::new(RejectReason::InvalidCode, "code", Some(Got::text(input.code))));
-    }
-    if let Some(true_ts) = input.true_ts
-        && !(0..=MAX_TIME_MS).contains(&true_ts)
-    {
-        return Err(Violation {
-            limit: Some(MAX_TIME_MS as u64),
-            ..Violation::new(RejectReason::TimeOutOfRange, "true_ts", Some(Got::Number(true_ts)))
-        });
-    }
-    if input.props.is_empty() { Ok(()) } else { check_object(input.props, "props", (&Limits::default()).into()) }
 }
 
 fn bounded_page(mut page: Page) -> Page {

@@ -1,5 +1,6 @@
 //! The façade: one struct, four verbs.
 
+mod face;
 mod inputs;
 mod pending;
 mod results;

@@ -17,10 +17,10 @@ impl Pending {
         self.writes.push((key, Some(value)));
     }
 
-    /// Forgets a record. One that the store never saw is not mentioned at all, so that a failing store cannot make this
-    /// list grow for ever.
+    /// Forgets a record. A value that the store never saw is not mentioned at all, so that a failing store cannot make
+    /// this list grow for ever.
     pub(super) fn delete(&mut self, key: Key) {
-        match self.writes.iter().position(|(other, _)| *other == key) {
+        match self.writes.iter().rposition(|(other, value)| *other == key && value.is_some()) {
             Some(at) => {
                 self.writes.remove(at);
             }
@@ -48,8 +48,11 @@ impl Pending {
         self.touch(until);
     }
 
-    pub(super) fn clear(&mut self) {
-        self.writes.clear();
+    /// Forgets every value; what is to be deleted stays so.
+    pub(super) fn forget_values(&mut self) {
+        for (_, value) in &mut self.writes {
+            *value = None;
+        }
     }
 
     /// Tells the store everything, `state` last.

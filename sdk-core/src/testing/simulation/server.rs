@@ -1,0 +1,149 @@
+//! A collector that keeps the contract, behind a network that does not.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use subway_protocol::json::{JsonError, ObjectWriter, Reader};
+
+use crate::Id;
+
+/// Events with this code are rejected.
+pub(super) const BAD: &str = "bad";
+/// A batch with an event of this code is refused as a whole (400).
+pub(super) const POISON: &str = "poison";
+
+/// What the collector knows.
+#[derive(Default)]
+pub(super) struct Server {
+    /// Most events in a batch; more are refused (413).
+    most_events: usize,
+    /// Every event stored, once.
+    pub(super) stored: BTreeSet<Id>,
+    /// Which events each batch carried when it was first seen.
+    batches: BTreeMap<Id, Vec<Id>>,
+    /// Which event had which place in the sequence of its install.
+    sequence: BTreeMap<(Id, u64), Id>,
+    /// Events that came again.
+    pub(super) duplicates: u64,
+}
+
+/// One event as it came.
+struct Event {
+    id: Id,
+    seq: u64,
+    code: String,
+    version: String,
+}
+
+#[derive(Default)]
+struct Batch {
+    id: Option<Id>,
+    install: Option<Id>,
+    version: String,
+    events: Vec<Event>,
+}
+
+impl Server {
+    /// A collector that takes at most so many events in a batch.
+    pub(super) fn new(most_events: usize) -> Self {
+        Self { most_events, ..Self::default() }
+    }
+
+    /// Takes a batch, answers with status and body.
+    ///
+    /// # Panics
+    /// If the client broke the contract: a batch that changed, a place in the sequence taken twice, events out of order,
+    /// an event under a context it was not recorded in.
+    pub(super) fn take(&mut self, body: &str) -> (u16, String) {
+        let batch = read(body).unwrap_or_else(|error| panic!("not a batch: {error:?} {body}"));
+        let (Some(id), Some(install)) = (batch.id, batch.install) else { panic!("no identity: {body}") };
+        assert!(!batch.events.is_empty(), "a batch has an event");
+        assert!(batch.events.windows(2).all(|pair| pair[0].seq < pair[1].seq), "events are in order");
+        let ids: Vec<Id> = batch.events.iter().map(|event| event.id).collect();
+        let first = self.batches.entry(id).or_insert_with(|| ids.clone());
+        assert_eq!(*first, ids, "a batch is frozen");
+        for event in &batch.events {
+            let known = *self.sequence.entry((install, event.seq)).or_insert(event.id);
+            assert_eq!(known, event.id, "a sequence number belongs to one event");
+            assert_eq!(event.version, batch.version, "an event is sent with the context it was recorded in");
+        }
+        if batch.events.len() > self.most_events {
+            return (413, String::new());
+        }
+        if batch.events.iter().any(|event| event.code == POISON) {
+            return (400, String::new());
+        }
+        (200, self.store(id, &batch.events))
+    }
+
+    fn store(&mut self, id: Id, events: &[Event]) -> String {
+        let mut out = String::new();
+        let mut receipt = ObjectWriter::new(&mut out);
+        receipt.id("batch_id", id);
+        receipt.integer("server_time", 0);
+        let (mut stored, mut duplicate, mut rejected) = (0, Vec::new(), Vec::new());
+        for (index, event) in events.iter().enumerate() {
+            if event.code == BAD {
+                rejected.push(format!(r#"{{"index":{index},"reason":"invalid_field"}}"#));
+            } else if self.stored.insert(event.id) {
+                stored += 1;
+            } else {
+                duplicate.push(index.to_string());
+            }
+        }
+        self.duplicates += duplicate.len() as u64;
+        receipt.integer("stored", stored);
+        receipt.raw("duplicate", &format!("[{}]", duplicate.join(",")));
+        receipt.raw("rejected", &format!("[{}]", rejected.join(",")));
+        receipt.end();
+        out
+    }
+}
+
+fn read(body: &str) -> Result<Batch, JsonError> {
+    let mut batch = Batch::default();
+    let mut reader = Reader::new(body);
+    reader.object(|name, reader| {
+        match name {
+            "batch_id" => batch.id = Id::parse(&reader.string()?),
+            "install_id" => batch.install = Id::parse(&reader.string()?),
+            "app" => reader.object(|_, reader| {
+                batch.version = reader.string()?;
+                Ok(())
+            })?,
+            "events" => reader.array(|reader| {
+                batch.events.push(event(reader)?);
+                Ok(())
+            })?,
+            _ => {
+                reader.raw()?;
+            }
+        }
+        Ok(())
+    })?;
+    reader.end()?;
+    Ok(batch)
+}
+
+fn event(reader: &mut Reader<'_>) -> Result<Event, JsonError> {
+    let mut event = Event { id: Id::from_bytes([0; 16]), seq: 0, code: String::new(), version: String::new() };
+    reader.object(|name, reader| {
+        match name {
+            "id" => event.id = Id::parse(&reader.string()?).unwrap_or(event.id),
+            "seq" => event.seq = reader.integer()? as u64,
+            "code" => event.code = reader.string()?,
+            "props" => reader.object(|name, reader| {
+                if name == "version" {
+                    event.version = reader.string()?;
+                } else {
+                    reader.raw()?;
+                }
+                Ok(())
+            })?,
+            _ => {
+                reader.raw()?;
+            }
+        }
+        Ok(())
+    })?;
+    Ok(event)
+}

@@ -1,0 +1,338 @@
+//! The client's behaviour, one rule a test. The simulation covers their combinations.
+
+use subway_sdk_core::protocol::RejectReason;
+use subway_sdk_core::{
+    Client, Config, Consent, Context, DropReason, Id, Input, MemoryStore, Now, Page, Theme, TrackError, UploadRequest,
+    UploadResult,
+};
+
+const START: Now = Now { wall: 1_700_000_000_000, mono: 5_000 };
+
+fn later(ms: u64) -> Now {
+    Now { wall: START.wall + ms as i64, mono: START.mono + ms }
+}
+
+fn client_with(config: Config) -> Client<MemoryStore> {
+    Client::open(MemoryStore::default(), config, Context::default(), b"test", START).unwrap()
+}
+
+fn client() -> Client<MemoryStore> {
+    client_with(Config { flush_events: 1, ..Config::default() })
+}
+
+fn input(code: &str) -> Input<'_> {
+    Input { theme: Theme::Custom, code, props: "", page: None, true_ts: None }
+}
+
+fn track(client: &mut Client<MemoryStore>, events: usize) {
+    for _ in 0..events {
+        client.track(START, input("tap")).unwrap();
+    }
+}
+
+fn upload(client: &mut Client<MemoryStore>, now: Now) -> Option<UploadRequest> {
+    client.poll_task(now).map(|subway_sdk_core::Task::Upload(request)| request)
+}
+
+fn ids(body: &str) -> Vec<String> {
+    let batch: serde_json::Value = serde_json::from_str(body).unwrap();
+    batch["events"].as_array().unwrap().iter().map(|event| event["id"].as_str().unwrap().to_owned()).collect()
+}
+
+fn answer(status: u16, body: &str) -> UploadResult<'_> {
+    UploadResult::Answer { status, retry_after_ms: None, body }
+}
+
+fn receipt(batch: Id, stored: usize) -> String {
+    format!(r#"{{"batch_id":"{batch}","server_time":1,"stored":{stored},"duplicate":[],"rejected":[]}}"#)
+}
+
+#[test]
+fn a_receipt_ends_each_event_as_it_says() {
+    let mut client = client();
+    track(&mut client, 4);
+    let request = upload(&mut client, START).unwrap();
+    assert_eq!(request.events, 4);
+    let body = format!(
+        r#"{{"batch_id":"{}","server_time":1,"stored":2,"duplicate":[3],"rejected":[{{"index":0,"reason":"key_too_long","field":"props.k"}}]}}"#,
+        request.batch_id
+    );
+    client.on_result(START, request.batch_id, answer(200, &body));
+    let ledger = client.ledger();
+    assert_eq!((ledger.acked, ledger.queued, ledger.dropped(DropReason::Rejected)), (3, 0, 1));
+    assert!(client.take_notices()[0].contains("props.k"), "the developer learns which field");
+    assert!(upload(&mut client, START).is_none());
+    assert_eq!(client.next_wake().map(|at| at > START.mono), None, "everything is stored and sent: no alarm is left");
+}
+
+#[test]
+fn an_answer_without_the_right_receipt_deletes_nothing() {
+    let other = Id::v7(0, [0; 10]);
+    for body in ["", "<html>login</html>", "{}", &receipt(other, 2)] {
+        let mut client = client();
+        track(&mut client, 2);
+        let request = upload(&mut client, START).unwrap();
+        client.on_result(START, request.batch_id, answer(200, body));
+        assert_eq!(client.ledger().queued, 2, "{body}");
+        let again = upload(&mut client, later(60_000)).unwrap();
+        assert_eq!((again.batch_id, ids(&again.body)), (request.batch_id, ids(&request.body)), "the batch is frozen");
+    }
+}
+
+#[test]
+fn a_receipt_that_does_not_add_up_is_no_receipt() {
+    let mut client = client();
+    track(&mut client, 3);
+    let request = upload(&mut client, START).unwrap();
+    client.on_result(START, request.batch_id, answer(200, &receipt(request.batch_id, 2)));
+    assert_eq!(client.ledger().queued, 3);
+}
+
+#[test]
+fn failures_that_time_mends_keep_everything_and_wait() {
+    for status in [301, 404, 408, 429, 500, 502, 503, 504] {
+        let mut client = client();
+        track(&mut client, 2);
+        let request = upload(&mut client, START).unwrap();
+        let result = UploadResult::Answer { status, retry_after_ms: Some(30_000), body: "" };
+        client.on_result(START, request.batch_id, result);
+        assert!(upload(&mut client, later(29_999)).is_none(), "{status} waits for Retry-After");
+        assert_eq!(upload(&mut client, later(40_000)).unwrap().batch_id, request.batch_id, "{status}");
+        assert_eq!(client.ledger().queued, 2);
+    }
+}
+
+#[test]
+fn a_wrong_key_keeps_everything_and_slows_down() {
+    for status in [401, 403] {
+        let mut client = client();
+        track(&mut client, 2);
+        let request = upload(&mut client, START).unwrap();
+        client.on_result(START, request.batch_id, answer(status, r#"{"code":"unknown_key"}"#));
+        assert!(upload(&mut client, later(29_000)).is_none());
+        assert!(upload(&mut client, later(61_000)).is_some());
+        assert!(client.take_notices()[0].contains("unknown_key"), "the developer learns why");
+    }
+}
+
+/// Answers every batch that contains `poison` with `status` until nothing waits; counts the requests.
+fn bisect(client: &mut Client<MemoryStore>, poison: &str, status: u16) -> usize {
+    let mut requests = 0;
+    while let Some(request) = upload(client, START) {
+        requests += 1;
+        if ids(&request.body).iter().any(|id| id == poison) {
+            client.on_result(START, request.batch_id, answer(status, ""));
+        } else {
+            let body = receipt(request.batch_id, request.events);
+            client.on_result(START, request.batch_id, answer(200, &body));
+        }
+    }
+    requests
+}
+
+#[test]
+fn one_poisonous_event_is_found_by_halving_and_its_neighbours_arrive() {
+    for (status, reason) in [(400, DropReason::Poison), (413, DropReason::TooLarge)] {
+        let mut client = client();
+        track(&mut client, 99);
+        let poison = client.track(START, input("poison")).unwrap().text();
+        let requests = bisect(&mut client, &poison, status);
+        let ledger = client.ledger();
+        assert_eq!((ledger.acked, ledger.queued, ledger.dropped(reason)), (99, 0, 1));
+        assert!(requests <= 20, "{requests} requests for 1 in 100");
+    }
+}
+
+#[test]
+fn a_batch_survives_a_restart_unchanged() {
+    let mut client = client();
+    track(&mut client, 3);
+    let request = upload(&mut client, START).unwrap();
+    let store = client.into_store();
+    let mut client = Client::open(store, Config::default(), Context::default(), b"other", later(1000)).unwrap();
+    let again = upload(&mut client, later(1000)).unwrap();
+    assert_eq!((again.batch_id, ids(&again.body)), (request.batch_id, ids(&request.body)));
+    assert_eq!(client.ledger().queued, 3);
+}
+
+#[test]
+fn sequence_numbers_go_on_after_a_restart() {
+    let mut client = client();
+    track(&mut client, 3);
+    assert!(client.commit(START));
+    let mut client = Client::open(client.into_store(), Config::default(), Context::default(), b"2", START).unwrap();
+    track(&mut client, 1);
+    client.flush(START);
+    let body = upload(&mut client, START).unwrap().body;
+    let batch: serde_json::Value = serde_json::from_str(&body).unwrap();
+    let seqs: Vec<u64> = batch["events"].as_array().unwrap().iter().map(|e| e["seq"].as_u64().unwrap()).collect();
+    assert_eq!(seqs, [1, 2, 3, 4]);
+}
+
+#[test]
+fn an_unanswered_upload_fails_after_its_timeout() {
+    let mut client = client();
+    track(&mut client, 1);
+    let request = upload(&mut client, START).unwrap();
+    assert!(upload(&mut client, later(59_000)).is_none());
+    assert_eq!(client.next_wake(), Some(START.mono + 60_000));
+    assert!(upload(&mut client, later(60_000)).is_none(), "it waits as after any failure");
+    assert_eq!(upload(&mut client, later(62_000)).unwrap().batch_id, request.batch_id);
+}
+
+#[test]
+fn events_wait_for_the_interval_or_the_number_or_a_flush() {
+    let config = Config { flush_events: 3, flush_interval_ms: 10_000, ..Config::default() };
+    let mut client = client_with(config.clone());
+    track(&mut client, 2);
+    assert!(upload(&mut client, START).is_none());
+    assert_eq!(client.next_wake(), Some(START.mono + 10_000));
+    assert!(upload(&mut client, later(10_000)).is_some(), "the interval");
+    let mut client = client_with(config.clone());
+    track(&mut client, 3);
+    assert!(upload(&mut client, START).is_some(), "the number");
+    let mut client = client_with(config.clone());
+    track(&mut client, 1);
+    client.flush(START);
+    assert!(upload(&mut client, START).is_some(), "a flush");
+    let mut client = client_with(config);
+    track(&mut client, 1);
+    client.background(START);
+    assert!(upload(&mut client, START).is_some(), "leaving the screen");
+}
+
+#[test]
+fn nothing_is_stored_or_sent_before_consent() {
+    let mut client = client_with(Config { consent_required: true, flush_events: 1, ..Config::default() });
+    track(&mut client, 2);
+    assert!(upload(&mut client, START).is_none() && client.commit(START));
+    let mut store = client.into_store();
+    let mut records = 0;
+    subway_sdk_core::Store::scan(&mut store, &mut |_, _| records += 1).unwrap();
+    assert_eq!(records, 0);
+}
+
+#[test]
+fn events_before_a_grant_are_sent_with_their_own_time() {
+    let mut client = client_with(Config { consent_required: true, flush_events: 1, ..Config::default() });
+    track(&mut client, 1);
+    client.set_consent(later(9_000), Consent::Granted);
+    let body = upload(&mut client, later(9_000)).unwrap().body;
+    let batch: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!((batch["events"][0]["ts"].as_i64(), batch["events"][0]["seq"].as_u64()), (Some(START.wall), Some(1)));
+}
+
+#[test]
+fn a_withdrawal_wipes_and_a_new_grant_is_a_new_install() {
+    let mut client = client();
+    client.identify(START, "alice").unwrap();
+    client.register(START, r#"{"channel":"qr"}"#).unwrap();
+    track(&mut client, 3);
+    assert!(client.commit(START));
+    let install = client.install_id();
+    client.set_consent(START, Consent::Denied);
+    assert_eq!(client.track(START, input("tap")), Err(TrackError::ConsentDenied));
+    let ledger = client.ledger();
+    assert_eq!((ledger.dropped(DropReason::ConsentWithdrawn), ledger.dropped(DropReason::ConsentDenied)), (3, 1));
+    assert!(client.commit(START));
+    let mut store = client.into_store();
+    let mut left = String::new();
+    subway_sdk_core::Store::scan(&mut store, &mut |key, value| left += &format!("{key:?} {value}\n")).unwrap();
+    assert!(!left.contains("alice") && !left.contains("qr") && !left.contains(&install.text()), "{left}");
+    assert_eq!(left.lines().count(), 1, "only the decision itself is kept: {left}");
+    let mut client = Client::open(store, Config::default(), Context::default(), b"3", START).unwrap();
+    assert_eq!(client.consent(), Consent::Denied, "the decision survives");
+    client.set_consent(START, Consent::Granted);
+    assert_ne!(client.install_id(), install);
+    assert_eq!(client.ledger().generated, 0);
+}
+
+#[test]
+fn refused_input_names_field_limit_and_what_came() {
+    let mut client = client();
+    let deep = "{\"a\":".repeat(12) + "1" + &"}".repeat(12);
+    let error = client.track(START, Input { props: &deep, ..input("tap") }).unwrap_err();
+    assert_eq!(error.describe(), "property_too_deep at props.a.a.a.a.a.a.a.a, limit 8, got 12");
+    for (bad, reason) in [
+        (input("no code"), RejectReason::InvalidCode),
+        (Input { true_ts: Some(-1), ..input("tap") }, RejectReason::TimeOutOfRange),
+        (Input { props: "[1]", ..input("tap") }, RejectReason::InvalidField),
+        (Input { props: "{\"a\":01}", ..input("tap") }, RejectReason::InvalidField),
+        (
+            Input { props: &format!("{{\"a\":\"{}\"}}", "x".repeat(33_000)), ..input("tap") },
+            RejectReason::EventTooLarge,
+        ),
+    ] {
+        let Err(TrackError::Invalid(violation)) = client.track(START, bad) else { panic!("{bad:?} was accepted") };
+        assert_eq!(violation.reason, reason);
+    }
+    let ledger = client.ledger();
+    assert_eq!((ledger.generated, ledger.dropped(DropReason::Invalid)), (6, 6));
+    track(&mut client, 1);
+    let body = upload(&mut client, START).unwrap().body;
+    assert!(body.contains("\"seq\":1,"), "refused events take no place in the sequence");
+}
+
+#[test]
+fn texts_collected_by_the_sdk_are_cut_rather_than_refused() {
+    let mut client = client();
+    let page = Page { path: "页".repeat(1000), ..Page::default() };
+    client.track(START, Input { page: Some(&page), ..input("tap") }).unwrap();
+    let body = upload(&mut client, START).unwrap().body;
+    let batch: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(batch["events"][0]["page"]["path"].as_str().map(str::len), Some(2046));
+}
+
+#[test]
+fn a_full_queue_drops_the_oldest_of_the_least_important_and_counts_it() {
+    let mut client = client_with(Config { queue_rows: 3, ..Config::default() });
+    for theme in [Theme::Order, Theme::Network, Theme::View, Theme::Click] {
+        client.track(START, Input { theme, ..input("tap") }).unwrap();
+    }
+    let refused = client.track(START, Input { theme: Theme::Exposure, ..input("tap") });
+    assert_eq!(refused, Err(TrackError::QueueFull));
+    client.flush(START);
+    let body = upload(&mut client, START).unwrap().body;
+    assert!(body.contains("order") && body.contains("view") && body.contains("click") && !body.contains("network\""));
+    let ledger = client.ledger();
+    assert_eq!((ledger.generated, ledger.queued, ledger.dropped(DropReason::QueueFull)), (5, 3, 2));
+}
+
+#[test]
+fn common_properties_and_context_belong_to_the_moment_of_the_event() {
+    let mut client = client_with(Config::default());
+    client.register(START, r#"{"channel":"qr","n":1}"#).unwrap();
+    track(&mut client, 1);
+    client.register(START, r#"{"channel":"ad"}"#).unwrap();
+    track(&mut client, 1);
+    client.flush(START);
+    let first = upload(&mut client, START).unwrap();
+    assert!(first.body.contains(r#""common":{"channel":"qr","n":1}"#) && first.events == 1);
+    let body = receipt(first.batch_id, 1);
+    client.on_result(START, first.batch_id, answer(200, &body));
+    let second = upload(&mut client, START).unwrap();
+    assert!(second.body.contains(r#""common":{"channel":"ad","n":1}"#) && second.events == 1);
+}
+
+#[test]
+fn timers_measure_by_the_monotonic_clock() {
+    let mut client = client();
+    client.timer_start(START, "load");
+    let now = Now { wall: 0, mono: START.mono + 1_234 };
+    assert_eq!((client.timer_end(now, "load"), client.timer_end(now, "load")), (Some(1_234), None));
+}
+
+#[test]
+fn ids_are_unique_without_any_entropy() {
+    let mut seen = std::collections::BTreeSet::new();
+    let mut store = MemoryStore::default();
+    for boot in 0..50 {
+        let now = Now { wall: START.wall + boot, mono: 0 };
+        let mut client = Client::open(store.clone(), Config::default(), Context::default(), b"", now).unwrap();
+        for _ in 0..100 {
+            assert!(seen.insert(client.track(now, input("tap")).unwrap()));
+        }
+        assert!(client.commit(now));
+        store = client.into_store();
+    }
+}
