@@ -6,6 +6,8 @@ import { LiveEvents } from './events.js';
 import { dropAllTokens, dropToken, keepToken, readHash, takeTokenFromHash, tokens } from './state.js';
 import { View } from './view.js';
 
+/** Milliseconds until a collector that did not answer is asked again. */
+const RETRY_MS = 3_000;
 /** Apps that the tokens of this tab may read, by key. */
 const known = new Map();
 let current = null;
@@ -131,19 +133,28 @@ function wire() {
   });
 }
 
-async function start() {
-  wire();
-  const given = takeTokenFromHash();
-  if (given !== null) keepToken(given);
+/** Opens what the tokens of this tab may read. While the collector is away or busy the tokens are kept and tried again. */
+async function connect() {
   let trouble = '';
+  let wait = RETRY_MS;
   for (const token of tokens()) {
     const { apps, message, problem } = await tryToken(token);
+    if (current !== null) return;
     if (apps) learn(apps);
     else trouble = message;
     if (problem?.status === 401 || problem?.status === 403) dropToken(token);
+    else if (problem?.retryAfter) wait = problem.retryAfter * 1_000;
   }
-  if (known.size === 0) showSignIn(trouble);
-  else openWanted();
+  if (known.size > 0) {
+    openWanted();
+    return;
+  }
+  if ($('signin').hidden) showSignIn();
+  setText($('signin-error'), trouble);
+  if (tokens().length > 0) setTimeout(connect, wait);
 }
 
-start();
+wire();
+const given = takeTokenFromHash();
+if (given !== null) keepToken(given);
+connect();

@@ -103,9 +103,20 @@ export class MetricChart {
   }
 
   #fillTable() {
-    const rows = this.#data.series.map((point, index) => h('tr', {},
+    const { series } = this.#data;
+    const cells = [...this.rows.querySelectorAll('td')];
+    const same = cells.length === series.length && cells.every((cell, index) => cell.dataset.start === series[index].start);
+    if (same && cells[0]?.dataset.interval === this.#data.interval) {
+      // The usual refresh: whoever reads the table keeps the place.
+      cells.forEach((cell, index) => {
+        setText(cell, number(series[index].value));
+        setText(cell.previousSibling, this.#name(index));
+      });
+      return;
+    }
+    const rows = series.map((point, index) => h('tr', {},
       h('th', { scope: 'row', text: this.#name(index) }),
-      h('td', { text: number(point.value), 'data-start': point.start, 'data-value': point.value })));
+      h('td', { text: number(point.value), 'data-start': point.start, 'data-interval': this.#data.interval })));
     this.rows.replaceChildren(...rows);
   }
 

@@ -340,6 +340,50 @@ test('nothing moves while numbers are loaded again', () => onPage({}, async (pag
   assert.deepEqual(await places(), at);
 }));
 
+test('a collector that is busy at the start is asked again with the same token', () => onPage({}, async (page, tab) => {
+  await tab.evaluateOnNewDocument((token) => sessionStorage.setItem('subway.tokens', JSON.stringify([token])), SHOP.token);
+  let refusals = 0;
+  await tab.setRequestInterception(true);
+  tab.on('request', (request) => {
+    if (!request.url().endsWith('/v1/apps') || refusals > 0) {
+      request.continue();
+      return;
+    }
+    refusals += 1;
+    const problem = { type: 'about:blank', title: 'Too busy', status: 503, detail: 'Come back in a second.' };
+    request.respond({ status: 503, contentType: 'application/problem+json', headers: { 'retry-after': '1' }, body: JSON.stringify(problem) });
+  });
+  await page.open();
+  await page.waitText('#signin-error', 'Too busy: Come back in a second.');
+  await page.settled();
+  assert.deepEqual(await page.tiles(), totalsOf(history));
+}, [/503/]));
+
+test('numbers that are refused are said to be, in the words of the collector', () => onPage({ viewport: PHONE }, async (page, tab) => {
+  await page.open();
+  await page.signIn(SHOP.token);
+  await tab.setRequestInterception(true);
+  let broken = true;
+  tab.on('request', (request) => {
+    if (!broken || !request.url().includes('/metrics/uv')) {
+      request.continue();
+      return;
+    }
+    const problem = { type: 'about:blank', title: 'The store cannot be read', status: 500, detail: `disk <b>${HOSTILE}</b>` };
+    request.respond({ status: 500, contentType: 'application/problem+json', body: JSON.stringify(problem) });
+  });
+  await tab.$eval('#intervals input[value="day"]', (input) => input.click());
+  await page.waitText('#notice', 'The store cannot be read');
+  await page.waitText('#notice', HOSTILE);
+  assert.equal(await tab.$$eval('#notice img, #notice b', (nodes) => nodes.length), 0);
+  await page.shot('refused-phone');
+  broken = false;
+  await tab.click('#notice button');
+  await page.settled();
+  await assertCharts(page, SHOP, MAY, 'day', history);
+  assert.equal(await tab.$eval('#notice', (node) => node.textContent), '');
+}, [/500/]));
+
 test('a collector that is away is said to be away, and the page recovers by itself', () => onPage({}, async (page, tab) => {
   await page.open();
   await page.signIn(SHOP.token);
