@@ -1,0 +1,275 @@
+//! The core's transactional store on a host that only has texts under keys.
+//!
+//! A log: each commit is one new segment under a new key, so that it is there whole or not at all, and nothing that a
+//! later failure could need is ever overwritten. Replayed in order, the segments give the records.
+//!
+//! # Invariants
+//! - A key is written before what it replaces is removed, and removals go from the oldest segment to the newest. So the
+//!   host may be killed between any two calls.
+//! - A deletion is kept until no older segment can hold what it deletes.
+//! - A commit too large for one key is several segments, and each names the last one: without it, and with nothing
+//!   after it, the commit never happened.
+
+mod host;
+mod index;
+mod segment;
+
+#[cfg(test)]
+mod tests;
+
+pub use host::HostStorage;
+use index::{Index, Segment};
+use segment::{HEAD_BYTES, push_number, push_record, take_number};
+use subway_sdk_core::{Key, Store, StoreError, Write};
+
+/// Younger segments are merged into a commit as long as the result stays below this, bytes. Merging keeps the number of
+/// keys small (listing and removing keys is what hosts are slow at); beyond this size it would only cost writes.
+const MERGE_BYTES: usize = 32 * 1024;
+/// Dead bytes tolerated beyond as many as are live, before the oldest segment is cleared out.
+const SLACK_BYTES: usize = 64 * 1024;
+
+/// A [`Store`] on a [`HostStorage`].
+#[derive(Debug)]
+pub struct SegmentStore<H> {
+    host: H,
+    prefix: String,
+    /// Most bytes under one key.
+    key_bytes: usize,
+    index: Index,
+    /// The segment read or written last, checked: the events of one batch mostly lie in one segment.
+    cache: Option<(u32, String)>,
+    /// Keys of a commit that failed and could not be taken back yet; the newest last.
+    debris: Vec<u32>,
+}
+
+impl<H: HostStorage> SegmentStore<H> {
+    /// Opens the log whose keys begin with `prefix`. Damaged segments are passed over. The host takes at most
+    /// `key_bytes` bytes under one key (1 MB on JD and WeChat, 200 KB on Alipay).
+    ///
+    /// # Errors
+    /// [`StoreError`] if the host cannot list or read its keys.
+    pub fn open(mut host: H, prefix: &str, key_bytes: usize) -> Result<Self, StoreError> {
+        let mut numbers: Vec<u32> = host.keys()?.iter().filter_map(|key| number_of(key, prefix)).collect();
+        numbers.sort_unstable();
+        let prefix = prefix.to_owned();
+        let mut store = Self { host, prefix, key_bytes, index: Index::default(), cache: None, debris: Vec::new() };
+        let torn = store.torn_from(&numbers)?;
+        store.debris = numbers.split_off(torn);
+        for number in numbers {
+            store.replay(number)?;
+        }
+        // A failure here is met again, and reported, by the first commit.
+        let _ = store.clear_debris();
+        Ok(store)
+    }
+
+    /// How many keys of the host's storage are in use.
+    pub fn segments(&self) -> usize {
+        self.index.segments.len()
+    }
+
+    fn key(&self, number: u32) -> String {
+        let mut key = self.prefix.clone();
+        push_number(&mut key, u64::from(number));
+        key
+    }
+
+    fn read(&mut self, number: u32) -> Result<String, StoreError> {
+        let key = self.key(number);
+        Ok(self.host.get(&key)?.unwrap_or_default())
+    }
+
+    /// Where in `numbers` a commit begins that was never finished; their count if there is none.
+    fn torn_from(&mut self, numbers: &[u32]) -> Result<usize, StoreError> {
+        let Some(newest) = numbers.last() else { return Ok(0) };
+        let mut torn = numbers.len();
+        while torn > 0 {
+            let text = self.read(numbers[torn - 1])?;
+            let unfinished = match segment::open(&text) {
+                Some(last) => last > *newest || (last == *newest && torn < numbers.len()),
+                None => torn == numbers.len(),
+            };
+            if !unfinished {
+                break;
+            }
+            torn -= 1;
+        }
+        Ok(torn)
+    }
+
+    fn replay(&mut self, number: u32) -> Result<(), StoreError> {
+        let text = self.read(number)?;
+        let damaged = segment::open(&text).is_none();
+        self.enter(number, text.len(), if damaged { "" } else { &text });
+        Ok(())
+    }
+
+    /// Enters a checked segment, or an empty text, into the index.
+    fn enter(&mut self, number: u32, bytes: usize, text: &str) {
+        self.index.segments.push(Segment { number, bytes, live: 0 });
+        for (key, value) in segment::records(text) {
+            self.index.set(key, value.map(|value| (number, record_bytes(value))));
+        }
+    }
+
+    /// Takes the text of a segment out of the cache, where it must be put back; empty if the host has damaged it since.
+    fn take(&mut self, number: u32) -> Result<String, StoreError> {
+        if let Some((cached, text)) = self.cache.take()
+            && cached == number
+        {
+            return Ok(text);
+        }
+        let text = self.read(number)?;
+        Ok(if segment::open(&text).is_some() { text } else { String::new() })
+    }
+
+    /// Adds the records of segment `number` that are still needed; its deletions only if `deletions`.
+    fn copy(
+        &mut self,
+        number: u32,
+        deletions: bool,
+        writes: &[Write<'_>],
+        parts: &mut Parts,
+    ) -> Result<(), StoreError> {
+        let text = self.take(number)?;
+        for (key, value) in segment::records(&text) {
+            let place = self.index.segment_of(key);
+            let needed = if value.is_some() { place == Some(number) } else { deletions && place.is_none() };
+            if needed && !writes.iter().any(|write| write.key == key) {
+                parts.push(key, value);
+            }
+        }
+        self.cache = Some((number, text));
+        Ok(())
+    }
+
+    /// Takes a failed commit's keys back, from the newest on: what remains of it stays without its last segment.
+    fn clear_debris(&mut self) -> Result<(), StoreError> {
+        while let Some(number) = self.debris.last() {
+            let key = self.key(*number);
+            self.host.remove(&key)?;
+            self.debris.pop();
+        }
+        Ok(())
+    }
+
+    /// Puts the parts under new keys and enters them into the index; on failure nothing has changed.
+    fn append(&mut self, parts: Vec<String>) -> Result<(), StoreError> {
+        let first = self.index.next_number();
+        let last = first + parts.len() as u32 - 1;
+        let mut number = first;
+        let mut sealed = Vec::new();
+        for records in &parts {
+            let text = segment::seal(records, last);
+            // Also a key that could not be written is taken back: some hosts leave a damaged value.
+            self.debris.push(number);
+            let key = self.key(number);
+            if let Err(error) = self.host.set(&key, &text) {
+                let _ = self.clear_debris();
+                return Err(error);
+            }
+            sealed.push(text);
+            number += 1;
+        }
+        self.debris.clear();
+        number = first;
+        for text in sealed {
+            self.enter(number, text.len(), &text);
+            self.cache = Some((number, text));
+            number += 1;
+        }
+        Ok(())
+    }
+
+    /// Removes dead segments: from the oldest on, and those of which a copy was just written (`from..to`). A host that
+    /// fails is asked again after the next commit.
+    fn sweep(&mut self, from: u32, to: u32) {
+        let mut at = 0;
+        while let Some(segment) = self.index.segments.get(at) {
+            let (number, live) = (segment.number, segment.live);
+            if live > 0 || (at > 0 && !(from..to).contains(&number)) {
+                at += 1;
+                continue;
+            }
+            let key = self.key(number);
+            if self.host.remove(&key).is_err() {
+                break;
+            }
+            self.index.segments.remove(at);
+        }
+    }
+}
+
+impl<H: HostStorage> Store for SegmentStore<H> {
+    fn apply(&mut self, writes: &[Write<'_>]) -> Result<(), StoreError> {
+        self.clear_debris()?;
+        let incoming = writes.iter().map(|write| record_bytes(write.value.unwrap_or(""))).sum::<usize>();
+        let merge = self.index.merge_from(incoming + HEAD_BYTES, MERGE_BYTES.min(self.key_bytes));
+        let merged: Vec<u32> = self.index.segments[merge..].iter().map(|segment| segment.number).collect();
+        let end = self.index.next_number();
+        let mut parts = Parts { most: self.key_bytes - HEAD_BYTES, parts: vec![String::new()] };
+        if merge > 0 && self.index.is_wasteful(SLACK_BYTES) {
+            // Nothing is older than the oldest segment, so its deletions have done their work.
+            self.copy(self.index.segments[0].number, false, writes, &mut parts)?;
+        }
+        for number in &merged {
+            self.copy(*number, merge > 0, writes, &mut parts)?;
+        }
+        for write in writes {
+            parts.push(write.key, write.value);
+        }
+        self.append(parts.parts)?;
+        self.sweep(merged.first().copied().unwrap_or(end), end);
+        Ok(())
+    }
+
+    fn get(&mut self, key: Key) -> Result<Option<String>, StoreError> {
+        let Some(number) = self.index.segment_of(key) else { return Ok(None) };
+        let text = self.take(number)?;
+        // The last one, for a commit may write a key twice.
+        let found =
+            segment::records(&text).filter(|(at, _)| *at == key).last().and_then(|(_, value)| value.map(str::to_owned));
+        self.cache = Some((number, text));
+        Ok(found)
+    }
+
+    fn scan(&mut self, visit: &mut dyn FnMut(Key, &str)) -> Result<(), StoreError> {
+        for key in self.index.keys() {
+            if let Some(value) = self.get(key)? {
+                visit(key, &value);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Records on their way into segments, none larger than the host takes.
+struct Parts {
+    most: usize,
+    parts: Vec<String>,
+}
+
+impl Parts {
+    fn push(&mut self, key: Key, value: Option<&str>) {
+        let full = self
+            .parts
+            .last()
+            .is_some_and(|last| !last.is_empty() && last.len() + record_bytes(value.unwrap_or("")) > self.most);
+        if full {
+            self.parts.push(String::new());
+        }
+        if let Some(last) = self.parts.last_mut() {
+            push_record(last, key, value);
+        }
+    }
+}
+
+/// What a record takes at most: its value, a letter, two numbers, two separators.
+fn record_bytes(value: &str) -> usize {
+    value.len() + 1 + 20 + 10 + 2
+}
+
+fn number_of(key: &str, prefix: &str) -> Option<u32> {
+    let (number, rest) = take_number(key.strip_prefix(prefix)?)?;
+    if rest.is_empty() { u32::try_from(number).ok() } else { None }
+}
