@@ -226,7 +226,6 @@ test('events appear by themselves, the numbers follow, pause holds them, the fil
   await tab.click('#live-pause');
   await send(FRESH, install, [event(2, 'click', 'live_second', Date.now())]);
   await collector.delivered(FRESH, sent.fresh);
-  // A full round of questions and answers after the event is readable: were the list not paused it could have it.
   await page.pick('intervals', 'week');
   await tab.waitForFunction(() => document.querySelector('.tile[data-metric="events"] .tile-number').dataset.value === '2');
   assert.deepEqual(await page.codes(), ['live_first']);
@@ -240,6 +239,28 @@ test('events appear by themselves, the numbers follow, pause holds them, the fil
   assert.deepEqual(await page.codes(), ['live_first']);
   await tab.type('#live-code', ' is not a code');
   await page.waitText('#live-empty', 'No event with the code');
+}));
+
+test('a paused list asks for nothing', () => onPage({}, async (page, tab) => {
+  // Every wait of the page is a tenth of a second at most: many rounds go by while this looks.
+  await tab.evaluateOnNewDocument(() => {
+    const real = globalThis.setTimeout;
+    globalThis.setTimeout = (run, wait, ...more) => real(run, Math.min(wait, 100), ...more);
+  });
+  const asked = (what, since = 0) => page.requests.slice(since).filter((url) => url.includes(what)).length;
+  const rounds = async (what, count, since) => {
+    while (asked(what, since) < count) await tab.waitForRequest((request) => request.url().includes(what));
+  };
+  await page.open();
+  await page.signIn(SHOP.token);
+  await rounds('/shop/events', 3, 0);
+  await tab.click('#live-pause');
+  assert.equal(await tab.$eval('#live-status', (node) => node.textContent), 'Paused');
+  const since = page.requests.length;
+  await rounds('/range', 10, since);
+  assert.equal(asked('/shop/events', since), 0);
+  await tab.click('#live-pause');
+  await rounds('/shop/events', 3, since);
 }));
 
 test('hostile strings in events stay text', () => onPage({}, async (page, tab) => {
