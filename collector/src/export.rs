@@ -1,0 +1,1 @@
+//! Writes stored events, one JSON object a line.

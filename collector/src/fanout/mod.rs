@@ -1,0 +1,1 @@
+//! Delivers the spool to every sink, each at its own pace.

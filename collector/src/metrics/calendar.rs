@@ -1,0 +1,215 @@
+//! Calendar buckets in a time zone. PURE.
+//!
+//! A bucket is a stretch of time without holes: the buckets of a range touch and cover it. Days, weeks and months begin
+//! with the first instant of their first date, which is not midnight where the clocks jump over midnight. A day of 23 or
+//! 25 hours is one bucket. An hour is the time during which the local clock shows the same hour under the same offset, so
+//! the hour that the autumn repeats gives two buckets, and the hour that the spring leaves out gives none.
+
+use jiff::Timestamp;
+use jiff::civil::{Date, time};
+use jiff::tz::TimeZone;
+
+/// The width of a bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Interval {
+    /// An hour of the local clock.
+    Hour,
+    /// A calendar day.
+    Day,
+    /// Monday to Sunday (ISO 8601).
+    Week,
+    /// A calendar month.
+    Month,
+    /// The whole range as one bucket.
+    Total,
+}
+
+impl Interval {
+    /// Every interval, the narrowest first.
+    pub const ALL: [Interval; 5] = [Interval::Hour, Interval::Day, Interval::Week, Interval::Month, Interval::Total];
+
+    /// The name in requests and answers.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Interval::Hour => "hour",
+            Interval::Day => "day",
+            Interval::Week => "week",
+            Interval::Month => "month",
+            Interval::Total => "total",
+        }
+    }
+
+    /// The interval of this name.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|interval| interval.as_str() == text)
+    }
+
+    /// About how long, in seconds; 0 for the whole range.
+    fn seconds(self) -> i64 {
+        match self {
+            Interval::Hour => HOUR,
+            Interval::Day => 24 * HOUR,
+            Interval::Week => 7 * 24 * HOUR,
+            Interval::Month => 30 * 24 * HOUR,
+            Interval::Total => 0,
+        }
+    }
+}
+
+/// Seconds of an hour.
+const HOUR: i64 = 3600;
+
+/// The buckets of a range.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Buckets {
+    /// Where each bucket begins on the calendar, milliseconds since the epoch; the first may lie before the range.
+    pub starts: Vec<i64>,
+    /// What is counted: the boundaries clipped to the range, one more than there are buckets.
+    pub bounds: Vec<i64>,
+}
+
+/// The buckets of `interval` that touch `from <= t < to` (milliseconds since the epoch), at most `limit`.
+///
+/// # Errors
+/// With the number of buckets, at least, if there are more than `limit`.
+pub fn buckets(zone: &TimeZone, interval: Interval, from: i64, to: i64, limit: usize) -> Result<Buckets, u64> {
+    if interval == Interval::Total {
+        return Ok(Buckets { starts: vec![from], bounds: vec![from, to] });
+    }
+    // Counted first, because a range of ten thousand years has more hours than anyone should have to wait for.
+    let about = (to.saturating_sub(from) / 1000 / interval.seconds()).unsigned_abs();
+    if about > limit as u64 {
+        return Err(about);
+    }
+    let mut cursor = Cursor::at(zone, interval, from.div_euclid(1000));
+    let (mut starts, mut bounds) = (Vec::new(), vec![from]);
+    loop {
+        starts.push(cursor.start * 1000);
+        let end = cursor.advance().map_or(to, |seconds| seconds * 1000);
+        if end >= to {
+            bounds.push(to);
+            break;
+        }
+        bounds.push(end);
+    }
+    if starts.len() > limit { Err(starts.len() as u64) } else { Ok(Buckets { starts, bounds }) }
+}
+
+/// Walks over bucket starts. All times are seconds since the epoch: no time zone is finer.
+struct Cursor<'a> {
+    zone: &'a TimeZone,
+    interval: Interval,
+    start: i64,
+    /// The first date of the bucket; not used for hours.
+    date: Date,
+}
+
+impl<'a> Cursor<'a> {
+    /// The bucket that holds the instant `at`.
+    fn at(zone: &'a TimeZone, interval: Interval, at: i64) -> Self {
+        let local = instant(at).to_zoned(zone.clone()).date();
+        let date = match interval {
+            Interval::Week => local.checked_sub(jiff::Span::new().days(local.weekday().to_monday_zero_offset())),
+            Interval::Month => Ok(local.first_of_month()),
+            _ => Ok(local),
+        }
+        .unwrap_or(local);
+        let start = match interval {
+            Interval::Hour => hour_start(zone, at),
+            _ => first_instant(zone, date).unwrap_or(at),
+        };
+        let mut cursor = Self { zone, interval, start, date };
+        // Where clocks fall back over midnight a date comes twice; its second part belongs to the day that has begun.
+        loop {
+            let here = (cursor.start, cursor.date);
+            match cursor.advance() {
+                Some(next) if next <= at => {}
+                _ => {
+                    (cursor.start, cursor.date) = here;
+                    return cursor;
+                }
+            }
+        }
+    }
+
+    /// Moves to the next bucket and tells its start; `None` at the end of the calendar (year 9999).
+    fn advance(&mut self) -> Option<i64> {
+        let before = self.start;
+        if self.interval == Interval::Hour {
+            self.start = hour_end(self.zone, before)?;
+            return Some(self.start);
+        }
+        // A date that the zone skipped (Apia had no 30 December 2011) has no bucket.
+        while self.start <= before {
+            self.date = match self.interval {
+                Interval::Week => self.date.checked_add(jiff::Span::new().weeks(1)).ok()?,
+                Interval::Month => self.date.checked_add(jiff::Span::new().months(1)).ok()?,
+                _ => self.date.tomorrow().ok()?,
+            };
+            self.start = first_instant(self.zone, self.date)?;
+        }
+        Some(self.start)
+    }
+}
+
+/// The instant `seconds` after the epoch, brought into the years that the calendar knows.
+fn instant(seconds: i64) -> Timestamp {
+    let (least, most) = (Timestamp::MIN.as_second(), Timestamp::MAX.as_second());
+    Timestamp::from_second(seconds.clamp(least, most)).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+/// The first instant at which the local clock shows midnight of `date` or later.
+pub(super) fn first_instant(zone: &TimeZone, date: Date) -> Option<i64> {
+    use jiff::tz::AmbiguousOffset::{Fold, Gap, Unambiguous};
+    let midnight = date.to_datetime(time(0, 0, 0, 0));
+    match zone.to_ambiguous_timestamp(midnight).offset() {
+        Unambiguous { offset } | Fold { before: offset, .. } => Some(offset.to_timestamp(midnight).ok()?.as_second()),
+        // Midnight does not exist. By the clock as it ran before, midnight comes at or after the jump.
+        Gap { before, .. } => {
+            let late = before.to_timestamp(midnight).ok()?.as_second();
+            last_change(zone, late).map(|(at, _)| at)
+        }
+    }
+}
+
+/// The last change of the offset at or before `at`: when, and the offset (seconds) before it.
+fn last_change(zone: &TimeZone, at: i64) -> Option<(i64, i64)> {
+    for change in zone.preceding(instant(at + 1)) {
+        let second = change.timestamp().as_second();
+        let before = offset(zone, second - 1);
+        if before != i64::from(change.offset().seconds()) {
+            return Some((second, before));
+        }
+    }
+    None
+}
+
+/// Offset from UTC in force at `at`, seconds.
+fn offset(zone: &TimeZone, at: i64) -> i64 {
+    i64::from(zone.to_offset(instant(at)).seconds())
+}
+
+/// The start of the hour that holds `at`: the local clock at full hour, or the change of the offset that came later.
+fn hour_start(zone: &TimeZone, at: i64) -> i64 {
+    let start = at - (at + offset(zone, at)).rem_euclid(HOUR);
+    if offset(zone, start) == offset(zone, at) {
+        return start;
+    }
+    last_change(zone, at).map_or(start, |(change, _)| change.max(start))
+}
+
+/// The end of the hour that begins at `start`: the next full hour of the local clock, or the change of the offset that
+/// comes before.
+fn hour_end(zone: &TimeZone, start: i64) -> Option<i64> {
+    let here = offset(zone, start);
+    let full = start - (start + here).rem_euclid(HOUR) + HOUR;
+    if full > Timestamp::MAX.as_second() {
+        return None;
+    }
+    if offset(zone, full - 1) == here {
+        return Some(full);
+    }
+    zone.following(instant(start)).find(|change| i64::from(change.offset().seconds()) != here).map(|change| change.timestamp().as_second())
+}

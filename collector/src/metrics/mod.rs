@@ -1,0 +1,149 @@
+//! The product metrics: what each one counts, how its parameters are read, and which buckets it is shown in. PURE.
+//!
+//! `docs/metrics.md` says the same for people; a test compares the names.
+
+pub mod calendar;
+pub mod request;
+
+#[cfg(test)]
+mod calendar_tests;
+#[cfg(test)]
+mod request_tests;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use subway_protocol::Theme;
+
+pub use self::calendar::{Buckets, Interval};
+pub use self::request::{InvalidParameter, Parameters, parse_time};
+use crate::query::{CountQuery, Counts, Filter, Measure};
+
+/// Most buckets in one answer. A year of hours is 8,784; more points than this no chart shows, and the answer stays
+/// below 600 KB.
+pub const MAX_BUCKETS: usize = 10_000;
+
+/// A product metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Metric {
+    /// Page views: events of theme view.
+    Pv,
+    /// Visitors: distinct installs with a view.
+    Uv,
+    /// Distinct user IDs.
+    Users,
+    /// Installs whose first event lies in the bucket.
+    NewUsers,
+    /// Installs first seen before the bucket's end.
+    CumulativeUsers,
+    /// Distinct session IDs.
+    Sessions,
+    /// Events.
+    Events,
+}
+
+impl Metric {
+    /// Every metric.
+    pub const ALL: [Metric; 7] =
+        [Metric::Pv, Metric::Uv, Metric::Users, Metric::NewUsers, Metric::CumulativeUsers, Metric::Sessions, Metric::Events];
+
+    /// The name in paths and answers.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Metric::Pv => "pv",
+            Metric::Uv => "uv",
+            Metric::Users => "users",
+            Metric::NewUsers => "new_users",
+            Metric::CumulativeUsers => "cumulative_users",
+            Metric::Sessions => "sessions",
+            Metric::Events => "events",
+        }
+    }
+
+    /// The metric of this name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|metric| metric.as_str() == name)
+    }
+
+    /// What a reader has to count.
+    fn measure(self) -> Measure {
+        match self {
+            Metric::Pv | Metric::Events => Measure::Events,
+            Metric::Uv => Measure::Installs,
+            Metric::Users => Measure::Users,
+            Metric::NewUsers => Measure::NewInstalls,
+            Metric::CumulativeUsers => Measure::InstallsSeen,
+            Metric::Sessions => Measure::Sessions,
+        }
+    }
+
+    /// Which events take part, given what the request asks for.
+    fn filter(self, theme: Option<Theme>, code: Option<String>) -> Result<Filter, InvalidParameter> {
+        let refuse = |field: &str, why: &str, got: &str| InvalidParameter::new(field, format!("{} {why}", self.as_str()), got);
+        match self {
+            Metric::Pv | Metric::Uv => match theme {
+                None | Some(Theme::View) => Ok(Filter { theme: Some(Theme::View), code }),
+                Some(other) => Err(refuse("theme", "counts events of theme view only.", other.as_str())),
+            },
+            Metric::NewUsers | Metric::CumulativeUsers => {
+                let why = "goes by the first event of an install, whatever it is, and takes no filter.";
+                match (theme, code) {
+                    (None, None) => Ok(Filter::default()),
+                    (Some(theme), _) => Err(refuse("theme", why, theme.as_str())),
+                    (None, Some(code)) => Err(refuse("code", why, &code)),
+                }
+            }
+            Metric::Users | Metric::Sessions | Metric::Events => Ok(Filter { theme, code }),
+        }
+    }
+}
+
+/// A request for one metric, understood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MetricRequest {
+    /// Which metric.
+    pub metric: Metric,
+    /// How wide the buckets are.
+    pub interval: Interval,
+    /// Where each bucket begins on the calendar, milliseconds since the epoch.
+    pub starts: Vec<i64>,
+    /// What to ask the reader.
+    pub query: CountQuery,
+}
+
+impl MetricRequest {
+    /// Reads the decoded parameters `pairs` of a request for `metric` of `app`, whose calendar is that of `zone`.
+    ///
+    /// # Errors
+    /// If a parameter is unknown, cannot be read, or asks for more than [`MAX_BUCKETS`].
+    pub fn parse(metric: Metric, app: &str, pairs: &[(String, String)], zone: &TimeZone, now: Timestamp) -> Result<Self, InvalidParameter> {
+        let parameters = Parameters::new(pairs, &["from", "to", "interval", "theme", "code"])?;
+        let interval = match parameters.get("interval") {
+            None => Interval::Day,
+            Some(text) => Interval::parse(text).ok_or_else(|| {
+                InvalidParameter::new("interval", format!("Intervals are {}.", Interval::ALL.map(Interval::as_str).join(", ")), text)
+            })?,
+        };
+        let filter = metric.filter(parameters.theme()?, parameters.code()?)?;
+        let (from, to) = request::range(&parameters, zone, now)?;
+        let Buckets { starts, bounds } = calendar::buckets(zone, interval, from, to, MAX_BUCKETS).map_err(|got| {
+            let detail = format!("The range has too many buckets of one {}; take a wider interval or a shorter range.", interval.as_str());
+            InvalidParameter::over("interval", detail, MAX_BUCKETS as u64, got)
+        })?;
+        let query = CountQuery { app: app.to_owned(), measure: metric.measure(), filter, bounds };
+        Ok(Self { metric, interval, starts, query })
+    }
+
+    /// The answer to the request: CONTRACT's `series` with the start of every bucket, from what the reader counted.
+    #[must_use]
+    pub fn series(&self, counts: &Counts) -> Vec<(String, u64)> {
+        self.starts.iter().map(|start| utc(*start)).zip(counts.buckets.iter().copied()).collect()
+    }
+}
+
+/// `millis` since the epoch as `YYYY-MM-DDTHH:MM:SSZ`, with milliseconds only where there are any.
+#[must_use]
+pub fn utc(millis: i64) -> String {
+    Timestamp::from_millisecond(millis).map(|time| time.to_string()).unwrap_or_default()
+}

@@ -1,0 +1,185 @@
+//! What every sink must do: bring every event in exactly once, whole, whatever was tried before.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde_json::{Value, json};
+
+use super::{Delivered, Sink, SinkBatch, StoredRecord};
+use crate::record::Record;
+use crate::row::Row;
+
+/// A store under test, empty at first.
+#[async_trait]
+pub(crate) trait Subject {
+    /// Opens the sink on the store, as after a start of the collector. What was delivered before is there.
+    async fn open(&self) -> Box<dyn Sink>;
+    /// Every event in the store as the JSON of a [`Row`], in the order of delivery if the store has one.
+    async fn contents(&self) -> Vec<Value>;
+    /// Whether the store keeps the order.
+    fn keeps_order(&self) -> bool;
+}
+
+/// Runs the whole suite, each part on a fresh store.
+pub(crate) async fn run<S: Subject>(fresh: impl Fn() -> S) {
+    one_batch_arrives_whole(&fresh()).await;
+    a_batch_sent_again_changes_nothing(&fresh()).await;
+    a_batch_sent_again_after_a_restart_changes_nothing(&fresh()).await;
+    batches_may_cut_records_anywhere(&fresh()).await;
+    a_batch_that_overlaps_the_last_adds_only_what_is_new(&fresh()).await;
+    hostile_texts_arrive_as_they_are(&fresh()).await;
+    apps_with_equal_identifiers_stay_apart(&fresh()).await;
+    a_big_batch_arrives_whole(&fresh()).await;
+    an_unreadable_record_is_refused_and_leaves_nothing(&fresh()).await;
+    a_healthy_store_says_so(&fresh()).await;
+}
+
+/// A record of `count` events of `app` whose first has the position `first`.
+fn record(app: &str, first: u64, count: u64) -> StoredRecord {
+    let events: Vec<Value> = (first..first + count)
+        .map(|position| {
+            json!({"event_id": format!("00000000-0000-7000-8000-{position:012x}"), "seq": position, "theme": "view", "code": "page_view",
+                "event_time": 1_000_000 - position, "ts": position, "user_id": format!("u{}", position % 3),
+                "session_id": format!("00000000-0000-7000-9000-{:012x}", position % 4), "props": {"n": position}})
+        })
+        .collect();
+    let record = json!({"app_key": app, "batch_id": format!("00000000-0000-7000-a000-{first:012x}"),
+        "install_id": "00000000-0000-7000-b000-000000000001", "received_at": 7, "context": {"platform": "jd"},
+        "common": {"channel": "qr"}, "events": events});
+    StoredRecord { first, json: record.to_string() }
+}
+
+fn batch(first: u64, last: u64, records: &[StoredRecord]) -> Arc<SinkBatch> {
+    Arc::new(SinkBatch { first, last, token: format!("token-{first}-{last}"), records: records.to_vec() })
+}
+
+/// What the store must hold after the events up to `last` of `records`.
+fn expected(records: &[StoredRecord], last: u64) -> Vec<Value> {
+    let mut out = Vec::new();
+    for stored in records {
+        let record: Record<'_> = serde_json::from_str(&stored.json).unwrap();
+        let kept = record.events.iter().zip(stored.first..).take_while(|(_, position)| *position <= last);
+        out.extend(kept.map(|(event, _)| serde_json::to_value(Row::new(&record, event)).unwrap()));
+    }
+    out
+}
+
+async fn assert_holds(subject: &impl Subject, mut expected: Vec<Value>) {
+    let mut found = subject.contents().await;
+    if !subject.keeps_order() {
+        let id = |row: &Value| (row["app_key"].to_string(), row["event_id"].to_string());
+        found.sort_by_key(id);
+        expected.sort_by_key(id);
+    }
+    assert_eq!(found.len(), expected.len());
+    for (found, expected) in found.iter().zip(&expected) {
+        assert_eq!(found, expected);
+    }
+}
+
+async fn deliver(sink: &dyn Sink, batch: Arc<SinkBatch>) {
+    assert_eq!(sink.deliver(batch).await, Ok(Delivered::default()));
+}
+
+async fn one_batch_arrives_whole(subject: &impl Subject) {
+    let records = [record("a", 1, 3), record("a", 4, 2)];
+    let sink = subject.open().await;
+    deliver(&*sink, batch(1, 5, &records)).await;
+    assert_holds(subject, expected(&records, 5)).await;
+}
+
+async fn a_batch_sent_again_changes_nothing(subject: &impl Subject) {
+    let records = [record("a", 1, 3)];
+    let sink = subject.open().await;
+    for _ in 0..3 {
+        deliver(&*sink, batch(1, 3, &records)).await;
+    }
+    assert_holds(subject, expected(&records, 3)).await;
+}
+
+/// The crash between delivery and the advance of the spool's cursor.
+async fn a_batch_sent_again_after_a_restart_changes_nothing(subject: &impl Subject) {
+    let records = [record("a", 1, 3), record("a", 4, 1)];
+    deliver(&*subject.open().await, batch(1, 3, &records[..1])).await;
+    let sink = subject.open().await;
+    deliver(&*sink, batch(1, 3, &records[..1])).await;
+    deliver(&*sink, batch(4, 4, &records[1..])).await;
+    assert_holds(subject, expected(&records, 4)).await;
+}
+
+async fn batches_may_cut_records_anywhere(subject: &impl Subject) {
+    let records = [record("a", 1, 4), record("b", 5, 4)];
+    let sink = subject.open().await;
+    deliver(&*sink, batch(1, 2, &records[..1])).await;
+    deliver(&*sink, batch(3, 5, &records)).await;
+    deliver(&*sink, batch(6, 6, &records[1..])).await;
+    assert_holds(subject, expected(&records, 6)).await;
+    deliver(&*sink, batch(7, 8, &records[1..])).await;
+    assert_holds(subject, expected(&records, 8)).await;
+}
+
+/// Batches of a sink that remembers its position need not be frozen, so a repetition may be cut otherwise.
+async fn a_batch_that_overlaps_the_last_adds_only_what_is_new(subject: &impl Subject) {
+    let records = [record("a", 1, 4), record("a", 5, 4)];
+    let sink = subject.open().await;
+    if !sink.remembers_position() {
+        return;
+    }
+    deliver(&*sink, batch(1, 6, &records)).await;
+    deliver(&*sink, batch(1, 4, &records[..1])).await;
+    deliver(&*sink, batch(3, 8, &records)).await;
+    assert_holds(subject, expected(&records, 8)).await;
+}
+
+async fn hostile_texts_arrive_as_they_are(subject: &impl Subject) {
+    let texts = ["'; DROP TABLE event; --", "\u{0}", "\\N", "\"", "\t\r\n", "页面\u{1F600}", "{}", "NULL", "\u{2028}\u{feff}", "%s${A}`"];
+    let events: Vec<Value> = texts
+        .iter()
+        .zip(1..)
+        .map(|(text, position)| {
+            json!({"event_id": format!("00000000-0000-7000-8000-{position:012x}"), "seq": position, "theme": "custom", "code": "c", "event_time": 5,
+                "ts": 5, "boot": text, "user_id": text, "session_id": text, "page_path": text, "page_title": text, "page_referrer": text,
+                "props": {*text: [text, {"deep": text}], "big": 1e300, "small": -0.0, "none": null}})
+        })
+        .collect();
+    let mut context = serde_json::Map::new();
+    for (name, _) in crate::record::Context::default().fields() {
+        context.insert(name.to_owned(), json!(texts[0]));
+    }
+    let json = json!({"app_key": texts[0], "batch_id": texts[5], "install_id": texts[6], "received_at": 0, "context": context,
+        "common": {"t": texts}, "events": events});
+    let records = [StoredRecord { first: 1, json: json.to_string() }];
+    let last = texts.len() as u64;
+    deliver(&*subject.open().await, batch(1, last, &records)).await;
+    assert_holds(subject, expected(&records, last)).await;
+}
+
+/// The same event, install, user and session identifiers in two apps are different things.
+async fn apps_with_equal_identifiers_stay_apart(subject: &impl Subject) {
+    let mut second = record("b", 1, 3);
+    second.first = 4;
+    let records = [record("a", 1, 3), second];
+    deliver(&*subject.open().await, batch(1, 6, &records)).await;
+    assert_holds(subject, expected(&records, 6)).await;
+}
+
+async fn a_big_batch_arrives_whole(subject: &impl Subject) {
+    let records: Vec<StoredRecord> = (0..40).map(|n| record("a", 1 + n * 500, 500)).collect();
+    deliver(&*subject.open().await, batch(1, 20_000, &records)).await;
+    assert_holds(subject, expected(&records, 20_000)).await;
+}
+
+async fn an_unreadable_record_is_refused_and_leaves_nothing(subject: &impl Subject) {
+    let broken = StoredRecord { first: 4, json: "{\"app_key\":".to_owned() };
+    let sink = subject.open().await;
+    let result = sink.deliver(batch(1, 4, &[record("a", 1, 3), broken])).await;
+    assert!(matches!(&result, Err(super::SinkError::Refused { message }) if message.contains("position 4")), "{result:?}");
+    assert_holds(subject, Vec::new()).await;
+    let records = [record("a", 1, 3)];
+    deliver(&*sink, batch(1, 3, &records)).await;
+    assert_holds(subject, expected(&records, 3)).await;
+}
+
+async fn a_healthy_store_says_so(subject: &impl Subject) {
+    assert_eq!(subject.open().await.health().await, Ok(()));
+}

@@ -1,0 +1,178 @@
+//! Stores that events are delivered to, behind one trait.
+//!
+//! The spool gives every event a position: 1, 2, 3, .. over all apps. A batch for a sink is a range of positions, frozen
+//! with a token before it is first sent, so that a repetition after a crash is identical and the store can recognise it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::record::{Event, Record};
+
+#[cfg(test)]
+pub(crate) mod conformance;
+pub mod sqlite;
+
+/// Name of the sink that is always there.
+pub const EMBEDDED: &str = "embedded";
+
+/// One batch of stored events as the spool keeps it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredRecord {
+    /// Position of its first event.
+    pub first: u64,
+    /// JSON of a [`Record`].
+    pub json: String,
+}
+
+/// What a sink is asked to deliver: the events at the positions `first..=last`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SinkBatch {
+    /// Position of the first event.
+    pub first: u64,
+    /// Position of the last event.
+    pub last: u64,
+    /// Names this batch; the same for every attempt to deliver it.
+    pub token: String,
+    /// The records that hold the events, in order. The first and the last may hold others too.
+    pub records: Vec<StoredRecord>,
+}
+
+/// A stored record that cannot be read: the spool is damaged or was written by something else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreadable {
+    /// Position of its first event.
+    pub first: u64,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+impl SinkBatch {
+    /// Calls `visit` for each record with those of its events that belong to the batch and the position of the first
+    /// of these, in order.
+    ///
+    /// # Errors
+    /// The first error of `visit`, or a record that cannot be read.
+    pub fn for_each_record<E: From<Unreadable>>(
+        &self,
+        mut visit: impl FnMut(&Record<'_>, u64, &[Event<'_>]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        for stored in &self.records {
+            let record: Record<'_> =
+                serde_json::from_str(&stored.json).map_err(|error| Unreadable { first: stored.first, why: error.to_string() })?;
+            let (at, events) = within(stored.first, &record.events, self.first, self.last);
+            if !events.is_empty() {
+                visit(&record, at, events)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Those of `events`, which begin at position `start`, that lie in `first..=last`, and the position of the first of them.
+pub(crate) fn within<T>(start: u64, events: &[T], first: u64, last: u64) -> (u64, &[T]) {
+    let count = events.len() as u64;
+    let skip = first.saturating_sub(start).min(count);
+    let end = (last + 1).saturating_sub(start).min(count).max(skip);
+    let to_index = |n: u64| usize::try_from(n).unwrap_or(events.len());
+    (start + skip, &events[to_index(skip)..to_index(end)])
+}
+
+/// One event that the store will never take; it goes to the dead letters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Position of the event.
+    pub position: u64,
+    /// Why, in the store's words.
+    pub reason: String,
+}
+
+/// A batch was delivered: every event is in the store, durably, except those refused.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Delivered {
+    /// Events that the store refused one by one.
+    pub refused: Vec<Refusal>,
+}
+
+/// A batch was not delivered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SinkError {
+    /// The same batch may succeed later. `after_ms`: the store asked to be left alone for so long.
+    Retryable {
+        /// What happened.
+        message: String,
+        /// Milliseconds the store asked for, if it did.
+        after_ms: Option<u64>,
+    },
+    /// The store will never take this batch as it is.
+    Refused {
+        /// Why, in the store's words.
+        message: String,
+    },
+}
+
+impl SinkError {
+    /// May succeed later.
+    #[must_use]
+    pub fn retryable(message: impl Into<String>) -> Self {
+        SinkError::Retryable { message: message.into(), after_ms: None }
+    }
+
+    /// Will never succeed.
+    #[must_use]
+    pub fn refused(message: impl Into<String>) -> Self {
+        SinkError::Refused { message: message.into() }
+    }
+}
+
+impl fmt::Display for SinkError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SinkError::Retryable { message, .. } | SinkError::Refused { message } => f.write_str(message),
+        }
+    }
+}
+
+impl std::error::Error for SinkError {}
+
+impl From<Unreadable> for SinkError {
+    fn from(unreadable: Unreadable) -> Self {
+        SinkError::refused(format!("the spool's record at position {} cannot be read: {}", unreadable.first, unreadable.why))
+    }
+}
+
+/// A store that events are delivered to.
+#[async_trait]
+pub trait Sink: Send + Sync {
+    /// The name from the configuration; the spool keeps the cursor under it.
+    fn name(&self) -> &str;
+
+    /// Whether the store itself remembers, in the transaction that holds the events, up to which position it has them.
+    /// Its batches need not be frozen: any range it is sent again is recognised, however it was cut.
+    fn remembers_position(&self) -> bool {
+        false
+    }
+
+    /// Brings the events of the batch into the store. When it returns `Ok` they are durable there, each exactly once,
+    /// however often this batch was sent before and wherever an earlier attempt broke off.
+    async fn deliver(&self, batch: Arc<SinkBatch>) -> Result<Delivered, SinkError>;
+
+    /// Whether the store could take a batch now. Asked while deliveries fail.
+    async fn health(&self) -> Result<(), SinkError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_may_begin_and_end_inside_of_a_record() {
+        let events = [10, 11, 12, 13];
+        assert_eq!(within(10, &events, 1, 99), (10, &events[..]));
+        assert_eq!(within(10, &events, 11, 12), (11, &events[1..3]));
+        assert_eq!(within(10, &events, 13, 99), (13, &events[3..]));
+        assert_eq!(within(10, &events, 1, 9).1, &[] as &[i32]);
+        assert_eq!(within(10, &events, 14, 99).1, &[] as &[i32]);
+    }
+}

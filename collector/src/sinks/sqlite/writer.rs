@@ -1,0 +1,179 @@
+//! Writing the store: one batch, one transaction.
+
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior, params};
+
+use super::dictionary::{Dictionary, Ident};
+use super::{FILE, MIGRATIONS};
+use crate::db::{self, DbError};
+use crate::record::{Event, Record};
+use crate::sinks::{SinkBatch, SinkError, Unreadable};
+
+/// SQLite's page cache of the writer, KiB: the inner pages of every index and the leaves of today.
+const CACHE_KIB: i64 = 32 * 1024;
+
+/// Pages in the write-ahead log before it is copied into the database: 16 MiB.
+const CHECKPOINT_PAGES: i64 = 4096;
+
+const INSERT_EVENT: &str = "INSERT INTO event (position, app, batch, event_id, event_time, theme, code, install, user, session, seq, ts, mono,
+    boot, session_index, session_event, page_path, page_title, page_referrer, page_enter_ts, props)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)";
+
+pub(super) struct Writer {
+    path: PathBuf,
+    connection: Connection,
+    dictionary: Dictionary,
+    position: u64,
+}
+
+/// A write that failed: the database did, or the record cannot be read.
+enum WriteError {
+    Sql(rusqlite::Error),
+    Unreadable(Unreadable),
+}
+
+impl From<rusqlite::Error> for WriteError {
+    fn from(error: rusqlite::Error) -> Self {
+        WriteError::Sql(error)
+    }
+}
+
+impl From<Unreadable> for WriteError {
+    fn from(error: Unreadable) -> Self {
+        WriteError::Unreadable(error)
+    }
+}
+
+impl From<WriteError> for SinkError {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::Sql(error) => SinkError::retryable(format!("{FILE}: {error}")),
+            WriteError::Unreadable(unreadable) => unreadable.into(),
+        }
+    }
+}
+
+fn connect(path: &Path) -> Result<(Connection, u64), DbError> {
+    let connection = db::open(path, MIGRATIONS)?;
+    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
+    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+    let position: i64 = connection.query_row("SELECT position FROM cursor", [], |row| row.get(0))?;
+    Ok((connection, position.unsigned_abs()))
+}
+
+impl Writer {
+    pub(super) fn open(dir: &Path) -> Result<Self, DbError> {
+        let path = dir.join(FILE);
+        let (connection, position) = connect(&path)?;
+        Ok(Self { path, connection, dictionary: Dictionary::default(), position })
+    }
+
+    pub(super) fn position(&self) -> u64 {
+        self.position
+    }
+
+    pub(super) fn set_timezones(&mut self, apps: &[(String, String)]) -> rusqlite::Result<()> {
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        for (key, timezone) in apps {
+            let sql = "INSERT INTO app (key, timezone) VALUES (?1, ?2)
+                ON CONFLICT (key) DO UPDATE SET timezone = excluded.timezone WHERE timezone <> excluded.timezone";
+            transaction.execute(sql, params![key, timezone])?;
+        }
+        transaction.commit()
+    }
+
+    /// Whether the store can be written: takes the write lock and gives it back.
+    pub(super) fn probe(&mut self) -> Result<(), SinkError> {
+        let fails = |error: rusqlite::Error| SinkError::retryable(format!("{FILE}: {error}"));
+        self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(fails)?.rollback().map_err(fails)
+    }
+
+    /// Brings the events of the batch that are not in the store yet into it, in one transaction with the cursor.
+    pub(super) fn deliver(&mut self, batch: &SinkBatch) -> Result<(), SinkError> {
+        if batch.last <= self.position {
+            return Ok(());
+        }
+        let result = self.commit(batch);
+        if let Err(error) = &result {
+            // What the caches learnt in the transaction is gone with it.
+            self.dictionary.clear();
+            if let WriteError::Sql(error) = error {
+                self.reconnect_after(error);
+            }
+        }
+        Ok(result?)
+    }
+
+    /// After an error of the disk or the file itself a connection may keep a damaged view; a new one starts clean.
+    fn reconnect_after(&mut self, error: &rusqlite::Error) {
+        if matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)) {
+            return;
+        }
+        if let Ok((connection, position)) = connect(&self.path) {
+            (self.connection, self.position) = (connection, position);
+        }
+    }
+
+    fn commit(&mut self, batch: &SinkBatch) -> Result<(), WriteError> {
+        let done = self.position;
+        let dictionary = &mut self.dictionary;
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        batch.for_each_record(|record, at, events| {
+            let (at, events) = crate::sinks::within(at, events, done + 1, batch.last);
+            if events.is_empty() { Ok::<(), WriteError>(()) } else { Ok(insert(&transaction, dictionary, record, at, events)?) }
+        })?;
+        let last = i64::try_from(batch.last).unwrap_or(i64::MAX);
+        transaction.prepare_cached("UPDATE cursor SET position = ?1")?.execute([last])?;
+        transaction.commit()?;
+        self.position = batch.last;
+        Ok(())
+    }
+}
+
+/// Writes the events of one record, the first of which has the position `first`.
+fn insert(sql: &Transaction<'_>, dictionary: &mut Dictionary, record: &Record<'_>, first: u64, events: &[Event<'_>]) -> rusqlite::Result<()> {
+    let app = dictionary.app(sql, &record.app_key)?;
+    let context = dictionary.context(sql, &record.context)?;
+    let earliest = events.iter().map(|event| event.event_time).min().unwrap_or(record.received_at);
+    let install = dictionary.install(sql, app, &record.install_id, earliest)?;
+    let batch = i64::try_from(first).unwrap_or(i64::MAX);
+    sql.prepare_cached("INSERT INTO batch (id, batch_id, received_at, context, common) VALUES (?1, ?2, ?3, ?4, ?5)")?.execute(params![
+        batch,
+        Ident::new(&record.batch_id),
+        record.received_at,
+        context,
+        record.common.map(serde_json::value::RawValue::get),
+    ])?;
+    let mut statement = sql.prepare_cached(INSERT_EVENT)?;
+    for (position, event) in (batch..).zip(events) {
+        let theme = dictionary.word(sql, &event.theme)?;
+        let code = dictionary.word(sql, &event.code)?;
+        let user = dictionary.user(sql, app, &event.user_id)?;
+        let session = dictionary.session(sql, app, &event.session_id)?;
+        statement.execute(params![
+            position,
+            app,
+            batch,
+            Ident::new(&event.event_id),
+            event.event_time,
+            theme,
+            code,
+            install,
+            user,
+            session,
+            event.seq as i64,
+            event.ts,
+            event.mono.map(|n| n as i64),
+            event.boot,
+            event.session_index.map(|n| n as i64),
+            event.session_event.map(|n| n as i64),
+            event.page_path,
+            event.page_title,
+            event.page_referrer,
+            event.page_enter_ts,
+            event.props.map(serde_json::value::RawValue::get),
+        ])?;
+    }
+    Ok(())
+}
