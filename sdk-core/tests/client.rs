@@ -1,4 +1,5 @@
 //! The client's behaviour, one rule a test. The simulation covers their combinations.
+#![allow(clippy::unwrap_used)]
 
 use subway_sdk_core::protocol::RejectReason;
 use subway_sdk_core::{
