@@ -1,1 +1,3 @@
-//! Under construction.
+//! wip
+#![allow(missing_docs)]
+pub mod store;

@@ -1,0 +1,202 @@
+//! The client's store on SQLite: one file, one writer, one process.
+//!
+//! # What survives what
+//! The file is in WAL mode. A commit is in the operating system's hands when [`Store::apply`] returns, so it survives the
+//! death of the process (SIGKILL included). Whether it survives the loss of power is decided per commit:
+//!
+//! * A commit that freezes a batch is synchronised to the medium (`synchronous=FULL`), and with it everything before it:
+//!   the log is written in order. So a batch is durable before it is first sent, and a sequence number that the collector
+//!   has seen is never given a second time.
+//! * A commit that withdraws consent is synchronised as well, and the log that still holds the old text is emptied.
+//! * Every other commit is left to the operating system (`synchronous=NORMAL`). Losing it to a power cut costs events of
+//!   the last seconds that were in no batch yet, or sends a batch once more, which the collector recognises. An fsync for
+//!   every event would cost a phone's battery and flash more than those events are worth.
+//!
+//! `secure_delete` overwrites what is deleted: an event that was acknowledged or wiped is not left in free pages.
+
+mod lock;
+mod recover;
+mod table;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rusqlite::{Connection, ErrorCode};
+use subway_sdk_core::{Key, Store, StoreError, Write};
+
+use lock::DirLock;
+use recover::Recovered;
+
+/// The database within the data directory.
+const FILE: &str = "subway.db";
+
+/// A [`Store`] in a directory of its own.
+pub struct SqliteStore {
+    path: PathBuf,
+    connection: Connection,
+    full_sync: bool,
+    wipe: WipeSignal,
+    recoveries: Vec<String>,
+    /// Held as long as the store lives; released by the operating system when the process dies.
+    _lock: Arc<DirLock>,
+}
+
+/// The store could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenStoreError {
+    /// Another process, or another client in this one, uses the directory.
+    #[error("the data directory {0} is in use by another client")]
+    InUse(PathBuf),
+    /// The directory or the file in it cannot be used at all.
+    #[error("the data directory {path} cannot be used: {message}")]
+    Unusable {
+        /// Which directory.
+        path: PathBuf,
+        /// What the system said.
+        message: String,
+    },
+}
+
+/// Tells the store that its next commit wipes what is known about a person: it is then made durable at once, and older
+/// copies are erased.
+#[derive(Clone, Debug, Default)]
+pub struct WipeSignal(Arc<AtomicBool>);
+
+impl WipeSignal {
+    /// The next commit is a wipe.
+    pub fn raise(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+
+    fn is_raised(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+
+    fn lower(&self) {
+        self.0.store(false, Ordering::SeqCst);
+    }
+}
+
+impl SqliteStore {
+    /// Opens or creates the store in `dir`, which is created if need be. A damaged file is moved aside (see
+    /// [`SqliteStore::take_recoveries`]); what can still be read of it is kept.
+    ///
+    /// # Errors
+    /// If the directory is in use by another client, or cannot be read or written.
+    pub fn open(dir: &Path) -> Result<Self, OpenStoreError> {
+        let unusable = |message: String| OpenStoreError::Unusable { path: dir.to_owned(), message };
+        std::fs::create_dir_all(dir).map_err(|error| unusable(error.to_string()))?;
+        let lock = Arc::new(DirLock::take(dir)?);
+        let path = dir.join(FILE);
+        let mut recoveries = Vec::new();
+        let connection = match table::open(&path) {
+            Ok(connection) => connection,
+            Err(error) if is_damage(&error) => {
+                let recovered = recover::run(None, &path).map_err(|error| unusable(error.to_string()))?;
+                recoveries.push(recovered.report());
+                recovered.connection
+            }
+            Err(error) => return Err(unusable(error.to_string())),
+        };
+        let wipe = WipeSignal::default();
+        Ok(Self { path, connection, full_sync: false, wipe, recoveries, _lock: lock })
+    }
+
+    /// The switch that announces a wipe.
+    #[must_use]
+    pub fn wipe_signal(&self) -> WipeSignal {
+        self.wipe.clone()
+    }
+
+    /// What was damaged since the last call: one English sentence for each file that had to be moved aside.
+    pub fn take_recoveries(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.recoveries)
+    }
+
+    /// Does `work`; if the file turns out to be damaged, replaces it by what can be read of it and tries once more.
+    fn healing<T>(&mut self, work: impl Fn(&mut Self) -> rusqlite::Result<T>) -> Result<T, StoreError> {
+        match work(self) {
+            Err(error) if is_damage(&error) => {
+                self.recover(&error)?;
+                work(self).map_err(store_error)
+            }
+            done => done.map_err(store_error),
+        }
+    }
+
+    fn recover(&mut self, cause: &rusqlite::Error) -> Result<(), StoreError> {
+        let Recovered { connection, .. } = {
+            let broken = std::mem::replace(&mut self.connection, Connection::open_in_memory().map_err(store_error)?);
+            let recovered = recover::run(Some(broken), &self.path)
+                .map_err(|error| StoreError { full: false, message: format!("{cause}; then {error}") })?;
+            self.recoveries.push(recovered.report());
+            recovered
+        };
+        self.connection = connection;
+        self.full_sync = false;
+        Ok(())
+    }
+
+    fn set_full_sync(&mut self, full: bool) -> rusqlite::Result<()> {
+        if self.full_sync != full {
+            self.connection.pragma_update(None, "synchronous", if full { "FULL" } else { "NORMAL" })?;
+            self.full_sync = full;
+        }
+        Ok(())
+    }
+
+    fn apply_once(&mut self, writes: &[Write<'_>]) -> rusqlite::Result<()> {
+        let wiping = self.wipe.is_raised();
+        let freezing = writes.iter().any(|write| matches!(write.key, Key::Batch(_)) && write.value.is_some());
+        self.set_full_sync(wiping || freezing)?;
+        let transaction = self.connection.transaction()?;
+        table::write(&transaction, writes)?;
+        transaction.commit()?;
+        if wiping {
+            table::empty_log(&self.connection)?;
+            recover::erase_damaged(&self.path);
+            self.wipe.lower();
+        }
+        Ok(())
+    }
+}
+
+impl Store for SqliteStore {
+    fn apply(&mut self, writes: &[Write<'_>]) -> Result<(), StoreError> {
+        self.healing(|store| store.apply_once(writes))
+    }
+
+    fn get(&mut self, key: Key) -> Result<Option<String>, StoreError> {
+        self.healing(|store| table::get(&store.connection, key))
+    }
+
+    fn scan(&mut self, visit: &mut dyn FnMut(Key, &str)) -> Result<(), StoreError> {
+        // Read whole before anything is shown, because a damaged page may be met in the middle.
+        let records = self.healing(|store| table::read_all(&store.connection))?;
+        for (key, value) in &records {
+            visit(*key, value);
+        }
+        Ok(())
+    }
+}
+
+/// Whether the file itself is broken, as opposed to being busy, full or forbidden.
+fn is_damage(error: &rusqlite::Error) -> bool {
+    match error {
+        rusqlite::Error::SqliteFailure(failure, _) => {
+            matches!(failure.code, ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+        }
+        // The table is not there or not as it should be, although the file says it is.
+        rusqlite::Error::SqlInputError { .. } => true,
+        _ => false,
+    }
+}
+
+fn store_error(error: rusqlite::Error) -> StoreError {
+    let full = error.sqlite_error_code() == Some(ErrorCode::DiskFull);
+    StoreError { full, message: error.to_string() }
+}
+
+#[cfg(test)]
+mod tests;
