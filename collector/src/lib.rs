@@ -7,6 +7,7 @@
 pub mod accept;
 pub mod auth;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod db;
 pub mod export;
@@ -22,3 +23,4 @@ pub mod sinks;
 pub mod spool;
 pub mod telemetry;
 
+pub use serve::run;

@@ -1,1 +1,34 @@
-//! soon
+//! The command line.
+
+mod commands;
+mod parse;
+
+use std::process::ExitCode;
+
+pub use parse::{Command, USAGE, parse};
+
+/// Wrong usage or configuration.
+const USAGE_ERROR: u8 = 2;
+
+/// Runs the command of the process's arguments. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.
+#[must_use]
+pub fn main() -> ExitCode {
+    let command = match parse(std::env::args_os().skip(1)) {
+        Ok(command) => command,
+        Err(why) => {
+            eprintln!("subway-collector: {why}\n\n{USAGE}");
+            return ExitCode::from(USAGE_ERROR);
+        }
+    };
+    match commands::run(command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(commands::Failure::Config(error)) => {
+            eprintln!("subway-collector: {error}");
+            ExitCode::from(USAGE_ERROR)
+        }
+        Err(commands::Failure::Runtime(why)) => {
+            eprintln!("subway-collector: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,3 +1,70 @@
-//! HTTP.
+//! HTTP: from requests to rooms and back. Nothing is decided here but shapes, sizes and statuses.
+//!
+//! [`ingest`] takes batches, [`query`] and [`console`] read, [`admin`] and [`health`] operate. Every refusal is a problem
+//! document, also those of the router itself.
+
+pub mod admin;
 pub mod console;
+pub mod health;
+pub mod ingest;
+pub mod problem;
 pub mod query;
+pub mod router;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use axum::http::HeaderMap;
+
+use crate::accept::{Acceptor, Budget};
+use crate::auth::Keys;
+use crate::config::Limits;
+use crate::fanout::Progress;
+use crate::query::Reader;
+use crate::spool::Spool;
+use crate::telemetry::Telemetry;
+
+/// What the handlers share.
+pub struct Shared {
+    /// Who may do what.
+    pub keys: Keys,
+    /// The limits in force.
+    pub limits: Limits,
+    /// Takes batches.
+    pub acceptor: Arc<Acceptor>,
+    /// The spool, for its ledger and its health.
+    pub spool: Spool,
+    /// Answers questions about stored events.
+    pub reader: Arc<dyn Reader>,
+    /// How far the embedded store is, so that a question can wait for what was just accepted.
+    pub embedded: Option<Progress>,
+    /// The collector's own counters.
+    pub telemetry: Arc<Telemetry>,
+    /// The bytes of requests being worked on.
+    pub budget: Arc<Budget>,
+    /// Connections open now.
+    pub connections: AtomicU64,
+    /// Set once the collector drains.
+    pub draining: AtomicBool,
+}
+
+impl Shared {
+    /// Whether a batch could be accepted now.
+    ///
+    /// # Errors
+    /// Why not, as a sentence.
+    pub fn ready(&self) -> Result<(), String> {
+        if self.draining.load(Ordering::Relaxed) {
+            return Err("the collector is shutting down".into());
+        }
+        if self.spool.backlog_bytes() > self.limits.spool_bytes {
+            return Err("the spool is full because a sink takes nothing".into());
+        }
+        self.spool.health()
+    }
+}
+
+/// The value of the header `authorization`.
+pub(crate) fn authorization(headers: &HeaderMap) -> Option<&str> {
+    headers.get(axum::http::header::AUTHORIZATION)?.to_str().ok()
+}

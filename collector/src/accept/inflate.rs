@@ -1,0 +1,125 @@
+//! Gzip (RFC 1952), with a cap on what comes out.
+
+use std::io::{ErrorKind, Read};
+
+use flate2::bufread::MultiGzDecoder;
+use subway_protocol::codec::server::{Problem, ProblemCode};
+
+use super::Held;
+
+/// Bytes of output asked for at a time, and the step in which the budget is taken.
+const STEP: usize = 64 * 1024;
+
+/// Whether the body begins with gzip's magic bytes, which no JSON does.
+pub(super) fn is_gzip(body: &[u8]) -> bool {
+    body.starts_with(&[0x1f, 0x8b])
+}
+
+/// Refuses a body whose JSON has more than `limit` bytes.
+pub(super) fn check_size(bytes: u64, limit: u64) -> Result<(), Problem> {
+    if bytes <= limit {
+        return Ok(());
+    }
+    let detail = format!("the body has more than {limit} bytes after decompression");
+    let mut problem = Problem::new(ProblemCode::DecompressedTooLarge, detail);
+    problem.limit = Some(limit);
+    Err(problem)
+}
+
+/// Inflates all members of `body`. No more than a step beyond `limit` is ever produced or held.
+///
+/// # Errors
+/// `malformed_gzip` if it is not gzip, damaged, cut short or followed by something else; `decompressed_too_large`.
+pub(super) fn inflate(body: &[u8], limit: u64, held: &mut Held) -> Result<Vec<u8>, Problem> {
+    let mut decoder = MultiGzDecoder::new(body);
+    let mut out = Vec::new();
+    let mut filled = 0;
+    loop {
+        if filled == out.len() {
+            let more = out.len().max(claimed(body).min(usize::try_from(limit).unwrap_or(usize::MAX)) + 1).clamp(1, STEP.max(out.len()));
+            held.grow(more as u64)?;
+            out.resize(filled + more, 0);
+        }
+        match decoder.read(&mut out[filled..]) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(Problem::new(ProblemCode::MalformedGzip, format!("the body is not gzip: {error}"))),
+        }
+        check_size(filled as u64, limit)?;
+    }
+    out.truncate(filled);
+    Ok(out)
+}
+
+/// How much the last member claims to hold, which for one honest member is everything.
+fn claimed(body: &[u8]) -> usize {
+    body.last_chunk::<4>().map_or(0, |bytes| u32::from_le_bytes(*bytes) as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+
+    use super::super::Budget;
+    use super::*;
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn run(body: &[u8], limit: u64) -> Result<Vec<u8>, ProblemCode> {
+        inflate(body, limit, &mut Budget::new(u64::MAX).hold()).map_err(|problem| problem.code)
+    }
+
+    #[test]
+    fn what_was_compressed_comes_out_up_to_the_limit() {
+        for size in [0, 1, 1000, STEP - 1, STEP, STEP + 1, 300_000] {
+            let plain: Vec<u8> = (0..size).map(|at| (at % 251) as u8).collect();
+            let body = gzip(&plain);
+            assert_eq!(run(&body, size as u64).as_deref(), Ok(&plain[..]), "{size}");
+            if size > 0 {
+                assert_eq!(run(&body, size as u64 - 1), Err(ProblemCode::DecompressedTooLarge), "{size}");
+            }
+        }
+    }
+
+    #[test]
+    fn several_members_are_one_body() {
+        let body = [gzip(b"{\"a\":"), gzip(b""), gzip(b"1}")].concat();
+        assert_eq!(run(&body, 100).unwrap(), b"{\"a\":1}");
+        assert_eq!(run(&body, 6), Err(ProblemCode::DecompressedTooLarge));
+    }
+
+    #[test]
+    fn damage_is_noticed_wherever_it_is() {
+        let body = gzip(&[b'x'; 100]);
+        for cut in 0..body.len() {
+            if cut > 0 {
+                assert_eq!(run(&body[..cut], 1000), Err(ProblemCode::MalformedGzip), "cut {cut}");
+            }
+        }
+        let last = body.len() - 6;
+        let mut damaged = body.clone();
+        damaged[last] ^= 1;
+        assert_eq!(run(&damaged, 1000), Err(ProblemCode::MalformedGzip));
+        assert_eq!(run(&[&body[..], b"junk"].concat(), 1000), Err(ProblemCode::MalformedGzip));
+        assert_eq!(run(b"plain", 1000), Err(ProblemCode::MalformedGzip));
+    }
+
+    #[test]
+    fn a_bomb_costs_no_more_than_the_limit() {
+        let bomb = gzip(&vec![0; 64 * 1024 * 1024]);
+        let budget = Budget::new(3 * 1024 * 1024);
+        let mut held = budget.hold();
+        let problem = inflate(&bomb, 1024 * 1024, &mut held).unwrap_err();
+        assert_eq!(problem.code, ProblemCode::DecompressedTooLarge);
+        assert!(budget.taken() <= 2 * 1024 * 1024 + 2 * STEP as u64);
+        assert_eq!(inflate(&bomb, u64::MAX, &mut budget.hold()).unwrap_err().code, ProblemCode::Unavailable);
+    }
+}

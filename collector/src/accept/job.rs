@@ -1,0 +1,101 @@
+//! A batch on its way through the spool's transaction.
+
+use subway_protocol::codec::server::{Problem, Receipt};
+use tokio::sync::oneshot;
+
+use super::signature::{Signature, bad};
+use super::{Decoded, Held, unavailable};
+use crate::clock::now;
+use crate::pipeline::{Last, Prepared};
+use crate::spool::{Point, SpoolError, Tx, Write};
+
+/// The receipt, and how many stored events had their time corrected.
+type Outcome = Result<(Receipt, u64), Problem>;
+
+pub(super) struct Job {
+    app: i64,
+    prepared: Prepared,
+    signature: Option<Signature>,
+    /// Signatures made before this are too old anyway, milliseconds since the epoch.
+    forget_before: i64,
+    fresh: Vec<bool>,
+    replayed: bool,
+    reply: oneshot::Sender<Outcome>,
+    _held: Held,
+}
+
+impl Job {
+    pub(super) fn new(app: i64, decoded: Decoded, received_at: i64, signature_age: i64, reply: oneshot::Sender<Outcome>) -> Self {
+        let Decoded { prepared, signature, held } = decoded;
+        // A signature may also be from the future by its age, so it is remembered twice as long.
+        let forget_before = received_at.saturating_sub(signature_age.saturating_mul(2));
+        Self { app, prepared, signature, forget_before, fresh: Vec::new(), replayed: false, reply, _held: held }
+    }
+
+    fn order(&mut self, tx: &mut Tx<'_>) -> Result<(), SpoolError> {
+        if !self.prepared.has_readings() {
+            return Ok(());
+        }
+        let install = self.prepared.install_id;
+        let last = tx.point(self.app, install)?.map(|point| {
+            Last { seq: point.seq, boot: point.boot, mono: point.mono, event_time: point.event_time }
+        });
+        if let Some(last) = self.prepared.order(&self.fresh, last) {
+            let point = Point { seq: last.seq, boot: last.boot, mono: last.mono, event_time: last.event_time };
+            tx.set_point(self.app, install, &point)?;
+        }
+        Ok(())
+    }
+
+    fn receipt(&mut self) -> (Receipt, u64) {
+        let candidates = || self.prepared.candidates.iter().zip(&self.fresh);
+        let receipt = Receipt {
+            batch_id: self.prepared.batch_id,
+            server_time: now(),
+            stored: self.fresh.iter().filter(|fresh| **fresh).count() as u64,
+            duplicate: candidates().filter(|(_, fresh)| !**fresh).map(|(candidate, _)| candidate.index).collect(),
+            rejected: Vec::new(),
+        };
+        let corrected = candidates().filter(|(candidate, fresh)| **fresh && candidate.corrected).count() as u64;
+        (Receipt { rejected: std::mem::take(&mut self.prepared.rejected), ..receipt }, corrected)
+    }
+}
+
+impl Write for Job {
+    fn apply(&mut self, tx: &mut Tx<'_>) -> Result<(), SpoolError> {
+        if let Some(signature) = &self.signature {
+            self.replayed = !tx.use_signature(self.app, &signature.mac, signature.signed_at, self.forget_before)?;
+            if self.replayed {
+                return Ok(());
+            }
+        }
+        self.fresh = vec![false; self.prepared.candidates.len()];
+        let fresh = &mut self.fresh;
+        tx.see(self.app, self.prepared.candidates.iter().map(|candidate| candidate.id), |at, new| fresh[at] = new)?;
+        self.order(tx)?;
+        let stored = self.fresh.iter().filter(|fresh| **fresh).count() as u64;
+        if stored > 0 {
+            tx.append(&self.prepared.record(&self.fresh), stored)?;
+        }
+        tx.counters.received += self.prepared.received;
+        tx.counters.duplicate += self.fresh.len() as u64 - stored;
+        for rejection in &self.prepared.rejected {
+            tx.counters.rejected[rejection.violation.reason as usize] += 1;
+        }
+        Ok(())
+    }
+
+    fn done(mut self: Box<Self>, result: Result<(), &SpoolError>) {
+        let outcome = match result {
+            Ok(()) if self.replayed => Err(bad("the signature has been used before")),
+            Ok(()) => Ok(self.receipt()),
+            Err(error) => Err(unavailable(&format!("the batch could not be stored: {error}"))),
+        };
+        // Nobody waits any more: the client has gone. The batch is stored all the same.
+        let _ = self.reply.send(outcome);
+    }
+
+    fn bytes(&self) -> u64 {
+        self.prepared.bytes()
+    }
+}

@@ -1,0 +1,143 @@
+//! One batch from its bytes to its receipt: inflate, check the signature, decode, let the pipeline judge, hand to the
+//! spool, answer after the commit.
+
+mod budget;
+mod inflate;
+mod job;
+mod signature;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use subway_protocol::codec::server::{Problem, ProblemCode, Receipt, decode};
+use tokio::sync::{Semaphore, oneshot};
+
+pub use budget::{Budget, Held};
+pub use signature::sign;
+
+use crate::auth::App;
+use crate::config::Limits;
+use crate::pipeline::{self, Prepared};
+use crate::spool::{Spool, SpoolError};
+use crate::telemetry::{Count, Telemetry};
+use job::Job;
+use signature::Signature;
+
+/// Bodies up to this size as sent are decoded right where they arrive: it takes well under a millisecond, and a hop to
+/// another thread costs more than it saves.
+const INLINE_BYTES: usize = 16 * 1024;
+
+/// A body as it arrived.
+pub struct Arrival {
+    /// Which app sends.
+    pub app: Arc<App>,
+    /// The body as sent.
+    pub body: Bytes,
+    /// Whether `content-encoding` says gzip.
+    pub gzip: bool,
+    /// The header `x-subway-signature`.
+    pub signature: Option<String>,
+    /// When the request arrived, milliseconds since the epoch.
+    pub received_at: i64,
+    /// The bytes it holds of the budget.
+    pub held: Held,
+}
+
+/// Accepts batches.
+pub struct Acceptor {
+    spool: Spool,
+    limits: Limits,
+    telemetry: Arc<Telemetry>,
+    /// One permit a core: more decoders at once would only take memory.
+    decoders: Semaphore,
+}
+
+/// What one batch is after everything that needs no disk.
+struct Decoded {
+    prepared: Prepared,
+    signature: Option<Signature>,
+    held: Held,
+}
+
+/// The collector cannot store now.
+#[must_use]
+pub fn unavailable(detail: &str) -> Problem {
+    Problem::new(ProblemCode::Unavailable, detail.to_owned())
+}
+
+impl Acceptor {
+    /// An acceptor for `spool`.
+    #[must_use]
+    pub fn new(spool: Spool, limits: Limits, telemetry: Arc<Telemetry>) -> Arc<Self> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Arc::new(Self { spool, limits, telemetry, decoders: Semaphore::new(cores) })
+    }
+
+    /// Accepts one batch. Returns after the commit that holds it is on disk.
+    ///
+    /// # Errors
+    /// The problem to refuse the request with; nothing of it is stored then.
+    pub async fn accept(self: &Arc<Self>, arrival: Arrival) -> Result<Receipt, Problem> {
+        if self.spool.backlog_bytes() > self.limits.spool_bytes {
+            return Err(unavailable("the spool is full because a sink takes nothing"));
+        }
+        let (number, received_at) = (arrival.app.number, arrival.received_at);
+        let decoded = self.decode(arrival).await?;
+        let (reply, answer) = oneshot::channel();
+        let job = Job::new(number, decoded, received_at, self.limits.wire.signature_age_ms, reply);
+        self.spool.submit(Box::new(job)).map_err(|(_, error)| match error {
+            SpoolError::Busy => unavailable("too many requests wait for the disk"),
+            _ => unavailable("the collector is shutting down"),
+        })?;
+        let outcome = answer.await.unwrap_or_else(|_| Err(unavailable("the spool's writer has ended")));
+        let (receipt, corrected) = outcome?;
+        self.count(&receipt, corrected);
+        Ok(receipt)
+    }
+
+    fn count(&self, receipt: &Receipt, corrected: u64) {
+        self.telemetry.add(Count::Stored, receipt.stored);
+        self.telemetry.add(Count::Duplicate, receipt.duplicate.len() as u64);
+        self.telemetry.add(Count::ClockCorrected, corrected);
+        for rejection in &receipt.rejected {
+            self.telemetry.add(Count::Rejected(rejection.violation.reason), 1);
+        }
+    }
+
+    async fn decode(self: &Arc<Self>, arrival: Arrival) -> Result<Decoded, Problem> {
+        if arrival.body.len() <= INLINE_BYTES {
+            return self.decode_here(arrival);
+        }
+        let _permit = self.decoders.acquire().await;
+        let acceptor = Arc::clone(self);
+        let task = tokio::task::spawn_blocking(move || acceptor.decode_here(arrival));
+        task.await.unwrap_or_else(|_| Err(unavailable("decoding was interrupted")))
+    }
+
+    fn decode_here(&self, arrival: Arrival) -> Result<Decoded, Problem> {
+        let Arrival { app, body, gzip, signature, received_at, mut held } = arrival;
+        let limits = &self.limits.wire;
+        let signature = match &app.secret {
+            Some(secret) => Some(Signature::check(signature.as_deref(), secret, &body, received_at, limits.signature_age_ms)?),
+            None => None,
+        };
+        self.telemetry.add(Count::BodyBytes, body.len() as u64);
+        let inflated;
+        let json = if gzip || inflate::is_gzip(&body) {
+            inflated = inflate::inflate(&body, limits.decompressed_bytes, &mut held)?;
+            &inflated[..]
+        } else {
+            inflate::check_size(body.len() as u64, limits.decompressed_bytes)?;
+            &body[..]
+        };
+        self.telemetry.add(Count::DecompressedBytes, json.len() as u64);
+        let batch = decode(json, limits)?;
+        let prepared = pipeline::prepare(&app.key, &batch, received_at, limits);
+        // From here on only the prepared text is held.
+        held.resize(prepared.bytes())?;
+        Ok(Decoded { prepared, signature, held })
+    }
+}
+
+#[cfg(test)]
+mod tests;

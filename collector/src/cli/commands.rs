@@ -1,0 +1,160 @@
+//! What each command does.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use tokio::net::TcpListener;
+use tracing_subscriber::EnvFilter;
+
+use super::parse::DeadLetters;
+use super::{Command, USAGE};
+use crate::config::{Config, ConfigError};
+use crate::serve::Collector;
+use crate::spool::{DeadLetter, Reader};
+
+/// Dead letters read at a time.
+const PAGE: u64 = 500;
+
+/// Why a command failed.
+pub(super) enum Failure {
+    /// The configuration is wrong.
+    Config(ConfigError),
+    /// Anything else.
+    Runtime(String),
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Failure::Config(error)
+    }
+}
+
+fn runtime(error: impl std::fmt::Display) -> Failure {
+    Failure::Runtime(error.to_string())
+}
+
+pub(super) fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Serve { config, listen, data_dir } => serve(config.as_deref(), listen, data_dir),
+        Command::Check { config } => {
+            Config::read(&config)?;
+            print(&format!("{} is valid\n", config.display()))
+        }
+        Command::Export { data_dir, app, from, to } => {
+            let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+            let result = crate::export::run(&data_dir, app.as_deref(), from.as_deref(), to.as_deref(), &mut out);
+            result.map_err(runtime)?;
+            out.flush().map_err(runtime)
+        }
+        Command::Ledger { data_dir } => {
+            let ledger = Reader::open(&data_dir).and_then(|reader| reader.ledger()).map_err(runtime)?;
+            print(&format!("{}\n", serde_json::to_string(&ledger).map_err(runtime)?))
+        }
+        Command::DeadLetters { action, data_dir, sink } => dead_letters(action, &data_dir, sink.as_deref()),
+        Command::Help => print(USAGE),
+        Command::Version => print(concat!("subway-collector ", env!("CARGO_PKG_VERSION"), "\n")),
+    }
+}
+
+fn print(text: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(runtime)
+}
+
+fn serve(config: Option<&Path>, listen: Option<SocketAddr>, data_dir: Option<PathBuf>) -> Result<(), Failure> {
+    let mut config = match config {
+        Some(path) => Config::read(path)?,
+        None => Config::embedded(),
+    };
+    config.listen = listen.unwrap_or(config.listen);
+    config.data_dir = data_dir.unwrap_or(config.data_dir);
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    let tokio = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(runtime)?;
+    tokio.block_on(async {
+        let signal = Signal::catch().map_err(runtime)?;
+        let address = config.listen;
+        let collector = Collector::start(config).await.map_err(runtime)?;
+        let listener =
+            TcpListener::bind(address).await.map_err(|error| Failure::Runtime(format!("cannot listen on {address}: {error}")))?;
+        let announce = |address: SocketAddr| {
+            // Nobody reads stdout: then nobody needs the line.
+            let _ = print(&format!("listening on http://{address}\n"));
+        };
+        collector.serve(listener, signal.caught(), announce).await.map_err(runtime)
+    })
+}
+
+/// The signals that end the collector. They are caught from the start on, so that none is lost while it opens its files.
+struct Signal {
+    #[cfg(unix)]
+    terminate: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signal {
+    #[cfg(unix)]
+    fn catch() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    #[cfg(unix)]
+    async fn caught(mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+
+    #[cfg(not(unix))]
+    fn catch() -> std::io::Result<Self> {
+        Ok(Self {})
+    }
+
+    #[cfg(not(unix))]
+    async fn caught(self) {
+        let _ = tokio::signal::ctrl_c().await;
+    }
+}
+
+/// Calls `visit` for every dead letter, page by page, sink by sink.
+fn each(data_dir: &Path, sink: Option<&str>, mut visit: impl FnMut(DeadLetter) -> Result<(), Failure>) -> Result<(), Failure> {
+    let reader = Reader::open(data_dir).map_err(runtime)?;
+    let ledger = reader.ledger().map_err(runtime)?;
+    if let Some(sink) = sink.filter(|sink| !ledger.sinks.contains_key(*sink)) {
+        return Err(Failure::Runtime(format!("no sink is named {sink}")));
+    }
+    for name in ledger.sinks.keys().filter(|name| sink.is_none_or(|sink| sink == name.as_str())) {
+        let mut after = 0;
+        loop {
+            let page = reader.dead_letters(Some(name), after, PAGE).map_err(runtime)?;
+            let Some(last) = page.last() else { break };
+            after = last.position;
+            page.into_iter().try_for_each(&mut visit)?;
+        }
+    }
+    Ok(())
+}
+
+fn dead_letters(action: DeadLetters, data_dir: &Path, sink: Option<&str>) -> Result<(), Failure> {
+    match action {
+        DeadLetters::Show => each(data_dir, sink, |letter| {
+            print(&format!("{}\n", serde_json::to_string(&letter).map_err(runtime)?))
+        }),
+        DeadLetters::List => {
+            let mut counts: BTreeMap<(String, String), u64> = BTreeMap::new();
+            each(data_dir, sink, |letter| {
+                *counts.entry((letter.sink, letter.reason)).or_default() += 1;
+                Ok(())
+            })?;
+            counts.iter().try_for_each(|((sink, reason), count)| {
+                let line = serde_json::json!({"sink": sink, "reason": reason, "events": count});
+                print(&format!("{line}\n"))
+            })
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! Arguments to commands.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use lexopt::ValueExt;
+use lexopt::prelude::{Long, Short, Value};
+
+/// What `--help` prints.
+pub const USAGE: &str = "\
+usage:
+  subway-collector serve [--config FILE] [--listen ADDR] [--data-dir DIR]
+      receive events until SIGTERM or SIGINT; without --config: one app with the key `demo`,
+      SQLite in ./subway-data, on 127.0.0.1:8080
+  subway-collector check --config FILE
+      say whether the file is valid, or which line and key is not
+  subway-collector export --data-dir DIR [--app KEY] [--from T] [--to T]
+      stored events to stdout, one JSON object a line; T is a date or RFC 3339, --to exclusive
+  subway-collector ledger --data-dir DIR
+      where every event is, as JSON
+  subway-collector dead-letters list|show --data-dir DIR [--sink NAME]
+      events that a sink refused: how many and why, or each in full
+  subway-collector --help | --version
+
+exit codes: 0 done, 1 failed, 2 wrong usage or configuration; the log level is taken from RUST_LOG
+";
+
+/// One command with its arguments.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Serve until told to stop.
+    Serve {
+        /// The configuration; the embedded default if absent.
+        config: Option<PathBuf>,
+        /// Where to listen instead.
+        listen: Option<SocketAddr>,
+        /// Where to keep everything instead.
+        data_dir: Option<PathBuf>,
+    },
+    /// Check a configuration.
+    Check {
+        /// The file.
+        config: PathBuf,
+    },
+    /// Write stored events.
+    Export {
+        /// Where they are.
+        data_dir: PathBuf,
+        /// Only this app's.
+        app: Option<String>,
+        /// Only those at or after this time.
+        from: Option<String>,
+        /// Only those before this time.
+        to: Option<String>,
+    },
+    /// Print the ledger.
+    Ledger {
+        /// Where it is.
+        data_dir: PathBuf,
+    },
+    /// Print dead letters.
+    DeadLetters {
+        /// What to do with them.
+        action: DeadLetters,
+        /// Where they are.
+        data_dir: PathBuf,
+        /// Only this sink's.
+        sink: Option<String>,
+    },
+    /// Print the usage.
+    Help,
+    /// Print the version.
+    Version,
+}
+
+/// What to do with dead letters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeadLetters {
+    /// Count them by sink and reason.
+    List,
+    /// Print each in full.
+    Show,
+}
+
+#[derive(Default)]
+struct Options {
+    config: Option<PathBuf>,
+    listen: Option<SocketAddr>,
+    data_dir: Option<PathBuf>,
+    app: Option<String>,
+    from: Option<String>,
+    to: Option<String>,
+    sink: Option<String>,
+}
+
+/// Reads the arguments after the program's name.
+///
+/// # Errors
+/// What is wrong with them, as a sentence.
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, String> {
+    read(lexopt::Parser::from_args(args)).map_err(|error| error.to_string())
+}
+
+fn read(mut parser: lexopt::Parser) -> Result<Command, lexopt::Error> {
+    let mut words: Vec<String> = Vec::new();
+    let mut options = Options::default();
+    while let Some(arg) = parser.next()? {
+        match arg {
+            Long("help") | Short('h') => return Ok(Command::Help),
+            Long("version") | Short('V') => return Ok(Command::Version),
+            Value(word) => words.push(word.string()?),
+            Long(name) => {
+                let name = name.to_owned();
+                let allowed = allowed(&words);
+                if !allowed.contains(&name.as_str()) {
+                    return Err(Long(&name).unexpected());
+                }
+                option(&mut options, &name, &mut parser)?;
+            }
+            other => return Err(other.unexpected()),
+        }
+    }
+    command(&words.iter().map(String::as_str).collect::<Vec<_>>(), options).map_err(lexopt::Error::from)
+}
+
+fn allowed(words: &[String]) -> &'static [&'static str] {
+    match words.first().map(String::as_str) {
+        Some("serve") => &["config", "listen", "data-dir"],
+        Some("check") => &["config"],
+        Some("export") => &["data-dir", "app", "from", "to"],
+        Some("ledger") => &["data-dir"],
+        Some("dead-letters") => &["data-dir", "sink"],
+        _ => &[],
+    }
+}
+
+fn option(options: &mut Options, name: &str, parser: &mut lexopt::Parser) -> Result<(), lexopt::Error> {
+    match name {
+        "config" => options.config = Some(parser.value()?.into()),
+        "listen" => options.listen = Some(parser.value()?.parse()?),
+        "data-dir" => options.data_dir = Some(parser.value()?.into()),
+        "app" => options.app = Some(parser.value()?.string()?),
+        "from" => options.from = Some(parser.value()?.string()?),
+        "to" => options.to = Some(parser.value()?.string()?),
+        _ => options.sink = Some(parser.value()?.string()?),
+    }
+    Ok(())
+}
+
+fn command(words: &[&str], options: Options) -> Result<Command, String> {
+    let Options { config, listen, data_dir, app, from, to, sink } = options;
+    let dir = |dir: Option<PathBuf>| dir.ok_or_else(|| "--data-dir is missing".to_owned());
+    match words {
+        ["serve"] => Ok(Command::Serve { config, listen, data_dir }),
+        ["check"] => Ok(Command::Check { config: config.ok_or("--config is missing")? }),
+        ["export"] => Ok(Command::Export { data_dir: dir(data_dir)?, app, from, to }),
+        ["ledger"] => Ok(Command::Ledger { data_dir: dir(data_dir)? }),
+        ["dead-letters", "list"] => Ok(Command::DeadLetters { action: DeadLetters::List, data_dir: dir(data_dir)?, sink }),
+        ["dead-letters", "show"] => Ok(Command::DeadLetters { action: DeadLetters::Show, data_dir: dir(data_dir)?, sink }),
+        ["dead-letters", "replay"] => Err("dead-letters replay is not built yet".into()),
+        ["dead-letters"] => Err("dead-letters needs list or show".into()),
+        [] => Err("no command".into()),
+        [first, ..] => Err(format!("unknown command {first}, or too many words")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(line: &str) -> Result<Command, String> {
+        parse(line.split(' ').filter(|word| !word.is_empty()).map(OsString::from))
+    }
+
+    #[test]
+    fn every_command_of_the_usage_is_understood() {
+        let dir = PathBuf::from("d");
+        assert_eq!(
+            words("serve --config c --listen 127.0.0.1:0 --data-dir=d"),
+            Ok(Command::Serve { config: Some("c".into()), listen: "127.0.0.1:0".parse().ok(), data_dir: Some(dir.clone()) })
+        );
+        assert_eq!(words("serve"), Ok(Command::Serve { config: None, listen: None, data_dir: None }));
+        assert_eq!(words("check --config c"), Ok(Command::Check { config: "c".into() }));
+        assert_eq!(
+            words("export --data-dir d --app a --from 2015-05-17 --to x"),
+            Ok(Command::Export { data_dir: dir.clone(), app: Some("a".into()), from: Some("2015-05-17".into()), to: Some("x".into()) })
+        );
+        assert_eq!(words("ledger --data-dir d"), Ok(Command::Ledger { data_dir: dir.clone() }));
+        assert_eq!(
+            words("dead-letters show --data-dir d --sink s"),
+            Ok(Command::DeadLetters { action: DeadLetters::Show, data_dir: dir, sink: Some("s".into()) })
+        );
+        assert_eq!(words("serve --help"), Ok(Command::Help));
+        assert_eq!(words("--version"), Ok(Command::Version));
+    }
+
+    #[test]
+    fn everything_else_is_refused() {
+        for line in ["", "sreve", "serve x", "serve --port 1", "serve --listen x", "check", "ledger", "ledger --app x --data-dir d", "dead-letters --data-dir d", "dead-letters eat --data-dir d", "serve --config", "--config x serve", "-x"] {
+            assert!(words(line).is_err(), "{line}");
+        }
+    }
+}

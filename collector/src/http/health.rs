@@ -1,0 +1,43 @@
+//! `/health/live`, `/health/ready` and `/metrics`.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+
+use super::Shared;
+use super::problem::Refusal;
+use crate::accept::unavailable;
+use crate::telemetry::Gauge;
+
+/// The process answers.
+pub(super) async fn live() -> &'static str {
+    "live\n"
+}
+
+/// The collector could accept a batch; 503 with the reason if not.
+pub(super) async fn ready(State(shared): State<Arc<Shared>>) -> Result<&'static str, Refusal> {
+    shared.ready().map_err(|why| unavailable(&why))?;
+    Ok("ready\n")
+}
+
+/// The collector's counters in the Prometheus text format.
+pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
+    let spool = shared.spool.clone();
+    let ledger = tokio::task::spawn_blocking(move || spool.ledger()).await.ok().and_then(Result::ok);
+    let sinks: Vec<_> = ledger.into_iter().flat_map(|ledger| ledger.sinks).collect();
+    let mut gauges = vec![
+        (Gauge::Ready, u64::from(shared.ready().is_ok())),
+        (Gauge::OpenConnections, shared.connections.load(Ordering::Relaxed)),
+        (Gauge::InFlightBytes, shared.budget.taken()),
+        (Gauge::SpoolHead, shared.spool.head()),
+        (Gauge::SpoolBytes, shared.spool.backlog_bytes()),
+    ];
+    gauges.extend(sinks.iter().map(|(name, sink)| (Gauge::SinkPosition(name), sink.delivered + sink.dead)));
+    gauges.extend(sinks.iter().map(|(name, sink)| (Gauge::SinkPending(name), sink.pending)));
+    gauges.extend(sinks.iter().map(|(name, sink)| (Gauge::SinkDead(name), sink.dead)));
+    let page = shared.telemetry.page(&gauges);
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page).into_response()
+}

@@ -1,0 +1,61 @@
+//! Which address leads where.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{HeaderName, Method, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
+use axum::routing::{get, post};
+use subway_protocol::codec::server::ProblemCode;
+use tower_http::cors::{Any, CorsLayer};
+
+use super::{Shared, admin, console, health, ingest, problem, query};
+use crate::telemetry::Count;
+
+/// How long a browser may remember the answer to a preflight. Browsers cap it at two hours or a day themselves.
+const PREFLIGHT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The whole HTTP surface.
+#[must_use]
+pub fn router(shared: Arc<Shared>) -> Router {
+    Router::new()
+        .route("/v1/events", post(ingest::ingest).layer(cors()))
+        .route("/v1/admin/ledger", get(admin::ledger))
+        .route("/health/live", get(health::live))
+        .route("/health/ready", get(health::ready))
+        .route("/metrics", get(health::metrics))
+        .merge(query::routes())
+        .merge(console::routes())
+        .fallback(problem::not_found)
+        .method_not_allowed_fallback(problem::method_not_allowed)
+        .layer(from_fn_with_state(Arc::clone(&shared), count))
+        .with_state(shared)
+}
+
+/// Pages of any origin may send; nothing else is offered to other origins.
+fn cors() -> CorsLayer {
+    let headers = [
+        header::CONTENT_TYPE,
+        header::CONTENT_ENCODING,
+        HeaderName::from_static("x-subway-key"),
+        HeaderName::from_static("x-subway-signature"),
+    ];
+    CorsLayer::new()
+        .allow_origin(Any)
+        .allow_methods([Method::POST])
+        .allow_headers(headers)
+        .expose_headers([header::RETRY_AFTER])
+        .max_age(PREFLIGHT)
+}
+
+async fn count(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+    let response = next.run(request).await;
+    shared.telemetry.add(Count::Requests(response.status().as_u16()), 1);
+    if let Some(code) = response.extensions().get::<ProblemCode>() {
+        shared.telemetry.add(Count::Refused(*code), 1);
+    }
+    response
+}

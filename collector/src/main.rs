@@ -1,0 +1,7 @@
+//! The collector's binary.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    subway_collector::cli::main()
+}

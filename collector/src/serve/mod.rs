@@ -1,0 +1,136 @@
+//! Puts the rooms together and runs them until told to stop.
+
+mod connections;
+mod data_dir;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+
+pub use data_dir::{DataDir, StartError};
+
+use crate::accept::{Acceptor, Budget};
+use crate::auth::{App, Keys};
+use crate::config::Config;
+use crate::fanout::{self, Fanout};
+use crate::http::Shared;
+use crate::http::router::router;
+use crate::sinks::sqlite::{EmbeddedSink, StoreReader};
+use crate::sinks::Sink;
+use crate::spool::{self, Spool};
+use crate::telemetry::Telemetry;
+
+/// How long requests that were accepted may take to be answered once the collector is told to stop. The whole drain has
+/// to fit in 10 s.
+const DRAIN: Duration = Duration::from_secs(7);
+
+/// How long the sinks' workers may take to finish what they are sending. What they have not finished they repeat at the
+/// next start.
+const FANOUT_STOP: Duration = Duration::from_secs(2);
+
+/// A collector that has everything open and is about to serve.
+pub struct Collector {
+    shared: Arc<Shared>,
+    fanout: Fanout,
+    /// Held as long as the collector lives: keeps other processes out.
+    _data_dir: DataDir,
+}
+
+/// Serves on `listener` until `shutdown` resolves, then drains: no new connections, what was accepted is answered, the
+/// spool is closed.
+///
+/// # Errors
+/// If something needed at the start cannot be had. See [`StartError`].
+pub async fn run(config: Config, listener: TcpListener, shutdown: impl Future<Output = ()>) -> Result<(), StartError> {
+    Collector::start(config).await?.serve(listener, shutdown, |_| {}).await
+}
+
+impl Collector {
+    /// Takes the data directory, opens everything in it and starts the sinks' workers. Blocks while it opens files.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let data_dir = DataDir::take(&config.data_dir)?;
+        let telemetry = Arc::new(Telemetry::default());
+        let settings = spool::Settings {
+            queue: usize::try_from(config.limits.queue_requests).unwrap_or(usize::MAX),
+            commit_bytes: config.limits.commit_bytes,
+        };
+        let spool = Spool::open(data_dir.path(), &settings, Arc::clone(&telemetry))?;
+        let keys = keys(&config, &data_dir, &spool)?;
+        let embedded = EmbeddedSink::open(data_dir.path())?;
+        let zones: Vec<(String, String)> = config
+            .apps
+            .iter()
+            .map(|app| (app.key.clone(), app.timezone.iana_name().unwrap_or("UTC").to_owned()))
+            .collect();
+        embedded.set_timezones(&zones)?;
+        let sinks: Vec<(Arc<dyn Sink>, fanout::Settings)> = vec![(Arc::new(embedded), fanout::Settings::embedded())];
+        let fanout = Fanout::start(&spool, sinks).await?;
+        let shared = Arc::new(Shared {
+            keys,
+            acceptor: Acceptor::new(spool.clone(), config.limits.clone(), Arc::clone(&telemetry)),
+            reader: Arc::new(StoreReader::new(data_dir.path())),
+            embedded: fanout.embedded(),
+            budget: Budget::new(config.limits.in_flight_bytes),
+            limits: config.limits,
+            spool,
+            telemetry,
+            connections: AtomicU64::new(0),
+            draining: AtomicBool::new(false),
+        });
+        Ok(Self { shared, fanout, _data_dir: data_dir })
+    }
+
+    /// Serves until `shutdown` resolves, then drains. `ready` is told the address as soon as connections are taken.
+    ///
+    /// # Errors
+    /// If the listener has no address.
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        shutdown: impl Future<Output = ()>,
+        ready: impl FnOnce(SocketAddr),
+    ) -> Result<(), StartError> {
+        let address = listener.local_addr().map_err(|error| StartError::Listen(error.to_string()))?;
+        let app = router(Arc::clone(&self.shared));
+        ready(address);
+        let mut connections = connections::Connections::new(Arc::clone(&self.shared), app);
+        tokio::select! {
+            () = connections.take(&listener) => {}
+            () = shutdown => {}
+        }
+        drop(listener);
+        tracing::info!("draining");
+        self.shared.draining.store(true, Ordering::Relaxed);
+        connections.drain(DRAIN).await;
+        self.fanout.drain(FANOUT_STOP).await;
+        let spool = self.shared.spool.clone();
+        let _ = tokio::task::spawn_blocking(move || spool.close()).await;
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
+
+/// The apps with their numbers and tokens. Tokens that the configuration does not give are made at the first start.
+fn keys(config: &Config, data_dir: &DataDir, spool: &Spool) -> Result<Keys, StartError> {
+    let numbers = spool.app_numbers(config.apps.iter().map(|app| app.key.clone()).collect())?;
+    let mut apps = Vec::new();
+    for app in &config.apps {
+        let read_token = match &app.read_token {
+            Some(token) => token.clone(),
+            None => data_dir.token(&format!("read-token-{}", app.key), &format!("read token of app {}", app.key))?,
+        };
+        let number = numbers.get(&app.key).copied().unwrap_or_default();
+        apps.push(App::new(app.key.clone(), number, app.timezone.clone(), app.secret.clone(), read_token));
+    }
+    let admin = match &config.admin_token {
+        Some(token) => token.clone(),
+        None => data_dir.token("admin-token", "admin token")?,
+    };
+    Ok(Keys::new(apps, admin))
+}
