@@ -148,10 +148,13 @@ pub trait Sink: Send + Sync {
     /// The name from the configuration; the spool keeps the cursor under it.
     fn name(&self) -> &str;
 
-    /// Whether the store itself remembers, in the transaction that holds the events, up to which position it has them.
-    /// Its batches need not be frozen: any range it is sent again is recognised, however it was cut.
-    fn remembers_position(&self) -> bool {
-        false
+    /// Up to which position the store has the events, if it remembers that itself, in the transactions that hold them.
+    /// The batches of such a sink need not be frozen: any range it is sent again is recognised, however it was cut.
+    ///
+    /// # Errors
+    /// If the store cannot be asked.
+    async fn position(&self) -> Result<Option<u64>, SinkError> {
+        Ok(None)
     }
 
     /// Brings the events of the batch into the store. When it returns `Ok` they are durable there, each exactly once,

@@ -57,7 +57,7 @@ struct Install {
     first_time: i64,
 }
 
-/// The writer's dictionaries. Valid only as long as every transaction commits: after a rollback it must be emptied.
+/// The writer's dictionaries. What they learnt in a transaction that did not commit is wrong: they are then thrown away.
 #[derive(Default)]
 pub(super) struct Dictionary {
     apps: HashMap<String, i64>,
@@ -90,10 +90,6 @@ fn find_or_make(sql: &Connection, select: &str, insert: &str, params: &[&dyn ToS
 }
 
 impl Dictionary {
-    pub(super) fn clear(&mut self) {
-        *self = Self::default();
-    }
-
     pub(super) fn app(&mut self, sql: &Connection, key: &str) -> rusqlite::Result<i64> {
         // Apps, words and users are looked up by `&str` first, so that a hit allocates nothing.
         if let Some(number) = self.apps.get(key) {

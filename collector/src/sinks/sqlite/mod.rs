@@ -12,7 +12,7 @@ mod rows;
 mod writer;
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
@@ -42,24 +42,28 @@ impl EmbeddedSink {
         Ok(Self { writer: Arc::new(Mutex::new(Writer::open(dir)?)) })
     }
 
-    /// Up to which position the store has the events. Blocks.
-    #[must_use]
-    pub fn position(&self) -> u64 {
-        self.lock().position()
-    }
-
     /// Notes the time zones of the apps, `(key, IANA name)`, so that `export` reads dates as the collector does. Blocks.
     ///
     /// # Errors
     /// If the database fails.
     pub fn set_timezones(&self, apps: &[(String, String)]) -> Result<(), DbError> {
-        Ok(self.lock().set_timezones(apps)?)
+        Ok(lock(&self.writer).set_timezones(apps)?)
     }
 
-    /// A panic inside a transaction rolls it back and empties the caches, so the writer behind a poisoned lock is whole.
-    fn lock(&self) -> std::sync::MutexGuard<'_, Writer> {
-        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Writer) -> Result<T, SinkError> + Send + 'static,
+    ) -> Result<T, SinkError> {
+        let writer = Arc::clone(&self.writer);
+        let task = tokio::task::spawn_blocking(move || work(&mut lock(&writer)));
+        task.await.map_err(|error| SinkError::retryable(error.to_string()))?
     }
+}
+
+/// A panic inside a transaction rolls it back, and the writer notices that its caches are stale; so the writer behind a
+/// poisoned lock is whole.
+fn lock(writer: &Mutex<Writer>) -> MutexGuard<'_, Writer> {
+    writer.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[async_trait]
@@ -68,21 +72,17 @@ impl Sink for EmbeddedSink {
         EMBEDDED
     }
 
-    fn remembers_position(&self) -> bool {
-        true
+    async fn position(&self) -> Result<Option<u64>, SinkError> {
+        self.blocking(|writer| Ok(Some(writer.position()))).await
     }
 
     async fn deliver(&self, batch: Arc<SinkBatch>) -> Result<Delivered, SinkError> {
-        let writer = Arc::clone(&self.writer);
-        let work = move || writer.lock().unwrap_or_else(PoisonError::into_inner).deliver(&batch);
-        tokio::task::spawn_blocking(work).await.map_err(|error| SinkError::retryable(error.to_string()))??;
+        self.blocking(move |writer| writer.deliver(&batch)).await?;
         Ok(Delivered::default())
     }
 
     async fn health(&self) -> Result<(), SinkError> {
-        let writer = Arc::clone(&self.writer);
-        let work = move || writer.lock().unwrap_or_else(PoisonError::into_inner).probe();
-        tokio::task::spawn_blocking(work).await.map_err(|error| SinkError::retryable(error.to_string()))?
+        self.blocking(Writer::probe).await
     }
 }
 

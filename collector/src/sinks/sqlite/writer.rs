@@ -94,15 +94,19 @@ impl Writer {
         if batch.last <= self.position {
             return Ok(());
         }
-        let result = self.commit(batch);
-        if let Err(error) = &result {
-            // What the caches learnt in the transaction is gone with it.
-            self.dictionary.clear();
-            if let WriteError::Sql(error) = error {
-                self.reconnect_after(error);
+        // What the caches learn in a transaction is gone if it does not commit, a panic included. So they are put back
+        // only after the commit.
+        let mut dictionary = std::mem::take(&mut self.dictionary);
+        match self.commit(&mut dictionary, batch) {
+            Ok(()) => self.dictionary = dictionary,
+            Err(error) => {
+                if let WriteError::Sql(error) = &error {
+                    self.reconnect_after(error);
+                }
+                return Err(error.into());
             }
         }
-        Ok(result?)
+        Ok(())
     }
 
     /// After an error of the disk or the file itself a connection may keep a damaged view; a new one starts clean.
@@ -115,9 +119,8 @@ impl Writer {
         }
     }
 
-    fn commit(&mut self, batch: &SinkBatch) -> Result<(), WriteError> {
+    fn commit(&mut self, dictionary: &mut Dictionary, batch: &SinkBatch) -> Result<(), WriteError> {
         let done = self.position;
-        let dictionary = &mut self.dictionary;
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         batch.for_each_record(|record, at, events| {
             let (at, events) = crate::sinks::within(at, events, done + 1, batch.last);

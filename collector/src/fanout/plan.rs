@@ -1,0 +1,240 @@
+//! What a sink's worker does next. PURE: time, randomness and the state of the spool are arguments.
+
+use crate::spool::{Cursor, Frozen};
+
+/// How a sink is fed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Most events in one batch, not counting the rest of its first record. Bounds memory and the time of one delivery.
+    pub max_events: u64,
+    /// Most bytes of JSON in one batch, not counting its first record.
+    pub max_bytes: u64,
+    /// How long the first waiting event waits for company, milliseconds: one delivery then serves many.
+    pub linger_ms: u64,
+    /// The first pause after a failure, milliseconds; it doubles with every failure in a row.
+    pub backoff_ms: u64,
+    /// The longest pause, milliseconds.
+    pub backoff_cap_ms: u64,
+    /// Failures in a row after which the sink counts as down: from then on its health is asked before a batch is risked.
+    pub breaker_failures: u32,
+    /// Time between two advances of the spool's cursor while the sink itself remembers its position, milliseconds. Each
+    /// costs the spool a commit that answers to clients have to wait behind.
+    pub advance_ms: u64,
+}
+
+impl Settings {
+    /// For the embedded store: large transactions, because each waits for the disk; a short wait, because people look.
+    #[must_use]
+    pub fn embedded() -> Self {
+        Self {
+            max_events: 20_000,
+            max_bytes: 16 * 1024 * 1024,
+            linger_ms: 50,
+            backoff_ms: 100,
+            backoff_cap_ms: 10_000,
+            breaker_failures: 5,
+            advance_ms: 250,
+        }
+    }
+}
+
+/// What to do next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing waits: sleep until the head moves.
+    Idle,
+    /// Sleep until this time (milliseconds of the worker's clock), or until the head moves.
+    WaitUntil(u64),
+    /// Read the next batch after this position, freeze it and deliver it.
+    Next {
+        /// The position after which it begins.
+        after: u64,
+    },
+    /// Deliver this frozen batch again, exactly as it was.
+    Again(Frozen),
+    /// Ask the sink whether it is well.
+    Probe,
+}
+
+/// What is known of one sink between two deliveries.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    settings: Settings,
+    /// Failures in a row.
+    failures: u32,
+    /// No attempt before this time.
+    not_before: u64,
+    /// The sink is down, and has not been found well since.
+    open: bool,
+    /// When events were first seen waiting.
+    waiting_since: Option<u64>,
+}
+
+impl Plan {
+    /// A sink that has not failed yet.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        Self { settings, failures: 0, not_before: 0, open: false, waiting_since: None }
+    }
+
+    /// The settings.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Whether the sink counts as down.
+    #[must_use]
+    pub fn is_down(&self) -> bool {
+        self.open
+    }
+
+    /// The next step at `now`, with the spool's head at `head`. `hurry`: somebody waits for the events, so they do not
+    /// wait for company.
+    pub fn next(&mut self, now: u64, cursor: &Cursor, head: u64, hurry: bool) -> Step {
+        let pending = head.saturating_sub(cursor.delivered_to);
+        if pending == 0 {
+            self.waiting_since = None;
+            return Step::Idle;
+        }
+        let since = *self.waiting_since.get_or_insert(now);
+        if now < self.not_before {
+            return Step::WaitUntil(self.not_before);
+        }
+        if self.open {
+            return Step::Probe;
+        }
+        if let Some(frozen) = &cursor.frozen {
+            return Step::Again(frozen.clone());
+        }
+        let ripe = since + self.settings.linger_ms;
+        if hurry || pending >= self.settings.max_events || now >= ripe || self.failures > 0 {
+            Step::Next { after: cursor.delivered_to }
+        } else {
+            Step::WaitUntil(ripe)
+        }
+    }
+
+    /// A batch was delivered. What still waits began to wait while it was on its way; it waits for company anew.
+    pub fn succeeded(&mut self) {
+        (self.failures, self.not_before, self.open, self.waiting_since) = (0, 0, false, None);
+    }
+
+    /// The sink says that it is well after having been down: the batch may be tried.
+    pub fn found_well(&mut self) {
+        self.open = false;
+    }
+
+    /// A delivery or a probe failed at `now`. `asked_ms`: the store asked to be left alone for so long. `random` lies in
+    /// `0.0..1.0`. Returns how long the pause is, milliseconds.
+    ///
+    /// Exponential backoff with full jitter: sinks that failed together do not come back together.
+    pub fn failed(&mut self, now: u64, asked_ms: Option<u64>, random: f64) -> u64 {
+        self.failures = self.failures.saturating_add(1);
+        self.open = self.failures >= self.settings.breaker_failures;
+        let doublings = (self.failures - 1).min(32);
+        let most = self.settings.backoff_ms.saturating_mul(1 << doublings).min(self.settings.backoff_cap_ms);
+        let pause = (most as f64 * random.clamp(0.0, 1.0)) as u64;
+        let pause = pause.max(asked_ms.unwrap_or(0)).max(1);
+        self.not_before = now.saturating_add(pause);
+        pause
+    }
+}
+
+/// The batch to freeze from records read after position `after`, given where each begins and how many events it holds:
+/// its first and last position. Whole records; `None` if there is none.
+#[must_use]
+pub fn bounds(after: u64, records: impl IntoIterator<Item = (u64, u64)>) -> Option<(u64, u64)> {
+    let last = records.into_iter().map(|(first, events)| first + events - 1).last()?;
+    if last > after { Some((after + 1, last)) } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan() -> Plan {
+        Plan::new(Settings { max_events: 100, linger_ms: 50, backoff_ms: 100, backoff_cap_ms: 1000, breaker_failures: 3, ..Settings::embedded() })
+    }
+
+    fn at(delivered_to: u64) -> Cursor {
+        Cursor { delivered_to, dead: 0, frozen: None }
+    }
+
+    #[test]
+    fn with_nothing_waiting_it_sleeps() {
+        assert_eq!(plan().next(0, &at(7), 7, true), Step::Idle);
+    }
+
+    #[test]
+    fn the_first_event_waits_for_company_and_no_longer() {
+        let mut plan = plan();
+        assert_eq!(plan.next(1000, &at(0), 1, false), Step::WaitUntil(1050));
+        assert_eq!(plan.next(1049, &at(0), 9, false), Step::WaitUntil(1050));
+        assert_eq!(plan.next(1050, &at(0), 9, false), Step::Next { after: 0 });
+        plan.succeeded();
+        assert_eq!(plan.next(1060, &at(9), 10, false), Step::WaitUntil(1110));
+    }
+
+    #[test]
+    fn a_full_batch_or_a_hurry_ends_the_wait() {
+        assert_eq!(plan().next(0, &at(0), 100, false), Step::Next { after: 0 });
+        assert_eq!(plan().next(0, &at(0), 1, true), Step::Next { after: 0 });
+    }
+
+    #[test]
+    fn a_frozen_batch_goes_first_and_unchanged() {
+        let frozen = Frozen { first: 3, last: 5, token: "t".into() };
+        let cursor = Cursor { delivered_to: 2, dead: 0, frozen: Some(frozen.clone()) };
+        assert_eq!(plan().next(0, &cursor, 900, false), Step::Again(frozen));
+    }
+
+    #[test]
+    fn pauses_double_up_to_the_cap_and_jitter_takes_any_part_of_them() {
+        let mut plan = plan();
+        assert_eq!([1.0, 1.0, 0.5, 1.0, 1.0, 1.0].map(|random| plan.failed(0, None, random)), [100, 200, 200, 800, 1000, 1000]);
+        assert_eq!(plan.failed(0, None, 0.0), 1);
+        for _ in 0..100 {
+            assert!(plan.failed(0, None, 0.999) < 1000);
+        }
+    }
+
+    #[test]
+    fn what_the_store_asks_for_is_the_least_pause() {
+        assert_eq!(plan().failed(0, Some(5000), 0.5), 5000);
+    }
+
+    #[test]
+    fn nothing_is_tried_before_the_pause_is_over_not_even_in_a_hurry() {
+        let mut plan = plan();
+        let pause = plan.failed(1000, None, 1.0);
+        assert_eq!(plan.next(1000 + pause - 1, &at(0), 5, true), Step::WaitUntil(1000 + pause));
+        assert_eq!(plan.next(1000 + pause, &at(0), 5, false), Step::Next { after: 0 });
+    }
+
+    #[test]
+    fn a_sink_that_is_down_is_asked_before_it_is_fed() {
+        let mut plan = plan();
+        for _ in 0..3 {
+            plan.failed(0, None, 0.0);
+        }
+        assert!(plan.is_down());
+        assert_eq!(plan.next(10, &at(0), 5, true), Step::Probe);
+        plan.failed(10, None, 0.0);
+        assert_eq!(plan.next(20, &at(0), 5, true), Step::Probe);
+        plan.found_well();
+        assert_eq!(plan.next(20, &at(0), 5, false), Step::Next { after: 0 });
+        // One more failure, and it is down again at once.
+        plan.failed(20, None, 0.0);
+        assert!(plan.is_down());
+        plan.succeeded();
+        assert!(!plan.is_down());
+    }
+
+    #[test]
+    fn a_batch_holds_whole_records_and_begins_after_the_cursor() {
+        assert_eq!(bounds(4, [(3, 5), (8, 2)]), Some((5, 9)));
+        assert_eq!(bounds(4, []), None);
+        assert_eq!(bounds(9, [(3, 5)]), None);
+    }
+}
