@@ -1,0 +1,123 @@
+//! The real binary, fed over loopback.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use crate::load::cpu_seconds;
+
+/// What ingest took.
+pub(crate) struct Took {
+    /// CPU seconds of all threads.
+    pub(crate) cpu: f64,
+    /// CPU seconds of the threads that feed the embedded store.
+    pub(crate) embedded_cpu: f64,
+    /// Seconds until the last receipt.
+    pub(crate) wall: f64,
+    /// Commits of the spool.
+    pub(crate) commits: u64,
+}
+
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Sends every body once over `connections` connections; every event must be stored.
+pub(crate) fn run(bodies: &[Vec<u8>], folder: &Path, connections: usize) -> Took {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_subway-collector"))
+        .args(["serve", "--listen", "127.0.0.1:0", "--data-dir"])
+        .arg(folder.join("data"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let address = line.trim().strip_prefix("listening on http://").unwrap().to_owned();
+    let running = Running(child);
+    let process = format!("/proc/{}", running.0.id());
+    let before = cpu(&process);
+    let begin = Instant::now();
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..connections {
+            scope.spawn(|| send(bodies, &address, &next));
+        }
+    });
+    let wall = begin.elapsed().as_secs_f64();
+    // What the embedded store still has to do is done before the CPU time is read.
+    while !get(&address, "/metrics").lines().any(|line| line.contains("pending") && line.ends_with(" 0")) {
+        std::thread::yield_now();
+    }
+    let after = cpu(&process);
+    let commits = metric(&get(&address, "/metrics"), "commit");
+    Took { cpu: after.0 - before.0, embedded_cpu: after.1 - before.1, wall, commits }
+}
+
+/// CPU seconds of all threads, and of those that feed the embedded store.
+fn cpu(process: &str) -> (f64, f64) {
+    let all = cpu_seconds(&std::fs::read_to_string(format!("{process}/stat")).unwrap());
+    let mut embedded = 0.0;
+    for task in std::fs::read_dir(format!("{process}/task")).unwrap() {
+        let stat = std::fs::read_to_string(task.unwrap().path().join("stat")).unwrap();
+        if stat.contains("(embedded") {
+            embedded += cpu_seconds(&stat);
+        }
+    }
+    (all, embedded)
+}
+
+/// The count of the first histogram whose name contains `word`.
+fn metric(text: &str, word: &str) -> u64 {
+    let line = text.lines().find(|line| !line.starts_with('#') && line.contains(word) && line.contains("_count"));
+    line.and_then(|line| line.rsplit_once(' ')?.1.parse().ok()).unwrap_or(0)
+}
+
+fn send(bodies: &[Vec<u8>], address: &str, next: &AtomicUsize) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_nodelay(true).unwrap();
+    while let Some(body) = bodies.get(next.fetch_add(1, Ordering::Relaxed)) {
+        let head = format!(
+            "POST /v1/events HTTP/1.1\r\nhost: {address}\r\nx-subway-key: demo\r\ncontent-encoding: gzip\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        stream.write_all(&[head.as_bytes(), body].concat()).unwrap();
+        let answer = read(&mut stream);
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\"stored\":100,"), "{answer}");
+    }
+}
+
+fn get(address: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+/// One answer with a `content-length`.
+fn read(stream: &mut TcpStream) -> String {
+    let mut answer = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        let read = stream.read(&mut buffer).unwrap();
+        assert!(read > 0, "the connection was cut");
+        answer.extend_from_slice(&buffer[..read]);
+        let text = String::from_utf8_lossy(&answer);
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let length = head.to_lowercase();
+            let length = length.split("content-length: ").nth(1).and_then(|rest| rest.lines().next()?.parse().ok());
+            if length.is_some_and(|length: usize| body.len() >= length) {
+                return text.into_owned();
+            }
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! `cargo xtask bench`: one table. Ratios inside one run; goals beside the figures, met or not.
+
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use crate::{tools, wasm};
+
+/// One row of the table.
+struct Row {
+    what: String,
+    figure: String,
+    goal: String,
+    met: Option<bool>,
+}
+
+impl Row {
+    fn plain(what: &str, figure: String) -> Self {
+        Self { what: what.into(), figure, goal: String::new(), met: None }
+    }
+
+    fn goal(what: &str, figure: String, goal: &str, met: bool) -> Self {
+        Self { what: what.into(), figure, goal: goal.into(), met: Some(met) }
+    }
+}
+
+/// Runs all benchmarks and prints the table.
+///
+/// # Errors
+/// If something does not build or run. A missed goal is shown, and is no error: machines are noisy.
+pub(crate) fn run() -> Result<()> {
+    let mut rows = ingest()?;
+    rows.extend(native()?);
+    rows.extend(javascript()?);
+    let width = |cell: fn(&Row) -> &str| rows.iter().map(|row| cell(row).chars().count()).max().unwrap_or(0);
+    let (what, figure, goal) = (width(|row| &row.what), width(|row| &row.figure), width(|row| &row.goal));
+    println!("| {:what$} | {:>figure$} | {:goal$} | met |", "what", "figure", "goal");
+    println!("| {:-<what$} | {:->figure$} | {:-<goal$} | --- |", "", ":", "");
+    for row in &rows {
+        let met = row.met.map_or("", |met| if met { "yes" } else { "NO" });
+        println!("| {:what$} | {:>figure$} | {:goal$} | {met:3} |", row.what, row.figure, row.goal);
+    }
+    Ok(())
+}
+
+/// Runs a command of cargo whose last line of output is one JSON object.
+fn json(args: &[&str]) -> Result<Value> {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(args).current_dir(tools::root());
+    let output = tools::output(&mut command)?;
+    let line = output.lines().rfind(|line| line.starts_with('{')).context("the benchmark printed no figures")?;
+    Ok(serde_json::from_str(line)?)
+}
+
+fn number(report: &Value, name: &str) -> Result<f64> {
+    report[name].as_f64().with_context(|| format!("the benchmark did not report {name}"))
+}
+
+fn thousands(value: f64) -> String {
+    let digits = format!("{value:.0}");
+    let mut out = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at) % 3 == 0 {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+fn ingest() -> Result<Vec<Row>> {
+    eprintln!("bench: durable ingest");
+    let report = json(&["bench", "--locked", "--package", "subway-collector", "--bench", "ingest"])?;
+    let get = |name| number(&report, name);
+    let serial = get("serial_per_cpu_second")?;
+    let path = get("ingest_path_per_cpu_second")?;
+    let all = get("ingest_per_cpu_second")?;
+    Ok(vec![
+        Row::plain("serial limit: inflate + parse + commit, events per CPU second", thousands(serial)),
+        Row::goal(
+            "durable ingest over HTTP, events per CPU second",
+            format!("{} = {:.2} of the limit", thousands(path), path / serial),
+            ">= 0.50 of the limit",
+            path / serial >= 0.5,
+        ),
+        Row::plain(
+            "the same with the embedded store's work, events per CPU second",
+            format!("{} = {:.2} of the limit", thousands(all), all / serial),
+        ),
+        Row::plain("durable ingest, events per second on this machine", thousands(get("ingest_per_second")?)),
+        Row::plain(
+            "events per fsync (group commit)",
+            thousands(get("events")? / get("commits")?.max(1.0)),
+        ),
+    ])
+}
+
+fn native() -> Result<Vec<Row>> {
+    eprintln!("bench: track(), native");
+    let report = json(&["run", "--release", "--locked", "--package", "subway-mobile", "--example", "bench_track"])?;
+    let (p50, p99) = (number(&report, "p50_ns")? / 1000.0, number(&report, "p99_ns")? / 1000.0);
+    Ok(vec![
+        Row::plain("track() native, p50", format!("{p50:.2} us")),
+        Row::goal("track() native, p99", format!("{p99:.2} us"), "<= 10 us", p99 <= 10.0),
+    ])
+}
+
+fn javascript() -> Result<Vec<Row>> {
+    eprintln!("bench: track(), JavaScript");
+    let mut rows = Vec::new();
+    for (build, report) in wasm::bench()? {
+        let (p50, p99) = (number(&report, "p50_us")?, number(&report, "p99_us")?);
+        rows.push(Row::plain(&format!("track() JavaScript, {build} build, p50"), format!("{p50:.1} us")));
+        let what = format!("track() JavaScript, {build} build, p99");
+        rows.push(Row::goal(&what, format!("{p99:.1} us"), "<= 50 us", p99 <= 50.0));
+    }
+    for (name, minified, gzip) in wasm::sizes()? {
+        let figure = format!("{:.1} KB, {:.1} KB gz", minified as f64 / 1000.0, gzip as f64 / 1000.0);
+        rows.push(if name.contains("jd") {
+            Row::goal(&format!("size of {name}"), figure, "<= 20 KB gz", gzip <= 20_000)
+        } else {
+            Row::plain(&format!("size of {name}"), figure)
+        });
+    }
+    Ok(rows)
+}
