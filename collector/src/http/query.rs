@@ -1,12 +1,219 @@
-//! The reading API.
+//! The reading API: `/v1/apps`, and under `/v1/apps/{key}` metrics, events and range.
+//!
+//! Every answer includes what was acknowledged before the question came: the handlers let the embedded store catch up.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use axum::Router;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, HeaderValue, Uri, header};
+use axum::middleware::map_response;
+use axum::response::Response;
+use axum::routing::get;
+use axum::{Json, Router};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use serde::Serialize;
+use subway_protocol::codec::server::{Problem, ProblemCode};
+use subway_protocol::{Id, outcome::Got};
 
-use super::Shared;
+use super::problem::Refusal;
+use super::{Shared, authorization};
+use crate::accept::unavailable;
+use crate::auth::App;
+use crate::metrics::{InvalidParameter, Metric, MetricRequest, Parameters, utc};
+use crate::query::{EventsQuery, Filter, ReadError};
+use crate::row::Row;
+
+/// How long a question waits for the store to catch up with what was acknowledged before it came. Normally it takes some
+/// milliseconds; a store that is further behind answers with what it has rather than not at all.
+const CATCH_UP: Duration = Duration::from_secs(2);
+
+/// Events in one answer: by default, and at most. The most is what a person scrolls through; whoever wants all exports.
+const EVENTS: (usize, usize) = (100, 1000);
 
 /// Its addresses.
 pub(super) fn routes() -> Router<Arc<Shared>> {
     Router::new()
+        .route("/v1/apps", get(apps))
+        .route("/v1/apps/{key}/metrics/{metric}", get(metric))
+        .route("/v1/apps/{key}/events", get(events))
+        .route("/v1/apps/{key}/range", get(range))
+        .layer(map_response(no_store))
+}
+
+/// Numbers change with every event, and are not for the disks of proxies.
+async fn no_store(mut response: Response) -> Response {
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+#[derive(Serialize)]
+struct AppEntry {
+    key: String,
+    timezone: String,
+}
+
+#[derive(Serialize)]
+struct Apps {
+    apps: Vec<AppEntry>,
+}
+
+/// The IANA name of an app's time zone.
+fn zone_name(zone: &TimeZone) -> String {
+    zone.iana_name().unwrap_or("UTC").to_owned()
+}
+
+/// The apps that the token opens.
+async fn apps(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Result<Json<Apps>, Refusal> {
+    let apps = shared.keys.readable(authorization(&headers))?;
+    let entry = |app: &Arc<App>| AppEntry { key: app.key.clone(), timezone: zone_name(&app.timezone) };
+    Ok(Json(Apps { apps: apps.into_iter().map(entry).collect() }))
+}
+
+#[derive(Serialize)]
+struct Point {
+    start: String,
+    value: u64,
+}
+
+#[derive(Serialize)]
+struct Series {
+    metric: &'static str,
+    interval: &'static str,
+    timezone: String,
+    series: Vec<Point>,
+    total: u64,
+}
+
+async fn metric(
+    State(shared): State<Arc<Shared>>,
+    path: Result<Path<(String, String)>, PathRejection>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Json<Series>, Refusal> {
+    let (key, name) = segments(path)?;
+    let app = shared.keys.reader(&key, authorization(&headers))?;
+    let metric = Metric::parse(&name).ok_or_else(|| {
+        let known = Metric::ALL.map(Metric::as_str).join(", ");
+        Problem::new(ProblemCode::NotFound, format!("there is no such metric; known are {known}"))
+    })?;
+    let request = MetricRequest::parse(metric, &app.key, &pairs(&uri)?, &app.timezone, now()).map_err(invalid)?;
+    catch_up(&shared).await;
+    let counts = shared.reader.count(request.query.clone()).await.map_err(unreadable)?;
+    Ok(Json(Series {
+        metric: metric.as_str(),
+        interval: request.interval.as_str(),
+        timezone: zone_name(&app.timezone),
+        series: request.series(&counts).into_iter().map(|(start, value)| Point { start, value }).collect(),
+        total: counts.total,
+    }))
+}
+
+#[derive(Serialize)]
+struct Events {
+    events: Vec<Row<'static>>,
+}
+
+async fn events(
+    State(shared): State<Arc<Shared>>,
+    path: Result<Path<String>, PathRejection>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Json<Events>, Refusal> {
+    let key = segments(path)?;
+    let app = shared.keys.reader(&key, authorization(&headers))?;
+    let query = events_query(app, &pairs(&uri)?).map_err(invalid)?;
+    catch_up(&shared).await;
+    Ok(Json(Events { events: shared.reader.newest(query).await.map_err(unreadable)? }))
+}
+
+fn events_query(app: &App, pairs: &[(String, String)]) -> Result<EventsQuery, InvalidParameter> {
+    let parameters = Parameters::new(pairs, &["from", "to", "code", "theme", "install_id", "user_id", "limit"])?;
+    let limit = match parameters.get("limit") {
+        None => EVENTS.0,
+        Some(text) => {
+            let number = text.parse::<u64>().ok().filter(|number| *number > 0).ok_or_else(|| {
+                InvalidParameter::new("limit", format!("The limit is a number from 1 to {}.", EVENTS.1), text)
+            })?;
+            let over = || InvalidParameter::over("limit", "Export gives any number of events.", EVENTS.1 as u64, number);
+            usize::try_from(number).ok().filter(|number| *number <= EVENTS.1).ok_or_else(over)?
+        }
+    };
+    Ok(EventsQuery {
+        app: app.key.clone(),
+        from: parameters.time("from", &app.timezone)?,
+        to: parameters.time("to", &app.timezone)?,
+        filter: Filter { theme: parameters.theme()?, code: parameters.code()? },
+        // Identifiers are stored in lower case.
+        install_id: parameters.get("install_id").map(|id| Id::parse(id).map_or_else(|| id.to_owned(), |id| id.text())),
+        user_id: parameters.get("user_id").map(str::to_owned),
+        limit,
+    })
+}
+
+#[derive(Serialize)]
+struct Range {
+    first: Option<String>,
+    last: Option<String>,
+}
+
+/// When the first and the last event happened.
+async fn range(
+    State(shared): State<Arc<Shared>>,
+    path: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
+) -> Result<Json<Range>, Refusal> {
+    let key = segments(path)?;
+    let app = shared.keys.reader(&key, authorization(&headers))?;
+    catch_up(&shared).await;
+    let extent = shared.reader.extent(&app.key).await.map_err(unreadable)?;
+    Ok(Json(Range { first: extent.map(|extent| utc(extent.first)), last: extent.map(|extent| utc(extent.last)) }))
+}
+
+/// The variable parts of the address; one that is not text leads nowhere.
+fn segments<T>(path: Result<Path<T>, PathRejection>) -> Result<T, Problem> {
+    path.map(|Path(parts)| parts).map_err(|_| Problem::new(ProblemCode::NotFound, "nothing is at this address".into()))
+}
+
+/// Waits until the store has what was acknowledged before now.
+async fn catch_up(shared: &Shared) {
+    if let Some(embedded) = &shared.embedded
+        && !embedded.wait_for(shared.spool.head(), CATCH_UP).await
+    {
+        tracing::warn!(position = embedded.delivered_to(), head = shared.spool.head(), "a question is answered from a store that is behind");
+    }
+}
+
+fn now() -> Timestamp {
+    Timestamp::from_millisecond(crate::clock::now()).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+/// The decoded parameters of a query string.
+fn pairs(uri: &Uri) -> Result<Vec<(String, String)>, Problem> {
+    let pairs = Query::<Vec<(String, String)>>::try_from_uri(uri);
+    pairs.map(|Query(pairs)| pairs).map_err(|error| Problem::new(ProblemCode::InvalidParameter, error.to_string()))
+}
+
+fn invalid(invalid: InvalidParameter) -> Problem {
+    let mut problem = Problem::new(ProblemCode::InvalidParameter, invalid.detail).at(&invalid.field);
+    (problem.limit, problem.got) = (invalid.limit, invalid.got.map(printable));
+    problem
+}
+
+/// What came, as far as it can be shown in a log or on a terminal.
+fn printable(got: Got) -> Got {
+    match got {
+        Got::Text(text) => Got::Text(text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()),
+        number @ Got::Number(_) => number,
+    }
+}
+
+fn unreadable(error: ReadError) -> Problem {
+    if let ReadError::Failed(why) = &error {
+        tracing::error!(%why, "the store cannot be read");
+        return unavailable("the store cannot be read now");
+    }
+    unavailable(&error.to_string())
 }
