@@ -21,8 +21,13 @@ const PREFLIGHT: Duration = Duration::from_secs(24 * 60 * 60);
 /// The whole HTTP surface.
 #[must_use]
 pub fn router(shared: Arc<Shared>) -> Router {
+    // The layer must also wrap what answers other methods, because that is where a preflight arrives.
+    let ingest = Router::new()
+        .route("/v1/events", post(ingest::ingest))
+        .method_not_allowed_fallback(problem::method_not_allowed)
+        .layer(cors());
     Router::new()
-        .route("/v1/events", post(ingest::ingest).layer(cors()))
+        .merge(ingest)
         .route("/v1/admin/ledger", get(admin::ledger))
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))
