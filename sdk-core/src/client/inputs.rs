@@ -203,14 +203,7 @@ impl<S: Store> Client<S> {
     /// # Errors
     /// If the name is empty or longer than the wire allows.
     pub fn identify(&mut self, now: Now, user_id: &str) -> Result<(), TrackError> {
-        if user_id.is_empty() {
-            return Err(TrackError::Invalid(Violation::new(RejectReason::MissingField, "user_id", None)));
-        }
-        if user_id.len() > limits::TEXT_BYTES {
-            let violation =
-                Violation::over(RejectReason::TextTooLong, "user_id", limits::TEXT_BYTES as u64, user_id.len() as u64);
-            return Err(TrackError::Invalid(violation));
-        }
+        check_user(user_id).map_err(TrackError::Invalid)?;
         self.user = user_id.to_owned();
         self.touch(now);
         Ok(())
@@ -363,6 +356,21 @@ impl<S: Store> Client<S> {
         self.upload.in_flight = None;
         self.upload.flush_to = 0;
     }
+}
+
+/// Checks the name of a user; [`Client::identify`] does so itself.
+///
+/// # Errors
+/// If it is empty or longer than the wire allows.
+pub fn check_user(user_id: &str) -> Result<(), Violation> {
+    if user_id.is_empty() {
+        return Err(Violation::new(RejectReason::MissingField, "user_id", None));
+    }
+    if user_id.len() > limits::TEXT_BYTES {
+        let (limit, got) = (limits::TEXT_BYTES as u64, user_id.len() as u64);
+        return Err(Violation::over(RejectReason::TextTooLong, "user_id", limit, got));
+    }
+    Ok(())
 }
 
 fn bounded_page(mut page: Page) -> Page {

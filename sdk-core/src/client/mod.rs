@@ -10,7 +10,7 @@ mod tasks;
 use std::collections::VecDeque;
 
 use inputs::Held;
-pub use inputs::Input;
+pub use inputs::{Input, check_user};
 use pending::Pending;
 use subway_protocol::outcome::truncate;
 

@@ -19,8 +19,8 @@ mod recover;
 mod table;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::{Connection, ErrorCode};
 use subway_sdk_core::{Key, Store, StoreError, Write};
@@ -36,10 +36,9 @@ pub struct SqliteStore {
     path: PathBuf,
     connection: Connection,
     full_sync: bool,
-    wipe: WipeSignal,
-    recoveries: Vec<String>,
+    control: StoreControl,
     /// Held as long as the store lives; released by the operating system when the process dies.
-    _lock: Arc<DirLock>,
+    _lock: DirLock,
 }
 
 /// The store could not be opened.
@@ -58,60 +57,69 @@ pub enum OpenStoreError {
     },
 }
 
-/// Tells the store that its next commit wipes what is known about a person: it is then made durable at once, and older
-/// copies are erased.
+/// What a driver and the store that its client owns tell each other.
 #[derive(Clone, Debug, Default)]
-pub struct WipeSignal(Arc<AtomicBool>);
+pub struct StoreControl(Arc<ControlState>);
 
-impl WipeSignal {
-    /// The next commit is a wipe.
-    pub fn raise(&self) {
-        self.0.store(true, Ordering::SeqCst);
+#[derive(Debug, Default)]
+struct ControlState {
+    wiping: AtomicBool,
+    recoveries: Mutex<Vec<String>>,
+}
+
+impl StoreControl {
+    /// The next commit wipes what is known about a person: it is made durable at once, and older copies are erased.
+    pub fn wipe_next(&self) {
+        self.0.wiping.store(true, Ordering::SeqCst);
     }
 
-    fn is_raised(&self) -> bool {
-        self.0.load(Ordering::SeqCst)
+    /// What was damaged since the last call: one English sentence for each file that had to be moved aside.
+    #[must_use]
+    pub fn take_recoveries(&self) -> Vec<String> {
+        std::mem::take(&mut *self.recoveries())
     }
 
-    fn lower(&self) {
-        self.0.store(false, Ordering::SeqCst);
+    fn recoveries(&self) -> MutexGuard<'_, Vec<String>> {
+        self.0.recoveries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_wiping(&self) -> bool {
+        self.0.wiping.load(Ordering::SeqCst)
+    }
+
+    fn wiped(&self) {
+        self.0.wiping.store(false, Ordering::SeqCst);
     }
 }
 
 impl SqliteStore {
     /// Opens or creates the store in `dir`, which is created if need be. A damaged file is moved aside (see
-    /// [`SqliteStore::take_recoveries`]); what can still be read of it is kept.
+    /// [`StoreControl::take_recoveries`]); what can still be read of it is kept.
     ///
     /// # Errors
     /// If the directory is in use by another client, or cannot be read or written.
     pub fn open(dir: &Path) -> Result<Self, OpenStoreError> {
         let unusable = |message: String| OpenStoreError::Unusable { path: dir.to_owned(), message };
         std::fs::create_dir_all(dir).map_err(|error| unusable(error.to_string()))?;
-        let lock = Arc::new(DirLock::take(dir)?);
+        let lock = DirLock::take(dir)?;
         let path = dir.join(FILE);
-        let mut recoveries = Vec::new();
+        let control = StoreControl::default();
         let connection = match table::open(&path) {
             Ok(connection) => connection,
             Err(error) if is_damage(&error) => {
                 let recovered = recover::run(None, &path).map_err(|error| unusable(error.to_string()))?;
-                recoveries.push(recovered.report());
+                control.recoveries().push(recovered.report());
                 recovered.connection
             }
             Err(error) => return Err(unusable(error.to_string())),
         };
-        let wipe = WipeSignal::default();
-        Ok(Self { path, connection, full_sync: false, wipe, recoveries, _lock: lock })
+        Ok(Self { path, connection, full_sync: false, control, _lock: lock })
     }
 
-    /// The switch that announces a wipe.
+    /// The line to this store once a client owns it.
     #[must_use]
-    pub fn wipe_signal(&self) -> WipeSignal {
-        self.wipe.clone()
-    }
-
-    /// What was damaged since the last call: one English sentence for each file that had to be moved aside.
-    pub fn take_recoveries(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.recoveries)
+    pub fn control(&self) -> StoreControl {
+        self.control.clone()
     }
 
     /// Does `work`; if the file turns out to be damaged, replaces it by what can be read of it and tries once more.
@@ -130,7 +138,7 @@ impl SqliteStore {
             let broken = std::mem::replace(&mut self.connection, Connection::open_in_memory().map_err(store_error)?);
             let recovered = recover::run(Some(broken), &self.path)
                 .map_err(|error| StoreError { full: false, message: format!("{cause}; then {error}") })?;
-            self.recoveries.push(recovered.report());
+            self.control.recoveries().push(recovered.report());
             recovered
         };
         self.connection = connection;
@@ -147,7 +155,7 @@ impl SqliteStore {
     }
 
     fn apply_once(&mut self, writes: &[Write<'_>]) -> rusqlite::Result<()> {
-        let wiping = self.wipe.is_raised();
+        let wiping = self.control.is_wiping();
         let freezing = writes.iter().any(|write| matches!(write.key, Key::Batch(_)) && write.value.is_some());
         self.set_full_sync(wiping || freezing)?;
         let transaction = self.connection.transaction()?;
@@ -156,7 +164,7 @@ impl SqliteStore {
         if wiping {
             table::empty_log(&self.connection)?;
             recover::erase_damaged(&self.path);
-            self.wipe.lower();
+            self.control.wiped();
         }
         Ok(())
     }

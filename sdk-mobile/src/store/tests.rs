@@ -101,7 +101,7 @@ fn a_file_that_is_no_database_is_moved_aside() {
     let rubbish = "rubbish ".repeat(1000);
     fs::write(dir.path().join(FILE), &rubbish).unwrap();
     let mut store = SqliteStore::open(dir.path()).unwrap();
-    assert_eq!(store.take_recoveries().len(), 1);
+    assert_eq!(store.control().take_recoveries().len(), 1);
     assert_eq!(keys(&mut store), []);
     assert_eq!(store.apply(&[put(Key::State, "new")]), Ok(()));
     assert_eq!(fs::read_to_string(dir.path().join("subway.db.damaged")).unwrap(), rubbish);
@@ -112,7 +112,7 @@ fn a_file_of_a_later_version_is_moved_aside() {
     let dir = TempDir::new().unwrap();
     SqliteStore::open(dir.path()).unwrap().connection.pragma_update(None, "user_version", 99).unwrap();
     let mut store = SqliteStore::open(dir.path()).unwrap();
-    assert_eq!(store.take_recoveries().len(), 1);
+    assert_eq!(store.control().take_recoveries().len(), 1);
     assert_eq!(store.apply(&[put(Key::State, "new")]), Ok(()));
 }
 
@@ -129,12 +129,12 @@ fn what_is_readable_of_a_damaged_file_is_saved() {
     let found = keys(&mut store);
     assert_eq!(found[0], Key::State);
     assert!((900..1001).contains(&found.len()), "one page of about 10 events is gone: {}", found.len());
-    assert_eq!(store.take_recoveries().len(), 1);
+    assert_eq!(store.control().take_recoveries().len(), 1);
     assert!(dir.path().join("subway.db.damaged").exists());
     drop(store);
     let mut again = SqliteStore::open(dir.path()).unwrap();
     assert_eq!(keys(&mut again), found);
-    assert_eq!(again.take_recoveries(), [""; 0]);
+    assert_eq!(again.control().take_recoveries(), [""; 0]);
 }
 
 #[test]
@@ -153,7 +153,7 @@ fn damage_that_is_met_while_writing_heals_and_the_write_is_made() {
     for number in 0..1000 {
         temp.apply(&[Write { key: Key::Event(number), value: None }, put(Key::State, "after")]).unwrap();
     }
-    assert_eq!(temp.store.take_recoveries().len(), 1);
+    assert_eq!(temp.store.control().take_recoveries().len(), 1);
     assert_eq!(keys(&mut temp), [Key::State]);
 }
 
@@ -180,7 +180,7 @@ fn a_wipe_leaves_no_trace_of_the_text() {
     let writes: Vec<Write<'_>> = (0..100).map(|number| put(Key::Event(number), &value)).collect();
     store.apply(&writes).unwrap();
     assert!(traces(&dir, secret) > 0, "the test can find it");
-    store.wipe_signal().raise();
+    store.control().wipe_next();
     let writes: Vec<Write<'_>> = (0..100).map(|number| Write { key: Key::Event(number), value: None }).collect();
     store.apply(&writes).unwrap();
     assert_eq!(traces(&dir, secret), 0);
