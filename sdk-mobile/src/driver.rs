@@ -1,0 +1,263 @@
+//! The one thread that owns the client and its store: takes what the host handed over, stores it in one transaction,
+//! gives uploads to the uploader, sleeps until there is something to do.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+
+use subway_sdk_core::{
+    Client, Consent, Context, DropReason, Input, Now, Store, StoreError, Task, TrackError, UploadRequest, UploadResult,
+};
+
+use crate::clock::Clock;
+use crate::inbox::{Inbox, Message, Report};
+use crate::store::{SqliteStore, StoreControl};
+use crate::transport::Reply;
+use crate::types::{LastUpload, TrackEvent};
+
+/// Never sleep for less: a task that is due but cannot be done must not turn into a busy loop.
+const SHORTEST_SLEEP: Duration = Duration::from_millis(1);
+
+/// The two places to keep events.
+pub(crate) enum AnyStore {
+    Memory(subway_sdk_core::MemoryStore),
+    Sqlite(Box<SqliteStore>),
+}
+
+impl Store for AnyStore {
+    fn apply(&mut self, writes: &[subway_sdk_core::Write<'_>]) -> Result<(), StoreError> {
+        match self {
+            AnyStore::Memory(store) => store.apply(writes),
+            AnyStore::Sqlite(store) => store.apply(writes),
+        }
+    }
+
+    fn get(&mut self, key: subway_sdk_core::Key) -> Result<Option<String>, StoreError> {
+        match self {
+            AnyStore::Memory(store) => store.get(key),
+            AnyStore::Sqlite(store) => store.get(key),
+        }
+    }
+
+    fn scan(&mut self, visit: &mut dyn FnMut(subway_sdk_core::Key, &str)) -> Result<(), StoreError> {
+        match self {
+            AnyStore::Memory(store) => store.scan(visit),
+            AnyStore::Sqlite(store) => store.scan(visit),
+        }
+    }
+}
+
+/// What the thread owns.
+pub(crate) struct Driver {
+    pub(crate) client: Client<AnyStore>,
+    pub(crate) context: Context,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) inbox: Arc<Inbox>,
+    pub(crate) uploads: Sender<UploadRequest>,
+    pub(crate) store: StoreControl,
+    pub(crate) waiters: Waiters,
+}
+
+/// Who waits for what.
+#[derive(Default)]
+pub(crate) struct Waiters {
+    /// Tickets with the last sequence number that must have ended.
+    ended: VecDeque<(u64, u64)>,
+    persisted: Option<u64>,
+    answered: [u64; 2],
+    last_upload: Option<LastUpload>,
+    notices: Vec<String>,
+}
+
+/// Says that the driver is gone, however it went.
+struct Leaving(Arc<Inbox>);
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}
+
+impl Driver {
+    /// Runs until it is told to stop.
+    pub(crate) fn run(mut self) {
+        let leaving = Leaving(self.inbox.clone());
+        let mut messages = Vec::new();
+        let mut running = true;
+        while running {
+            let counts = self.inbox.take(self.sleep(), &mut messages);
+            let now = self.clock.now();
+            self.client.count_dropped(now, DropReason::QueueFull, counts.full);
+            self.client.count_dropped(now, DropReason::Invalid, counts.invalid);
+            for message in messages.drain(..) {
+                running &= !matches!(message, Message::Stop);
+                self.handle(message);
+            }
+            if running {
+                self.work();
+            } else {
+                self.client.commit(self.clock.now());
+            }
+            self.publish();
+        }
+        // The store is closed and its lock released before anybody is told that the driver is gone.
+        drop(self);
+        drop(leaving);
+    }
+
+    fn sleep(&self) -> Option<Duration> {
+        let at = self.client.next_wake()?;
+        let left = at.saturating_sub(self.clock.now().mono);
+        Some(Duration::from_millis(left).max(SHORTEST_SLEEP))
+    }
+
+    /// Does everything that is due now.
+    fn work(&mut self) {
+        while let Some(Task::Upload(upload)) = self.client.poll_task(self.clock.now()) {
+            let batch_id = upload.batch_id;
+            if self.uploads.send(upload).is_err() {
+                self.client.on_result(self.clock.now(), batch_id, UploadResult::Failed);
+                self.waiters.notices.push("the upload thread is gone".to_owned());
+            }
+        }
+    }
+
+    fn handle(&mut self, message: Message) {
+        let client = &mut self.client;
+        match message {
+            Message::Track(now, event) => self.track(now, event),
+            Message::Identify(now, user) => {
+                let refused = client.identify(now, &user).err();
+                self.told(refused);
+            }
+            Message::Logout(now) => client.logout(now),
+            Message::Register(now, props) => {
+                let refused = client.register(now, &props).err();
+                self.told(refused);
+            }
+            Message::Unregister(now, name) => client.unregister(now, &name),
+            Message::ClearRegistered(now) => client.clear_registered(now),
+            Message::SetConsent(now, consent) => self.consent(now, consent),
+            Message::SetPage(page) => client.set_page(page),
+            Message::SetNetwork(network) => {
+                self.context.network = network;
+                client.set_context(self.context.clone());
+            }
+            Message::Foreground(now) => client.foreground(now),
+            Message::Background(now) => client.background(now),
+            Message::TimerStart(now, name) => client.timer_start(now, &name),
+            Message::TimerEnd(now, name, event) => self.timer_end(now, &name, event),
+            Message::Flush(now) => client.flush(now),
+            Message::WhenEnded(ticket) => self.waiters.ended.push_back((ticket, client.last_seq())),
+            Message::WhenPersisted(ticket) => {
+                client.commit(self.clock.now());
+                self.waiters.persisted = Some(ticket);
+            }
+            Message::Uploaded(batch_id, reply) => self.uploaded(batch_id, &reply),
+            Message::Stop => {}
+        }
+    }
+
+    fn track(&mut self, now: Now, event: TrackEvent) {
+        let page = event.page.map(subway_sdk_core::Page::from);
+        let input = Input {
+            theme: event.theme.into(),
+            code: &event.code,
+            props: &event.props,
+            page: page.as_ref(),
+            true_ts: event.true_ts,
+        };
+        // Without consent and with a full queue there is nothing a developer must mend; the ledger has it.
+        let refused = self.client.track(now, input).err();
+        self.told(refused.filter(|error| matches!(error, TrackError::Invalid(_))));
+    }
+
+    fn timer_end(&mut self, now: Now, name: &str, mut event: TrackEvent) {
+        match self.client.timer_end(now, name) {
+            Some(millis) => event.props = with_duration(&event.props, millis),
+            None => self.waiters.notices.push(format!("no timer {name} was running; the event carries no duration")),
+        }
+        self.track(now, event);
+    }
+
+    fn consent(&mut self, now: Now, consent: Consent) {
+        if consent == Consent::Denied {
+            self.store.wipe_next();
+            // Sequence numbers begin anew, and whatever was waited for has ended.
+            for (_, seq) in &mut self.waiters.ended {
+                *seq = 0;
+            }
+        }
+        self.client.set_consent(now, consent);
+    }
+
+    fn uploaded(&mut self, batch_id: subway_sdk_core::Id, reply: &Reply) {
+        let now = self.clock.now();
+        let (result, status) = match reply {
+            Reply::Answer { status, retry_after_ms, body } => {
+                (UploadResult::Answer { status: *status, retry_after_ms: *retry_after_ms, body }, Some(*status))
+            }
+            Reply::Failed(_) => (UploadResult::Failed, None),
+        };
+        self.waiters.last_upload = Some(LastUpload { status, at: now.wall });
+        self.client.on_result(now, batch_id, result);
+    }
+
+    fn told(&mut self, error: Option<TrackError>) {
+        self.waiters.notices.extend(error.map(|error| error.describe()));
+    }
+
+    fn publish(&mut self) {
+        let waiters = &mut self.waiters;
+        while let Some((ticket, seq)) = waiters.ended.front()
+            && self.client.ended_up_to(*seq)
+        {
+            waiters.answered[0] = *ticket;
+            waiters.ended.pop_front();
+        }
+        if self.client.is_persisted()
+            && let Some(ticket) = waiters.persisted.take()
+        {
+            waiters.answered[1] = ticket;
+        }
+        let mut notices = std::mem::take(&mut waiters.notices);
+        notices.extend(self.store.take_recoveries());
+        notices.extend(self.client.take_notices());
+        self.inbox.publish(Report {
+            ledger: self.client.ledger(),
+            install: self.client.install_id(),
+            notices,
+            last_upload: waiters.last_upload.take(),
+            answered: waiters.answered,
+        });
+    }
+}
+
+/// The properties with `duration_ms` as the first member. `props` is an object that was checked at the call, or empty.
+fn with_duration(props: &str, millis: u64) -> String {
+    let inner = props.trim_start().strip_prefix('{').map_or("", str::trim_start);
+    match inner {
+        "" | "}" => format!("{{\"duration_ms\":{millis}}}"),
+        inner => format!("{{\"duration_ms\":{millis},{inner}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_is_added_to_any_object() {
+        for (props, expected) in [
+            ("", r#"{"duration_ms":7}"#),
+            ("{}", r#"{"duration_ms":7}"#),
+            (" { } ", r#"{"duration_ms":7}"#),
+            (r#"{"a":1}"#, r#"{"duration_ms":7,"a":1}"#),
+        ] {
+            let got = with_duration(props, 7);
+            let value: serde_json::Value = serde_json::from_str(&got).unwrap();
+            assert_eq!(value, serde_json::from_str::<serde_json::Value>(expected).unwrap(), "{got}");
+        }
+    }
+}

@@ -1,0 +1,329 @@
+//! What crosses the border between a host and the SDK: plain records, the same in every language.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use subway_sdk_core as core;
+
+/// How to open the SDK. Make one with [`Config::new`] and change what differs.
+#[derive(Clone, Debug, uniffi::Record)]
+pub struct Config {
+    /// The collector's address, such as `https://collect.example`; `/v1/events` is appended.
+    pub endpoint: String,
+    /// The app's public key.
+    pub key: String,
+    /// If the collector demands signed requests: the app's secret.
+    pub secret: Option<String>,
+    /// A directory of the SDK's own, created if need be; `None` keeps events in memory, and they die with the process.
+    pub data_dir: Option<String>,
+    /// Whether `http://` is accepted for hosts other than this machine. Events would travel readable by anybody.
+    pub allow_http: bool,
+    /// The version of the app.
+    pub app_version: String,
+    /// The app that hosts the SDK.
+    pub host: HostInfo,
+    /// The device.
+    pub device: DeviceInfo,
+    /// `wifi`, `2g` .. `5g`, `none`, `unknown`, or empty.
+    pub network: String,
+    /// Caps and times.
+    pub settings: Settings,
+}
+
+impl Config {
+    /// The defaults for this collector and app key.
+    #[must_use]
+    pub fn new(endpoint: impl Into<String>, key: impl Into<String>) -> Self {
+        Self {
+            endpoint: endpoint.into(),
+            key: key.into(),
+            secret: None,
+            data_dir: None,
+            allow_http: false,
+            app_version: String::new(),
+            host: HostInfo { platform: "rust".into(), ..HostInfo::default() },
+            device: DeviceInfo::default(),
+            network: String::new(),
+            settings: Settings::default(),
+        }
+    }
+
+    /// What surrounds every event, in the core's form.
+    pub(crate) fn context(&self) -> core::Context {
+        core::Context {
+            app_version: self.app_version.clone(),
+            sdk_name: env!("CARGO_PKG_NAME").to_owned(),
+            sdk_version: env!("CARGO_PKG_VERSION").to_owned(),
+            platform: self.host.platform.clone(),
+            host_app: self.host.app.clone(),
+            host_version: self.host.version.clone(),
+            os: self.device.os.clone(),
+            os_version: self.device.os_version.clone(),
+            brand: self.device.brand.clone(),
+            model: self.device.model.clone(),
+            screen: self.device.screen.clone(),
+            language: self.device.language.clone(),
+            timezone: self.device.timezone.clone(),
+            network: self.network.clone(),
+        }
+    }
+}
+
+/// The app that hosts the SDK.
+#[derive(Clone, Debug, Default, PartialEq, Eq, uniffi::Record)]
+pub struct HostInfo {
+    /// `android`, `ios`, `python`, `rust`, ..
+    pub platform: String,
+    /// Its name.
+    pub app: String,
+    /// Its version.
+    pub version: String,
+}
+
+/// The device. Unknown texts stay empty and are not sent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, uniffi::Record)]
+pub struct DeviceInfo {
+    /// Operating system.
+    pub os: String,
+    /// Version of the operating system.
+    pub os_version: String,
+    /// Maker.
+    pub brand: String,
+    /// Model.
+    pub model: String,
+    /// Screen as `WIDTHxHEIGHT` in logical pixels.
+    pub screen: String,
+    /// Language as a BCP 47 tag.
+    pub language: String,
+    /// Time zone as an IANA name.
+    pub timezone: String,
+}
+
+/// Caps and times; see the core's [`core::Config`] for their reasons.
+#[derive(Clone, Debug, PartialEq, Eq, uniffi::Record)]
+pub struct Settings {
+    /// Nothing is kept or sent until consent is granted.
+    pub consent_required: bool,
+    /// Most events kept while offline.
+    pub queue_rows: u64,
+    /// Most bytes of events kept while offline.
+    pub queue_bytes: u64,
+    /// Most events in a batch.
+    pub batch_events: u64,
+    /// So many queued events are sent without waiting for `flush_interval`.
+    pub flush_events: u64,
+    /// The oldest queued event waits at most so long before it is sent.
+    pub flush_interval: Duration,
+    /// Coming back after so long in the background begins a new session.
+    pub session_background: Duration,
+    /// So long without an event ends the session.
+    pub session_idle: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let core = core::Config::default();
+        Self {
+            consent_required: core.consent_required,
+            queue_rows: core.queue_rows as u64,
+            queue_bytes: core.queue_bytes as u64,
+            batch_events: core.batch_events as u64,
+            flush_events: core.flush_events as u64,
+            flush_interval: Duration::from_millis(core.flush_interval_ms),
+            session_background: Duration::from_millis(core.session_background_ms),
+            session_idle: Duration::from_millis(core.session_idle_ms),
+        }
+    }
+}
+
+impl Settings {
+    pub(crate) fn core(&self) -> core::Config {
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX / 2);
+        let size = |number: u64| usize::try_from(number).unwrap_or(usize::MAX / 2);
+        core::Config {
+            consent_required: self.consent_required,
+            queue_rows: size(self.queue_rows),
+            queue_bytes: size(self.queue_bytes),
+            batch_events: size(self.batch_events),
+            flush_events: size(self.flush_events),
+            flush_interval_ms: millis(self.flush_interval),
+            session_background_ms: millis(self.session_background),
+            session_idle_ms: millis(self.session_idle),
+            ..core::Config::default()
+        }
+    }
+}
+
+/// What an event is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, uniffi::Enum)]
+pub enum Theme {
+    /// A page was shown.
+    View,
+    /// Something was tapped.
+    Click,
+    /// Something came into sight.
+    Exposure,
+    /// A step of an order.
+    Order,
+    /// The app started, was shown, was hidden.
+    Lifecycle,
+    /// A page was shared.
+    Share,
+    /// Something failed.
+    Error,
+    /// How long something took.
+    Performance,
+    /// A request to some server.
+    Network,
+    /// Something about the user rather than about a moment.
+    Profile,
+    /// Whatever the developer decides.
+    Custom,
+}
+
+impl From<Theme> for core::Theme {
+    fn from(theme: Theme) -> Self {
+        match theme {
+            Theme::View => core::Theme::View,
+            Theme::Click => core::Theme::Click,
+            Theme::Exposure => core::Theme::Exposure,
+            Theme::Order => core::Theme::Order,
+            Theme::Lifecycle => core::Theme::Lifecycle,
+            Theme::Share => core::Theme::Share,
+            Theme::Error => core::Theme::Error,
+            Theme::Performance => core::Theme::Performance,
+            Theme::Network => core::Theme::Network,
+            Theme::Profile => core::Theme::Profile,
+            Theme::Custom => core::Theme::Custom,
+        }
+    }
+}
+
+/// The user's decision about being measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, uniffi::Enum)]
+pub enum Consent {
+    /// Not asked yet: a few events are held in memory, nothing is stored or sent.
+    Unknown,
+    /// Events are kept and sent.
+    Granted,
+    /// Events are dropped, and what was stored is wiped.
+    Denied,
+}
+
+impl From<Consent> for core::Consent {
+    fn from(consent: Consent) -> Self {
+        match consent {
+            Consent::Unknown => core::Consent::Unknown,
+            Consent::Granted => core::Consent::Granted,
+            Consent::Denied => core::Consent::Denied,
+        }
+    }
+}
+
+/// A page of the app.
+#[derive(Clone, Debug, Default, PartialEq, Eq, uniffi::Record)]
+pub struct Page {
+    /// Its path without query.
+    pub path: String,
+    /// Its title; empty if unknown.
+    pub title: String,
+    /// The path or address it was reached from; empty if unknown.
+    pub referrer: String,
+    /// When it was entered by the device's clock, milliseconds since the epoch.
+    pub enter_ts: Option<i64>,
+}
+
+impl From<Page> for core::Page {
+    fn from(page: Page) -> Self {
+        Self { path: page.path, title: page.title, referrer: page.referrer, enter_ts: page.enter_ts }
+    }
+}
+
+/// One event as the developer gives it.
+#[derive(Clone, Debug, uniffi::Record)]
+pub struct TrackEvent {
+    /// What it is about.
+    pub theme: Theme,
+    /// Its name, `[A-Za-z_][A-Za-z0-9_.:-]{0,127}`.
+    pub code: String,
+    /// Properties as the text of a JSON object; empty for none.
+    pub props: String,
+    /// The page it happened on; `None` for the current one.
+    pub page: Option<Page>,
+    /// When it truly happened, milliseconds since the epoch, if the caller knows better than the device's clock.
+    pub true_ts: Option<i64>,
+}
+
+impl TrackEvent {
+    /// An event without properties on the current page.
+    #[must_use]
+    pub fn new(theme: Theme, code: impl Into<String>) -> Self {
+        Self { theme, code: code.into(), props: String::new(), page: None, true_ts: None }
+    }
+
+    /// The same event with these properties; `value` must be an object.
+    #[must_use]
+    pub fn with_props(self, value: &serde_json::Value) -> Self {
+        Self { props: value.to_string(), ..self }
+    }
+
+    /// The same event on this page.
+    #[must_use]
+    pub fn with_page(self, page: Page) -> Self {
+        Self { page: Some(page), ..self }
+    }
+
+    /// The same event at its true time, milliseconds since the epoch.
+    #[must_use]
+    pub fn with_true_ts(self, millis: i64) -> Self {
+        Self { true_ts: Some(millis), ..self }
+    }
+}
+
+/// Where every event went since the install ID was made: generated = acked + queued + all dropped.
+#[derive(Clone, Debug, Default, PartialEq, Eq, uniffi::Record)]
+pub struct Ledger {
+    /// Handed to the SDK.
+    pub generated: u64,
+    /// Known to the collector.
+    pub acked: u64,
+    /// Waiting, on disk or on the way there.
+    pub queued: u64,
+    /// Given up, by reason; reasons that never occurred are absent.
+    pub dropped: HashMap<String, u64>,
+}
+
+impl Ledger {
+    /// How many were given up for any reason.
+    #[must_use]
+    pub fn dropped_total(&self) -> u64 {
+        self.dropped.values().sum()
+    }
+
+    /// Whether generated = acked + queued + dropped.
+    #[must_use]
+    pub fn balances(&self) -> bool {
+        self.generated == self.acked + self.queued + self.dropped_total()
+    }
+}
+
+impl From<&core::Ledger> for Ledger {
+    fn from(ledger: &core::Ledger) -> Self {
+        let counts = core::DropReason::ALL.map(|reason| (reason.as_str().to_owned(), ledger.dropped(reason)));
+        Self {
+            generated: ledger.generated,
+            acked: ledger.acked,
+            queued: ledger.queued,
+            dropped: counts.into_iter().filter(|(_, count)| *count > 0).collect(),
+        }
+    }
+}
+
+/// What came of the last upload, for a host that asks why nothing arrives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, uniffi::Record)]
+pub struct LastUpload {
+    /// The answer's HTTP status; `None` if there was no answer.
+    pub status: Option<u16>,
+    /// When, milliseconds since the epoch by the device's clock.
+    pub at: i64,
+}
