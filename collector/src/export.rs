@@ -1,13 +1,178 @@
-//! Writes stored events, one JSON object a line.
+//! Writes stored events, one JSON object a line, in the order in which they were stored; also beside a running collector
+//! and right after one was killed.
+//!
+//! The store has what the sink's worker took over; the spool has at least everything beyond that. Stored events never
+//! change and positions only grow, so the export walks both in small steps, each a short transaction: it holds up
+//! neither the collector's write-ahead logs nor much memory. It ends at the head that the spool had when it began.
 
-use std::io::Write;
+use std::collections::HashMap;
+use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 
-/// Writes the stored events of `app` (or all) with `from <= event_time < to` to `out`.
+use jiff::tz::TimeZone;
+
+use crate::db::DbError;
+use crate::metrics::parse_time;
+use crate::record::Record;
+use crate::row::Row;
+use crate::sinks::sqlite::StoredRows;
+use crate::sinks::within;
+use crate::spool::{Reader as SpoolReader, SpoolError, Stored};
+
+/// Events read from the store in one step: some milliseconds, some megabytes.
+const STORE_STEP: u64 = 5_000;
+
+/// Events and bytes read from the spool in one step.
+const SPOOL_STEP: (u64, u64) = (5_000, 4 * 1024 * 1024);
+
+/// Why an export ended early.
+#[derive(Debug, thiserror::Error)]
+enum ExportError {
+    #[error("{0}")]
+    Argument(String),
+    #[error("the embedded store: {0}")]
+    Store(#[from] DbError),
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    #[error("the spool's record at position {0} cannot be read: {1}")]
+    Record(u64, serde_json::Error),
+    #[error("{0} stored events are neither in the store nor in the spool; everything else was written")]
+    Missing(u64),
+    #[error("cannot write: {0}")]
+    Output(#[from] io::Error),
+}
+
+/// Writes the stored events of `app` (or all) with `from <= event_time < to` to `out`. Dates are those of each app's time
+/// zone. If nobody reads on, that is the end and no error.
 ///
 /// # Errors
-/// If the arguments are wrong, or the store cannot be read.
+/// A sentence, if the arguments are wrong, or the data directory cannot be read.
 pub fn run(data_dir: &Path, app: Option<&str>, from: Option<&str>, to: Option<&str>, out: &mut impl Write) -> Result<(), String> {
-    let _ = (data_dir, app, from, to, out);
-    Err("export is not built yet".into())
+    match export(data_dir, app, (from, to), out) {
+        Err(ExportError::Output(error)) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        result => result.map_err(|error| error.to_string()),
+    }
+}
+
+fn export(data_dir: &Path, app: Option<&str>, range: Range<'_>, out: &mut impl Write) -> Result<(), ExportError> {
+    let spool = SpoolReader::open(data_dir)?;
+    let head = spool.ledger()?.stored;
+    let store = open_store(data_dir)?;
+    let zones = store.as_ref().map(StoredRows::timezones).transpose()?.unwrap_or_default();
+    let mut lines = Lines::new(app, range, zones, out)?;
+    let (mut position, mut missing) = (0, 0);
+    while position < head {
+        position = from_store(data_dir, position, head, &mut lines)?;
+        let records = spool.read_after(position, SPOOL_STEP.0, SPOOL_STEP.1)?;
+        let next = records.first().map_or(head + 1, |record| record.first);
+        if next <= position + 1 {
+            position = from_spool(&records, position, head, &mut lines)?;
+            continue;
+        }
+        // The spool has forgotten what follows: the store took it over since it was looked at. Or it was lost.
+        let again = from_store(data_dir, position, head, &mut lines)?;
+        if again == position {
+            missing += next - 1 - position;
+        }
+        position = again.max(next - 1);
+    }
+    lines.out.flush()?;
+    if missing > 0 { Err(ExportError::Missing(missing)) } else { Ok(()) }
+}
+
+/// The store, if there is one already.
+fn open_store(data_dir: &Path) -> Result<Option<StoredRows>, DbError> {
+    match StoredRows::open(data_dir) {
+        Ok(store) => Ok(Some(store)),
+        Err(DbError::Absent(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Writes what the store has after `position`, up to `head`; returns how far that is.
+fn from_store(data_dir: &Path, mut position: u64, head: u64, lines: &mut Lines<'_, impl Write>) -> Result<u64, ExportError> {
+    let Some(store) = open_store(data_dir)? else { return Ok(position) };
+    while position < head {
+        let limit = STORE_STEP.min(head - position);
+        let next = store.after(position, limit, |row| lines.write(row))?;
+        if next == position {
+            break;
+        }
+        position = next;
+    }
+    Ok(position)
+}
+
+/// Writes what `records` hold after `position`, up to `head`; returns how far that is.
+fn from_spool(records: &[Stored], position: u64, head: u64, lines: &mut Lines<'_, impl Write>) -> Result<u64, ExportError> {
+    let mut last = position;
+    for stored in records {
+        let record: Record<'_> = serde_json::from_str(&stored.json).map_err(|error| ExportError::Record(stored.first, error))?;
+        for event in within(stored.first, &record.events, position + 1, head).1 {
+            lines.write(&Row::new(&record, event))?;
+        }
+        last = stored.first + stored.events - 1;
+    }
+    Ok(last)
+}
+
+/// `--from` and `--to` as they were given.
+type Range<'a> = (Option<&'a str>, Option<&'a str>);
+
+/// Chooses events and writes them.
+struct Lines<'a, W> {
+    app: Option<&'a str>,
+    range: Range<'a>,
+    /// What the range means in the time zone of each app.
+    ranges: HashMap<String, (i64, i64)>,
+    buffer: Vec<u8>,
+    out: &'a mut W,
+}
+
+impl<'a, W: Write> Lines<'a, W> {
+    fn new(app: Option<&'a str>, range: Range<'a>, zones: Vec<(String, String)>, out: &'a mut W) -> Result<Self, ExportError> {
+        if let Some(app) = app.filter(|app| !zones.is_empty() && !zones.iter().any(|(key, _)| key == app)) {
+            let known = zones.into_iter().map(|(key, _)| key).collect::<Vec<_>>().join(", ");
+            return Err(ExportError::Argument(format!("no app has the key {app}; known are {known}")));
+        }
+        let mut ranges = HashMap::new();
+        for (key, zone) in zones {
+            let zone = TimeZone::get(&zone).map_err(|error| ExportError::Argument(format!("the time zone of app {key}: {error}")))?;
+            ranges.insert(key, millis(range, &zone)?);
+        }
+        // Even when no event needs it, a wrong argument is an error.
+        millis(range, &TimeZone::UTC)?;
+        Ok(Self { app, range, ranges, buffer: Vec::new(), out })
+    }
+
+    fn write(&mut self, row: &Row<'_>) -> Result<(), ExportError> {
+        if self.app.is_some_and(|app| app != row.app_key) {
+            return Ok(());
+        }
+        let (from, to) = match self.ranges.get(row.app_key.as_ref()) {
+            Some(range) => *range,
+            // An app whose time zone was never noted: its collector never got as far as to serve.
+            None => millis(self.range, &TimeZone::UTC)?,
+        };
+        if row.event.event_time < from || row.event.event_time >= to {
+            return Ok(());
+        }
+        self.buffer.clear();
+        row.write_json(&mut self.buffer).map_err(|error| ExportError::Output(error.into()))?;
+        self.buffer.push(b'\n');
+        Ok(self.out.write_all(&self.buffer)?)
+    }
+}
+
+/// The range in milliseconds since the epoch.
+fn millis((from, to): Range<'_>, zone: &TimeZone) -> Result<(i64, i64), ExportError> {
+    let time = |name: &str, text: Option<&str>, otherwise: i64| {
+        let wrong = |detail| ExportError::Argument(format!("--{name}: {detail}"));
+        text.map_or(Ok(otherwise), |text| parse_time(text, zone).map_err(wrong))
+    };
+    let (start, end) = (time("from", from, i64::MIN)?, time("to", to, i64::MAX)?);
+    if start >= end {
+        return Err(ExportError::Argument("--to must be later than --from".into()));
+    }
+    Ok((start, end))
 }

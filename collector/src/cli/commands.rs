@@ -44,9 +44,8 @@ pub(super) fn run(command: Command) -> Result<(), Failure> {
         }
         Command::Export { data_dir, app, from, to } => {
             let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-            let result = crate::export::run(&data_dir, app.as_deref(), from.as_deref(), to.as_deref(), &mut out);
-            result.map_err(runtime)?;
-            out.flush().map_err(runtime)
+            // It flushes by itself, and a reader that has gone away is no error to it.
+            crate::export::run(&data_dir, app.as_deref(), from.as_deref(), to.as_deref(), &mut out).map_err(runtime)
         }
         Command::Ledger { data_dir } => {
             let ledger = Reader::open(&data_dir).and_then(|reader| reader.ledger()).map_err(runtime)?;
