@@ -1,4 +1,13 @@
-//! The mini-program face of the Subway SDK.
+//! The mini-program face of the Subway SDK: wasm-bindgen exports for `js/sdk.js`, and the store on a host's storage.
+//!
+//! # Architecture invariants
+//! The exports are few and take texts and numbers only: every further one costs glue in each package, and other types
+//! cost more. No serde_json, no formatting machinery, no floating-point parsing: the whole JD package has 20 KB.
+
 mod crc32;
+mod exports;
+mod fields;
 pub mod gzip;
+mod host;
+mod instance;
 pub mod store;

@@ -13,24 +13,21 @@ use crate::tools;
 /// The module as wasm-bindgen names it; the glue imports from `./subway_bg.js`.
 const STEM: &str = "subway";
 
-/// Only instructions of the first WASM release, and no text for panics: a defect of the SDK must cost the host app
-/// nothing but that call, and the formatting machinery behind panic messages is a third of the module.
-const RUSTFLAGS: &str = "-Ctarget-cpu=mvp -Zunstable-options -Cpanic=immediate-abort -Zlocation-detail=none -Zfmt-debug=none";
+/// Nothing newer than the first WASM release but memory.copy and memory.fill: wasm2js has short, fast JavaScript for
+/// those two, and for runtimes with an old WASM wasm-opt rewrites them. No text for panics: a defect of the SDK must
+/// cost the host app nothing but that call, and the formatting behind panic messages is a third of the module.
+const RUSTFLAGS: &str = "-Ctarget-cpu=mvp -Ctarget-feature=+bulk-memory,+bulk-memory-opt -Zunstable-options \
+                         -Cpanic=immediate-abort -Zlocation-detail=none";
 
-/// What the bundles are made of.
-pub(crate) struct Core {
-    /// Holds `subway.wasm` (optimised), `subway_bg.js` (glue) and `subway.js` (the same module by wasm2js).
-    pub(crate) dir: PathBuf,
-}
-
-/// Compiles the crate and makes the core's three files; does nothing if the compiled module is the last one's.
-pub(crate) fn compile(npm: &Path) -> Result<Core> {
+/// Compiles the crate and makes the folder with `subway.wasm` (optimised), `subway_bg.js` (glue) and `subway.js` (the
+/// same module by wasm2js); does nothing more if the compiled module is the last one's.
+pub(crate) fn compile(npm: &Path) -> Result<PathBuf> {
     let raw = cargo_build()?;
     let dir = tools::target_dir().join("wasm/core");
     let bytes = fs::read(&raw)?;
     let stamp = dir.join("made-from.wasm");
     if fs::read(&stamp).is_ok_and(|last| last == bytes) && dir.join("subway.js").exists() {
-        return Ok(Core { dir });
+        return Ok(dir);
     }
     if dir.exists() {
         fs::remove_dir_all(&dir)?;
@@ -39,7 +36,7 @@ pub(crate) fn compile(npm: &Path) -> Result<Core> {
     bindgen(&raw, &dir)?;
     optimise(npm, &dir)?;
     fs::write(stamp, bytes)?;
-    Ok(Core { dir })
+    Ok(dir)
 }
 
 fn cargo_build() -> Result<PathBuf> {
@@ -68,17 +65,21 @@ fn bindgen(raw: &Path, dir: &Path) -> Result<()> {
 
 fn optimise(npm: &Path, dir: &Path) -> Result<()> {
     let bound = dir.join("bindgen/subway_bg.wasm");
-    let small = dir.join("subway.wasm");
+    let (small, wasm) = (dir.join("small.wasm"), dir.join("subway.wasm"));
     let wasm_opt = |args: &[&str], from: &Path, to: &Path| {
         let mut command = binaryen(npm, "wasm-opt");
         tools::output(command.args(args).arg(from).arg("-o").arg(to)).map(|_| ())
     };
-    // --mvp-features is the gate: a module that uses anything newer is refused.
-    wasm_opt(&["--mvp-features", "-Oz", "--converge", "--strip-producers", "--strip-target-features"], &bound, &small)?;
-    let js = tools::output(binaryen(npm, "wasm2js").args(["-Oz", "--mvp-features"]).arg(&small))?;
+    let features = ["--mvp-features", "--enable-bulk-memory", "--enable-bulk-memory-opt"];
+    let shrink = ["-Oz", "--converge", "--strip-producers", "--strip-target-features"];
+    wasm_opt(&[&features[..], &shrink].concat(), &bound, &small)?;
+    let js = tools::output(binaryen(npm, "wasm2js").args(features).arg("-Oz").arg(&small))?;
     ensure!(js.contains("export"), "wasm2js gave no module");
     fs::write(dir.join("subway.js"), js)?;
-    Ok(())
+    let lowered = dir.join("lowered.wasm");
+    wasm_opt(&[&features[..], &["--llvm-memory-copy-fill-lowering", "-Oz"]].concat(), &small, &lowered)?;
+    // --mvp-features alone is the gate: a module that uses anything newer is refused.
+    wasm_opt(&["--mvp-features", "-Oz", "--strip-target-features"], &lowered, &wasm)
 }
 
 fn binaryen(npm: &Path, tool: &str) -> Command {

@@ -52,8 +52,11 @@ impl Toolchain {
 /// Finds a toolchain, and says on stderr what was tried and which way was taken.
 pub(crate) fn find() -> Result<Toolchain> {
     let mut tried = Vec::new();
-    let mut ways: Vec<(&str, fn() -> Result<Toolchain>)> =
-        vec![("rustup", rustup), ("installed Debian rustc-web", debian_installed), ("unpacked Debian rustc-web", debian_unpacked)];
+    let mut ways: Vec<(&str, fn() -> Result<Toolchain>)> = vec![
+        ("rustup", rustup),
+        ("installed Debian rustc-web", debian_installed),
+        ("unpacked Debian rustc-web", debian_unpacked),
+    ];
     if std::env::var(FORCE_VARIABLE).is_ok_and(|way| way == "debian") {
         ways.remove(0);
     }

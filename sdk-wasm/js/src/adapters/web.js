@@ -1,0 +1,55 @@
+// Browsers: localStorage, fetch.
+
+import { base, timezone } from './common.js';
+
+/** A browser gives an origin about 5 MB of localStorage, counted in two-byte units, and the page needs some of it. */
+const QUEUE_BYTES = 512 * 1024;
+
+/** The adapter; `slot` keeps the tabs of one origin apart, so that no two write the same log. */
+export function webAdapter(slot) {
+  const prefix = slot ? 'tab' + slot + ' ' : '';
+  return Object.assign(base(), {
+    platform: 'web',
+    keyBytes: 1024 * 1024,
+    queueBytes: QUEUE_BYTES,
+    binary: true,
+    // No header that would make the browser ask first (CORS preflight); the collector knows gzip by its magic bytes.
+    simple: true,
+    storage: {
+      get(key) {
+        const value = localStorage.getItem(prefix + key);
+        return value === null ? undefined : value;
+      },
+      set: (key, value) => localStorage.setItem(prefix + key, value),
+      remove: (key) => localStorage.removeItem(prefix + key),
+      keys: () =>
+        Object.keys(localStorage)
+          .filter((key) => key.slice(0, prefix.length) === prefix)
+          .map((key) => key.slice(prefix.length)),
+    },
+    request(request, done) {
+      // keepalive lets the request outlive the page; browsers allow it for small bodies only.
+      const keepalive = request.body.length < 60000 && document.visibilityState === 'hidden';
+      const abort = new AbortController();
+      const timer = setTimeout(() => abort.abort(), request.timeout);
+      fetch(request.url, { method: 'POST', headers: request.headers, body: request.body, keepalive, credentials: 'omit', signal: abort.signal })
+        .then((answer) => answer.text().then((text) => done(answer.status, (name) => answer.headers.get(name), text)))
+        .catch(() => done(0))
+        .then(() => clearTimeout(timer));
+    },
+    system: () => ({
+      hostApp: location.hostname,
+      os: (navigator.userAgentData && navigator.userAgentData.platform) || navigator.platform,
+      screen: screen.width + 'x' + screen.height,
+      language: navigator.language,
+      timezone: timezone(),
+    }),
+    network(tell) {
+      const connection = navigator.connection;
+      const say = () => tell(navigator.onLine === false ? 'none' : (connection && (connection.type || connection.effectiveType)) || 'unknown');
+      say();
+      addEventListener('online', say);
+      addEventListener('offline', say);
+    },
+  });
+}

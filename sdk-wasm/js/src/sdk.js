@@ -1,0 +1,260 @@
+// One SDK instance: the public API, and the loop that serves the Rust half. The Rust half decides; this half does.
+
+import { register } from './host.js';
+import { contextText, configText, pageText } from './texts.js';
+
+/** Calls kept until the core is open; more are counted and reported. */
+const EARLY_CALLS = 200;
+/** A request without an answer is given up, milliseconds; below the core's own limit, so that hosts can abort it. */
+const REQUEST_TIMEOUT_MS = 50000;
+/** Opening a storage that failed is tried again after this time, milliseconds. */
+const OPEN_RETRY_MS = 5000;
+/** The longest delay that every setTimeout takes, milliseconds. */
+const LONGEST_DELAY_MS = 0x7fffffff;
+
+/** The verbs of `call` in exports.rs: the letters' codes. */
+const V = {};
+'iorxucpfbsteynwdl'.split('').forEach((letter) => (V[letter] = letter.charCodeAt(0)));
+
+/**
+ * Makes an instance. `load(adapter, done, fail)` hands the core's exports to `done`, at once or later.
+ * Gives the public API, and as `auto` what automatic tracking calls.
+ */
+export function createInstance(adapter, load) {
+  let options;
+  let core;
+  let number;
+  let early = [];
+  let lost = 0;
+  let timer;
+  let timerAt;
+  let page = '';
+  let network;
+  let flushed = [];
+
+  const clock = () => ({ wall: adapter.now(), mono: adapter.mono() });
+  const warn = (text) => (options && options.onWarning ? options.onWarning(text) : adapter.warn('subway: ' + text));
+  // Nothing that goes wrong in here may reach the app.
+  const quietly = (work) =>
+    function () {
+      try {
+        return work.apply(null, arguments);
+      } catch (e) {
+        try {
+          warn((e && e.message) || e);
+        } catch (_) {
+          // Even the app's own onWarning may throw.
+        }
+      }
+    };
+
+  // Runs when the core is open: now, or later with the time of the call.
+  const when = (run) => {
+    const at = clock();
+    if (core) {
+      const result = run(at, '');
+      arm(at.mono);
+      return result;
+    }
+    if (early.length < EARLY_CALLS) early.push([run, at, page]);
+    else lost++;
+  };
+  const call = (at, verb, text) => {
+    const answer = core.call(number, at.wall, at.mono, verb, text || '');
+    if (answer[0] === '!') warn(answer.slice(1));
+    return answer;
+  };
+  const say = (verb, text) => when((at) => call(at, verb, text));
+
+  // One timer, for the time that the core names.
+  const arm = (mono) => {
+    const at = core.wake(number);
+    if (at < 0 || (timer !== undefined && timerAt <= at)) return;
+    if (timer !== undefined) adapter.clearTimeout(timer);
+    timerAt = at;
+    timer = adapter.setTimeout(wake, Math.min(Math.max(at - mono, 0), LONGEST_DELAY_MS));
+  };
+  const wake = quietly(() => {
+    timer = undefined;
+    pump();
+  });
+
+  // Does what the core asks for.
+  const pump = () => {
+    if (!core) return;
+    const at = clock();
+    const batch = core.poll(number, at.wall, at.mono);
+    if (batch) send(batch);
+    arm(at.mono);
+  };
+  const send = (batch) => {
+    const zip = adapter.binary && options.compress !== false;
+    const headers = { 'content-type': adapter.simple ? 'text/plain' : 'application/json' };
+    let url = options.server.replace(/\/+$/, '') + '/v1/events';
+    if (adapter.simple) url += '?key=' + encodeURIComponent(options.key);
+    else {
+      headers['x-subway-key'] = options.key;
+      if (zip) headers['content-encoding'] = 'gzip';
+    }
+    const mine = number;
+    let answered;
+    const done = quietly((status, header, text) => {
+      if (answered || !core || number !== mine) return;
+      answered = true;
+      const at = clock();
+      const after = status && header ? retryAfter(header('retry-after'), at.wall) : NaN;
+      core.report(number, at.wall, at.mono, batch, status || 0, after, text || '');
+      settle(status);
+      pump();
+    });
+    const body = zip ? core.zipped(number) : core.body(number);
+    try {
+      adapter.request({ url, headers, body, timeout: REQUEST_TIMEOUT_MS }, done);
+    } catch (e) {
+      done(0);
+    }
+  };
+  const status = () => JSON.parse(call(clock(), V.l));
+  // Passes on what the developer should know, and ends the waiting of flush() when there is nothing more to wait for.
+  const settle = (httpStatus) => {
+    const now = status();
+    now.notices.forEach(warn);
+    if (now.ledger.queued === 0 || httpStatus !== 200) {
+      const all = flushed;
+      flushed = [];
+      all.forEach((tell) => quietly(tell)(now.ledger));
+    }
+  };
+
+  const open = quietly((loaded, storage) => {
+    const at = clock();
+    const opened = loaded.open(
+      storage,
+      options.storagePrefix || 'subway.' + options.key + '.',
+      configText(options, adapter),
+      contextText(options, adapter, network),
+      adapter.entropy(),
+      at.wall,
+      at.mono
+    );
+    if (opened < 0) {
+      warn('the storage cannot be read');
+      adapter.setTimeout(() => open(loaded, storage), OPEN_RETRY_MS);
+      return;
+    }
+    core = loaded;
+    number = opened;
+    if (lost) warn(lost + ' calls before init were lost');
+    const calls = early;
+    early = [];
+    calls.forEach((one) => quietly(one[0])(one[1], one[2]));
+    pump();
+  });
+
+  const track = (code, props, extra) => {
+    // Now, because the app may change the object afterwards.
+    const text = props === undefined || props === null ? '' : JSON.stringify(props);
+    const theme = (extra && extra.theme) || 'custom';
+    const trueTs = extra && extra.trueTs !== undefined ? +extra.trueTs : NaN;
+    const where = extra && extra.page ? pageText(extra.page) : '';
+    return when((at, earlyPage) => {
+      const answer = core.track(number, at.wall, at.mono, theme, String(code), text, where || earlyPage, trueTs);
+      if (answer[0] !== '!') return answer;
+      warn(answer.slice(1));
+    });
+  };
+  const setPage = (next) => {
+    page = next ? pageText(next) : '';
+    const text = page;
+    when((at) => call(at, V.p, text));
+  };
+  const flush = (tell) => {
+    when((at) => {
+      call(at, V.s);
+      flushed.push(tell || (() => {}));
+      pump();
+      if (status().ledger.queued === 0) settle(200);
+    });
+  };
+
+  const api = {
+    init(given) {
+      if (options) return warn('init was called twice');
+      if (!given || !given.server || !given.key) throw new Error('init needs { server, key }');
+      options = given;
+      load(
+        adapter,
+        (loaded) => open(loaded, register(adapter.storage)),
+        (e) => warn('the core cannot be loaded: ' + ((e && e.message) || e))
+      );
+      adapter.network(
+        quietly((type) => {
+          network = type;
+          when((at) => call(at, V.c, contextText(options, adapter, network)));
+        })
+      );
+    },
+    track,
+    identify: (user) => say(V.i, String(user)),
+    login: (user) => say(V.i, String(user)),
+    logout: () => say(V.o),
+    registerApp(props) {
+      const text = JSON.stringify(props);
+      say(V.r, text);
+    },
+    unregisterApp: (name) => say(V.u, name),
+    clearAppRegister: () => say(V.x),
+    setConsent(granted) {
+      say(granted ? V.y : V.n);
+      pump();
+    },
+    setPage,
+    trackTimerStart: (code) => say(V.t, code),
+    trackTimerEnd(code, props) {
+      const copy = props ? JSON.parse(JSON.stringify(props)) : {};
+      when((at, earlyPage) => {
+        const elapsed = call(at, V.e, code);
+        if (elapsed === '') return warn('no timer named ' + code);
+        copy.duration_ms = +elapsed;
+        core.track(number, at.wall, at.mono, 'custom', code, JSON.stringify(copy), earlyPage, NaN);
+      });
+    },
+    flush: (tell) => (typeof Promise === 'function' && !tell ? new Promise(flush) : flush(tell)),
+    getDeviceId: () => (core ? call(clock(), V.d) : ''),
+    getLedger: () => (core ? status().ledger : { generated: 0, acked: 0, queued: 0, dropped: {} }),
+    getConsent: () => (core ? status().consent : 'unknown'),
+    close() {
+      if (!core) return;
+      call(clock(), V.w);
+      core.close(number);
+      core = undefined;
+      early = [];
+      if (timer !== undefined) adapter.clearTimeout(timer);
+    },
+  };
+  Object.keys(api).forEach((name) => (api[name] = quietly(api[name])));
+
+  const auto = {
+    enabled: (name) => !options || options.autoTrack === undefined || options.autoTrack === true || !!(options.autoTrack && options.autoTrack[name]),
+    track,
+    setPage,
+    quietly,
+    mono: () => adapter.mono(),
+    now: () => adapter.now(),
+    foreground: () => say(V.f),
+    // The host may be killed now: first persist, then send.
+    background: () =>
+      when((at) => {
+        call(at, V.b);
+        call(at, V.w);
+        pump();
+      }),
+  };
+  return { api, auto };
+}
+
+/** `Retry-After` (RFC 9110, 10.2.3), seconds or a date, as milliseconds from now; NaN if it says nothing. */
+function retryAfter(value, wall) {
+  if (value === undefined || value === null || value === '') return NaN;
+  return isNaN(value) ? Math.max(Date.parse(value) - wall, 0) : value * 1000;
+}

@@ -1,0 +1,53 @@
+//! The host's storage as JavaScript offers it; `js/host.js` holds the other end.
+
+// wasm-bindgen's imports are unsafe underneath.
+#![allow(unsafe_code)]
+
+use subway_sdk_core::StoreError;
+use wasm_bindgen::prelude::wasm_bindgen;
+
+use crate::store::HostStorage;
+
+#[wasm_bindgen(raw_module = "./host.js")]
+extern "C" {
+    /// The text under `key`; empty if the host failed.
+    fn storage_get(host: u32, key: &str) -> Option<String>;
+    /// 0: written; 1: failed; 2: failed because the storage is full.
+    fn storage_set(host: u32, key: &str, value: &str) -> u32;
+    /// 0: removed.
+    fn storage_remove(host: u32, key: &str) -> u32;
+    /// The keys, one a line; none if the host failed.
+    fn storage_keys(host: u32) -> Option<String>;
+}
+
+/// The storage of the host that JavaScript registered under this number.
+pub(crate) struct JsStorage(pub(crate) u32);
+
+fn failed(what: &str, full: bool) -> StoreError {
+    StoreError { full, message: what.to_owned() }
+}
+
+impl HostStorage for JsStorage {
+    fn get(&mut self, key: &str) -> Result<Option<String>, StoreError> {
+        match storage_get(self.0, key) {
+            Some(text) if text.is_empty() => Err(failed("get", false)),
+            text => Ok(text),
+        }
+    }
+
+    fn set(&mut self, key: &str, value: &str) -> Result<(), StoreError> {
+        match storage_set(self.0, key, value) {
+            0 => Ok(()),
+            code => Err(failed("set", code == 2)),
+        }
+    }
+
+    fn remove(&mut self, key: &str) -> Result<(), StoreError> {
+        if storage_remove(self.0, key) == 0 { Ok(()) } else { Err(failed("remove", false)) }
+    }
+
+    fn keys(&mut self) -> Result<Vec<String>, StoreError> {
+        let keys = storage_keys(self.0).ok_or_else(|| failed("keys", false))?;
+        Ok(keys.lines().map(str::to_owned).collect())
+    }
+}
