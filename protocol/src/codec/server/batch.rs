@@ -44,6 +44,7 @@ pub struct Batch<'a> {
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "a JSON object")]
 struct WireBatch<'a> {
     v: Option<u64>,
     #[serde(borrow)]
@@ -71,12 +72,14 @@ struct WireBatch<'a> {
 }
 
 #[derive(Default, Deserialize)]
+#[serde(expecting = "a JSON object")]
 struct WireApp<'a> {
     #[serde(borrow)]
     version: Option<Text<'a>>,
 }
 
 #[derive(Default, Deserialize)]
+#[serde(expecting = "a JSON object")]
 struct WireSdk<'a> {
     #[serde(borrow)]
     name: Option<Text<'a>>,
@@ -85,6 +88,7 @@ struct WireSdk<'a> {
 }
 
 #[derive(Default, Deserialize)]
+#[serde(expecting = "a JSON object")]
 struct WireHost<'a> {
     #[serde(borrow)]
     platform: Option<Text<'a>>,
@@ -95,6 +99,7 @@ struct WireHost<'a> {
 }
 
 #[derive(Default, Deserialize)]
+#[serde(expecting = "a JSON object")]
 struct WireDevice<'a> {
     #[serde(borrow)]
     os: Option<Text<'a>>,
@@ -118,6 +123,11 @@ struct WireDevice<'a> {
 /// The problem to refuse the whole request with: not JSON (the place named), a field of the envelope missing or wrong,
 /// another version, no events, more events than `events_per_batch`.
 pub fn decode<'a>(body: &'a [u8], limits: &Limits) -> Result<Batch<'a>, Problem> {
+    // Derived readers would also take an array of the fields' values in their order, which is no batch.
+    if body.trim_ascii_start().first() == Some(&b'[') {
+        return Err(Problem::new(ProblemCode::MalformedJson, "the body is a JSON array; a batch is an object".into())
+            .at("line 1, column 1"));
+    }
     let wire: WireBatch<'a> = serde_json::from_slice(body).map_err(|error| explain(body, &error))?;
     let version = required(wire.v, "v")?;
     if version != VERSION {
@@ -260,6 +270,7 @@ pub struct Event<'a> {
 
 /// Where in a session an event stands.
 #[derive(Clone, Debug, Deserialize)]
+#[serde(expecting = "a JSON object")]
 pub struct Session<'a> {
     /// The session's identity, any text.
     #[serde(borrow)]
@@ -272,6 +283,7 @@ pub struct Session<'a> {
 
 /// A page.
 #[derive(Clone, Debug, Default, Deserialize)]
+#[serde(expecting = "a JSON object")]
 pub struct Page<'a> {
     /// Path without query.
     #[serde(borrow)]
@@ -287,6 +299,7 @@ pub struct Page<'a> {
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "a JSON object")]
 struct WireEvent<'a> {
     #[serde(borrow)]
     id: Option<Text<'a>>,
@@ -316,6 +329,9 @@ impl<'a> Event<'a> {
     /// # Errors
     /// `malformed`, `missing_field` or `invalid_field`, with the ID if one could be read.
     pub fn decode(raw: &'a RawValue) -> Result<Self, (Option<Id>, Violation)> {
+        if raw.get().starts_with('[') {
+            return Err((None, Violation::new(RejectReason::Malformed, "", Some(Got::text("a JSON array")))));
+        }
         let wire: WireEvent<'a> = serde_json::from_str(raw.get()).map_err(|error| explain_event(raw.get(), &error))?;
         let known = wire.id.as_ref().and_then(|text| Id::parse(text));
         let fail = |violation| (known, violation);
@@ -359,7 +375,8 @@ fn explain_event(text: &str, error: &serde_json::Error) -> (Option<Id>, Violatio
         Err(error) if error.path().iter().len() > 0 => error.path().to_string(),
         _ => String::new(),
     };
-    let got = Some(Got::text(&error.to_string()));
+    let message = error.to_string();
+    let got = Some(Got::text(message.split(" at line ").next().unwrap_or_default()));
     if path.is_empty() || path == "." {
         (id, Violation::new(RejectReason::Malformed, "", got))
     } else {
