@@ -144,6 +144,14 @@ impl Driver {
                 self.context.network = network;
                 client.set_context(self.context.clone());
             }
+            Message::SetDevice(device) => {
+                device.fill(&mut self.context);
+                client.set_context(self.context.clone());
+            }
+            Message::SetHost(host) => {
+                host.fill(&mut self.context);
+                client.set_context(self.context.clone());
+            }
             Message::Foreground(now) => client.foreground(now),
             Message::Background(now) => client.background(now),
             Message::TimerStart(now, name) => client.timer_start(now, &name),
@@ -238,7 +246,8 @@ impl Driver {
 fn with_duration(props: &str, millis: u64) -> String {
     let inner = props.trim_start().strip_prefix('{').map_or("", str::trim_start);
     match inner {
-        "" | "}" => format!("{{\"duration_ms\":{millis}}}"),
+        "" => format!("{{\"duration_ms\":{millis}}}"),
+        empty if empty.trim_end() == "}" => format!("{{\"duration_ms\":{millis}}}"),
         inner => format!("{{\"duration_ms\":{millis},{inner}"),
     }
 }

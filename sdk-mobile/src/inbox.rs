@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use subway_sdk_core::{Consent, DropReason, Id, Ledger, Now, Page};
 
 use crate::transport::Reply;
-use crate::types::{LastUpload, TrackEvent};
+use crate::types::{DeviceInfo, HostInfo, LastUpload, TrackEvent};
 
 /// Events handed over and not taken yet. The driver takes all at once, so this is reached only while the disk hangs.
 pub(crate) const INBOX_EVENTS: usize = 8192;
@@ -35,6 +35,8 @@ pub(crate) enum Message {
     SetConsent(Now, Consent),
     SetPage(Option<Page>),
     SetNetwork(String),
+    SetDevice(DeviceInfo),
+    SetHost(HostInfo),
     Foreground(Now),
     Background(Now),
     TimerStart(Now, String),

@@ -16,7 +16,7 @@ use crate::error::{OpenError, TrackError};
 use crate::inbox::{Inbox, Message, Refused, Wait};
 use crate::store::{SqliteStore, StoreControl};
 use crate::transport::{HttpTransport, Transport};
-use crate::types::{Config, Consent, LastUpload, Ledger, Page, TrackEvent};
+use crate::types::{Config, Consent, DeviceInfo, HostInfo, LastUpload, Ledger, Page, TrackEvent};
 use crate::uploader;
 
 /// How long [`Subway::close`] waits for the last commit. A disk that takes longer hangs.
@@ -201,6 +201,16 @@ impl Subway {
     /// The kind of network in use from now on: `wifi`, `2g` .. `5g`, `none`, `unknown`.
     pub fn set_network(&self, network: String) {
         self.tell(Message::SetNetwork(network));
+    }
+
+    /// The device as it is from now on: its language or screen may change while the app runs.
+    pub fn set_device(&self, device: DeviceInfo) {
+        self.tell(Message::SetDevice(device));
+    }
+
+    /// The host app as it is from now on.
+    pub fn set_host(&self, host: HostInfo) {
+        self.tell(Message::SetHost(host));
     }
 
     /// The app came to the screen.

@@ -50,22 +50,16 @@ impl Config {
 
     /// What surrounds every event, in the core's form.
     pub(crate) fn context(&self) -> core::Context {
-        core::Context {
+        let mut context = core::Context {
             app_version: self.app_version.clone(),
             sdk_name: env!("CARGO_PKG_NAME").to_owned(),
             sdk_version: env!("CARGO_PKG_VERSION").to_owned(),
-            platform: self.host.platform.clone(),
-            host_app: self.host.app.clone(),
-            host_version: self.host.version.clone(),
-            os: self.device.os.clone(),
-            os_version: self.device.os_version.clone(),
-            brand: self.device.brand.clone(),
-            model: self.device.model.clone(),
-            screen: self.device.screen.clone(),
-            language: self.device.language.clone(),
-            timezone: self.device.timezone.clone(),
             network: self.network.clone(),
-        }
+            ..core::Context::default()
+        };
+        self.host.fill(&mut context);
+        self.device.fill(&mut context);
+        context
     }
 }
 
@@ -78,6 +72,14 @@ pub struct HostInfo {
     pub app: String,
     /// Its version.
     pub version: String,
+}
+
+impl HostInfo {
+    pub(crate) fn fill(&self, context: &mut core::Context) {
+        context.platform.clone_from(&self.platform);
+        context.host_app.clone_from(&self.app);
+        context.host_version.clone_from(&self.version);
+    }
 }
 
 /// The device. Unknown texts stay empty and are not sent.
@@ -97,6 +99,18 @@ pub struct DeviceInfo {
     pub language: String,
     /// Time zone as an IANA name.
     pub timezone: String,
+}
+
+impl DeviceInfo {
+    pub(crate) fn fill(&self, context: &mut core::Context) {
+        context.os.clone_from(&self.os);
+        context.os_version.clone_from(&self.os_version);
+        context.brand.clone_from(&self.brand);
+        context.model.clone_from(&self.model);
+        context.screen.clone_from(&self.screen);
+        context.language.clone_from(&self.language);
+        context.timezone.clone_from(&self.timezone);
+    }
 }
 
 /// Caps and times; see the core's [`core::Config`] for their reasons.
