@@ -77,6 +77,15 @@ test('the vendored chart library is the published one', () => {
   assert.match(readFileSync(join(import.meta.dirname, '../README.md'), 'utf8'), new RegExp(`Chart\\.js ${version.replaceAll('.', '\\.')}`));
 });
 
+test('the page is served with a strict policy and needs nothing else', async () => {
+  const response = await fetch(`${collector.base}/`);
+  assert.equal(response.status, 200);
+  assert.match(response.headers.get('content-type'), /^text\/html/);
+  const policy = response.headers.get('content-security-policy');
+  assert.match(policy, /default-src 'self'/);
+  assert.doesNotMatch(policy, /unsafe|https?:|\*/);
+});
+
 test('a wrong token is refused with the words of the collector', () => onPage({ viewport: PHONE }, async (page, tab) => {
   await page.open();
   await tab.waitForSelector('#signin-token', { visible: true });
