@@ -14,8 +14,6 @@ const dark = matchMedia('(prefers-color-scheme: dark)');
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const withAlpha = (hex, alpha) => hex + Math.round(alpha * 255).toString(16).padStart(2, '0');
 
-const units = { hour: 'hour', day: 'day', week: 'week', month: 'month' };
-
 export class MetricChart {
   #metric;
   #chart = null;
@@ -98,8 +96,8 @@ export class MetricChart {
     const { series, total, interval } = this.#data;
     const top = series.reduce((best, point, index) => (best === -1 || point.value > series[best].value ? index : best), -1);
     const peak = total > 0 && top >= 0 ? ` Highest: ${number(series[top].value)}, ${this.#name(top)}.` : '';
-    this.canvas.setAttribute('aria-label', `${this.#metric.title} by ${units[interval]}. Total ${number(total)}.${peak}`);
-    setText(this.caption, `${this.#metric.title} by ${units[interval]}`);
+    this.canvas.setAttribute('aria-label', `${this.#metric.title} by ${interval}. Total ${number(total)}.${peak}`);
+    setText(this.caption, `${this.#metric.title} by ${interval}`);
   }
 
   #fillTable() {

@@ -10,7 +10,8 @@ import { addDays, dateIn, firstRange, instantOf, intervalFits, previousRange, ra
 /** Milliseconds between two silent refreshes that new events ask for, and without any. */
 const NEWS_REFRESH_MS = 5_000;
 const IDLE_REFRESH_MS = 60_000;
-const INTERVAL_NAMES = { hour: 'hour', day: 'day', week: 'week', month: 'month' };
+/** Milliseconds until numbers that could not be had are asked for again. */
+const PROBLEM_RETRY_MS = 5_000;
 
 export class View {
   #app = null;
@@ -123,7 +124,7 @@ export class View {
       $('custom-to').value = view.to;
     }
     setText($('range-title'), range ? rangeLabel(range.from, addDays(range.to, -1)) : 'No data yet');
-    setText($('range-note'), range ? `${range.days === 1 ? '1 day' : `${range.days} days`} by ${INTERVAL_NAMES[view.interval]}` : '\u00a0');
+    setText($('range-note'), range ? `${range.days === 1 ? '1 day' : `${range.days} days`} by ${view.interval}` : '\u00a0');
     document.title = `${this.#app.key} · Subway`;
   }
 
@@ -188,9 +189,9 @@ export class View {
   #example() {
     const address = new URL('.', location.href).href.replace(/\/$/, '');
     return [
-      "import subway from 'subway-miniprogram';",
+      "const subway = require('subway-miniprogram/jd');",
       '',
-      `subway.init({ url: '${address}', key: ${JSON.stringify(this.#app.key)} });`,
+      `subway.init({ server: '${address}', key: ${JSON.stringify(this.#app.key)} });`,
       "subway.track('hello');",
     ].join('\n');
   }
@@ -202,7 +203,7 @@ export class View {
     }
     for (const node of document.querySelectorAll('.loading')) node.classList.remove('loading');
     $('notice').replaceChildren(notice('error', problem.title, problem.detail, { label: 'Try again', run: () => this.load() }));
-    const wait = problem.retryAfter === null ? 10_000 : problem.retryAfter * 1_000;
+    const wait = problem.retryAfter === null ? PROBLEM_RETRY_MS : problem.retryAfter * 1_000;
     if (problem.status === 0 || problem.status === 429 || problem.status >= 500) this.#later(wait);
   }
 
