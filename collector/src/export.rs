@@ -47,7 +47,13 @@ enum ExportError {
 ///
 /// # Errors
 /// A sentence, if the arguments are wrong, or the data directory cannot be read.
-pub fn run(data_dir: &Path, app: Option<&str>, from: Option<&str>, to: Option<&str>, out: &mut impl Write) -> Result<(), String> {
+pub fn run(
+    data_dir: &Path,
+    app: Option<&str>,
+    from: Option<&str>,
+    to: Option<&str>,
+    out: &mut impl Write,
+) -> Result<(), String> {
     match export(data_dir, app, (from, to), out) {
         Err(ExportError::Output(error)) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         result => result.map_err(|error| error.to_string()),
@@ -90,7 +96,12 @@ fn open_store(data_dir: &Path) -> Result<Option<StoredRows>, DbError> {
 }
 
 /// Writes what the store has after `position`, up to `head`; returns how far that is.
-fn from_store(data_dir: &Path, mut position: u64, head: u64, lines: &mut Lines<'_, impl Write>) -> Result<u64, ExportError> {
+fn from_store(
+    data_dir: &Path,
+    mut position: u64,
+    head: u64,
+    lines: &mut Lines<'_, impl Write>,
+) -> Result<u64, ExportError> {
     let Some(store) = open_store(data_dir)? else { return Ok(position) };
     while position < head {
         let limit = STORE_STEP.min(head - position);
@@ -104,10 +115,16 @@ fn from_store(data_dir: &Path, mut position: u64, head: u64, lines: &mut Lines<'
 }
 
 /// Writes what `records` hold after `position`, up to `head`; returns how far that is.
-fn from_spool(records: &[Stored], position: u64, head: u64, lines: &mut Lines<'_, impl Write>) -> Result<u64, ExportError> {
+fn from_spool(
+    records: &[Stored],
+    position: u64,
+    head: u64,
+    lines: &mut Lines<'_, impl Write>,
+) -> Result<u64, ExportError> {
     let mut last = position;
     for stored in records {
-        let record: Record<'_> = serde_json::from_str(&stored.json).map_err(|error| ExportError::Record(stored.first, error))?;
+        let record: Record<'_> =
+            serde_json::from_str(&stored.json).map_err(|error| ExportError::Record(stored.first, error))?;
         for event in within(stored.first, &record.events, position + 1, head).1 {
             lines.write(&Row::new(&record, event))?;
         }
@@ -130,14 +147,20 @@ struct Lines<'a, W> {
 }
 
 impl<'a, W: Write> Lines<'a, W> {
-    fn new(app: Option<&'a str>, range: Range<'a>, zones: Vec<(String, String)>, out: &'a mut W) -> Result<Self, ExportError> {
+    fn new(
+        app: Option<&'a str>,
+        range: Range<'a>,
+        zones: Vec<(String, String)>,
+        out: &'a mut W,
+    ) -> Result<Self, ExportError> {
         if let Some(app) = app.filter(|app| !zones.is_empty() && !zones.iter().any(|(key, _)| key == app)) {
             let known = zones.into_iter().map(|(key, _)| key).collect::<Vec<_>>().join(", ");
             return Err(ExportError::Argument(format!("no app has the key {app}; known are {known}")));
         }
         let mut ranges = HashMap::new();
         for (key, zone) in zones {
-            let zone = TimeZone::get(&zone).map_err(|error| ExportError::Argument(format!("the time zone of app {key}: {error}")))?;
+            let zone = TimeZone::get(&zone)
+                .map_err(|error| ExportError::Argument(format!("the time zone of app {key}: {error}")))?;
             ranges.insert(key, millis(range, &zone)?);
         }
         // Even when no event needs it, a wrong argument is an error.
@@ -175,4 +198,84 @@ fn millis((from, to): Range<'_>, zone: &TimeZone) -> Result<(i64, i64), ExportEr
         return Err(ExportError::Argument("--to must be later than --from".into()));
     }
     Ok((start, end))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::sinks::sqlite::EmbeddedSink;
+    use crate::sinks::{Sink, SinkBatch, StoredRecord};
+    use crate::spool::{Settings, Spool};
+    use crate::telemetry::Telemetry;
+
+    fn record(first: u64, count: u64) -> String {
+        let events: Vec<_> = (first..first + count)
+            .map(|n| json!({"event_id": format!("e{n}"), "seq": n, "theme": "view", "code": "c", "event_time": n, "ts": n}))
+            .collect();
+        json!({"app_key": "demo", "batch_id": "b", "install_id": "i", "received_at": 1, "events": events}).to_string()
+    }
+
+    /// A spool that holds three records of four events.
+    fn spool(dir: &Path) -> Spool {
+        let spool = Spool::open(dir, &Settings::default(), Arc::new(Telemetry::default())).unwrap();
+        for first in [1, 5, 9] {
+            spool.call(move |tx| tx.append(&record(first, 4), 4)).unwrap();
+        }
+        spool
+    }
+
+    async fn deliver(dir: &Path, last: u64) -> EmbeddedSink {
+        let sink = EmbeddedSink::open(dir).unwrap();
+        let records = [1, 5, 9].map(|first| StoredRecord { first, json: record(first, 4) }).to_vec();
+        sink.deliver(Arc::new(SinkBatch { first: 1, last, token: String::new(), records })).await.unwrap();
+        sink
+    }
+
+    fn exported(dir: &Path) -> (Vec<u64>, Result<(), String>) {
+        let mut out = Vec::new();
+        let result = run(dir, None, None, None, &mut out);
+        let seq = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["seq"].as_u64().unwrap();
+        (String::from_utf8(out).unwrap().lines().map(seq).collect(), result)
+    }
+
+    fn all() -> (Vec<u64>, Result<(), String>) {
+        ((1..=12).collect(), Ok(()))
+    }
+
+    #[tokio::test]
+    async fn the_spool_gives_what_the_store_lacks_wherever_the_store_stopped() {
+        for stopped in [1, 4, 6, 12] {
+            let dir = tempfile::tempdir().unwrap();
+            let spool = spool(dir.path());
+            deliver(dir.path(), stopped).await;
+            assert_eq!(exported(dir.path()), all(), "{stopped}");
+            spool.close();
+            assert_eq!(exported(dir.path()), all(), "{stopped}");
+        }
+    }
+
+    #[test]
+    fn without_a_store_everything_comes_from_the_spool() {
+        let dir = tempfile::tempdir().unwrap();
+        let _spool = spool(dir.path());
+        assert_eq!(exported(dir.path()), all());
+    }
+
+    #[tokio::test]
+    async fn what_is_lost_is_said_after_everything_else_was_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = spool(dir.path());
+        spool.register(&["embedded"]).unwrap();
+        spool.advance("embedded", 8, Vec::new()).unwrap();
+        spool.trim().unwrap();
+        // Somebody put an old copy of the store in its place.
+        deliver(dir.path(), 3).await;
+        let (lines, result) = exported(dir.path());
+        assert_eq!(lines, [1, 2, 3, 9, 10, 11, 12]);
+        assert!(result.unwrap_err().starts_with("5 stored events are neither"));
+    }
 }

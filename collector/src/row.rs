@@ -120,7 +120,14 @@ mod tests {
     fn every_field_is_there_even_when_nothing_is_known() {
         let record: Record<'_> = serde_json::from_str(RECORD).unwrap();
         let row = serde_json::to_value(Row::new(&record, &record.events[0])).unwrap();
-        for (name, value) in [("event_id", "e"), ("app_key", "demo"), ("user_id", ""), ("platform", "jd"), ("network", "wifi"), ("os", "")] {
+        for (name, value) in [
+            ("event_id", "e"),
+            ("app_key", "demo"),
+            ("user_id", ""),
+            ("platform", "jd"),
+            ("network", "wifi"),
+            ("os", ""),
+        ] {
             assert_eq!(row[name], value, "{name}");
         }
         assert_eq!(row["event_time"], 3);

@@ -27,8 +27,10 @@ pub enum FanoutError {
     #[error("the sink {0}: {1}")]
     Sink(String, SinkError),
     /// A store remembers more events than the spool ever had.
-    #[error("the store of the sink {sink} has events up to position {store}, but the spool only up to {head}: they do not belong together; \
-        was one of them restored or deleted?")]
+    #[error(
+        "the store of the sink {sink} has events up to position {store}, but the spool only up to {head}: they do not belong together; \
+        was one of them restored or deleted?"
+    )]
     Foreign {
         /// Which sink.
         sink: String,
@@ -111,7 +113,12 @@ impl Fanout {
             let (wanted, wanted_receiver) = watch::channel(0);
             let name = sink.name().to_owned();
             let draining = fanout.draining.subscribe();
-            let worker = Worker::new(spool.clone(), sink, settings, worker::Channels { delivered_sender, down_sender, wanted_receiver, draining });
+            let worker = Worker::new(
+                spool.clone(),
+                sink,
+                settings,
+                worker::Channels { delivered_sender, down_sender, wanted_receiver, draining },
+            );
             let worker = worker.prepare().await?;
             fanout.workers.spawn(worker.run());
             fanout.progress.push(Progress { name, delivered, down, wanted });

@@ -154,7 +154,14 @@ mod tests {
     use super::*;
 
     fn plan() -> Plan {
-        Plan::new(Settings { max_events: 100, linger_ms: 50, backoff_ms: 100, backoff_cap_ms: 1000, breaker_failures: 3, ..Settings::embedded() })
+        Plan::new(Settings {
+            max_events: 100,
+            linger_ms: 50,
+            backoff_ms: 100,
+            backoff_cap_ms: 1000,
+            breaker_failures: 3,
+            ..Settings::embedded()
+        })
     }
 
     fn at(delivered_to: u64) -> Cursor {
@@ -192,7 +199,10 @@ mod tests {
     #[test]
     fn pauses_double_up_to_the_cap_and_jitter_takes_any_part_of_them() {
         let mut plan = plan();
-        assert_eq!([1.0, 1.0, 0.5, 1.0, 1.0, 1.0].map(|random| plan.failed(0, None, random)), [100, 200, 200, 800, 1000, 1000]);
+        assert_eq!(
+            [1.0, 1.0, 0.5, 1.0, 1.0, 1.0].map(|random| plan.failed(0, None, random)),
+            [100, 200, 200, 800, 1000, 1000]
+        );
         assert_eq!(plan.failed(0, None, 0.0), 1);
         for _ in 0..100 {
             assert!(plan.failed(0, None, 0.999) < 1000);

@@ -156,7 +156,10 @@ async fn events_refused_one_by_one_become_dead_letters_and_the_ledger_adds_up() 
     let ledger = spool.ledger().unwrap();
     assert_eq!((ledger.sinks["s"].delivered, ledger.sinks["s"].dead, ledger.sinks["s"].pending), (2, 2, 0));
     let letters = spool.dead_letters(Some("s"), 0, 9).unwrap();
-    assert_eq!(letters.iter().map(|letter| (letter.position, letter.event_id.as_str())).collect::<Vec<_>>(), [(2, "e2"), (4, "e4")]);
+    assert_eq!(
+        letters.iter().map(|letter| (letter.position, letter.event_id.as_str())).collect::<Vec<_>>(),
+        [(2, "e2"), (4, "e4")]
+    );
     assert_eq!(serde_json::from_str::<serde_json::Value>(&letters[0].event).unwrap()["event_time"], 2);
 }
 
@@ -212,7 +215,12 @@ async fn a_store_that_lags_behind_the_cursor_of_the_spool_or_leads_it_loses_noth
         first: 1,
         last,
         token: String::new(),
-        records: spool.read_after(0, 9, 9999).unwrap().into_iter().map(|r| crate::sinks::StoredRecord { first: r.first, json: r.json }).collect(),
+        records: spool
+            .read_after(0, 9, 9999)
+            .unwrap()
+            .into_iter()
+            .map(|r| crate::sinks::StoredRecord { first: r.first, json: r.json })
+            .collect(),
     };
     let sink = Arc::new(EmbeddedSink::open(dir.path()).unwrap());
     sink.deliver(Arc::new(batch(2))).await.unwrap();

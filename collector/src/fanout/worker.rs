@@ -41,7 +41,9 @@ pub(super) struct Worker {
 }
 
 /// Runs `work` where it may block.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, SpoolError> + Send + 'static) -> Result<T, SpoolError> {
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, SpoolError> + Send + 'static,
+) -> Result<T, SpoolError> {
     tokio::task::spawn_blocking(work).await.map_err(|error| SpoolError::Io(error.to_string()))?
 }
 
@@ -75,8 +77,12 @@ impl Worker {
                 return Err(FanoutError::Foreign { sink: self.name, store: position, head });
             }
             if position < self.cursor.delivered_to {
-                tracing::error!(sink = self.name, store = position, spool = self.cursor.delivered_to,
-                    "the store has lost events that it had; those still in the spool are delivered again");
+                tracing::error!(
+                    sink = self.name,
+                    store = position,
+                    spool = self.cursor.delivered_to,
+                    "the store has lost events that it had; those still in the spool are delivered again"
+                );
             }
             self.remembers = true;
             self.cursor = Cursor { delivered_to: position, dead: self.cursor.dead, frozen: None };
@@ -106,7 +112,9 @@ impl Worker {
                 Step::Again(frozen) => self.deliver_again(frozen).await,
                 Step::Probe => self.probe().await,
             }
-            self.channels.down_sender.send_if_modified(|down| std::mem::replace(down, self.plan.is_down()) != self.plan.is_down());
+            self.channels
+                .down_sender
+                .send_if_modified(|down| std::mem::replace(down, self.plan.is_down()) != self.plan.is_down());
         }
         self.upkeep(u64::MAX).await;
     }
@@ -163,15 +171,19 @@ impl Worker {
         let (spool, name, remembers) = (self.spool.clone(), self.name.clone(), self.remembers);
         let prepared = blocking(move || {
             let records = spool.read_after(after, max_events, max_bytes)?;
-            let Some((first, last)) = bounds(after, records.iter().map(|record| (record.first, record.events))) else { return Ok(None) };
+            let Some((first, last)) = bounds(after, records.iter().map(|record| (record.first, record.events))) else {
+                return Ok(None);
+            };
             let token = if remembers { format!("{first}-{last}") } else { spool.freeze(&name, first, last)?.token };
-            let records = records.into_iter().map(|stored| StoredRecord { first: stored.first, json: stored.json }).collect();
+            let records =
+                records.into_iter().map(|stored| StoredRecord { first: stored.first, json: stored.json }).collect();
             Ok(Some(SinkBatch { first, last, token, records }))
         });
         match prepared.await {
             Ok(Some(batch)) => {
                 if !self.remembers {
-                    self.cursor.frozen = Some(Frozen { first: batch.first, last: batch.last, token: batch.token.clone() });
+                    self.cursor.frozen =
+                        Some(Frozen { first: batch.first, last: batch.last, token: batch.token.clone() });
                 }
                 self.deliver(batch).await;
             }
@@ -261,7 +273,8 @@ fn dead_letters(sink: &str, batch: &SinkBatch, refused: Vec<Refusal>) -> Result<
     batch.for_each_record(|record, first, events| {
         for (position, event) in (first..).zip(events) {
             let Some(refusal) = refused.iter().find(|refusal| refusal.position == position) else { continue };
-            let event_json = serde_json::to_string(&Row::new(record, event)).map_err(|error| Unreadable { first, why: error.to_string() })?;
+            let event_json = serde_json::to_string(&Row::new(record, event))
+                .map_err(|error| Unreadable { first, why: error.to_string() })?;
             letters.push(DeadLetter {
                 sink: sink.to_owned(),
                 position,

@@ -137,7 +137,8 @@ fn events_query(app: &App, pairs: &[(String, String)]) -> Result<EventsQuery, In
             let number = text.parse::<u64>().ok().filter(|number| *number > 0).ok_or_else(|| {
                 InvalidParameter::new("limit", format!("The limit is a number from 1 to {}.", EVENTS.1), text)
             })?;
-            let over = || InvalidParameter::over("limit", "Export gives any number of events.", EVENTS.1 as u64, number);
+            let over =
+                || InvalidParameter::over("limit", "Export gives any number of events.", EVENTS.1 as u64, number);
             usize::try_from(number).ok().filter(|number| *number <= EVENTS.1).ok_or_else(over)?
         }
     };
@@ -182,7 +183,11 @@ async fn catch_up(shared: &Shared) {
     if let Some(embedded) = &shared.embedded
         && !embedded.wait_for(shared.spool.head(), CATCH_UP).await
     {
-        tracing::warn!(position = embedded.delivered_to(), head = shared.spool.head(), "a question is answered from a store that is behind");
+        tracing::warn!(
+            position = embedded.delivered_to(),
+            head = shared.spool.head(),
+            "a question is answered from a store that is behind"
+        );
     }
 }
 

@@ -211,5 +211,7 @@ fn hour_end(zone: &TimeZone, start: i64) -> Option<i64> {
     if offset(zone, full - 1) == here {
         return Some(full);
     }
-    zone.following(instant(start)).find(|change| i64::from(change.offset().seconds()) != here).map(|change| change.timestamp().as_second())
+    zone.following(instant(start))
+        .find(|change| i64::from(change.offset().seconds()) != here)
+        .map(|change| change.timestamp().as_second())
 }

@@ -55,7 +55,10 @@ fn a_date_that_the_zone_skipped_has_no_bucket() {
 #[test]
 fn the_repeated_hour_is_two_buckets_and_the_missing_one_none() {
     let autumn = starts("Europe/Berlin", Interval::Hour, "2024-10-26T23:30:00Z", "2024-10-27T02:30:00Z");
-    assert_eq!(autumn, ["2024-10-26T23:00:00Z", "2024-10-27T00:00:00Z", "2024-10-27T01:00:00Z", "2024-10-27T02:00:00Z"]);
+    assert_eq!(
+        autumn,
+        ["2024-10-26T23:00:00Z", "2024-10-27T00:00:00Z", "2024-10-27T01:00:00Z", "2024-10-27T02:00:00Z"]
+    );
     let spring = starts("Europe/Berlin", Interval::Hour, "2024-03-31T00:00:00Z", "2024-03-31T02:00:00Z");
     assert_eq!(spring, ["2024-03-31T00:00:00Z", "2024-03-31T01:00:00Z"]);
 }
@@ -65,7 +68,14 @@ fn hours_follow_the_local_clock_where_it_is_half_an_hour_off() {
     let kolkata = starts("Asia/Kolkata", Interval::Hour, "2024-05-01T00:00:00Z", "2024-05-01T01:45:00Z");
     assert_eq!(kolkata, ["2024-04-30T23:30:00Z", "2024-05-01T00:30:00Z", "2024-05-01T01:30:00Z"]);
     // Lord Howe turns back by half an hour: 01:30 to 02:00 comes twice, and its second time is a bucket of its own.
-    let howe = buckets(&zone("Australia/Lord_Howe"), Interval::Hour, ms("2024-04-06T14:00:00Z"), ms("2024-04-06T16:30:00Z"), 9).unwrap();
+    let howe = buckets(
+        &zone("Australia/Lord_Howe"),
+        Interval::Hour,
+        ms("2024-04-06T14:00:00Z"),
+        ms("2024-04-06T16:30:00Z"),
+        9,
+    )
+    .unwrap();
     let minutes: Vec<i64> = howe.bounds.windows(2).map(|pair| (pair[1] - pair[0]) / 60_000).collect();
     assert_eq!(minutes, [60, 30, 60]);
 }
@@ -112,7 +122,9 @@ fn name(zone: &TimeZone, interval: Interval, minute: i64) -> (Date, i8, i32) {
     match interval {
         Interval::Hour => (date, local.hour(), local.offset().seconds()),
         Interval::Day => (date, 0, 0),
-        Interval::Week => (date.checked_sub(jiff::Span::new().days(date.weekday().to_monday_zero_offset())).unwrap(), 0, 0),
+        Interval::Week => {
+            (date.checked_sub(jiff::Span::new().days(date.weekday().to_monday_zero_offset())).unwrap(), 0, 0)
+        }
         Interval::Month => (date.first_of_month(), 0, 0),
         Interval::Total => unreachable!(),
     }

@@ -43,8 +43,15 @@ pub enum Metric {
 
 impl Metric {
     /// Every metric.
-    pub const ALL: [Metric; 7] =
-        [Metric::Pv, Metric::Uv, Metric::Users, Metric::NewUsers, Metric::CumulativeUsers, Metric::Sessions, Metric::Events];
+    pub const ALL: [Metric; 7] = [
+        Metric::Pv,
+        Metric::Uv,
+        Metric::Users,
+        Metric::NewUsers,
+        Metric::CumulativeUsers,
+        Metric::Sessions,
+        Metric::Events,
+    ];
 
     /// The name in paths and answers.
     #[must_use]
@@ -80,7 +87,8 @@ impl Metric {
 
     /// Which events take part, given what the request asks for.
     fn filter(self, theme: Option<Theme>, code: Option<String>) -> Result<Filter, InvalidParameter> {
-        let refuse = |field: &str, why: &str, got: &str| InvalidParameter::new(field, format!("{} {why}", self.as_str()), got);
+        let refuse =
+            |field: &str, why: &str, got: &str| InvalidParameter::new(field, format!("{} {why}", self.as_str()), got);
         match self {
             Metric::Pv | Metric::Uv => match theme {
                 None | Some(Theme::View) => Ok(Filter { theme: Some(Theme::View), code }),
@@ -117,18 +125,31 @@ impl MetricRequest {
     ///
     /// # Errors
     /// If a parameter is unknown, cannot be read, or asks for more than [`MAX_BUCKETS`].
-    pub fn parse(metric: Metric, app: &str, pairs: &[(String, String)], zone: &TimeZone, now: Timestamp) -> Result<Self, InvalidParameter> {
+    pub fn parse(
+        metric: Metric,
+        app: &str,
+        pairs: &[(String, String)],
+        zone: &TimeZone,
+        now: Timestamp,
+    ) -> Result<Self, InvalidParameter> {
         let parameters = Parameters::new(pairs, &["from", "to", "interval", "theme", "code"])?;
         let interval = match parameters.get("interval") {
             None => Interval::Day,
             Some(text) => Interval::parse(text).ok_or_else(|| {
-                InvalidParameter::new("interval", format!("Intervals are {}.", Interval::ALL.map(Interval::as_str).join(", ")), text)
+                InvalidParameter::new(
+                    "interval",
+                    format!("Intervals are {}.", Interval::ALL.map(Interval::as_str).join(", ")),
+                    text,
+                )
             })?,
         };
         let filter = metric.filter(parameters.theme()?, parameters.code()?)?;
         let (from, to) = request::range(&parameters, zone, now)?;
         let Buckets { starts, bounds } = calendar::buckets(zone, interval, from, to, MAX_BUCKETS).map_err(|got| {
-            let detail = format!("The range has too many buckets of one {}; take a wider interval or a shorter range.", interval.as_str());
+            let detail = format!(
+                "The range has too many buckets of one {}; take a wider interval or a shorter range.",
+                interval.as_str()
+            );
             InvalidParameter::over("interval", detail, MAX_BUCKETS as u64, got)
         })?;
         let query = CountQuery { app: app.to_owned(), measure: metric.measure(), filter, bounds };

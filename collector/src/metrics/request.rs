@@ -26,7 +26,12 @@ pub struct InvalidParameter {
 impl InvalidParameter {
     pub(crate) fn new(field: &str, detail: impl Into<String>, got: &str) -> Self {
         let got = if got.is_empty() { None } else { Some(outcome::Got::text(got)) };
-        Self { field: outcome::truncate(field, outcome::Got::TEXT_BYTES).to_owned(), detail: detail.into(), limit: None, got }
+        Self {
+            field: outcome::truncate(field, outcome::Got::TEXT_BYTES).to_owned(),
+            detail: detail.into(),
+            limit: None,
+            got,
+        }
     }
 
     pub(crate) fn over(field: &str, detail: impl Into<String>, limit: u64, got: u64) -> Self {
@@ -49,7 +54,11 @@ impl<'a> Parameters<'a> {
     pub fn new(pairs: &'a [(String, String)], known: &[&str]) -> Result<Self, InvalidParameter> {
         for (at, (name, _)) in pairs.iter().enumerate() {
             if !known.contains(&name.as_str()) {
-                return Err(InvalidParameter::new(name, format!("There is no such parameter; known are {}.", known.join(", ")), ""));
+                return Err(InvalidParameter::new(
+                    name,
+                    format!("There is no such parameter; known are {}.", known.join(", ")),
+                    "",
+                ));
             }
             if pairs[..at].iter().any(|(earlier, _)| earlier == name) {
                 return Err(InvalidParameter::new(name, "The parameter is given twice.", ""));
@@ -61,7 +70,11 @@ impl<'a> Parameters<'a> {
     /// The value of a parameter; an empty one counts as not given.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&'a str> {
-        self.pairs.iter().find(|(given, _)| given == name).map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
+        self.pairs
+            .iter()
+            .find(|(given, _)| given == name)
+            .map(|(_, value)| value.as_str())
+            .filter(|value| !value.is_empty())
     }
 
     /// A time, see [`parse_time`].
@@ -69,7 +82,9 @@ impl<'a> Parameters<'a> {
     /// # Errors
     /// If the value is not a time.
     pub fn time(&self, name: &str, zone: &TimeZone) -> Result<Option<i64>, InvalidParameter> {
-        self.get(name).map(|text| parse_time(text, zone).map_err(|detail| InvalidParameter::new(name, detail, text))).transpose()
+        self.get(name)
+            .map(|text| parse_time(text, zone).map_err(|detail| InvalidParameter::new(name, detail, text)))
+            .transpose()
     }
 
     /// A theme.
@@ -79,7 +94,9 @@ impl<'a> Parameters<'a> {
     pub fn theme(&self) -> Result<Option<Theme>, InvalidParameter> {
         let Some(text) = self.get("theme") else { return Ok(None) };
         let known = || Theme::ALL.map(Theme::as_str).join(", ");
-        Theme::parse(text).map(Some).ok_or_else(|| InvalidParameter::new("theme", format!("Themes are {}.", known()), text))
+        Theme::parse(text)
+            .map(Some)
+            .ok_or_else(|| InvalidParameter::new("theme", format!("Themes are {}.", known()), text))
     }
 
     /// An event code.
@@ -91,7 +108,11 @@ impl<'a> Parameters<'a> {
         if is_code(text) {
             return Ok(Some(text.to_owned()));
         }
-        Err(InvalidParameter::new("code", "A code is a letter or _ and then up to 127 letters, digits or _ . : - characters.", text))
+        Err(InvalidParameter::new(
+            "code",
+            "A code is a letter or _ and then up to 127 letters, digits or _ . : - characters.",
+            text,
+        ))
     }
 }
 
@@ -102,7 +123,9 @@ impl<'a> Parameters<'a> {
 /// With one English sentence, if the text is neither.
 pub fn parse_time(text: &str, zone: &TimeZone) -> Result<i64, String> {
     if let Some(date) = parse_date(text) {
-        return first_instant(zone, date).map(|seconds| seconds * 1000).ok_or_else(|| "The date is outside of the calendar.".to_owned());
+        return first_instant(zone, date)
+            .map(|seconds| seconds * 1000)
+            .ok_or_else(|| "The date is outside of the calendar.".to_owned());
     }
     // In a query string a bare + means a space, and an offset that was not escaped arrives as one.
     let text = match text.rfind(' ') {
@@ -119,7 +142,8 @@ pub fn parse_time(text: &str, zone: &TimeZone) -> Result<i64, String> {
 /// `YYYY-MM-DD` and nothing else: the library reads times as dates too, and would drop the hour in silence.
 fn parse_date(text: &str) -> Option<Date> {
     let bytes = text.as_bytes();
-    let is_date = bytes.len() == 10 && bytes.iter().enumerate().all(|(at, c)| if at == 4 || at == 7 { *c == b'-' } else { c.is_ascii_digit() });
+    let is_date = bytes.len() == 10
+        && bytes.iter().enumerate().all(|(at, c)| if at == 4 || at == 7 { *c == b'-' } else { c.is_ascii_digit() });
     if is_date { text.parse().ok() } else { None }
 }
 

@@ -41,7 +41,9 @@ fn one_end_of_the_range_implies_the_other() {
 
 #[test]
 fn dates_are_local_and_rfc_3339_is_absolute() {
-    let bounds = |from: &str, to: &str| parse(Metric::Pv, &[("from", from), ("to", to), ("interval", "total")]).unwrap().query.bounds;
+    let bounds = |from: &str, to: &str| {
+        parse(Metric::Pv, &[("from", from), ("to", to), ("interval", "total")]).unwrap().query.bounds
+    };
     let expected = bounds("2015-05-17", "2015-05-20");
     assert_eq!(bounds("2015-05-16T16:00:00Z", "2015-05-20T00:00:00+08:00"), expected);
     // As it arrives when the plus sign of a query string was not escaped.
@@ -58,7 +60,16 @@ fn a_time_between_two_milliseconds_is_rounded_up() {
 
 #[test]
 fn what_is_not_a_time_is_refused_by_name() {
-    for text in ["yesterday", "2015-13-01", "2015-02-30", "20150517", "2015-05-17T10:00:00", "2015-5-1", "1431835512000", "页页页页页页"] {
+    for text in [
+        "yesterday",
+        "2015-13-01",
+        "2015-02-30",
+        "20150517",
+        "2015-05-17T10:00:00",
+        "2015-5-1",
+        "1431835512000",
+        "页页页页页页",
+    ] {
         let problem = refused(Metric::Pv, &[("from", text)]);
         assert_eq!((problem.field.as_str(), problem.got), ("from", Some(Got::text(text))), "{text}");
     }

@@ -28,8 +28,14 @@ const QUESTIONS: usize = 40;
 /// Times of random events lie in `0..TIMES`, so that they often meet each other and the boundaries.
 const TIMES: i64 = 40;
 
-const MEASURES: [Measure; 6] =
-    [Measure::Events, Measure::Installs, Measure::Users, Measure::Sessions, Measure::NewInstalls, Measure::InstallsSeen];
+const MEASURES: [Measure; 6] = [
+    Measure::Events,
+    Measure::Installs,
+    Measure::Users,
+    Measure::Sessions,
+    Measure::NewInstalls,
+    Measure::InstallsSeen,
+];
 
 /// Runs the whole suite.
 pub(crate) async fn run(subject: &dyn Subject) {
@@ -77,7 +83,9 @@ impl Suite<'_> {
         self.oracle.add(&stored);
         let (first, last) = (self.next, self.next + count - 1);
         self.next = last + 1;
-        self.subject.deliver(SinkBatch { first, last, token: format!("t-{first}-{last}"), records: vec![stored] }).await;
+        self.subject
+            .deliver(SinkBatch { first, last, token: format!("t-{first}-{last}"), records: vec![stored] })
+            .await;
     }
 
     async fn compare_count(&self, query: CountQuery) {
@@ -87,7 +95,8 @@ impl Suite<'_> {
     }
 
     async fn compare_newest(&self, query: EventsQuery) {
-        let lines = |rows: Vec<Row<'static>>| rows.iter().map(|row| serde_json::to_value(row).unwrap()).collect::<Vec<_>>();
+        let lines =
+            |rows: Vec<Row<'static>>| rows.iter().map(|row| serde_json::to_value(row).unwrap()).collect::<Vec<_>>();
         let expected = lines(self.oracle.newest(query.clone()).await.unwrap());
         let found = lines(self.subject.reader().newest(query.clone()).await.unwrap());
         assert_eq!(found, expected, "{query:?}");
@@ -99,7 +108,8 @@ impl Suite<'_> {
 
     async fn an_unknown_app_has_no_events(&mut self) {
         for measure in MEASURES {
-            let query = CountQuery { app: "nobody".into(), measure, filter: Filter::default(), bounds: vec![0, 10, 20] };
+            let query =
+                CountQuery { app: "nobody".into(), measure, filter: Filter::default(), bounds: vec![0, 10, 20] };
             let counts = self.subject.reader().count(query).await.unwrap();
             assert_eq!((counts.buckets, counts.total), (vec![0, 0], 0), "{measure:?}");
         }
@@ -114,10 +124,21 @@ impl Suite<'_> {
         for early in [25, 5] {
             self.store(app, 1, &[(35, 0, 0, 0, 0), (early, 2, 0, 0, 0), (early + 1, 0, 0, 0, 0)]).await;
             for measure in [Measure::NewInstalls, Measure::InstallsSeen] {
-                self.compare_count(CountQuery { app: app.into(), measure, filter: Filter::default(), bounds: vec![0, 10, 20, 30, 40] }).await;
+                self.compare_count(CountQuery {
+                    app: app.into(),
+                    measure,
+                    filter: Filter::default(),
+                    bounds: vec![0, 10, 20, 30, 40],
+                })
+                .await;
             }
         }
-        let query = CountQuery { app: app.into(), measure: Measure::NewInstalls, filter: Filter::default(), bounds: vec![0, 10, 20, 30, 40] };
+        let query = CountQuery {
+            app: app.into(),
+            measure: Measure::NewInstalls,
+            filter: Filter::default(),
+            bounds: vec![0, 10, 20, 30, 40],
+        };
         assert_eq!(self.subject.reader().count(query).await.unwrap().buckets, [1, 0, 0, 1]);
     }
 
@@ -139,7 +160,10 @@ impl Suite<'_> {
 
     async fn random_questions_about_random_events(&mut self) {
         let config = Config { failure_persistence: None, ..Config::default() };
-        let mut runner = TestRunner::new_with_rng(config, proptest::test_runner::TestRng::deterministic_rng(proptest::test_runner::RngAlgorithm::ChaCha));
+        let mut runner = TestRunner::new_with_rng(
+            config,
+            proptest::test_runner::TestRng::deterministic_rng(proptest::test_runner::RngAlgorithm::ChaCha),
+        );
         let event = (0..TIMES, 0usize..3, 0u8..3, 0u8..3, 0u8..4);
         let batches = proptest::collection::vec((0u8..2, 0u8..4, proptest::collection::vec(event, 1..6)), 1..10);
         let bounds = proptest::collection::btree_set(-2..TIMES + 2, 2..12);
@@ -152,7 +176,8 @@ impl Suite<'_> {
                 self.store(&app(which), install, &events).await;
             }
             for _ in 0..QUESTIONS {
-                let (which, measure, bounds, theme, code, install, user, limit) = question.new_tree(&mut runner).unwrap().current();
+                let (which, measure, bounds, theme, code, install, user, limit) =
+                    question.new_tree(&mut runner).unwrap().current();
                 let (measure, bounds): (_, Vec<i64>) = (MEASURES[measure], bounds.into_iter().collect());
                 let takes_filter = !matches!(measure, Measure::NewInstalls | Measure::InstallsSeen);
                 let filter = Filter { theme, code };
@@ -161,7 +186,8 @@ impl Suite<'_> {
                 self.compare_count(CountQuery { app: app(which), measure, filter: count_filter, bounds }).await;
                 let install_id = if install < 4 { None } else { Some(uuid(1, 1)) };
                 let user_id = if user < 3 { None } else { Some("user 1".to_owned()) };
-                self.compare_newest(EventsQuery { app: app(which), from, to, filter, install_id, user_id, limit }).await;
+                self.compare_newest(EventsQuery { app: app(which), from, to, filter, install_id, user_id, limit })
+                    .await;
             }
             self.compare_extent(&app(0)).await;
         }

@@ -56,12 +56,15 @@ impl Oracle {
 }
 
 fn passes(fact: &Fact, filter: &Filter) -> bool {
-    filter.theme.is_none_or(|theme| theme.as_str() == fact.theme) && filter.code.as_ref().is_none_or(|code| *code == fact.code)
+    filter.theme.is_none_or(|theme| theme.as_str() == fact.theme)
+        && filter.code.as_ref().is_none_or(|code| *code == fact.code)
 }
 
 fn measure(facts: &[Fact], query: &CountQuery, from: i64, to: i64) -> u64 {
     let inside = || facts.iter().filter(|fact| passes(fact, &query.filter) && fact.time >= from && fact.time < to);
-    let distinct = |value: fn(&Fact) -> &String| inside().map(value).filter(|value| !value.is_empty()).collect::<HashSet<_>>().len();
+    let distinct = |value: fn(&Fact) -> &String| {
+        inside().map(value).filter(|value| !value.is_empty()).collect::<HashSet<_>>().len()
+    };
     let firsts = || {
         let mut firsts = HashMap::new();
         for fact in facts {

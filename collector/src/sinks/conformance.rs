@@ -133,7 +133,18 @@ async fn a_batch_that_overlaps_the_last_adds_only_what_is_new(subject: &impl Sub
 }
 
 async fn hostile_texts_arrive_as_they_are(subject: &impl Subject) {
-    let texts = ["'; DROP TABLE event; --", "\u{0}", "\\N", "\"", "\t\r\n", "页面\u{1F600}", "{}", "NULL", "\u{2028}\u{feff}", "%s${A}`"];
+    let texts = [
+        "'; DROP TABLE event; --",
+        "\u{0}",
+        "\\N",
+        "\"",
+        "\t\r\n",
+        "页面\u{1F600}",
+        "{}",
+        "NULL",
+        "\u{2028}\u{feff}",
+        "%s${A}`",
+    ];
     let events: Vec<Value> = texts
         .iter()
         .zip(1..)
@@ -174,7 +185,10 @@ async fn an_unreadable_record_is_refused_and_leaves_nothing(subject: &impl Subje
     let broken = StoredRecord { first: 4, json: "{\"app_key\":".to_owned() };
     let sink = subject.open().await;
     let result = sink.deliver(batch(1, 4, &[record("a", 1, 3), broken])).await;
-    assert!(matches!(&result, Err(super::SinkError::Refused { message }) if message.contains("position 4")), "{result:?}");
+    assert!(
+        matches!(&result, Err(super::SinkError::Refused { message }) if message.contains("position 4")),
+        "{result:?}"
+    );
     assert_holds(subject, Vec::new()).await;
     let records = [record("a", 1, 3)];
     deliver(&*sink, batch(1, 3, &records)).await;

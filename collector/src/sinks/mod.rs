@@ -59,8 +59,8 @@ impl SinkBatch {
         mut visit: impl FnMut(&Record<'_>, u64, &[Event<'_>]) -> Result<(), E>,
     ) -> Result<(), E> {
         for stored in &self.records {
-            let record: Record<'_> =
-                serde_json::from_str(&stored.json).map_err(|error| Unreadable { first: stored.first, why: error.to_string() })?;
+            let record: Record<'_> = serde_json::from_str(&stored.json)
+                .map_err(|error| Unreadable { first: stored.first, why: error.to_string() })?;
             let (at, events) = within(stored.first, &record.events, self.first, self.last);
             if !events.is_empty() {
                 visit(&record, at, events)?;
@@ -138,7 +138,10 @@ impl std::error::Error for SinkError {}
 
 impl From<Unreadable> for SinkError {
     fn from(unreadable: Unreadable) -> Self {
-        SinkError::refused(format!("the spool's record at position {} cannot be read: {}", unreadable.first, unreadable.why))
+        SinkError::refused(format!(
+            "the spool's record at position {} cannot be read: {}",
+            unreadable.first, unreadable.why
+        ))
     }
 }
 

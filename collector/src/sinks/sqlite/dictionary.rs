@@ -69,7 +69,11 @@ pub(super) struct Dictionary {
 }
 
 /// The number of `key`: from `cache`, or from `make`, which finds or makes it in the store.
-fn cached<K: Eq + Hash>(cache: &mut HashMap<K, i64>, key: K, make: impl FnOnce(&K) -> rusqlite::Result<i64>) -> rusqlite::Result<i64> {
+fn cached<K: Eq + Hash>(
+    cache: &mut HashMap<K, i64>,
+    key: K,
+    make: impl FnOnce(&K) -> rusqlite::Result<i64>,
+) -> rusqlite::Result<i64> {
     if let Some(number) = cache.get(&key) {
         return Ok(*number);
     }
@@ -127,7 +131,9 @@ impl Dictionary {
             Some(install) => Some(*install),
             None => sql
                 .prepare_cached("SELECT id, first_time FROM install WHERE app = ?1 AND install_id = ?2")?
-                .query_row(params![app, Ident::new(id)], |row| Ok(Install { number: row.get(0)?, first_time: row.get(1)? }))
+                .query_row(params![app, Ident::new(id)], |row| {
+                    Ok(Install { number: row.get(0)?, first_time: row.get(1)? })
+                })
                 .optional()?,
         };
         let install = match known {
@@ -169,7 +175,8 @@ impl Dictionary {
         let insert = "INSERT INTO session (app, session_id) VALUES (?1, ?2)";
         match Ident::new(id) {
             Ident::Uuid(bytes) => {
-                let make = |(app, bytes): &(i64, [u8; 16])| find_or_make(sql, select, insert, &[app, &Ident::Uuid(*bytes)]);
+                let make =
+                    |(app, bytes): &(i64, [u8; 16])| find_or_make(sql, select, insert, &[app, &Ident::Uuid(*bytes)]);
                 cached(&mut self.sessions, (app, bytes), make)
             }
             text @ Ident::Text(_) => find_or_make(sql, select, insert, &[&app, &text]),
@@ -183,7 +190,14 @@ mod tests {
 
     #[test]
     fn identifiers_come_back_exactly() {
-        for text in ["0198c0de-0000-7000-8000-000000000001", "0198C0DE-0000-7000-8000-000000000001", "", "x", "页", "0123456789abcdef"] {
+        for text in [
+            "0198c0de-0000-7000-8000-000000000001",
+            "0198C0DE-0000-7000-8000-000000000001",
+            "",
+            "x",
+            "页",
+            "0123456789abcdef",
+        ] {
             let stored = match Ident::new(text).to_sql().unwrap() {
                 ToSqlOutput::Borrowed(value) => value.try_into().unwrap(),
                 ToSqlOutput::Owned(value) => value,

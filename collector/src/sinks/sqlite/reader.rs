@@ -70,7 +70,9 @@ impl StoreReader {
     ) -> Result<T, ReadError> {
         let deadline = Instant::now() + self.shared.deadline;
         let permit = tokio::time::timeout_at(deadline.into(), Arc::clone(&self.permits).acquire_owned()).await;
-        let Ok(Ok(permit)) = permit else { return Err(ReadError::Busy("Too many questions are being answered.".into())) };
+        let Ok(Ok(permit)) = permit else {
+            return Err(ReadError::Busy("Too many questions are being answered.".into()));
+        };
         let cancelled = Arc::new(AtomicBool::new(false));
         let _guard = CancelOnDrop(Arc::clone(&cancelled));
         let shared = Arc::clone(&self.shared);
@@ -102,7 +104,8 @@ impl Shared {
     }
 
     fn connect(&self) -> Result<Connection, ReadError> {
-        let connection = db::open_reader(&self.path, MIGRATIONS).map_err(|error| ReadError::Failed(error.to_string()))?;
+        let connection =
+            db::open_reader(&self.path, MIGRATIONS).map_err(|error| ReadError::Failed(error.to_string()))?;
         connection.pragma_update(None, "cache_size", -CACHE_KIB).map_err(read_error)?;
         Ok(connection)
     }
@@ -196,7 +199,10 @@ fn count(sql: &Connection, query: &CountQuery) -> rusqlite::Result<Counts> {
     };
     match query.measure {
         Measure::Events => {
-            let statement = format!("SELECT count(*) FROM event INDEXED BY event_metrics WHERE {} AND event_time >= ? AND event_time < ?", condition.sql);
+            let statement = format!(
+                "SELECT count(*) FROM event INDEXED BY event_metrics WHERE {} AND event_time >= ? AND event_time < ?",
+                condition.sql
+            );
             per_bucket(sql, &statement, &condition.values, &query.bounds)
         }
         Measure::NewInstalls => per_bucket(sql, FIRST_IN, &[condition.app()], &query.bounds),
@@ -225,7 +231,9 @@ fn per_bucket(sql: &Connection, statement: &str, values: &[i64], bounds: &[i64])
 fn installs_seen(sql: &Connection, app: i64, bounds: &[i64]) -> rusqlite::Result<Counts> {
     let mut counts = per_bucket(sql, FIRST_IN, &[app], bounds)?;
     let before = "SELECT count(*) FROM install WHERE app = ?1 AND first_time < ?2";
-    let mut seen: i64 = sql.prepare_cached(before)?.query_row(params![app, bounds.first().copied().unwrap_or(i64::MIN)], |row| row.get(0))?;
+    let mut seen: i64 = sql
+        .prepare_cached(before)?
+        .query_row(params![app, bounds.first().copied().unwrap_or(i64::MIN)], |row| row.get(0))?;
     for bucket in &mut counts.buckets {
         seen += *bucket as i64;
         *bucket = seen.unsigned_abs();
@@ -237,7 +245,9 @@ fn installs_seen(sql: &Connection, app: i64, bounds: &[i64]) -> rusqlite::Result
 /// Distinct numbers of `table` per bucket and overall, in one walk along the index in the order of time: for each number
 /// the bucket where it was last seen is noted. The numbers are dense, so an array is the smallest set.
 fn distinct(sql: &Connection, table: &str, mut condition: Condition, bounds: &[i64]) -> rusqlite::Result<Counts> {
-    let (Some(from), Some(to)) = (bounds.first(), bounds.last()) else { return Ok(Counts { buckets: Vec::new(), total: 0 }) };
+    let (Some(from), Some(to)) = (bounds.first(), bounds.last()) else {
+        return Ok(Counts { buckets: Vec::new(), total: 0 });
+    };
     condition.and("event_time >= ?", *from);
     condition.and("event_time < ?", *to);
     let most = number(sql, &format!("SELECT coalesce(max(id), 0) FROM {table}"), &[])?.unwrap_or(0);

@@ -31,14 +31,17 @@ pub(super) fn select(source: &str, order: &str) -> String {
 
 /// One result of [`select`]: its position and the event.
 pub(super) fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<(u64, Row<'static>)> {
-    let text = |at: usize| Ok::<Text<'static>, rusqlite::Error>(Cow::Owned(row.get::<_, Option<String>>(at)?.unwrap_or_default()));
+    let text = |at: usize| {
+        Ok::<Text<'static>, rusqlite::Error>(Cow::Owned(row.get::<_, Option<String>>(at)?.unwrap_or_default()))
+    };
     let ident = |at: usize| Ok::<Text<'static>, rusqlite::Error>(Cow::Owned(ident_text(row.get::<_, Value>(at)?)));
     let number = |at: usize| Ok::<Option<u64>, rusqlite::Error>(row.get::<_, Option<i64>>(at)?.map(|n| n as u64));
     let object = |at: usize| {
         let Some(json) = row.get::<_, Option<String>>(at)? else { return Ok(None) };
         let raw = RawValue::from_string(json);
-        raw.map(|raw| Some(Cow::Owned(raw)))
-            .map_err(|error| rusqlite::Error::FromSqlConversionFailure(at, rusqlite::types::Type::Text, Box::new(error)))
+        raw.map(|raw| Some(Cow::Owned(raw))).map_err(|error| {
+            rusqlite::Error::FromSqlConversionFailure(at, rusqlite::types::Type::Text, Box::new(error))
+        })
     };
     let event = Event {
         event_id: ident(6)?,
@@ -77,7 +80,19 @@ pub(super) fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<(u64, Row<'stati
     };
     let position = row.get::<_, i64>(0)?.unsigned_abs();
     let (common, props) = (object(5)?, object(22)?);
-    Ok((position, Row { app_key: text(1)?, batch_id: ident(2)?, install_id: ident(3)?, received_at: row.get(4)?, context, common, event, props }))
+    Ok((
+        position,
+        Row {
+            app_key: text(1)?,
+            batch_id: ident(2)?,
+            install_id: ident(3)?,
+            received_at: row.get(4)?,
+            context,
+            common,
+            event,
+            props,
+        },
+    ))
 }
 
 /// The store's events in the order of their positions, for `export`. Blocks; works beside a running collector.
@@ -112,7 +127,12 @@ impl StoredRows {
     ///
     /// # Errors
     /// If the database fails, or the first error of `visit`.
-    pub fn after<E: From<DbError>>(&self, position: u64, limit: u64, mut visit: impl FnMut(&Row<'_>) -> Result<(), E>) -> Result<u64, E> {
+    pub fn after<E: From<DbError>>(
+        &self,
+        position: u64,
+        limit: u64,
+        mut visit: impl FnMut(&Row<'_>) -> Result<(), E>,
+    ) -> Result<u64, E> {
         let sql = |error: rusqlite::Error| E::from(DbError::from(error));
         let snapshot = self.connection.unchecked_transaction().map_err(sql)?;
         let cursor: i64 = snapshot.query_row("SELECT position FROM cursor", [], |row| row.get(0)).map_err(sql)?;

@@ -127,10 +127,17 @@ async fn a_question_past_its_deadline_is_given_up_and_the_next_is_answered() {
     let events: Vec<Value> = (1..=50_000)
         .map(|n| json!({"event_id": format!("e{n}"), "seq": n, "theme": "view", "code": "c", "event_time": n, "ts": 1}))
         .collect();
-    let json = json!({"app_key": "demo", "batch_id": "b", "install_id": "i", "received_at": 1, "events": events}).to_string();
-    let batch = SinkBatch { first: 1, last: 50_000, token: String::new(), records: vec![StoredRecord { first: 1, json }] };
+    let json =
+        json!({"app_key": "demo", "batch_id": "b", "install_id": "i", "received_at": 1, "events": events}).to_string();
+    let batch =
+        SinkBatch { first: 1, last: 50_000, token: String::new(), records: vec![StoredRecord { first: 1, json }] };
     filled.sink.deliver(Arc::new(batch)).await.unwrap();
-    let query = CountQuery { app: "demo".into(), measure: Measure::Events, filter: Filter::default(), bounds: vec![0, 100_000] };
+    let query = CountQuery {
+        app: "demo".into(),
+        measure: Measure::Events,
+        filter: Filter::default(),
+        bounds: vec![0, 100_000],
+    };
     let hurried = StoreReader::with_deadline(filled._dir.path(), Duration::ZERO);
     assert!(matches!(hurried.count(query.clone()).await, Err(ReadError::Busy(_))));
     assert_eq!(filled.reader.count(query).await.unwrap().total, 50_000);

@@ -16,7 +16,8 @@ const CACHE_KIB: i64 = 32 * 1024;
 /// Pages in the write-ahead log before it is copied into the database: 16 MiB.
 const CHECKPOINT_PAGES: i64 = 4096;
 
-const INSERT_EVENT: &str = "INSERT INTO event (position, app, batch, event_id, event_time, theme, code, install, user, session, seq, ts, mono,
+const INSERT_EVENT: &str =
+    "INSERT INTO event (position, app, batch, event_id, event_time, theme, code, install, user, session, seq, ts, mono,
     boot, session_index, session_event, page_path, page_title, page_referrer, page_enter_ts, props)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)";
 
@@ -86,7 +87,11 @@ impl Writer {
     /// Whether the store can be written: takes the write lock and gives it back.
     pub(super) fn probe(&mut self) -> Result<(), SinkError> {
         let fails = |error: rusqlite::Error| SinkError::retryable(format!("{FILE}: {error}"));
-        self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(fails)?.rollback().map_err(fails)
+        self.connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(fails)?
+            .rollback()
+            .map_err(fails)
     }
 
     /// Brings the events of the batch that are not in the store yet into it, in one transaction with the cursor.
@@ -124,7 +129,11 @@ impl Writer {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         batch.for_each_record(|record, at, events| {
             let (at, events) = crate::sinks::within(at, events, done + 1, batch.last);
-            if events.is_empty() { Ok::<(), WriteError>(()) } else { Ok(insert(&transaction, dictionary, record, at, events)?) }
+            if events.is_empty() {
+                Ok::<(), WriteError>(())
+            } else {
+                Ok(insert(&transaction, dictionary, record, at, events)?)
+            }
         })?;
         let last = i64::try_from(batch.last).unwrap_or(i64::MAX);
         transaction.prepare_cached("UPDATE cursor SET position = ?1")?.execute([last])?;
@@ -135,13 +144,20 @@ impl Writer {
 }
 
 /// Writes the events of one record, the first of which has the position `first`.
-fn insert(sql: &Transaction<'_>, dictionary: &mut Dictionary, record: &Record<'_>, first: u64, events: &[Event<'_>]) -> rusqlite::Result<()> {
+fn insert(
+    sql: &Transaction<'_>,
+    dictionary: &mut Dictionary,
+    record: &Record<'_>,
+    first: u64,
+    events: &[Event<'_>],
+) -> rusqlite::Result<()> {
     let app = dictionary.app(sql, &record.app_key)?;
     let context = dictionary.context(sql, &record.context)?;
     let earliest = events.iter().map(|event| event.event_time).min().unwrap_or(record.received_at);
     let install = dictionary.install(sql, app, &record.install_id, earliest)?;
     let batch = i64::try_from(first).unwrap_or(i64::MAX);
-    sql.prepare_cached("INSERT INTO batch (id, batch_id, received_at, context, common) VALUES (?1, ?2, ?3, ?4, ?5)")?.execute(params![
+    sql.prepare_cached("INSERT INTO batch (id, batch_id, received_at, context, common) VALUES (?1, ?2, ?3, ?4, ?5)")?
+        .execute(params![
         batch,
         Ident::new(&record.batch_id),
         record.received_at,
