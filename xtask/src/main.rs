@@ -2,13 +2,22 @@
 
 use std::process::ExitCode;
 
+mod bench;
+mod console;
+mod replay;
+mod rooms;
+mod test;
 mod tools;
 mod wasm;
 
 const HELP: &str = "\
 cargo xtask <command>
 
+  test [step..]                   formatting, rooms, lints, docs, every test (or the steps whose names contain a word)
+  bench                           speed and sizes, one table
   wasm [build|test|sizes|bench]   the npm package: build it (default), run its tests, show sizes, time track()
+  replay --log FILE --to URL --key KEY [..]
+                                  a log becomes traffic, through the real SDK (`replay --help`)
   help                            this list
 ";
 
@@ -16,6 +25,9 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let (command, rest) = args.split_first().map_or(("help", &[][..]), |(c, r)| (c.as_str(), r));
     let done = match command {
+        "test" => test::run(rest),
+        "bench" => bench::run(),
+        "replay" => replay::command(rest),
         "wasm" => wasm::command(rest),
         "help" | "-h" | "--help" => {
             print!("{HELP}");
