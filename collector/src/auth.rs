@@ -51,7 +51,10 @@ impl Keys {
     /// `no_key` or `unknown_key`.
     pub fn sender(&self, key: Option<&str>) -> Result<&Arc<App>, Problem> {
         let key = key.filter(|key| !key.is_empty()).ok_or_else(|| {
-            Problem::new(ProblemCode::NoKey, "send the app's key in the header x-subway-key or the parameter key".into())
+            Problem::new(
+                ProblemCode::NoKey,
+                "send the app's key in the header x-subway-key or the parameter key".into(),
+            )
         })?;
         self.apps.get(key).ok_or_else(|| Problem::new(ProblemCode::UnknownKey, "no app has this key".into()))
     }
@@ -62,7 +65,11 @@ impl Keys {
     /// `bad_token`, the same for an unknown app as for a wrong token.
     pub fn reader(&self, key: &str, authorization: Option<&str>) -> Result<&Arc<App>, Problem> {
         let app = self.apps.get(key).ok_or_else(bad_token)?;
-        if bears(authorization, &app.read_token) | bears(authorization, &self.admin_token) { Ok(app) } else { Err(bad_token()) }
+        if bears(authorization, &app.read_token) | bears(authorization, &self.admin_token) {
+            Ok(app)
+        } else {
+            Err(bad_token())
+        }
     }
 
     /// Every app that `authorization` may read, by key: those with this read token, or all for the admin token.
@@ -70,7 +77,8 @@ impl Keys {
     /// # Errors
     /// `bad_token` if there is none.
     pub fn readable(&self, authorization: Option<&str>) -> Result<Vec<&Arc<App>>, Problem> {
-        let mut apps: Vec<&Arc<App>> = self.apps.values().filter(|app| self.reader(&app.key, authorization).is_ok()).collect();
+        let mut apps: Vec<&Arc<App>> =
+            self.apps.values().filter(|app| self.reader(&app.key, authorization).is_ok()).collect();
         apps.sort_by(|a, b| a.key.cmp(&b.key));
         if apps.is_empty() { Err(bad_token()) } else { Ok(apps) }
     }
@@ -117,7 +125,15 @@ mod tests {
         let keys = keys();
         assert_eq!(keys.reader("a", Some("Bearer token-a")).unwrap().key, "a");
         assert_eq!(keys.reader("a", Some("bearer token-a")).unwrap().key, "a");
-        for (key, header) in [("b", Some("Bearer token-a")), ("a", Some("token-a")), ("a", Some("Basic token-a")), ("a", Some("Bearer ")), ("a", None), ("c", Some("Bearer token-a")), ("c", Some("Bearer admin"))] {
+        for (key, header) in [
+            ("b", Some("Bearer token-a")),
+            ("a", Some("token-a")),
+            ("a", Some("Basic token-a")),
+            ("a", Some("Bearer ")),
+            ("a", None),
+            ("c", Some("Bearer token-a")),
+            ("c", Some("Bearer admin")),
+        ] {
             assert_eq!(keys.reader(key, header).unwrap_err().code, ProblemCode::BadToken);
         }
         assert_eq!(keys.reader("a", Some("Bearer admin")).unwrap().key, "a");
@@ -128,7 +144,8 @@ mod tests {
     #[test]
     fn a_token_lists_what_it_opens() {
         let keys = keys();
-        let listed = |header| keys.readable(Some(header)).map(|apps| apps.iter().map(|app| app.key.clone()).collect::<Vec<_>>());
+        let listed =
+            |header| keys.readable(Some(header)).map(|apps| apps.iter().map(|app| app.key.clone()).collect::<Vec<_>>());
         assert_eq!(listed("Bearer token-b").unwrap(), ["b"]);
         assert_eq!(listed("Bearer admin").unwrap(), ["a", "b"]);
         assert_eq!(listed("Bearer x").unwrap_err().code, ProblemCode::BadToken);

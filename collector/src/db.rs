@@ -70,7 +70,9 @@ pub fn open_reader(path: &Path, migrations: &[&str]) -> Result<Connection, DbErr
 }
 
 fn version(connection: &Connection) -> rusqlite::Result<usize> {
-    connection.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0)).map(|v| usize::try_from(v).unwrap_or(0))
+    connection
+        .pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))
+        .map(|v| usize::try_from(v).unwrap_or(0))
 }
 
 fn refuse_newer(path: &Path, found: usize, known: usize) -> Result<(), DbError> {

@@ -58,7 +58,12 @@ impl Count {
         let requests = STATUSES.into_iter().map(Count::Requests);
         let refused = ProblemCode::ALL.into_iter().map(Count::Refused);
         let rejected = RejectReason::ALL.into_iter().map(Count::Rejected);
-        requests.chain(refused).chain(PLAIN[..4].iter().copied()).chain(rejected).chain(PLAIN[4..].iter().copied()).chain([Count::ConnectionsRefused])
+        requests
+            .chain(refused)
+            .chain(PLAIN[..4].iter().copied())
+            .chain(rejected)
+            .chain(PLAIN[4..].iter().copied())
+            .chain([Count::ConnectionsRefused])
     }
 
     fn slot(self) -> usize {
@@ -77,22 +82,34 @@ impl Count {
     fn names(self) -> (&'static str, &'static str, String) {
         let label = |name: &str, value: &str| format!("{{{name}=\"{value}\"}}");
         match self {
-            Count::Requests(status) => ("subway_requests_total", "Requests answered, by status.", label("status", &status.to_string())),
-            Count::Refused(code) => ("subway_refused_requests_total", "Requests refused, by problem code.", label("code", code.as_str())),
+            Count::Requests(status) => {
+                ("subway_requests_total", "Requests answered, by status.", label("status", &status.to_string()))
+            }
+            Count::Refused(code) => {
+                ("subway_refused_requests_total", "Requests refused, by problem code.", label("code", code.as_str()))
+            }
             Count::BodyBytes => ("subway_body_bytes_total", "Bytes of ingestion bodies as sent.", String::new()),
             Count::DecompressedBytes => {
                 ("subway_decompressed_bytes_total", "Bytes of ingestion bodies after decompression.", String::new())
             }
             Count::Stored => (EVENTS, EVENTS_HELP, "{outcome=\"stored\",reason=\"\"}".into()),
             Count::Duplicate => (EVENTS, EVENTS_HELP, "{outcome=\"duplicate\",reason=\"\"}".into()),
-            Count::Rejected(reason) => (EVENTS, EVENTS_HELP, format!("{{outcome=\"rejected\",reason=\"{}\"}}", reason.as_str())),
-            Count::ClockCorrected => ("subway_clock_corrected_events_total", "Stored events whose time was moved.", String::new()),
-            Count::Commits => ("subway_commits_total", "Commits of the spool that reached the disk.", String::new()),
-            Count::CommitFailures => ("subway_commit_failures_total", "Commits of the spool that failed.", String::new()),
-            Count::Connections => ("subway_connections_total", "Connections accepted.", String::new()),
-            Count::ConnectionsRefused => {
-                ("subway_refused_connections_total", "Connections turned away because there were too many.", String::new())
+            Count::Rejected(reason) => {
+                (EVENTS, EVENTS_HELP, format!("{{outcome=\"rejected\",reason=\"{}\"}}", reason.as_str()))
             }
+            Count::ClockCorrected => {
+                ("subway_clock_corrected_events_total", "Stored events whose time was moved.", String::new())
+            }
+            Count::Commits => ("subway_commits_total", "Commits of the spool that reached the disk.", String::new()),
+            Count::CommitFailures => {
+                ("subway_commit_failures_total", "Commits of the spool that failed.", String::new())
+            }
+            Count::Connections => ("subway_connections_total", "Connections accepted.", String::new()),
+            Count::ConnectionsRefused => (
+                "subway_refused_connections_total",
+                "Connections turned away because there were too many.",
+                String::new(),
+            ),
         }
     }
 }
@@ -129,7 +146,9 @@ impl Gauge<'_> {
             Gauge::SpoolHead => ("subway_spool_head", "Position of the newest event in the spool.", None),
             Gauge::SpoolBytes => ("subway_spool_bytes", "Bytes of JSON in the spool.", None),
             Gauge::SinkPosition(sink) => ("subway_sink_position", "Position up to which a sink is done.", Some(sink)),
-            Gauge::SinkPending(sink) => ("subway_sink_pending_events", "Events a sink still has to deliver.", Some(sink)),
+            Gauge::SinkPending(sink) => {
+                ("subway_sink_pending_events", "Events a sink still has to deliver.", Some(sink))
+            }
             Gauge::SinkDead(sink) => ("subway_sink_dead_events", "Events a sink refused for good.", Some(sink)),
             Gauge::Ready => ("subway_ready", "1 if the collector can accept, else 0.", None),
         }
@@ -222,8 +241,16 @@ impl Telemetry {
                 None => writeln!(out, "{name} {value}"),
             };
         }
-        self.commit_seconds.write(&mut out, "subway_commit_seconds", "From the beginning of a transaction of the spool to its commit on disk.");
-        self.ingest_seconds.write(&mut out, "subway_ingest_seconds", "From the arrival of an ingestion request to its answer.");
+        self.commit_seconds.write(
+            &mut out,
+            "subway_commit_seconds",
+            "From the beginning of a transaction of the spool to its commit on disk.",
+        );
+        self.ingest_seconds.write(
+            &mut out,
+            "subway_ingest_seconds",
+            "From the arrival of an ingestion request to its answer.",
+        );
         out
     }
 }
@@ -253,7 +280,8 @@ mod tests {
 
     #[test]
     fn each_family_is_introduced_once() {
-        let page = Telemetry::default().page(&[(Gauge::SinkPending("a"), 1), (Gauge::SinkPending("b"), 2), (Gauge::Ready, 1)]);
+        let page =
+            Telemetry::default().page(&[(Gauge::SinkPending("a"), 1), (Gauge::SinkPending("b"), 2), (Gauge::Ready, 1)]);
         let mut heads: Vec<&str> = page.lines().filter(|line| line.starts_with("# TYPE")).collect();
         let all = heads.len();
         heads.sort_unstable();
@@ -269,7 +297,14 @@ mod tests {
         telemetry.commit_seconds.observe(Duration::from_millis(3));
         telemetry.commit_seconds.observe(Duration::from_secs(60));
         let page = telemetry.page(&[]);
-        for line in ["_bucket{le=\"0.0025\"} 0", "_bucket{le=\"0.005\"} 1", "_bucket{le=\"5\"} 1", "_bucket{le=\"+Inf\"} 2", "_sum 60.003", "_count 2"] {
+        for line in [
+            "_bucket{le=\"0.0025\"} 0",
+            "_bucket{le=\"0.005\"} 1",
+            "_bucket{le=\"5\"} 1",
+            "_bucket{le=\"+Inf\"} 2",
+            "_sum 60.003",
+            "_count 2",
+        ] {
             assert!(page.contains(&format!("subway_commit_seconds{line}\n")), "{line}\n{page}");
         }
     }

@@ -36,7 +36,10 @@ pub(super) fn inflate(body: &[u8], limit: u64, held: &mut Held) -> Result<Vec<u8
     let mut filled = 0;
     loop {
         if filled == out.len() {
-            let more = out.len().max(claimed(body).min(usize::try_from(limit).unwrap_or(usize::MAX)) + 1).clamp(1, STEP.max(out.len()));
+            let more = out
+                .len()
+                .max(claimed(body).min(usize::try_from(limit).unwrap_or(usize::MAX)) + 1)
+                .clamp(1, STEP.max(out.len()));
             held.grow(more as u64)?;
             out.resize(filled + more, 0);
         }
@@ -44,7 +47,9 @@ pub(super) fn inflate(body: &[u8], limit: u64, held: &mut Held) -> Result<Vec<u8
             Ok(0) => break,
             Ok(read) => filled += read,
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(Problem::new(ProblemCode::MalformedGzip, format!("the body is not gzip: {error}"))),
+            Err(error) => {
+                return Err(Problem::new(ProblemCode::MalformedGzip, format!("the body is not gzip: {error}")));
+            }
         }
         check_size(filled as u64, limit)?;
     }

@@ -25,7 +25,13 @@ pub(super) struct Job {
 }
 
 impl Job {
-    pub(super) fn new(app: i64, decoded: Decoded, received_at: i64, signature_age: i64, reply: oneshot::Sender<Outcome>) -> Self {
+    pub(super) fn new(
+        app: i64,
+        decoded: Decoded,
+        received_at: i64,
+        signature_age: i64,
+        reply: oneshot::Sender<Outcome>,
+    ) -> Self {
         let Decoded { prepared, signature, held } = decoded;
         // A signature may also be from the future by its age, so it is remembered twice as long.
         let forget_before = received_at.saturating_sub(signature_age.saturating_mul(2));
@@ -37,8 +43,11 @@ impl Job {
             return Ok(());
         }
         let install = self.prepared.install_id;
-        let last = tx.point(self.app, install)?.map(|point| {
-            Last { seq: point.seq, boot: point.boot, mono: point.mono, event_time: point.event_time }
+        let last = tx.point(self.app, install)?.map(|point| Last {
+            seq: point.seq,
+            boot: point.boot,
+            mono: point.mono,
+            event_time: point.event_time,
         });
         if let Some(last) = self.prepared.order(&self.fresh, last) {
             let point = Point { seq: last.seq, boot: last.boot, mono: last.mono, event_time: last.event_time };

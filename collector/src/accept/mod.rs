@@ -118,7 +118,9 @@ impl Acceptor {
         let Arrival { app, body, gzip, signature, received_at, mut held } = arrival;
         let limits = &self.limits.wire;
         let signature = match &app.secret {
-            Some(secret) => Some(Signature::check(signature.as_deref(), secret, &body, received_at, limits.signature_age_ms)?),
+            Some(secret) => {
+                Some(Signature::check(signature.as_deref(), secret, &body, received_at, limits.signature_age_ms)?)
+            }
             None => None,
         };
         self.telemetry.add(Count::BodyBytes, body.len() as u64);

@@ -53,7 +53,13 @@ fn unhex(text: &str) -> Option<[u8; 32]> {
 
 impl Signature {
     /// Checks the header's value against the body as sent. `now` and `age`: milliseconds.
-    pub(super) fn check(header: Option<&str>, secret: &Secret, body: &[u8], now: i64, age: i64) -> Result<Self, Problem> {
+    pub(super) fn check(
+        header: Option<&str>,
+        secret: &Secret,
+        body: &[u8],
+        now: i64,
+        age: i64,
+    ) -> Result<Self, Problem> {
         let header = header.ok_or_else(|| bad("this app demands signed requests"))?;
         let form = || bad("must be t=<milliseconds>,v1=<64 hexadecimal digits>");
         let (time, mac) = header.trim().split_once(',').ok_or_else(form)?;
@@ -82,14 +88,22 @@ mod tests {
     #[test]
     fn a_known_signature_comes_out() {
         // printf '1000.{}' | openssl dgst -sha256 -hmac key
-        assert_eq!(sign("key", 1000, b"{}"), "t=1000,v1=c32de42341dece79a1511c9e7f74a2734112edcfcf48943c976faf07047065db");
+        assert_eq!(
+            sign("key", 1000, b"{}"),
+            "t=1000,v1=c32de42341dece79a1511c9e7f74a2734112edcfcf48943c976faf07047065db"
+        );
     }
 
     #[test]
     fn a_signature_counts_for_its_body_time_and_secret_only() {
         let header = sign("key", 1_000_000, b"body");
         assert_eq!(check(&header, b"body", 1_000_000).unwrap().signed_at, 1_000_000);
-        assert_eq!(check(&header.to_uppercase().replacen("T=", "t=", 1).replacen("V1=", "v1=", 1), b"body", 1_000_000).unwrap().signed_at, 1_000_000);
+        assert_eq!(
+            check(&header.to_uppercase().replacen("T=", "t=", 1).replacen("V1=", "v1=", 1), b"body", 1_000_000)
+                .unwrap()
+                .signed_at,
+            1_000_000
+        );
         for (header, body) in [
             (header.clone(), &b"bodY"[..]),
             (header.replace("t=1000000", "t=1000001"), b"body"),
@@ -102,14 +116,23 @@ mod tests {
     #[test]
     fn a_signature_lives_five_minutes_to_both_sides() {
         let header = sign("key", 1_000_000, b"");
-        for (now, good) in [(700_000, true), (1_300_000, true), (699_999, false), (1_300_001, false), (i64::MIN, false)] {
+        for (now, good) in [(700_000, true), (1_300_000, true), (699_999, false), (1_300_001, false), (i64::MIN, false)]
+        {
             assert_eq!(check(&header, b"", now).is_ok(), good, "{now}");
         }
     }
 
     #[test]
     fn other_forms_are_refused() {
-        for header in ["", "t=1", "v1=00", "t=1,v1=00", "t=x,v1=", &format!("t=1,v1={}", "é".repeat(32)), &format!("t=+1,v1={}", "+1".repeat(32))] {
+        for header in [
+            "",
+            "t=1",
+            "v1=00",
+            "t=1,v1=00",
+            "t=x,v1=",
+            &format!("t=1,v1={}", "é".repeat(32)),
+            &format!("t=+1,v1={}", "+1".repeat(32)),
+        ] {
             assert!(check(header, b"", 1).is_err(), "{header}");
         }
         assert!(Signature::check(None, &Secret::new("key".into()), b"", 1, 1).is_err());

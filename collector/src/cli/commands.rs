@@ -76,8 +76,9 @@ fn serve(config: Option<&Path>, listen: Option<SocketAddr>, data_dir: Option<Pat
         let signal = Signal::catch().map_err(runtime)?;
         let address = config.listen;
         let collector = Collector::start(config).await.map_err(runtime)?;
-        let listener =
-            TcpListener::bind(address).await.map_err(|error| Failure::Runtime(format!("cannot listen on {address}: {error}")))?;
+        let listener = TcpListener::bind(address)
+            .await
+            .map_err(|error| Failure::Runtime(format!("cannot listen on {address}: {error}")))?;
         let announce = |address: SocketAddr| {
             // Nobody reads stdout: then nobody needs the line.
             let _ = print(&format!("listening on http://{address}\n"));
@@ -121,7 +122,11 @@ impl Signal {
 }
 
 /// Calls `visit` for every dead letter, page by page, sink by sink.
-fn each(data_dir: &Path, sink: Option<&str>, mut visit: impl FnMut(DeadLetter) -> Result<(), Failure>) -> Result<(), Failure> {
+fn each(
+    data_dir: &Path,
+    sink: Option<&str>,
+    mut visit: impl FnMut(DeadLetter) -> Result<(), Failure>,
+) -> Result<(), Failure> {
     let reader = Reader::open(data_dir).map_err(runtime)?;
     let ledger = reader.ledger().map_err(runtime)?;
     if let Some(sink) = sink.filter(|sink| !ledger.sinks.contains_key(*sink)) {
@@ -141,9 +146,9 @@ fn each(data_dir: &Path, sink: Option<&str>, mut visit: impl FnMut(DeadLetter) -
 
 fn dead_letters(action: DeadLetters, data_dir: &Path, sink: Option<&str>) -> Result<(), Failure> {
     match action {
-        DeadLetters::Show => each(data_dir, sink, |letter| {
-            print(&format!("{}\n", serde_json::to_string(&letter).map_err(runtime)?))
-        }),
+        DeadLetters::Show => {
+            each(data_dir, sink, |letter| print(&format!("{}\n", serde_json::to_string(&letter).map_err(runtime)?)))
+        }
         DeadLetters::List => {
             let mut counts: BTreeMap<(String, String), u64> = BTreeMap::new();
             each(data_dir, sink, |letter| {

@@ -156,8 +156,12 @@ fn command(words: &[&str], options: Options) -> Result<Command, String> {
         ["check"] => Ok(Command::Check { config: config.ok_or("--config is missing")? }),
         ["export"] => Ok(Command::Export { data_dir: dir(data_dir)?, app, from, to }),
         ["ledger"] => Ok(Command::Ledger { data_dir: dir(data_dir)? }),
-        ["dead-letters", "list"] => Ok(Command::DeadLetters { action: DeadLetters::List, data_dir: dir(data_dir)?, sink }),
-        ["dead-letters", "show"] => Ok(Command::DeadLetters { action: DeadLetters::Show, data_dir: dir(data_dir)?, sink }),
+        ["dead-letters", "list"] => {
+            Ok(Command::DeadLetters { action: DeadLetters::List, data_dir: dir(data_dir)?, sink })
+        }
+        ["dead-letters", "show"] => {
+            Ok(Command::DeadLetters { action: DeadLetters::Show, data_dir: dir(data_dir)?, sink })
+        }
         ["dead-letters", "replay"] => Err("dead-letters replay is not built yet".into()),
         ["dead-letters"] => Err("dead-letters needs list or show".into()),
         [] => Err("no command".into()),
@@ -178,13 +182,22 @@ mod tests {
         let dir = PathBuf::from("d");
         assert_eq!(
             words("serve --config c --listen 127.0.0.1:0 --data-dir=d"),
-            Ok(Command::Serve { config: Some("c".into()), listen: "127.0.0.1:0".parse().ok(), data_dir: Some(dir.clone()) })
+            Ok(Command::Serve {
+                config: Some("c".into()),
+                listen: "127.0.0.1:0".parse().ok(),
+                data_dir: Some(dir.clone())
+            })
         );
         assert_eq!(words("serve"), Ok(Command::Serve { config: None, listen: None, data_dir: None }));
         assert_eq!(words("check --config c"), Ok(Command::Check { config: "c".into() }));
         assert_eq!(
             words("export --data-dir d --app a --from 2015-05-17 --to x"),
-            Ok(Command::Export { data_dir: dir.clone(), app: Some("a".into()), from: Some("2015-05-17".into()), to: Some("x".into()) })
+            Ok(Command::Export {
+                data_dir: dir.clone(),
+                app: Some("a".into()),
+                from: Some("2015-05-17".into()),
+                to: Some("x".into())
+            })
         );
         assert_eq!(words("ledger --data-dir d"), Ok(Command::Ledger { data_dir: dir.clone() }));
         assert_eq!(
@@ -197,7 +210,21 @@ mod tests {
 
     #[test]
     fn everything_else_is_refused() {
-        for line in ["", "sreve", "serve x", "serve --port 1", "serve --listen x", "check", "ledger", "ledger --app x --data-dir d", "dead-letters --data-dir d", "dead-letters eat --data-dir d", "serve --config", "--config x serve", "-x"] {
+        for line in [
+            "",
+            "sreve",
+            "serve x",
+            "serve --port 1",
+            "serve --listen x",
+            "check",
+            "ledger",
+            "ledger --app x --data-dir d",
+            "dead-letters --data-dir d",
+            "dead-letters eat --data-dir d",
+            "serve --config",
+            "--config x serve",
+            "-x",
+        ] {
             assert!(words(line).is_err(), "{line}");
         }
     }

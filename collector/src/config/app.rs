@@ -64,8 +64,9 @@ pub(super) fn all(source: &Source<'_>, tables: Vec<Spanned<Table>>) -> Result<Ve
         if !seen.insert(key.clone()) {
             return Err(source.error(table.key.span(), "app.key", format!("{key} is there twice")));
         }
-        let timezone = TimeZone::get(table.timezone.get_ref())
-            .map_err(|_| source.error(table.timezone.span(), "app.timezone", "is not an IANA time zone, such as Asia/Shanghai"))?;
+        let timezone = TimeZone::get(table.timezone.get_ref()).map_err(|_| {
+            source.error(table.timezone.span(), "app.timezone", "is not an IANA time zone, such as Asia/Shanghai")
+        })?;
         let secret = match table.secret {
             Some(secret) if secret.get_ref().is_empty() => {
                 return Err(source.error(secret.span(), "app.secret", "must not be empty"));

@@ -106,7 +106,13 @@ limits! {
     spool_bytes = 8 * GIB, KIB..=1024 * 1024 * GIB;
 }
 
-fn put(source: &Source<'_>, key: &str, value: Option<Spanned<u64>>, range: std::ops::RangeInclusive<u64>, place: &mut u64) -> Result<(), ConfigError> {
+fn put(
+    source: &Source<'_>,
+    key: &str,
+    value: Option<Spanned<u64>>,
+    range: std::ops::RangeInclusive<u64>,
+    place: &mut u64,
+) -> Result<(), ConfigError> {
     let Some(value) = value else { return Ok(()) };
     if !range.contains(value.get_ref()) {
         let why = format!("must be {} to {}", range.start(), range.end());

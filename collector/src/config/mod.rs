@@ -132,7 +132,9 @@ impl Config {
         };
         let data_dir = match file.data_dir {
             None => PathBuf::from(DATA_DIR),
-            Some(dir) if dir.get_ref().is_empty() => return Err(source.error(dir.span(), "data_dir", "must not be empty")),
+            Some(dir) if dir.get_ref().is_empty() => {
+                return Err(source.error(dir.span(), "data_dir", "must not be empty"));
+            }
             Some(dir) => PathBuf::from(&**dir.get_ref()),
         };
         let admin_token = file.admin_token.map(|token| Secret::token(&source, "admin_token", token)).transpose()?;

@@ -65,8 +65,14 @@ fn one(
             Some(key) => Err(source.error(at, &format!("sink.{key}"), "is not a key of kind sqlite")),
             None => Ok(None),
         },
-        _ if name == EMBEDDED => Err(source.error(at, "sink.name", "\"embedded\" is the name of the sink of kind sqlite")),
+        _ if name == EMBEDDED => {
+            Err(source.error(at, "sink.name", "\"embedded\" is the name of the sink of kind sqlite"))
+        }
         _ if PLANNED.contains(&kind) => Err(source.error(at, "sink.kind", format!("the kind {kind} is not built yet"))),
-        _ => Err(source.error(at, "sink.kind", format!("{kind} is no kind of sink; known are sqlite, {}", PLANNED.join(", ")))),
+        _ => Err(source.error(
+            at,
+            "sink.kind",
+            format!("{kind} is no kind of sink; known are sqlite, {}", PLANNED.join(", ")),
+        )),
     }
 }

@@ -13,7 +13,10 @@ fn a_full_file_is_read() {
     let config = Config::parse(text).unwrap();
     assert_eq!(config.listen.to_string(), "[::1]:9");
     assert_eq!(config.admin_token.unwrap().expose(), "a-token");
-    assert_eq!((config.limits.wire.body_bytes, config.limits.wire.clock_tolerance_ms, config.limits.connections), (7, 0, 3));
+    assert_eq!(
+        (config.limits.wire.body_bytes, config.limits.wire.clock_tolerance_ms, config.limits.connections),
+        (7, 0, 3)
+    );
     assert_eq!(config.apps[0].key, "a.b-c_1");
     assert_eq!(config.apps[0].timezone.iana_name(), Some("Europe/Berlin"));
     assert!(config.sinks.is_empty());
@@ -66,7 +69,11 @@ fn errors_name_line_and_key() {
         (format!("{APP}x = [\n"), 4, ""),
     ] {
         let refusal = refusal(&text);
-        assert!(refusal.contains(&format!("line {line}")) || refusal.contains(&format!("line {}", line + 1)) && words.is_empty(), "{text}\n{refusal}");
+        assert!(
+            refusal.contains(&format!("line {line}"))
+                || refusal.contains(&format!("line {}", line + 1)) && words.is_empty(),
+            "{text}\n{refusal}"
+        );
         assert!(refusal.contains(words), "{text}\n{refusal}");
     }
 }

@@ -32,7 +32,9 @@ pub(super) fn expand(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Res
     while let Some((before, after)) = rest.split_once("${") {
         let (name, after) = after.split_once('}').ok_or("`${` without a closing `}`")?;
         out.push_str(before);
-        out.push_str(&lookup(name).ok_or_else(|| format!("the environment variable {name} is not set (or is not UTF-8)"))?);
+        out.push_str(
+            &lookup(name).ok_or_else(|| format!("the environment variable {name} is not set (or is not UTF-8)"))?,
+        );
         rest = after;
     }
     out.push_str(rest);

@@ -43,5 +43,6 @@ pub(super) async fn not_found(uri: axum::http::Uri) -> Refusal {
 
 /// The address does not take this method; the router adds the header `Allow`.
 pub(super) async fn method_not_allowed(method: axum::http::Method) -> Refusal {
-    Problem::new(ProblemCode::MethodNotAllowed, format!("this address does not take {method}; see the header Allow")).into()
+    Problem::new(ProblemCode::MethodNotAllowed, format!("this address does not take {method}; see the header Allow"))
+        .into()
 }

@@ -19,7 +19,6 @@ use crate::telemetry::Count;
 const PREFLIGHT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The whole HTTP surface.
-#[must_use]
 pub fn router(shared: Arc<Shared>) -> Router {
     // The layer must also wrap what answers other methods, because that is where a preflight arrives.
     let ingest = Router::new()

@@ -50,12 +50,14 @@ impl Prepared {
         for at in visit {
             let candidate = &mut self.candidates[at];
             let Some((boot, mono)) = candidate.reading else { continue };
-            if let Some((before_boot, before_mono, before_time)) = before {
-                if before_boot == Some(boot) && mono > before_mono && candidate.event_time < before_time {
-                    let passed = i64::try_from(mono - before_mono).unwrap_or(i64::MAX);
-                    candidate.event_time = before_time.saturating_add(passed).min(MAX_TIME_MS);
-                    candidate.corrected = true;
-                }
+            if let Some((before_boot, before_mono, before_time)) = before
+                && before_boot == Some(boot)
+                && mono > before_mono
+                && candidate.event_time < before_time
+            {
+                let passed = i64::try_from(mono - before_mono).unwrap_or(i64::MAX);
+                candidate.event_time = before_time.saturating_add(passed).min(MAX_TIME_MS);
+                candidate.corrected = true;
             }
             before = Some((Some(boot), mono, candidate.event_time));
             newest = Some(at);

@@ -72,11 +72,14 @@ pub fn prepare(app_key: &str, batch: &Batch<'_>, received_at: i64, limits: &Limi
     for (index, raw) in (0..).zip(&batch.events) {
         match validate::event(raw, limits) {
             Ok((event, theme)) => {
-                let event_time = corrected(event.ts, event.true_ts, batch.sent_at, received_at, limits.clock_tolerance_ms);
+                let event_time =
+                    corrected(event.ts, event.true_ts, batch.sent_at, received_at, limits.clock_tolerance_ms);
                 let start = prepared.text.len();
                 build::event(&mut prepared.text, &event, theme);
                 let reading = match event.mono {
-                    Some(mono) if event.true_ts.is_none() && !event.boot.is_empty() => Some((prepared.boot(&event.boot), mono)),
+                    Some(mono) if event.true_ts.is_none() && !event.boot.is_empty() => {
+                        Some((prepared.boot(&event.boot), mono))
+                    }
                     _ => None,
                 };
                 prepared.candidates.push(Candidate {

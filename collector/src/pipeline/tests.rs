@@ -63,7 +63,11 @@ fn a_record_stays_on_one_line_whatever_was_sent() {
     let text = format!(
         r#"{{"v":1,"batch_id":"{}","install_id":"{}","sent_at":1,"common":{{{}"a":1}},
             "events":[{{"id":"{}","seq":1,"theme":"view","code":"a","ts":1,"props":{{"x":[1,{}2],"y":"\n"}}}}]}}"#,
-        id(1), id(2), "\r\n", id(3), "\n"
+        id(1),
+        id(2),
+        "\r\n",
+        id(3),
+        "\n"
     );
     let prepared = prepare("demo", &decode(text.as_bytes(), &Limits::default()).unwrap(), NOW, &Limits::default());
     let record = prepared.record(&[true]);
@@ -78,7 +82,8 @@ fn a_bad_event_costs_no_neighbour() {
     let prepared = prepared(&batch(vec![event(1), bad, event(3), json!(7), event(5)]));
     assert_eq!(prepared.received, 5);
     assert_eq!(prepared.candidates.iter().map(|c| c.index).collect::<Vec<_>>(), [0, 2, 4]);
-    let rejected: Vec<_> = prepared.rejected.iter().map(|r| (r.index, r.id.map(|id| id.text()), r.violation.reason)).collect();
+    let rejected: Vec<_> =
+        prepared.rejected.iter().map(|r| (r.index, r.id.map(|id| id.text()), r.violation.reason)).collect();
     assert_eq!(rejected, [(1, Some(id(2)), RejectReason::UnknownTheme), (3, None, RejectReason::Malformed)]);
     let record = prepared.record(&[false, true, false]);
     let record: Record<'_> = serde_json::from_str(&record).unwrap();
@@ -125,7 +130,12 @@ struct Reading {
 }
 
 fn readings() -> impl Strategy<Value = Vec<Reading>> {
-    let reading = (prop::option::weighted(0.9, 0..3u8), prop::option::weighted(0.9, 0..1000u64), 0..1000i64, prop::option::weighted(0.1, 0..1000i64))
+    let reading = (
+        prop::option::weighted(0.9, 0..3u8),
+        prop::option::weighted(0.9, 0..1000u64),
+        0..1000i64,
+        prop::option::weighted(0.1, 0..1000i64),
+    )
         .prop_map(|(boot, mono, ts, true_ts)| Reading { boot, mono, ts, true_ts });
     prop::collection::vec(reading, 1..40)
 }

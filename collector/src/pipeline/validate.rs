@@ -38,16 +38,17 @@ fn check(event: &Event<'_>, limits: &Limits) -> Result<Theme, Violation> {
         integer("session.event", session.event)?;
     }
     if let Some(page) = &event.page {
-        for (field, value) in [("page.path", &page.path), ("page.title", &page.title), ("page.referrer", &page.referrer)] {
+        for (field, value) in
+            [("page.path", &page.path), ("page.title", &page.title), ("page.referrer", &page.referrer)]
+        {
             if let Some(value) = value {
                 text(field, value, limits)?;
             }
         }
         time("page.enter_ts", page.enter_ts)?;
     }
-    match event.props {
-        Some(props) => check_object(props.get(), "props", limits.into())?,
-        None => {}
+    if let Some(props) = event.props {
+        check_object(props.get(), "props", limits.into())?;
     }
     Ok(theme)
 }

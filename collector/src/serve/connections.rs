@@ -13,6 +13,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::accept::unavailable;
 use crate::http::Shared;
 use crate::telemetry::Count;
 
@@ -21,11 +22,6 @@ const OUT_OF_SOCKETS: Duration = Duration::from_millis(100);
 
 /// How long a connection that is turned away may take to hear so.
 const TURN_AWAY: Duration = Duration::from_secs(1);
-
-/// What a connection beyond the cap is told.
-const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\nretry-after: 2\r\n\
-content-type: application/problem+json\r\ncontent-length: 147\r\n\r\n\
-{\"type\":\"urn:subway:problem:unavailable\",\"title\":\"Unavailable\",\"status\":503,\"detail\":\"too many connections are open already\",\"code\":\"unavailable\"}";
 
 pub(super) struct Connections {
     shared: Arc<Shared>,
@@ -99,8 +95,18 @@ impl Connections {
     }
 }
 
+/// The answer to a connection beyond the cap, written by hand because no request of it is read.
+fn too_many() -> String {
+    let body = serde_json::to_string(&unavailable("too many connections are open already")).unwrap_or_default();
+    let length = body.len();
+    format!(
+        "HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\nretry-after: 2\r\n\
+        content-type: application/problem+json\r\ncontent-length: {length}\r\n\r\n{body}"
+    )
+}
+
 async fn turn_away(mut stream: TcpStream) {
-    if stream.write_all(TOO_MANY).await.is_ok() {
+    if stream.write_all(too_many().as_bytes()).await.is_ok() {
         let _ = stream.shutdown().await;
         // Until the client closes too: closing first with its request unread would take the answer away from it.
         let mut rest = [0; 1024];

@@ -91,7 +91,10 @@ impl DataDir {
         let token = std::fs::read_to_string(&path).map_err(io(&path))?;
         let token = token.trim();
         if token.is_empty() {
-            return Err(StartError::Io { path, why: format!("the file of the {what} is empty; delete it to get a new one") });
+            return Err(StartError::Io {
+                path,
+                why: format!("the file of the {what} is empty; delete it to get a new one"),
+            });
         }
         tracing::info!(file = %path.display(), "the {what} is in this file");
         Ok(Secret::new(token.to_owned()))
@@ -100,7 +103,8 @@ impl DataDir {
     /// Written beside and renamed, so that a crash leaves no half token.
     fn make_token(&self, path: &Path) -> Result<(), StartError> {
         let mut bytes = [0; TOKEN_BYTES];
-        getrandom::fill(&mut bytes).map_err(|error| StartError::Io { path: path.to_owned(), why: error.to_string() })?;
+        getrandom::fill(&mut bytes)
+            .map_err(|error| StartError::Io { path: path.to_owned(), why: error.to_string() })?;
         let mut text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         text.push('\n');
         let draft = path.with_extension("new");

@@ -18,8 +18,8 @@ use crate::config::Config;
 use crate::fanout::{self, Fanout};
 use crate::http::Shared;
 use crate::http::router::router;
-use crate::sinks::sqlite::{EmbeddedSink, StoreReader};
 use crate::sinks::Sink;
+use crate::sinks::sqlite::{EmbeddedSink, StoreReader};
 use crate::spool::{self, Spool};
 use crate::telemetry::Telemetry;
 

@@ -60,7 +60,10 @@ pub(super) fn load(sql: &Connection, sink: &str) -> Result<Cursor, SpoolError> {
         };
         Ok(Cursor { delivered_to: row.get(0)?, dead: row.get(1)?, frozen })
     };
-    sql.prepare_cached(query)?.query_row([sink], read).optional()?.ok_or_else(|| SpoolError::UnknownSink(sink.to_owned()))
+    sql.prepare_cached(query)?
+        .query_row([sink], read)
+        .optional()?
+        .ok_or_else(|| SpoolError::UnknownSink(sink.to_owned()))
 }
 
 fn bad(sink: &str, verb: &'static str, (first, last): (u64, u64), why: String) -> SpoolError {
@@ -114,7 +117,15 @@ fn advance(tx: &mut Tx<'_>, sink: &str, last: u64, dead: &[DeadLetter]) -> Resul
     let sql = "INSERT INTO dead_letter VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
     let mut insert = tx.sql.prepare_cached(sql)?;
     for letter in dead {
-        insert.execute(params![sink, letter.position, letter.app_key, letter.event_id, letter.reason, letter.dead_at, letter.event])?;
+        insert.execute(params![
+            sink,
+            letter.position,
+            letter.app_key,
+            letter.event_id,
+            letter.reason,
+            letter.dead_at,
+            letter.event
+        ])?;
     }
     let sql = "UPDATE cursor SET delivered_to = ?2, dead = dead + ?3, frozen_first = NULL, frozen_last = NULL WHERE sink = ?1";
     tx.sql.prepare_cached(sql)?.execute(params![sink, last, dead.len()])?;
@@ -129,8 +140,10 @@ fn trim(tx: &mut Tx<'_>, sinks: &[String]) -> Result<bool, SpoolError> {
     }
     let sql = "SELECT coalesce(max(first), 0), coalesce(sum(octet_length(json)), 0), count(*) FROM
         (SELECT first, json FROM record WHERE first + events - 1 <= ?1 AND first <= ?1 ORDER BY first LIMIT ?2)";
-    let (last, bytes, rows): (u64, u64, u64) =
-        tx.sql.prepare_cached(sql)?.query_row(params![passed, TRIM_RECORDS], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    let (last, bytes, rows): (u64, u64, u64) = tx
+        .sql
+        .prepare_cached(sql)?
+        .query_row(params![passed, TRIM_RECORDS], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
     if rows > 0 {
         tx.sql.prepare_cached("DELETE FROM record WHERE first <= ?1")?.execute([last])?;
         tx.counters.backlog = tx.counters.backlog.saturating_sub(bytes);

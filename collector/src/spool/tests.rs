@@ -187,7 +187,8 @@ fn an_id_is_new_once_for_each_app() {
 fn a_signature_can_be_used_once_until_it_is_forgotten() {
     let dir = tempfile::tempdir().unwrap();
     let spool = open(dir.path());
-    let use_it = |signed_at: i64, forget: i64| spool.call(move |tx| tx.use_signature(1, b"mac", signed_at, forget)).unwrap();
+    let use_it =
+        |signed_at: i64, forget: i64| spool.call(move |tx| tx.use_signature(1, b"mac", signed_at, forget)).unwrap();
     assert_eq!([use_it(1000, 0), use_it(1000, 0), use_it(1000, 1000), use_it(1000, 1001)], [true, false, false, true]);
 }
 

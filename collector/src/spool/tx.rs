@@ -98,9 +98,18 @@ impl Tx<'_> {
     ///
     /// # Errors
     /// If the database fails.
-    pub fn use_signature(&mut self, app: i64, mac: &[u8], signed_at: i64, forget_before: i64) -> Result<bool, SpoolError> {
+    pub fn use_signature(
+        &mut self,
+        app: i64,
+        mac: &[u8],
+        signed_at: i64,
+        forget_before: i64,
+    ) -> Result<bool, SpoolError> {
         self.sql.prepare_cached("DELETE FROM signature WHERE signed_at < ?1")?.execute([forget_before])?;
-        let new = self.sql.prepare_cached("INSERT OR IGNORE INTO signature VALUES (?1, ?2, ?3)")?.execute(params![app, mac, signed_at])?;
+        let new = self
+            .sql
+            .prepare_cached("INSERT OR IGNORE INTO signature VALUES (?1, ?2, ?3)")?
+            .execute(params![app, mac, signed_at])?;
         Ok(new == 1)
     }
 
@@ -108,7 +117,12 @@ impl Tx<'_> {
     ///
     /// # Errors
     /// If the database fails.
-    pub fn see(&mut self, app: i64, ids: impl Iterator<Item = Id>, mut found: impl FnMut(usize, bool)) -> Result<(), SpoolError> {
+    pub fn see(
+        &mut self,
+        app: i64,
+        ids: impl Iterator<Item = Id>,
+        mut found: impl FnMut(usize, bool),
+    ) -> Result<(), SpoolError> {
         let mut statement = self.sql.prepare_cached("INSERT OR IGNORE INTO seen VALUES (?1, ?2)")?;
         for (at, id) in ids.enumerate() {
             found(at, statement.execute(params![app, id.as_bytes()])? == 1);

@@ -210,7 +210,7 @@ impl Writer {
             }
         }
         for write in group.drain(..) {
-            write.done(result.as_ref().map(|()| ()));
+            write.done(result.as_ref().map(|_| ()));
         }
     }
 

@@ -1,0 +1,133 @@
+//! What was acknowledged stays, whatever happens to the process.
+
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::support::{Collector, Site, agent, assert_adds_up, batch, events, eventually, exported, gzip, try_post};
+
+const SENDERS: usize = 8;
+
+fn ids(batch: &Value) -> impl Iterator<Item = String> {
+    batch["events"].as_array().unwrap().iter().map(|event| event["id"].as_str().unwrap().to_owned())
+}
+
+/// Every batch that was sent, and whether a receipt for it came.
+#[derive(Default)]
+struct Sent {
+    batches: Mutex<Vec<(Value, bool)>>,
+    acknowledged: AtomicUsize,
+}
+
+/// Sends from several threads until `stop` says so for the number of acknowledged batches, then does `then`, and waits
+/// until the senders have noticed.
+fn under_load(collector: Collector, sent: &Sent, enough: usize, then: impl FnOnce(Collector)) {
+    let stop = AtomicBool::new(false);
+    let url = collector.url.clone();
+    std::thread::scope(|scope| {
+        for _ in 0..SENDERS {
+            scope.spawn(|| {
+                let agent = agent();
+                while !stop.load(Ordering::Relaxed) {
+                    let batch = batch(events(20));
+                    let body = gzip(batch.to_string().as_bytes());
+                    let answer = try_post(&agent, &url, "demo", &[], &body);
+                    let acknowledged = answer.is_ok_and(|answer| answer.status == 200 && answer.counts() == (20, 0, 0));
+                    sent.batches.lock().unwrap().push((batch, acknowledged));
+                    if acknowledged {
+                        sent.acknowledged.fetch_add(1, Ordering::Relaxed);
+                    } else {
+                        break;
+                    }
+                }
+            });
+        }
+        eventually("enough batches are acknowledged", || sent.acknowledged.load(Ordering::Relaxed) >= enough);
+        then(collector);
+        stop.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_when_the_process_is_killed_under_load_again_and_again() {
+    let site = Site::new("");
+    let sent = Sent::default();
+    for round in 1..=4 {
+        let collector = site.start();
+        under_load(collector, &sent, round * 60, Collector::kill_9);
+        let ledger = site.ledger();
+        assert_adds_up(&ledger);
+        let acknowledged = sent.acknowledged.load(Ordering::Relaxed);
+        assert!(
+            ledger["stored"].as_u64().unwrap() as usize >= acknowledged * 20,
+            "{ledger}, {acknowledged} batches acknowledged"
+        );
+    }
+    let collector = site.start();
+    eventually("the embedded store has everything", || collector.ledger()["sinks"]["embedded"]["pending"] == 0);
+    let stored: BTreeSet<String> = exported(&site).into_iter().collect();
+    let batches = sent.batches.lock().unwrap();
+    for (batch, _) in batches.iter().filter(|(_, acknowledged)| *acknowledged) {
+        assert!(ids(batch).all(|id| stored.contains(&id)), "an acknowledged event is missing");
+    }
+    // As a client would: everything without a receipt is sent again.
+    for (batch, _) in batches.iter().filter(|(_, acknowledged)| !acknowledged) {
+        let (stored, duplicate, rejected) = collector.send(batch).counts();
+        assert_eq!((stored as usize + duplicate, rejected), (20, 0));
+        assert!(stored == 0 || duplicate == 0, "a batch is stored as a whole or not at all");
+    }
+    let ledger = collector.ledger();
+    assert_adds_up(&ledger);
+    assert!(collector.terminate().success());
+    let mut expected: Vec<String> = batches.iter().flat_map(|(batch, _)| ids(batch)).collect();
+    expected.sort();
+    assert_eq!(exported(&site), expected, "each event is there exactly once");
+    assert_eq!(ledger["stored"].as_u64().unwrap() as usize, expected.len());
+    let lost = batches.iter().filter(|(_, acknowledged)| !acknowledged).count();
+    println!(
+        "{} batches sent over 4 kills, {lost} without a receipt, {} events, none lost, none twice",
+        batches.len(),
+        expected.len()
+    );
+}
+
+#[test]
+fn a_drain_under_load_answers_what_was_accepted_and_ends_in_time() {
+    for signal in ["-TERM", "-INT"] {
+        let site = Site::new("");
+        let sent = Sent::default();
+        under_load(site.start(), &sent, 40, |mut collector| {
+            let began = Instant::now();
+            collector.signal(signal);
+            let status = collector.wait();
+            assert!(status.success(), "{signal}: {status}");
+            assert!(began.elapsed() < Duration::from_secs(10), "{signal}: {:?}", began.elapsed());
+        });
+        let ledger = site.ledger();
+        assert_adds_up(&ledger);
+        let acknowledged = sent.acknowledged.load(Ordering::Relaxed);
+        assert_eq!(
+            ledger["stored"].as_u64().unwrap() as usize,
+            acknowledged * 20,
+            "{signal}: what was stored was answered"
+        );
+    }
+}
+
+#[test]
+fn a_drain_does_not_wait_for_those_who_do_not_finish() {
+    let site = Site::new("");
+    let collector = site.start();
+    let idle = std::net::TcpStream::connect(collector.address()).unwrap();
+    let mut slow = std::net::TcpStream::connect(collector.address()).unwrap();
+    let head = b"POST /v1/events HTTP/1.1\r\nhost: x\r\nx-subway-key: demo\r\ncontent-length: 100\r\n\r\n{";
+    std::io::Write::write_all(&mut slow, head).unwrap();
+    eventually("both are connected", || collector.metric("subway_open_connections") >= 2);
+    let began = Instant::now();
+    assert!(collector.terminate().success());
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    drop((idle, slow));
+}

@@ -1,0 +1,12 @@
+//! The write path as the world sees it: the built binary over HTTP, in temporary directories, on ports that the system
+//! chooses.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod commands;
+mod durability;
+mod fixtures;
+mod outcomes;
+mod overload;
+mod requests;
+mod signatures;
+mod support;
