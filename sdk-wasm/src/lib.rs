@@ -5,7 +5,7 @@
 //! cost more. No serde_json, no formatting machinery, no floating-point parsing: the whole JD package has 20 KB.
 
 mod crc32;
-mod exports;
+pub mod exports;
 mod fields;
 pub mod gzip;
 mod host;

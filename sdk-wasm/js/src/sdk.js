@@ -190,7 +190,7 @@ export function createInstance(adapter, load) {
       adapter.network(
         quietly((type) => {
           network = type;
-          when((at) => call(at, V.c, contextText(options, adapter, network)));
+          if (core) say(V.c, contextText(options, adapter, network));
         })
       );
     },
