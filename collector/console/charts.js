@@ -5,7 +5,7 @@ import { axisNumber, number } from './tiles.js';
 import { axisLabels, bucketLabel } from './time.js';
 
 /** More buckets than this become a line: bars would be thinner than the gaps between them. */
-const MOST_BARS = 100;
+export const MOST_BARS = 100;
 /** Pixels that a label under the axis needs. */
 const LABEL_WIDTH = 58;
 
@@ -62,11 +62,10 @@ export class MetricChart {
     this.canvas.setAttribute('aria-label', `${this.#metric.title}: ${text}`);
   }
 
-  /** `answer` is the collector's `{series, total}`; `range` says when it ends, `now` which bucket is still running. */
+  /** `answer` is the collector's `{series, total}`; `now` says which bucket is still running. */
   show(answer, interval, timeZone, now) {
     const { series, total } = answer;
-    const last = series.at(-1);
-    const running = last !== undefined && now >= Date.parse(last.start) && now < nextStart(series, interval);
+    const running = runningBucket(series, interval, now);
     this.#data = { series, total, interval, timeZone, running };
     this.#labels.width = -1;
     this.card.classList.remove('loading');
@@ -89,7 +88,7 @@ export class MetricChart {
   #name(index) {
     const { series, interval, timeZone, running } = this.#data;
     const label = bucketLabel(series[index].start, interval, timeZone);
-    return running && index === series.length - 1 ? `${label} (so far)` : label;
+    return index === running ? `${label} (so far)` : label;
   }
 
   #describe() {
@@ -150,10 +149,12 @@ export class MetricChart {
   #dataset() {
     const { series, running } = this.#data;
     const color = css(this.#metric.color);
-    const values = series.map((point) => point.value);
+    // A line through hours that are still to come would say that nothing happened in them.
+    const ahead = (index) => running >= 0 && index > running && this.#type() === 'line';
+    const values = series.map((point, index) => (ahead(index) ? null : point.value));
     const soft = withAlpha(color, 0.45);
     const bars = {
-      backgroundColor: values.map((_, index) => (running && index === values.length - 1 ? soft : color)),
+      backgroundColor: values.map((_, index) => (index === running ? soft : color)),
       hoverBackgroundColor: css('--text'), borderRadius: 3, borderSkipped: 'bottom', maxBarThickness: 44,
       categoryPercentage: 0.92, barPercentage: values.length > 40 ? 0.8 : 0.72, minBarLength: 0,
     };
@@ -198,8 +199,10 @@ export class MetricChart {
   }
 }
 
-/** About when the last bucket ends; a calendar month is taken at its longest, for only "still running" hangs on it. */
-function nextStart(series, interval) {
-  const hours = { hour: 1, day: 24, week: 168, month: 744 }[interval];
-  return Date.parse(series.at(-1).start) + hours * 3_600_000;
+/** The bucket that `now` is in, or -1. When the last one ends is taken at its longest: a month may have 31 days. */
+function runningBucket(series, interval, now) {
+  const index = series.findLastIndex((point) => Date.parse(point.start) <= now);
+  if (index < series.length - 1) return index;
+  const hours = { hour: 1, day: 25, week: 169, month: 745 }[interval];
+  return index >= 0 && now < Date.parse(series[index].start) + hours * 3_600_000 ? index : -1;
 }

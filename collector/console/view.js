@@ -1,7 +1,7 @@
 // The numbers of one app: which range and interval, asking for them, tiles, charts and what to say when there are none.
 
 import * as api from './api.js';
-import { MetricChart } from './charts.js';
+import { MetricChart, MOST_BARS } from './charts.js';
 import { $, h, notice, setText } from './dom.js';
 import { writeHash } from './state.js';
 import { METRICS, Tiles } from './tiles.js';
@@ -140,7 +140,7 @@ export class View {
       this.#tiles.show(name, answers[index].total, before[index]);
       this.#charts.get(name)?.show(answers[index], interval, zone, now);
     });
-    $('foot-note').hidden = dateIn(zone, now) >= range.to;
+    $('foot-note').hidden = dateIn(zone, now) >= range.to || answers[0].series.length > MOST_BARS;
     const events = answers[METRICS.findIndex(({ name }) => name === 'events')].total;
     this.#showEmptyRange(events === 0, range);
   }

@@ -204,6 +204,29 @@ test('a second app is added with its own token and switched to', () => onPage({}
   assert.deepEqual(await tab.$$eval('#app option', (options) => options.map(({ value }) => value)), ['kiosk', 'shop']);
 }));
 
+test('the hour that is not over is marked, and a line ends there', () => onPage({}, async (page, tab) => {
+  // The page loads between two looks at the clock; an hour may begin in between.
+  let looked = Date.now();
+  const assertMarked = async () => {
+    const texts = await tab.$$eval('.chart[data-metric="pv"] tbody th', (cells) => cells.map((cell) => cell.textContent));
+    const marked = texts.flatMap((text, index) => (text.endsWith('(so far)') ? [index] : []));
+    const rows = await page.table('pv');
+    const possible = [looked, Date.now()].map((now) => rows.findLastIndex(([start]) => Date.parse(start) <= now));
+    assert.equal(marked.length, 1);
+    assert.ok(possible.includes(marked[0]), `${marked} is none of ${possible}`);
+    return { rows, running: marked[0] };
+  };
+  await page.open('#app=kiosk&range=today&interval=hour');
+  await page.signIn(KIOSK.token);
+  await assertMarked();
+  await page.shot('kiosk-today-desktop');
+  await page.pick('ranges', '30d');
+  looked = Date.now();
+  await page.pick('intervals', 'hour');
+  const { rows, running } = await assertMarked();
+  assert.deepEqual(await page.drawn('pv'), rows.map(([, value], index) => (index > running ? null : value)));
+}));
+
 test('a link to an app whose token is missing asks for that token', () => onPage({}, async (page, tab) => {
   await page.open('#app=kiosk&range=30d&interval=day');
   await page.signIn(SHOP.token);
