@@ -146,8 +146,7 @@ fn canonical(client: &[u8]) -> String {
 /// `17/May/2015:10:05:03 +0000` to milliseconds since the epoch.
 fn parse_time(field: &[u8]) -> Result<i64, &'static str> {
     const BAD: &str = "the time is not like 17/May/2015:10:05:03 +0000";
-    const MONTHS: [&str; 12] =
-        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let field = std::str::from_utf8(field).map_err(|_| BAD)?;
     let bytes = field.as_bytes();
     let shape = b"dd/mmm/dddd:dd:dd:dd sdddd";
@@ -173,7 +172,8 @@ fn parse_time(field: &[u8]) -> Result<i64, &'static str> {
         return Err("the time zone is on no map");
     }
     let sign = if bytes[21] == b'-' { -1 } else { 1 };
-    let offset = Offset::from_seconds(sign * (hours * 3600 + minutes * 60)).map_err(|_| "the time zone is on no map")?;
+    let offset =
+        Offset::from_seconds(sign * (hours * 3600 + minutes * 60)).map_err(|_| "the time zone is on no map")?;
     let millis = offset.to_timestamp(local).map_err(|_| BAD)?.as_millisecond() + leap * 1000;
     if millis < 0 { Err("the time is before 1970") } else { Ok(millis) }
 }

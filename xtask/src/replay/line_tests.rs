@@ -135,17 +135,22 @@ fn other_lines_are_refused_with_the_reason() {
         assert!(length < shortest || cut.is_ok() != ends_with_a_field, "{length}: {cut:?}");
         assert!(length >= shortest || cut.is_err(), "{length}: {cut:?}");
     }
-    for (from, to) in [(" 200 ", " 20 "), (" 200 ", " 2000 "), (" 200 ", " 099 "), (" 200 1", " 200 x"), (" 200 1", " 200 -1")] {
+    for (from, to) in
+        [(" 200 ", " 20 "), (" 200 ", " 2000 "), (" 200 ", " 099 "), (" 200 1", " 200 x"), (" 200 1", " 200 -1")]
+    {
         refused(&with_time("17/May/2015:10:05:03 +0000").replace(from, to));
     }
 }
 
 #[test]
 fn a_view_is_a_page_that_was_got() {
-    let view = |request: &str, status: &str| ok(&with_request(request).replace("\" 200 ", &format!("\" {status} "))).is_view();
+    let view =
+        |request: &str, status: &str| ok(&with_request(request).replace("\" 200 ", &format!("\" {status} "))).is_view();
     assert!(view("GET /a HTTP/1.1", "200") && view("GET /a HTTP/1.1", "304"));
     assert!(view("GET /a.css?x HTTP/1.1", "200") != view("GET /a?x.css HTTP/1.1", "200"));
-    assert!(view("GET /a.html HTTP/1.1", "200") && view("GET /ajs HTTP/1.1", "200") && view("GET /a.css/ HTTP/1.1", "200"));
+    assert!(
+        view("GET /a.html HTTP/1.1", "200") && view("GET /ajs HTTP/1.1", "200") && view("GET /a.css/ HTTP/1.1", "200")
+    );
     assert!(!view("GET /a.JPEG HTTP/1.1", "200") && !view("GET http://h/a.sh?x HTTP/1.1", "200"));
     assert!(!view("HEAD /a HTTP/1.1", "200") && !view("get /a HTTP/1.1", "200") && !view("GET /a HTTP/1.1", "206"));
 }

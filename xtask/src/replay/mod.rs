@@ -10,6 +10,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 pub(crate) mod check;
+pub(crate) mod collector;
+#[cfg(test)]
+mod end_to_end;
 mod line;
 #[cfg(test)]
 mod line_tests;
@@ -34,6 +37,8 @@ cargo xtask replay --log FILE --to URL --key KEY [options]
   --patience SECONDS    give up when nothing was acknowledged for so long (default 120)
   --only-every N        only the installs number 0, N, 2N, .. in the order of their first line
   --skip-every N        all but these
+  --check FILE          afterwards compare page views, visitors, new users and events, hour by hour, with what the log
+                        must come to; FILE holds the app's read token, KEY must be in Asia/Shanghai and empty before
 ";
 
 /// Settings of one replay.
@@ -42,6 +47,8 @@ pub(crate) struct Options {
     pub(crate) log: PathBuf,
     pub(crate) target: Target,
     pub(crate) share: Share,
+    /// A file with the app's read token, to compare the numbers afterwards.
+    pub(crate) check: Option<PathBuf>,
 }
 
 impl Options {
@@ -54,7 +61,7 @@ impl Options {
             parallel: 16,
             patience: Duration::from_secs(120),
         };
-        Self { log: log.into(), target, share: Share::All }
+        Self { log: log.into(), target, share: Share::All, check: None }
     }
 
     fn parse(args: &[String]) -> Result<Self> {
@@ -74,6 +81,7 @@ impl Options {
                 "--patience" => options.target.patience = Duration::from_secs(number()?.get()),
                 "--only-every" => options.share = Share::Every(number()?),
                 "--skip-every" => options.share = Share::AllBut(number()?),
+                "--check" => options.check = Some(value.into()),
                 other => bail!("no option {other}\n\n{HELP}"),
             }
         }
@@ -112,10 +120,30 @@ pub(crate) fn command(args: &[String]) -> Result<()> {
         print!("{HELP}");
         return Ok(());
     }
-    let summary = run(&Options::parse(args)?)?;
+    let options = Options::parse(args)?;
+    let summary = run(&options)?;
+    let differences = match &options.check {
+        Some(token) => check(&options, token)?,
+        None => Vec::new(),
+    };
     println!("{summary}");
     ensure!(summary.played.lost == 0, "{} events were lost", summary.played.lost);
+    ensure!(differences.is_empty(), "the collector's numbers differ:\n{}", differences.join("\n"));
     Ok(())
+}
+
+/// Compares the collector's numbers with the oracle's and prints them. Returns what differs.
+fn check(options: &Options, token: &Path) -> Result<Vec<String>> {
+    let token = std::fs::read_to_string(token).with_context(|| format!("cannot read {}", token.display()))?;
+    let reader = check::Reader {
+        base: options.target.to.clone(),
+        app: options.target.key.clone(),
+        token: token.trim().to_owned(),
+    };
+    let found = check::compare(&reader, &options.log)?;
+    let verdict = format!("{} numbers compared with the log, {} differ", found.compared, found.differences.len());
+    println!("{}{verdict}", found.table);
+    Ok(found.differences)
 }
 
 /// Replays a log. Progress and unreadable lines go to stderr.

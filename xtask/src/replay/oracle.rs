@@ -164,7 +164,9 @@ mod tests {
         let oracle = compute(&std::fs::read_to_string(path).unwrap());
         assert_eq!((oracle.lines, oracle.views, oracle.installs), (4525, 1988, 890));
         let by_date = |series: &Series| series.iter().map(|(day, count)| (date(*day), *count)).collect::<Vec<_>>();
-        let expected = |counts: [u64; 3]| ["2015-05-17", "2015-05-18", "2015-05-19"].map(str::to_owned).into_iter().zip(counts).collect::<Vec<_>>();
+        let expected = |counts: [u64; 3]| {
+            ["2015-05-17", "2015-05-18", "2015-05-19"].map(str::to_owned).into_iter().zip(counts).collect::<Vec<_>>()
+        };
         assert_eq!(by_date(&oracle.pv.days), expected([306, 1297, 385]));
         assert_eq!(by_date(&oracle.uv.days), expected([101, 421, 152]));
         assert_eq!(oracle.uv.total, 600);

@@ -31,7 +31,8 @@ impl Lines {
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
         let mut plain = BufReader::with_capacity(256 * 1024, file);
-        let gzip = plain.fill_buf().with_context(|| format!("cannot read {}", path.display()))?.starts_with(&[0x1f, 0x8b]);
+        let gzip =
+            plain.fill_buf().with_context(|| format!("cannot read {}", path.display()))?.starts_with(&[0x1f, 0x8b]);
         let mut reader: Box<dyn BufRead> = if gzip {
             // Rotated logs are often several gzip files in one.
             Box::new(BufReader::with_capacity(256 * 1024, MultiGzDecoder::new(plain)))

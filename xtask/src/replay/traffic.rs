@@ -83,7 +83,8 @@ mod tests {
     use super::*;
     use crate::replay::line::parse;
 
-    const LINE: &str = r#"1.2.3.4 - - [17/May/2015:10:05:03 +0000] "GET /a?b=c HTTP/1.1" 200 77 "http://r.example/" "UA""#;
+    const LINE: &str =
+        r#"1.2.3.4 - - [17/May/2015:10:05:03 +0000] "GET /a?b=c HTTP/1.1" 200 77 "http://r.example/" "UA""#;
 
     #[test]
     fn a_page_is_a_view_and_a_request() {
