@@ -1,1 +1,169 @@
+//! The acceptor against a writer that the test holds up, so that nothing depends on time.
 
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use jiff::tz::TimeZone;
+
+use super::*;
+use crate::config::Secret;
+use crate::spool::{Settings, Tx, Write};
+
+const NOW: i64 = 1_431_835_512_345;
+
+/// Stops the writer inside a transaction until told to go on.
+struct Barrier {
+    reached: SyncSender<()>,
+    go_on: Receiver<()>,
+    fail: bool,
+}
+
+impl Write for Barrier {
+    fn apply(&mut self, _: &mut Tx<'_>) -> Result<(), SpoolError> {
+        self.reached.send(()).unwrap();
+        let _ = self.go_on.recv();
+        if self.fail { Err(SpoolError::Io("no room".into())) } else { Ok(()) }
+    }
+    fn done(self: Box<Self>, _: Result<(), &SpoolError>) {}
+    fn bytes(&self) -> u64 {
+        0
+    }
+}
+
+struct Bench {
+    acceptor: Arc<Acceptor>,
+    spool: Spool,
+    telemetry: Arc<Telemetry>,
+    budget: Arc<Budget>,
+    _dir: tempfile::TempDir,
+}
+
+impl Bench {
+    fn new(queue: usize) -> Self {
+        Self::with(queue, Limits::default())
+    }
+
+    fn with(queue: usize, limits: Limits) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let telemetry = Arc::<Telemetry>::default();
+        let spool =
+            Spool::open(dir.path(), &Settings { queue, ..Settings::default() }, Arc::clone(&telemetry)).unwrap();
+        let acceptor = Acceptor::new(spool.clone(), limits, Arc::clone(&telemetry));
+        Self { acceptor, spool, telemetry, budget: Budget::new(1 << 20), _dir: dir }
+    }
+
+    /// Holds the writer up inside a transaction; dropping the answer lets it go on.
+    fn hold(&self, fail: bool) -> SyncSender<()> {
+        let (reached, is_reached) = sync_channel(0);
+        let (release, go_on) = sync_channel(0);
+        self.spool.submit(Box::new(Barrier { reached, go_on, fail })).map_err(|_| ()).unwrap();
+        is_reached.recv().unwrap();
+        release
+    }
+
+    fn arrival(&self, number: u64) -> Arrival {
+        let id = |kind: u64| format!("0198c0de-{kind:04x}-7000-8000-{number:012x}");
+        let body = format!(
+            r#"{{"v":1,"batch_id":"{}","install_id":"{}","sent_at":{NOW},"events":[{{"id":"{}","seq":1,"theme":"view","code":"a","ts":{NOW}}}]}}"#,
+            id(1),
+            id(2),
+            id(3)
+        );
+        let app = App::new("demo".into(), 1, TimeZone::UTC, None, Secret::new("r".into()));
+        let mut held = self.budget.hold();
+        held.grow(body.len() as u64).unwrap();
+        Arrival { app: Arc::new(app), body: body.into(), gzip: false, signature: None, received_at: NOW, held }
+    }
+
+    fn spawn(&self, number: u64) -> tokio::task::JoinHandle<Result<Receipt, Problem>> {
+        let (acceptor, arrival) = (Arc::clone(&self.acceptor), self.arrival(number));
+        tokio::spawn(async move { acceptor.accept(arrival).await })
+    }
+}
+
+/// On this runtime of one thread a spawned request runs as far as it can before this returns.
+async fn let_all_run() {
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn requests_that_wait_share_one_commit() {
+    let bench = Bench::new(1000);
+    let release = bench.hold(false);
+    let requests: Vec<_> = (0..200).map(|number| bench.spawn(number)).collect();
+    let_all_run().await;
+    assert!(requests.iter().all(|request| !request.is_finished()), "no answer before the commit");
+    drop(release);
+    for request in requests {
+        assert_eq!(request.await.unwrap().unwrap().stored, 1);
+    }
+    assert_eq!(bench.telemetry.get(Count::Commits), 2, "one for the barrier, one for all that waited");
+    assert_eq!(bench.spool.head(), 200);
+    assert_eq!(bench.budget.taken(), 0);
+}
+
+#[tokio::test]
+async fn a_full_queue_is_a_refusal_at_once_and_costs_the_others_nothing() {
+    let bench = Bench::new(3);
+    let release = bench.hold(false);
+    let waiting: Vec<_> = (0..3).map(|number| bench.spawn(number)).collect();
+    let_all_run().await;
+    let refused = bench.acceptor.accept(bench.arrival(9)).await.unwrap_err();
+    assert_eq!(refused.code, ProblemCode::Unavailable);
+    drop(release);
+    for request in waiting {
+        assert_eq!(request.await.unwrap().unwrap().stored, 1);
+    }
+    assert_eq!(bench.acceptor.accept(bench.arrival(9)).await.unwrap().stored, 1);
+}
+
+#[tokio::test]
+async fn the_same_batch_twice_in_one_commit_is_stored_once() {
+    let bench = Bench::new(10);
+    let release = bench.hold(false);
+    let requests: Vec<_> = (0..3).map(|_| bench.spawn(7)).collect();
+    let_all_run().await;
+    drop(release);
+    let mut stored = 0;
+    for request in requests {
+        let receipt = request.await.unwrap().unwrap();
+        assert_eq!(receipt.stored + receipt.duplicate.len() as u64, 1);
+        stored += receipt.stored;
+    }
+    assert_eq!(stored, 1);
+    assert_eq!(bench.spool.ledger().unwrap().duplicate, 2);
+}
+
+#[tokio::test]
+async fn a_request_whose_client_has_gone_is_stored_all_the_same() {
+    let bench = Bench::new(10);
+    let release = bench.hold(false);
+    let gone = bench.spawn(1);
+    let_all_run().await;
+    gone.abort();
+    let_all_run().await;
+    drop(release);
+    assert_eq!(bench.acceptor.accept(bench.arrival(1)).await.unwrap().duplicate, [0], "the retry finds it");
+}
+
+#[tokio::test]
+async fn a_failed_commit_refuses_every_request_in_it_and_the_retry_is_stored() {
+    let bench = Bench::new(10);
+    let release = bench.hold(true);
+    let first = bench.spawn(1);
+    let_all_run().await;
+    drop(release);
+    assert_eq!(first.await.unwrap().unwrap().stored, 1, "it came after the failed transaction");
+    assert_eq!(bench.telemetry.get(Count::CommitFailures), 1);
+    bench.spool.close();
+    let refused = bench.acceptor.accept(bench.arrival(2)).await.unwrap_err();
+    assert_eq!(refused.code, ProblemCode::Unavailable);
+}
+
+#[tokio::test]
+async fn a_spool_that_no_sink_empties_refuses_more() {
+    let bench = Bench::with(10, Limits { spool_bytes: 1, ..Limits::default() });
+    assert_eq!(bench.acceptor.accept(bench.arrival(1)).await.unwrap().stored, 1);
+    assert_eq!(bench.acceptor.accept(bench.arrival(2)).await.unwrap_err().code, ProblemCode::Unavailable);
+}

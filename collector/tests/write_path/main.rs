@@ -5,6 +5,7 @@
 mod commands;
 mod durability;
 mod fixtures;
+mod openapi;
 mod outcomes;
 mod overload;
 mod requests;
