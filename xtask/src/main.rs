@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 mod bench;
 mod console;
+mod demo;
 mod replay;
 mod rooms;
 mod test;
@@ -13,6 +14,7 @@ mod wasm;
 const HELP: &str = "\
 cargo xtask <command>
 
+  demo [--exit]                   the whole path on real traffic; keeps the console open
   test [step..]                   formatting, rooms, lints, docs, every test (or the steps whose names contain a word)
   bench                           speed and sizes, one table
   wasm [build|test|sizes|bench]   the npm package: build it (default), run its tests, show sizes, time track()
@@ -25,6 +27,7 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let (command, rest) = args.split_first().map_or(("help", &[][..]), |(c, r)| (c.as_str(), r));
     let done = match command {
+        "demo" => demo::run(rest),
         "test" => test::run(rest),
         "bench" => bench::run(),
         "replay" => replay::command(rest),

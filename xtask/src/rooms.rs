@@ -32,8 +32,13 @@ const ROOMS: &[(&str, &[&str])] = &[
 ];
 
 /// Rooms and files that are PURE: they may name only these rooms, and nothing that touches the world.
-const PURE: &[(&str, &[&str])] =
-    &[("pipeline", &["record"]), ("metrics", &[]), ("fanout/plan.rs", &[]), ("record.rs", &[]), ("row.rs", &["record"])];
+const PURE: &[(&str, &[&str])] = &[
+    ("pipeline", &["record"]),
+    ("metrics", &[]),
+    ("fanout/plan.rs", &[]),
+    ("record.rs", &[]),
+    ("row.rs", &["record"]),
+];
 
 /// Names that touch the world.
 const WORLD: &[&str] = &[
@@ -243,8 +248,10 @@ mod tests {
 
     #[test]
     fn a_forbidden_arrow_between_crates_is_found() {
-        let mut arrows: BTreeMap<String, BTreeSet<String>> =
-            CRATES.iter().map(|(name, allowed)| ((*name).into(), allowed.iter().map(|a| (*a).into()).collect())).collect();
+        let mut arrows: BTreeMap<String, BTreeSet<String>> = CRATES
+            .iter()
+            .map(|(name, allowed)| ((*name).into(), allowed.iter().map(|a| (*a).into()).collect()))
+            .collect();
         assert_eq!(crate_breaches(&arrows), [""; 0]);
         arrows.entry("subway-protocol".into()).or_default().insert("subway-sdk-core".into());
         arrows.remove("subway-wasm");

@@ -18,8 +18,7 @@ const STEPS: &[Step] = &[
     ("documentation", documentation),
     ("the collector", || build_collector().map(drop)),
     ("Rust tests", || cargo(&["test", "--workspace", "--all-features", "--locked"], &[])),
-    ("the npm package", || wasm::build().map(drop)),
-    ("JavaScript tests", wasm::run_tests),
+    ("the npm package and its tests", || wasm::run_tests(&wasm::build()?)),
     ("the console in a browser", || console::test(&build_collector()?)),
 ];
 
@@ -28,8 +27,10 @@ const STEPS: &[Step] = &[
 /// # Errors
 /// The first step that failed.
 pub(crate) fn run(only: &[String]) -> Result<()> {
-    let chosen: Vec<&Step> =
-        STEPS.iter().filter(|(name, _)| only.is_empty() || only.iter().any(|word| name.contains(word.as_str()))).collect();
+    let chosen: Vec<&Step> = STEPS
+        .iter()
+        .filter(|(name, _)| only.is_empty() || only.iter().any(|word| name.contains(word.as_str())))
+        .collect();
     if chosen.is_empty() {
         let names: Vec<&str> = STEPS.iter().map(|(name, _)| *name).collect();
         anyhow::bail!("no step is called so; there are: {}", names.join(", "));
@@ -56,7 +57,10 @@ fn clippy() -> Result<()> {
 }
 
 fn documentation() -> Result<()> {
-    cargo(&["doc", "--workspace", "--no-deps", "--all-features", "--locked", "--quiet"], &[("RUSTDOCFLAGS", "-D warnings")])
+    cargo(
+        &["doc", "--workspace", "--no-deps", "--all-features", "--locked", "--quiet"],
+        &[("RUSTDOCFLAGS", "-D warnings")],
+    )
 }
 
 /// Builds the collector as tests use it; returns the binary.

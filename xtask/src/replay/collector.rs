@@ -43,6 +43,11 @@ impl Collector {
         Ok(token.trim().to_owned())
     }
 
+    /// Waits until it ends by itself or is told to.
+    pub(crate) fn wait(&mut self) -> Result<()> {
+        self.child.wait().context("cannot wait for the collector").map(drop)
+    }
+
     /// Kills it as a power switch would, and waits until it is gone.
     pub(crate) fn kill(mut self) {
         self.end();
