@@ -2,8 +2,6 @@
 const subway = require('subway-miniprogram');
 const config = require('./config');
 
-const CONSENT_KEY = 'measuring-allowed';
-
 subway.init({
   server: config.server,
   key: config.key,
@@ -21,10 +19,8 @@ App({
     jd.showModal({
       title: 'Help us improve',
       content: 'May we record which pages are used?',
-      success: (answer) => {
-        jd.setStorageSync(CONSENT_KEY, answer.confirm);
-        subway.setConsent(answer.confirm);
-      },
+      // The SDK remembers the answer.
+      success: (answer) => subway.setConsent(answer.confirm),
     });
   },
 

@@ -10,6 +10,8 @@ export class Collector {
   requests = [];
   /** What the next requests get instead of the normal treatment: (batch, request) => [status, headers, body] or null. */
   faults = [];
+  /** Pages to serve on GET: path => [content type, text or bytes]. */
+  pages = new Map();
 
   async start() {
     this.server = http.createServer((request, response) => this.#receive(request, response));
@@ -28,6 +30,11 @@ export class Collector {
   }
 
   #receive(request, response) {
+    if (request.method === 'GET') {
+      const page = this.pages.get(request.url.split('?')[0]);
+      response.writeHead(page ? 200 : 404, page ? { 'content-type': page[0] } : {});
+      return response.end(page ? page[1] : '');
+    }
     const parts = [];
     request.on('data', (part) => parts.push(part));
     request.on('end', () => {
