@@ -1,0 +1,74 @@
+//! The real collector as a child process.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+
+use serde_json::Value;
+
+/// The built collector. Cargo builds it if need be: another package's binary cannot be asked for in any other way.
+pub fn binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let built = Command::new(cargo).args(["build", "--quiet", "--package", "subway-collector"]).status().unwrap();
+        assert!(built.success(), "the collector does not build");
+        // The test runs from target/debug/deps.
+        std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("subway-collector")
+    })
+}
+
+/// A running collector, killed when dropped.
+pub struct Collector {
+    child: Child,
+    pub address: String,
+}
+
+impl Collector {
+    /// Starts it on a free port or, as `listen`, on an address that an earlier one had.
+    pub fn start(data_dir: &Path, listen: Option<&str>) -> Self {
+        let listen = listen.map_or("127.0.0.1:0", |address| address.trim_start_matches("http://"));
+        let mut child = Command::new(binary())
+            .args(["serve", "--listen", listen, "--data-dir"])
+            .arg(data_dir)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let address = line.trim().strip_prefix("listening on ").expect("the collector listens").to_owned();
+        Self { child, address }
+    }
+
+    /// SIGKILL.
+    pub fn kill(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Collector {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Everything that a data directory's collector has stored.
+pub fn export(data_dir: &Path) -> Vec<Value> {
+    let output = Command::new(binary()).args(["export", "--data-dir"]).arg(data_dir).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// An address on which nobody listens.
+pub fn free_address() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    format!("http://{}", listener.local_addr().unwrap())
+}
