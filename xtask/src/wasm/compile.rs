@@ -55,7 +55,7 @@ fn bindgen(raw: &Path, dir: &Path) -> Result<()> {
     let mut bindgen = Bindgen::new();
     bindgen.input_path(raw).out_name(STEM).typescript(false).remove_name_section(true).remove_producers_section(true);
     // encodeInto is an optimisation that few mini-program runtimes have; without it the glue is shorter.
-    bindgen.bundler(true)?.reference_types(false).encode_into(EncodeInto::Never);
+    bindgen.bundler(true)?.encode_into(EncodeInto::Never);
     let made = dir.join("bindgen");
     bindgen.generate(&made).context("wasm-bindgen")?;
     let glue = fs::read_to_string(made.join("subway_bg.js"))?;

@@ -49,10 +49,12 @@ impl Toolchain {
     }
 }
 
+type Way = fn() -> Result<Toolchain>;
+
 /// Finds a toolchain, and says on stderr what was tried and which way was taken.
 pub(crate) fn find() -> Result<Toolchain> {
     let mut tried = Vec::new();
-    let mut ways: Vec<(&str, fn() -> Result<Toolchain>)> = vec![
+    let mut ways: Vec<(&str, Way)> = vec![
         ("rustup", rustup),
         ("installed Debian rustc-web", debian_installed),
         ("unpacked Debian rustc-web", debian_unpacked),
