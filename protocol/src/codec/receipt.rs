@@ -70,11 +70,16 @@ impl Receipt {
     /// Whether this receipt accounts for each of `events` events exactly once.
     #[must_use]
     pub fn accounts_for(&self, events: u64) -> bool {
-        let mut named: Vec<u64> = self.duplicate.iter().copied().chain(self.rejected.iter().map(|r| r.index)).collect();
-        named.sort_unstable();
-        let distinct = named.windows(2).all(|pair| pair[0] < pair[1]);
-        let within = named.last().is_none_or(|last| *last < events);
-        distinct && within && self.stored.checked_add(named.len() as u64) == Some(events)
+        let mut ended = vec![false; usize::try_from(events).unwrap_or(0)];
+        let mut named = 0;
+        for index in self.duplicate.iter().copied().chain(self.rejected.iter().map(|rejected| rejected.index)) {
+            match usize::try_from(index).ok().and_then(|index| ended.get_mut(index)) {
+                Some(ended) if !*ended => *ended = true,
+                _ => return false,
+            }
+            named += 1;
+        }
+        self.stored.checked_add(named) == Some(events)
     }
 }
 

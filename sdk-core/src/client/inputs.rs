@@ -96,11 +96,11 @@ impl<S: Store> Client<S> {
             return Ok(id);
         }
         if self.held.len() == limits::HELD_EVENTS {
-            self.held.pop_front();
+            self.held.remove(0);
             self.ledger.generated += 1;
             self.drop_events(DropReason::QueueFull, 1);
         }
-        self.held.push_back(held);
+        self.held.push(held);
         Ok(id)
     }
 
@@ -294,15 +294,15 @@ impl<S: Store> Client<S> {
     pub fn timer_start(&mut self, now: Now, name: &str) {
         self.timers.retain(|(other, _)| other != name);
         if self.timers.len() == limits::TIMERS {
-            self.timers.pop_front();
+            self.timers.remove(0);
         }
-        self.timers.push_back((name.to_owned(), now.mono));
+        self.timers.push((name.to_owned(), now.mono));
     }
 
     /// Ends measuring. Milliseconds since the start, by the monotonic clock; `None` if no such timer runs.
     pub fn timer_end(&mut self, now: Now, name: &str) -> Option<u64> {
         let at = self.timers.iter().position(|(other, _)| other == name)?;
-        let (_, start) = self.timers.remove(at)?;
+        let (_, start) = self.timers.remove(at);
         Some(now.mono.saturating_sub(start))
     }
 

@@ -7,8 +7,6 @@ mod results;
 mod state;
 mod tasks;
 
-use std::collections::VecDeque;
-
 use inputs::Held;
 pub use inputs::{Input, check_user};
 use pending::Pending;
@@ -48,10 +46,10 @@ pub struct Client<S> {
 
     queue: Queue,
     pending: Pending,
-    held: VecDeque<Held>,
+    held: Vec<Held>,
     page: Option<Page>,
-    timers: VecDeque<(String, u64)>,
-    notices: VecDeque<String>,
+    timers: Vec<(String, u64)>,
+    notices: Vec<String>,
     upload: Upload,
 }
 
@@ -109,10 +107,10 @@ impl<S: Store> Client<S> {
             next_batch: 1,
             queue: Queue::default(),
             pending: Pending::default(),
-            held: VecDeque::new(),
+            held: Vec::new(),
             page: None,
-            timers: VecDeque::new(),
-            notices: VecDeque::new(),
+            timers: Vec::new(),
+            notices: Vec::new(),
             upload: Upload { batch_events, ..Upload::default() },
         };
         client.restore(saved.contexts, saved.events, saved.batches, now);
@@ -168,14 +166,14 @@ impl<S: Store> Client<S> {
 
     /// Messages for the developer since the last call, oldest first: why events were rejected, that the key is wrong.
     pub fn take_notices(&mut self) -> Vec<String> {
-        self.notices.drain(..).collect()
+        std::mem::take(&mut self.notices)
     }
 
     fn notice(&mut self, text: String) {
         if self.notices.len() == limits::NOTICES {
-            self.notices.pop_front();
+            self.notices.remove(0);
         }
-        self.notices.push_back(text);
+        self.notices.push(text);
     }
 
     fn drop_events(&mut self, reason: DropReason, events: u64) {

@@ -58,7 +58,7 @@ impl<S: Store> Client<S> {
         self.ledger.acked += events - receipt.rejected.len() as u64;
         self.drop_events(DropReason::Rejected, receipt.rejected.len() as u64);
         for rejected in &receipt.rejected {
-            self.notice(["the collector rejected an event: ", &rejected.detail].concat());
+            self.notice(joined("the collector rejected an event: ", &rejected.detail));
         }
         self.pending.delete(Key::Batch(batch.number));
         self.forget(&batch.entries);
@@ -81,7 +81,7 @@ impl<S: Store> Client<S> {
         }
         if half == 0 {
             self.drop_events(reason, 1);
-            self.notice(["an event was given up: ", reason.as_str()].concat());
+            self.notice(joined("an event was given up: ", reason.as_str()));
             self.forget(&batch.entries);
             self.forget_contexts();
         } else {
@@ -101,4 +101,10 @@ impl<S: Store> Client<S> {
         text.push_str(subway_protocol::outcome::truncate(body, 512));
         self.notice(text);
     }
+}
+
+fn joined(a: &str, b: &str) -> String {
+    let mut text = String::from(a);
+    text.push_str(b);
+    text
 }

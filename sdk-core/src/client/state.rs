@@ -61,7 +61,7 @@ pub(super) fn join_event(class: Class, context: u64, json: &str) -> String {
 
 /// The reverse of [`join_event`].
 pub(super) fn split_event(value: &str) -> Option<(Class, u64, &str)> {
-    let colon = value.find(':')?;
+    let colon = value.bytes().position(|byte| byte == b':')?;
     let class = Class::from_digit(*value.as_bytes().first()?)?;
     let context = Reader::new(value.get(1..colon)?).integer().ok()?;
     Some((class, context as u64, &value[colon + 1..]))

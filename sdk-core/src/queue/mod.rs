@@ -3,8 +3,6 @@
 mod backoff;
 mod batch;
 
-use std::collections::VecDeque;
-
 pub use backoff::Backoff;
 pub use batch::Batch;
 use subway_protocol::Theme;
@@ -64,9 +62,9 @@ pub struct Entry {
 #[derive(Clone, Debug, Default)]
 pub struct Queue {
     /// Events in no batch yet, by class, each in order of sequence.
-    loose: [VecDeque<Entry>; 3],
+    loose: [Vec<Entry>; 3],
     /// Frozen batches, in the order in which they will be sent.
-    batches: VecDeque<Batch>,
+    batches: Vec<Batch>,
     rows: usize,
     bytes: usize,
 }
@@ -87,20 +85,20 @@ impl Queue {
     /// Events waiting in no batch.
     #[must_use]
     pub fn loose_rows(&self) -> usize {
-        self.loose.iter().map(VecDeque::len).sum()
+        self.loose.iter().map(Vec::len).sum()
     }
 
     /// The sequence number of the oldest event in no batch.
     #[must_use]
     pub fn oldest_loose(&self) -> Option<u64> {
-        self.loose.iter().filter_map(|class| class.front()).map(|entry| entry.seq).min()
+        self.loose.iter().filter_map(|class| class.first()).map(|entry| entry.seq).min()
     }
 
     /// Adds an event at the end. Sequence numbers must rise.
     pub fn push(&mut self, class: Class, entry: Entry) {
         self.rows += 1;
         self.bytes += entry.bytes;
-        self.loose[class as usize].push_back(entry);
+        self.loose[class as usize].push(entry);
     }
 
     /// Takes out what must go so that an event of `class` with `bytes` fits within the caps. `None` if it does not fit
@@ -134,19 +132,28 @@ impl Queue {
     /// They leave the loose events and must be given back with [`Queue::freeze`]. At least one if any is loose.
     pub fn gather(&mut self, most_events: usize, most_bytes: usize) -> Vec<Entry> {
         let mut entries: Vec<Entry> = Vec::new();
+        let mut taken = [0; 3];
         let mut bytes = 0;
         while entries.len() < most_events.max(1) {
-            let next = self.loose.iter_mut().filter(|class| !class.is_empty()).min_by_key(|class| class[0].seq);
-            let Some(class) = next else { break };
-            let entry = class[0];
-            let fits =
-                entries.first().is_none_or(|first| first.context == entry.context && bytes + entry.bytes <= most_bytes);
-            if !fits {
+            let mut next: Option<(usize, Entry)> = None;
+            for (class, loose) in self.loose.iter().enumerate() {
+                if let Some(entry) = loose.get(taken[class])
+                    && next.is_none_or(|(_, other)| entry.seq < other.seq)
+                {
+                    next = Some((class, *entry));
+                }
+            }
+            let Some((class, entry)) = next else { break };
+            let fits = |first: &Entry| first.context == entry.context && bytes + entry.bytes <= most_bytes;
+            if !entries.first().is_none_or(fits) {
                 break;
             }
             bytes += entry.bytes;
             entries.push(entry);
-            class.pop_front();
+            taken[class] += 1;
+        }
+        for (loose, taken) in self.loose.iter_mut().zip(taken) {
+            loose.drain(..taken);
         }
         entries
     }
@@ -168,7 +175,7 @@ impl Queue {
     /// The batch to be sent next.
     #[must_use]
     pub fn front(&self) -> Option<&Batch> {
-        self.batches.front()
+        self.batches.first()
     }
 
     /// Frozen batches.
@@ -180,7 +187,7 @@ impl Queue {
     /// Takes a batch out. Its events still count as waiting until [`Queue::forget`].
     pub fn thaw(&mut self, id: crate::Id) -> Option<Batch> {
         let at = self.batches.iter().position(|batch| batch.id == id)?;
-        self.batches.remove(at)
+        Some(self.batches.remove(at))
     }
 
     /// These events, taken out before, wait no more.
@@ -193,8 +200,11 @@ impl Queue {
     pub fn clear(&mut self) -> (Vec<Entry>, Vec<Batch>) {
         self.rows = 0;
         self.bytes = 0;
-        let entries = self.loose.iter_mut().flat_map(|class| class.drain(..)).collect();
-        (entries, self.batches.drain(..).collect())
+        let mut entries = Vec::new();
+        for class in &mut self.loose {
+            entries.append(class);
+        }
+        (entries, std::mem::take(&mut self.batches))
     }
 
     /// Whether any waiting event was recorded in this context.
