@@ -35,11 +35,14 @@ fn days_have_23_or_25_hours_where_clocks_change() {
 }
 
 #[test]
-fn the_day_begins_after_a_gap_that_swallows_midnight() {
+fn the_day_begins_with_its_first_instant_where_clocks_jump_over_midnight() {
     let sao_paulo = starts("America/Sao_Paulo", Interval::Day, "2018-11-03T12:00:00Z", "2018-11-05T12:00:00Z");
     assert_eq!(sao_paulo, ["2018-11-03T03:00:00Z", "2018-11-04T03:00:00Z", "2018-11-05T02:00:00Z"]);
     let beirut = starts("Asia/Beirut", Interval::Day, "2022-03-26T12:00:00Z", "2022-03-28T12:00:00Z");
     assert_eq!(beirut, ["2022-03-25T22:00:00Z", "2022-03-26T22:00:00Z", "2022-03-27T21:00:00Z"]);
+    // In Newfoundland they fell back over midnight: 30 October 1988 began at 00:00, and after a minute it was 29 again.
+    let st_johns = starts("America/St_Johns", Interval::Day, "1988-10-30T02:00:00Z", "1988-10-31T03:31:00Z");
+    assert_eq!(st_johns, ["1988-10-30T01:30:00Z", "1988-10-31T03:30:00Z"]);
     // In Toronto the clocks jumped from 23:30 over midnight: the day began at 00:30 local time.
     let toronto = first_instant(&zone("America/Toronto"), "1919-03-31".parse().unwrap()).unwrap();
     assert_eq!(utc(toronto * 1000), "1919-03-31T04:30:00Z");
@@ -130,16 +133,19 @@ fn name(zone: &TimeZone, interval: Interval, minute: i64) -> (Date, i8, i32) {
     }
 }
 
-/// Boundaries found by reading the clock at every minute. A date that comes back after the next one began (clocks that
-/// fall back over midnight) does not count again.
+/// Boundaries found by reading the clock at every minute, from some days before the range, because what has begun before
+/// it matters: a date that comes back after the next one began (clocks that fall back over midnight) does not count again.
 fn brute_force(zone: &TimeZone, interval: Interval, from: i64, to: i64) -> Vec<i64> {
-    let (mut bounds, mut current) = (vec![from * 60_000], name(zone, interval, from));
-    for minute in from..to {
+    let begin = from - 3 * 24 * 60;
+    let (mut bounds, mut current) = (vec![from * 60_000], name(zone, interval, begin));
+    for minute in begin..to {
         let here = name(zone, interval, minute);
         let is_new = if interval == Interval::Hour { here != current } else { here.0 > current.0 };
         if is_new {
-            bounds.push(minute * 60_000);
             current = here;
+            if minute > from {
+                bounds.push(minute * 60_000);
+            }
         }
     }
     bounds.push(to * 60_000);

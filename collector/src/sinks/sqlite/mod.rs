@@ -9,16 +9,18 @@
 mod dictionary;
 mod reader;
 mod rows;
+mod thread;
 mod writer;
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 
 pub use reader::StoreReader;
 pub use rows::StoredRows;
 
+use self::thread::WriterThread;
 use self::writer::Writer;
 use super::{Delivered, EMBEDDED, Sink, SinkBatch, SinkError};
 use crate::db::DbError;
@@ -30,16 +32,16 @@ const MIGRATIONS: &[&str] = &[include_str!("migrations/0001_store.sql")];
 
 /// The embedded sink.
 pub struct EmbeddedSink {
-    writer: Arc<Mutex<Writer>>,
+    thread: WriterThread,
 }
 
 impl EmbeddedSink {
     /// Opens (or makes) the store in the data directory `dir`. Blocks.
     ///
     /// # Errors
-    /// If the database cannot be opened or migrated.
+    /// If the database cannot be opened or migrated, or its thread cannot be started.
     pub fn open(dir: &Path) -> Result<Self, DbError> {
-        Ok(Self { writer: Arc::new(Mutex::new(Writer::open(dir)?)) })
+        Ok(Self { thread: WriterThread::start(Writer::open(dir)?)? })
     }
 
     /// Notes the time zones of the apps, `(key, IANA name)`, so that `export` reads dates as the collector does. Blocks.
@@ -47,23 +49,19 @@ impl EmbeddedSink {
     /// # Errors
     /// If the database fails.
     pub fn set_timezones(&self, apps: &[(String, String)]) -> Result<(), DbError> {
-        Ok(lock(&self.writer).set_timezones(apps)?)
+        let apps = apps.to_vec();
+        let done = self.thread.call(move |writer| writer.set_timezones(&apps));
+        Ok(done.unwrap_or_else(|| Err(thread::gone("the work of the embedded store's thread broke off")))?)
     }
 
-    async fn blocking<T: Send + 'static>(
+    async fn ask<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Writer) -> Result<T, SinkError> + Send + 'static,
     ) -> Result<T, SinkError> {
-        let writer = Arc::clone(&self.writer);
-        let task = tokio::task::spawn_blocking(move || work(&mut lock(&writer)));
-        task.await.map_err(|error| SinkError::retryable(error.to_string()))?
+        // No answer: the work panicked. The next is done with a clean transaction and fresh caches.
+        let answer = self.thread.ask(work).await;
+        answer.unwrap_or_else(|_| Err(SinkError::retryable("the work of the embedded store's thread broke off")))
     }
-}
-
-/// A panic inside a transaction rolls it back, and the writer notices that its caches are stale; so the writer behind a
-/// poisoned lock is whole.
-fn lock(writer: &Mutex<Writer>) -> MutexGuard<'_, Writer> {
-    writer.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[async_trait]
@@ -73,16 +71,16 @@ impl Sink for EmbeddedSink {
     }
 
     async fn position(&self) -> Result<Option<u64>, SinkError> {
-        self.blocking(|writer| Ok(Some(writer.position()))).await
+        self.ask(|writer| Ok(Some(writer.position()))).await
     }
 
     async fn deliver(&self, batch: Arc<SinkBatch>) -> Result<Delivered, SinkError> {
-        self.blocking(move |writer| writer.deliver(&batch)).await?;
+        self.ask(move |writer| writer.deliver(&batch)).await?;
         Ok(Delivered::default())
     }
 
     async fn health(&self) -> Result<(), SinkError> {
-        self.blocking(Writer::probe).await
+        self.ask(Writer::probe).await
     }
 }
 

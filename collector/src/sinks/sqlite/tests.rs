@@ -158,3 +158,13 @@ fn every_question_is_answered_from_the_index_alone() {
         assert!(plan.contains("USING COVERING INDEX event_metrics (app=?"), "{sql}: {plan}");
     }
 }
+
+#[tokio::test]
+async fn a_panic_while_writing_costs_only_its_own_batch() {
+    let dir = tempfile::tempdir().unwrap();
+    let sink = EmbeddedSink::open(dir.path()).unwrap();
+    let result: Result<(), SinkError> = sink.ask(|_| panic!("a fault")).await;
+    assert!(matches!(result, Err(SinkError::Retryable { .. })));
+    sink.deliver(one_event(1)).await.unwrap();
+    assert_eq!(sink.position().await, Ok(Some(1)));
+}

@@ -165,11 +165,17 @@ fn insert(
         record.common.map(serde_json::value::RawValue::get),
     ])?;
     let mut statement = sql.prepare_cached(INSERT_EVENT)?;
+    // Neighbours mostly have the same user and session.
+    let (mut last_user, mut last_session) = (("", 0), ("", 0));
     for (position, event) in (batch..).zip(events) {
         let theme = dictionary.word(sql, &event.theme)?;
         let code = dictionary.word(sql, &event.code)?;
-        let user = dictionary.user(sql, app, &event.user_id)?;
-        let session = dictionary.session(sql, app, &event.session_id)?;
+        if last_user.0 != event.user_id {
+            last_user = (&event.user_id, dictionary.user(sql, app, &event.user_id)?);
+        }
+        if last_session.0 != event.session_id {
+            last_session = (&event.session_id, dictionary.session(sql, app, &event.session_id)?);
+        }
         statement.execute(params![
             position,
             app,
@@ -179,8 +185,8 @@ fn insert(
             theme,
             code,
             install,
-            user,
-            session,
+            last_user.1,
+            last_session.1,
             event.seq as i64,
             event.ts,
             event.mono.map(|n| n as i64),

@@ -1,0 +1,74 @@
+//! The one thread that writes the store. It has a name of its own, so that what the embedded store costs can be seen.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{Sender, channel};
+use std::thread::{Builder, JoinHandle};
+
+use rusqlite::ffi;
+use tokio::sync::oneshot;
+
+use super::writer::Writer;
+
+type Job = Box<dyn FnOnce(&mut Writer) + Send>;
+
+/// Runs jobs on the writer, one after the other. Dropping it finishes them and closes the database.
+pub(super) struct WriterThread {
+    jobs: Option<Sender<Job>>,
+    handle: Option<JoinHandle<()>>,
+}
+
+/// An error of the thread as one of its database.
+pub(super) fn gone(why: impl Into<String>) -> rusqlite::Error {
+    rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_MISUSE), Some(why.into()))
+}
+
+impl WriterThread {
+    pub(super) fn start(mut writer: Writer) -> rusqlite::Result<Self> {
+        let (jobs, receiver) = channel::<Job>();
+        let run = move || {
+            for job in receiver {
+                // A panic rolls the transaction back, and the writer keeps nothing that was learnt in it.
+                if catch_unwind(AssertUnwindSafe(|| job(&mut writer))).is_err() {
+                    tracing::error!("a delivery to the embedded store panicked");
+                }
+            }
+        };
+        let handle =
+            Builder::new().name("embedded-store".into()).spawn(run).map_err(|error| gone(error.to_string()))?;
+        Ok(Self { jobs: Some(jobs), handle: Some(handle) })
+    }
+
+    /// Lets the thread do `work`; the receiver gets the result, or an error if `work` panicked.
+    pub(super) fn ask<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Writer) -> T + Send + 'static,
+    ) -> oneshot::Receiver<T> {
+        let (reply, answer) = oneshot::channel();
+        // If nobody waits any more, the work is done all the same.
+        self.send(Box::new(move |writer: &mut Writer| drop(reply.send(work(writer)))));
+        answer
+    }
+
+    /// Lets the thread do `work` and waits for the result; `None` if `work` panicked.
+    pub(super) fn call<T: Send + 'static>(&self, work: impl FnOnce(&mut Writer) -> T + Send + 'static) -> Option<T> {
+        let (reply, answer) = channel();
+        self.send(Box::new(move |writer: &mut Writer| drop(reply.send(work(writer)))));
+        answer.recv().ok()
+    }
+
+    fn send(&self, job: Job) {
+        if let Some(jobs) = &self.jobs {
+            // Fails only if the thread has ended, and then the job's reply is dropped, which its receiver hears.
+            let _ = jobs.send(job);
+        }
+    }
+}
+
+impl Drop for WriterThread {
+    fn drop(&mut self) {
+        self.jobs = None;
+        if let Some(handle) = self.handle.take() {
+            let _ = handle.join();
+        }
+    }
+}
