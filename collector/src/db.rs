@@ -8,6 +8,9 @@ use rusqlite::{Connection, OpenFlags};
 /// How long a connection waits for another's lock. Only checkpoints and migrations hold one for long.
 const BUSY: Duration = Duration::from_secs(5);
 
+/// SQLite's own default, bytes.
+const PAGE_BYTES: u32 = 4096;
+
 /// Why a database could not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DbError {
@@ -36,8 +39,17 @@ pub enum DbError {
 /// # Errors
 /// If the file cannot be opened or brought to the newest version, or is newer than this collector.
 pub fn open(path: &Path, migrations: &[&str]) -> Result<Connection, DbError> {
+    open_paged(path, migrations, PAGE_BYTES)
+}
+
+/// [`open`] with another page size than 4 KiB, which counts only when the database is made.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_paged(path: &Path, migrations: &[&str], page_bytes: u32) -> Result<Connection, DbError> {
     let mut connection = Connection::open(path)?;
     connection.busy_timeout(BUSY)?;
+    connection.pragma_update(None, "page_size", page_bytes)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;

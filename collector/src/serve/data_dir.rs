@@ -38,6 +38,9 @@ pub enum StartError {
     /// A sink cannot be served.
     #[error(transparent)]
     Fanout(#[from] FanoutError),
+    /// Opening was broken off by a defect.
+    #[error("opening was broken off: {0}")]
+    Interrupted(String),
     /// The address cannot be listened on.
     #[error("cannot listen: {0}")]
     Listen(String),

@@ -14,7 +14,7 @@ pub use data_dir::{DataDir, StartError};
 
 use crate::accept::{Acceptor, Budget};
 use crate::auth::{App, Keys};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::fanout::{self, Fanout};
 use crate::http::Shared;
 use crate::http::router::router;
@@ -49,26 +49,14 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: impl Future<Ou
 }
 
 impl Collector {
-    /// Takes the data directory, opens everything in it and starts the sinks' workers. Blocks while it opens files.
+    /// Takes the data directory, opens everything in it and starts the sinks' workers.
     ///
     /// # Errors
     /// See [`StartError`].
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        let data_dir = DataDir::take(&config.data_dir)?;
-        let telemetry = Arc::new(Telemetry::default());
-        let settings = spool::Settings {
-            queue: usize::try_from(config.limits.queue_requests).unwrap_or(usize::MAX),
-            commit_bytes: config.limits.commit_bytes,
-        };
-        let spool = Spool::open(data_dir.path(), &settings, Arc::clone(&telemetry))?;
-        let keys = keys(&config, &data_dir, &spool)?;
-        let embedded = EmbeddedSink::open(data_dir.path())?;
-        let zones: Vec<(String, String)> = config
-            .apps
-            .iter()
-            .map(|app| (app.key.clone(), app.timezone.iana_name().unwrap_or("UTC").to_owned()))
-            .collect();
-        embedded.set_timezones(&zones)?;
+        let opening = tokio::task::spawn_blocking(move || Opened::new(config));
+        let Opened { config, data_dir, telemetry, spool, keys, embedded } =
+            opening.await.map_err(|error| StartError::Interrupted(error.to_string()))??;
         let sinks: Vec<(Arc<dyn Sink>, fanout::Settings)> = vec![(Arc::new(embedded), fanout::Settings::embedded())];
         let fanout = Fanout::start(&spool, sinks).await?;
         let shared = Arc::new(Shared {
@@ -113,6 +101,33 @@ impl Collector {
         let _ = tokio::task::spawn_blocking(move || spool.close()).await;
         tracing::info!("stopped");
         Ok(())
+    }
+}
+
+/// What has to be opened with blocking calls.
+struct Opened {
+    config: Config,
+    data_dir: DataDir,
+    telemetry: Arc<Telemetry>,
+    spool: Spool,
+    keys: Keys,
+    embedded: EmbeddedSink,
+}
+
+impl Opened {
+    fn new(config: Config) -> Result<Self, StartError> {
+        let data_dir = DataDir::take(&config.data_dir)?;
+        let telemetry = Arc::new(Telemetry::default());
+        let settings = spool::Settings {
+            queue: usize::try_from(config.limits.queue_requests).unwrap_or(usize::MAX),
+            commit_bytes: config.limits.commit_bytes,
+        };
+        let spool = Spool::open(data_dir.path(), &settings, Arc::clone(&telemetry))?;
+        let keys = keys(&config, &data_dir, &spool)?;
+        let embedded = EmbeddedSink::open(data_dir.path())?;
+        let zone = |app: &config::App| (app.key.clone(), app.timezone.iana_name().unwrap_or("UTC").to_owned());
+        embedded.set_timezones(&config.apps.iter().map(zone).collect::<Vec<_>>())?;
+        Ok(Self { config, data_dir, telemetry, spool, keys, embedded })
     }
 }
 

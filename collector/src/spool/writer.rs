@@ -19,9 +19,13 @@ const PROBE: Duration = Duration::from_millis(500);
 /// SQLite's page cache of the writer, KiB. The index of seen IDs is looked up for every event.
 const CACHE_KIB: i64 = 64 * 1024;
 
+/// SQLite's page size of the spool, bytes. Records are tens of kilobytes and go over many pages, each of which costs
+/// system calls; the index of seen IDs is appended to nearly in order, so that larger pages do not cost it more.
+const PAGE_BYTES: u32 = 16 * 1024;
+
 /// Pages in the write-ahead log before it is copied into the database: 16 MiB, so that a busy collector copies a page of
 /// the index once for many commits.
-const CHECKPOINT_PAGES: i64 = 4096;
+const CHECKPOINT_PAGES: i64 = 1024;
 
 /// Something to be done in a transaction of the writer.
 pub trait Write: Send {
@@ -132,7 +136,7 @@ impl Writer {
 
     fn connect(&mut self) -> Result<(), SpoolError> {
         if self.connection.is_none() {
-            let connection = db::open(&self.path, MIGRATIONS)?;
+            let connection = db::open_paged(&self.path, MIGRATIONS, PAGE_BYTES)?;
             connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
             connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
             self.counters = Counters::load(&connection)?;
