@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tracing_subscriber::EnvFilter;
@@ -13,6 +14,12 @@ use super::{Command, USAGE};
 use crate::config::{Config, ConfigError};
 use crate::serve::Collector;
 use crate::spool::{DeadLetter, Reader};
+
+/// Files besides connections: databases, their logs, the runtime's own.
+const OTHER_FILES: u64 = 64;
+
+/// How long work on other threads that nobody waits for any more may take when the process ends.
+const LEFTOVERS: Duration = Duration::from_millis(300);
 
 /// Dead letters read at a time.
 const PAGE: u64 = 500;
@@ -72,7 +79,8 @@ fn serve(config: Option<&Path>, listen: Option<SocketAddr>, data_dir: Option<Pat
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
     let tokio = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(runtime)?;
-    tokio.block_on(async {
+    open_files(config.limits.connections);
+    let result = tokio.block_on(async {
         let signal = Signal::catch().map_err(runtime)?;
         let address = config.listen;
         let collector = Collector::start(config).await.map_err(runtime)?;
@@ -84,8 +92,29 @@ fn serve(config: Option<&Path>, listen: Option<SocketAddr>, data_dir: Option<Pat
             let _ = print(&format!("listening on http://{address}\n"));
         };
         collector.serve(listener, signal.caught(), announce).await.map_err(runtime)
-    })
+    });
+    tokio.shutdown_timeout(LEFTOVERS);
+    result
 }
+
+/// Lets the process open as many files as it may, because every connection is one.
+#[cfg(unix)]
+fn open_files(connections: u64) {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, rustix::process::Rlimit { current: limit.maximum, ..limit });
+    let current = getrlimit(Resource::Nofile).current;
+    if current.is_some_and(|current| current < connections.saturating_add(OTHER_FILES)) {
+        tracing::warn!(
+            open_files = current,
+            connections,
+            "the system allows fewer open files than connections are configured"
+        );
+    }
+}
+
+#[cfg(not(unix))]
+fn open_files(_: u64) {}
 
 /// The signals that end the collector. They are caught from the start on, so that none is lost while it opens its files.
 struct Signal {

@@ -51,7 +51,13 @@ macro_rules! limits {
                 put(source, "text_bytes", self.text_bytes, 1..=GIB, &mut wire.text_bytes)?;
                 put_time(source, "clock_tolerance_ms", self.clock_tolerance_ms, &mut wire.clock_tolerance_ms)?;
                 put_time(source, "signature_age_ms", self.signature_age_ms, &mut wire.signature_age_ms)?;
+                let at = self.in_flight_bytes.as_ref().map_or(0..0, Spanned::span);
                 $(put(source, stringify!($name), self.$name, $range, &mut limits.$name)?;)*
+                let needed = limits.wire.body_bytes + limits.wire.decompressed_bytes;
+                if limits.in_flight_bytes < needed {
+                    let why = format!("must be at least body_bytes + decompressed_bytes, here {needed}, or the largest batch is never taken");
+                    return Err(source.error(at, "limits.in_flight_bytes", why));
+                }
                 Ok(limits)
             }
         }

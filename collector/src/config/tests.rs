@@ -51,6 +51,7 @@ fn errors_name_line_and_key() {
         (format!("{APP}[limits]\nbody_bytes = \"1\"\n"), 5, "body_bytes"),
         (format!("{APP}[limits]\nbody_bytes = 0\n"), 5, "limits.body_bytes"),
         (format!("{APP}[limits]\ndepth = -1\n"), 5, "depth"),
+        (format!("{APP}[limits]\nin_flight_bytes = 9000000\n"), 5, "limits.in_flight_bytes"),
         (format!("{APP}{APP}"), 5, "app.key"),
         ("listen = \"localhost\"\n".to_owned() + APP, 1, "listen"),
         ("listen = 1\n".to_owned() + APP, 1, "listen"),

@@ -1,6 +1,6 @@
 //! The data directory: one process at a time, and the tokens that are kept in it.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -15,7 +15,7 @@ const LOCK: &str = "lock";
 /// Random bytes in a token.
 const TOKEN_BYTES: usize = 24;
 
-/// Why a collector could not start.
+/// Why a collector could not start, or could not go on.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// Another process has the data directory.
@@ -38,6 +38,9 @@ pub enum StartError {
     /// A sink cannot be served.
     #[error(transparent)]
     Fanout(#[from] FanoutError),
+    /// The spool's writer has ended by itself.
+    #[error("the spool's writer has ended unexpectedly")]
+    WriterEnded,
     /// Opening was broken off by a defect.
     #[error("opening was broken off: {0}")]
     Interrupted(String),
@@ -64,7 +67,12 @@ impl DataDir {
     /// # Errors
     /// [`StartError::InUse`], or the directory cannot be made or written.
     pub fn take(path: &Path) -> Result<Self, StartError> {
-        std::fs::create_dir_all(path).map_err(io(path))?;
+        let mut builder = DirBuilder::new();
+        builder.recursive(true);
+        // Events are personal data; whoever wants others to read them can open the directory.
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        builder.create(path).map_err(io(path))?;
         let file = path.join(LOCK);
         let lock = OpenOptions::new().create(true).append(true).open(&file).map_err(io(&file))?;
         match lock.try_lock() {

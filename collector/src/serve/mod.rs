@@ -19,7 +19,8 @@ use crate::fanout::{self, Fanout};
 use crate::http::Shared;
 use crate::http::router::router;
 use crate::sinks::Sink;
-use crate::sinks::sqlite::{EmbeddedSink, StoreReader};
+use crate::query::sqlite::StoreReader;
+use crate::sinks::sqlite::EmbeddedSink;
 use crate::spool::{self, Spool};
 use crate::telemetry::Telemetry;
 
@@ -43,7 +44,7 @@ pub struct Collector {
 /// spool is closed.
 ///
 /// # Errors
-/// If something needed at the start cannot be had. See [`StartError`].
+/// If something needed cannot be had. See [`StartError`].
 pub async fn run(config: Config, listener: TcpListener, shutdown: impl Future<Output = ()>) -> Result<(), StartError> {
     Collector::start(config).await?.serve(listener, shutdown, |_| {}).await
 }
@@ -77,7 +78,8 @@ impl Collector {
     /// Serves until `shutdown` resolves, then drains. `ready` is told the address as soon as connections are taken.
     ///
     /// # Errors
-    /// If the listener has no address.
+    /// If the listener has no address, or the spool's writer has ended by itself: a collector that can never store again
+    /// had better be started anew.
     pub async fn serve(
         self,
         listener: TcpListener,
@@ -88,19 +90,20 @@ impl Collector {
         let app = router(Arc::clone(&self.shared));
         ready(address);
         let mut connections = connections::Connections::new(Arc::clone(&self.shared), app);
-        tokio::select! {
-            () = connections.take(&listener) => {}
-            () = shutdown => {}
-        }
+        let asked = tokio::select! {
+            () = connections.take(&listener) => true,
+            () = shutdown => true,
+            () = self.shared.spool.ended() => false,
+        };
         drop(listener);
-        tracing::info!("draining");
+        tracing::info!(asked, "draining");
         self.shared.draining.store(true, Ordering::Relaxed);
         connections.drain(DRAIN).await;
         self.fanout.drain(FANOUT_STOP).await;
         let spool = self.shared.spool.clone();
         let _ = tokio::task::spawn_blocking(move || spool.close()).await;
         tracing::info!("stopped");
-        Ok(())
+        if asked { Ok(()) } else { Err(StartError::WriterEnded) }
     }
 }
 
@@ -149,3 +152,6 @@ fn keys(config: &Config, data_dir: &DataDir, spool: &Spool) -> Result<Keys, Star
     };
     Ok(Keys::new(apps, admin))
 }
+
+#[cfg(test)]
+mod tests;

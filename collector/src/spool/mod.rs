@@ -141,6 +141,12 @@ impl Spool {
         self.inner.head.clone()
     }
 
+    /// Resolves when the writer has ended, which without [`Spool::close`] is a defect.
+    pub async fn ended(&self) {
+        let mut head = self.inner.head.clone();
+        while head.changed().await.is_ok() {}
+    }
+
     /// Bytes of JSON in the log that some sink still needs (as of the last trim).
     #[must_use]
     pub fn backlog_bytes(&self) -> u64 {

@@ -159,7 +159,9 @@ impl Writer {
         while self.collect(&mut group) {
             self.commit_and_answer(&mut group);
         }
-        self.commit_and_answer(&mut group);
+        if !group.is_empty() {
+            self.commit_and_answer(&mut group);
+        }
         obituary.1 = true;
     }
 
@@ -207,7 +209,7 @@ impl Writer {
             }
             Err(error) => {
                 self.connection = None;
-                self.telemetry.add(Count::CommitFailures, 1);
+                self.telemetry.add(Count::CommitFailures, u64::from(!group.is_empty()));
                 if lock(&self.shared.trouble).replace(error.to_string()).is_none() {
                     tracing::error!(%error, writes = group.len(), "a commit failed; nothing of it is kept");
                 }

@@ -59,13 +59,25 @@ fn a_body_that_never_ends_is_given_up() {
 }
 
 #[test]
-fn a_body_larger_than_the_memory_for_bodies_is_refused_and_gives_its_memory_back() {
-    let site = Site::new("[limits]\nin_flight_bytes = 1048576\nbody_bytes = 4194304\n");
+fn bodies_beyond_the_memory_for_them_are_refused_until_others_are_done() {
+    let site = Site::new("[limits]\nbody_bytes = 1000000\ndecompressed_bytes = 1000000\nin_flight_bytes = 2000000\n");
     let collector = site.start();
-    let answer = collector.post("demo", &[], &vec![b' '; 2 << 20]);
+    let hold = || {
+        let mut stream = TcpStream::connect(collector.address()).unwrap();
+        let head = "POST /v1/events HTTP/1.1\r\nhost: x\r\nx-subway-key: demo\r\ncontent-length: 1000000\r\n\r\n";
+        std::io::Write::write_all(&mut stream, head.as_bytes()).unwrap();
+        std::io::Write::write_all(&mut stream, &[b' '; 900_000]).unwrap();
+        stream
+    };
+    let held = [hold(), hold()];
+    eventually("both are taken in", || collector.metric("subway_in_flight_bytes") == 1_800_000);
+    let mut body = batch(events(1)).to_string();
+    body.push_str(&" ".repeat(300_000));
+    let answer = collector.post("demo", &[], body.as_bytes());
     assert_eq!((answer.status, answer.code().as_str()), (503, "unavailable"));
-    assert_eq!(collector.send(&batch(events(1))).counts(), (1, 0, 0));
-    assert_eq!(collector.metric("subway_in_flight_bytes"), 0);
+    drop(held);
+    eventually("their memory is given back", || collector.metric("subway_in_flight_bytes") == 0);
+    assert_eq!(collector.post("demo", &[], body.as_bytes()).counts(), (1, 0, 0));
 }
 
 /// Starts a collector whose files may not grow beyond `kib`, until the limit is lifted.
