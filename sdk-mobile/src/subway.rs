@@ -54,7 +54,7 @@ impl Subway {
             .map_err(|error| OpenError::System(error.to_string()))?;
         let inbox = Arc::new(Inbox::new(client.ledger(), client.install_id()));
         let system = |error: std::io::Error| OpenError::System(format!("no thread could be started: {error}"));
-        let uploads = uploader::start(transport, inbox.clone()).map_err(system)?;
+        let uploads = uploader::start(transport, control.clone(), inbox.clone()).map_err(system)?;
         let driver = Driver {
             client,
             context,

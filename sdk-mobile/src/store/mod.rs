@@ -1,16 +1,18 @@
 //! The client's store on SQLite: one file, one writer, one process.
 //!
 //! # What survives what
-//! The file is in WAL mode. A commit is in the operating system's hands when [`Store::apply`] returns, so it survives the
-//! death of the process (SIGKILL included). Whether it survives the loss of power is decided per commit:
+//! The file is in WAL mode with `synchronous=NORMAL`. A commit is in the operating system's hands when [`Store::apply`]
+//! returns, so it survives the death of the process (SIGKILL included). The loss of power is another matter:
 //!
-//! * A commit that freezes a batch is synchronised to the medium (`synchronous=FULL`), and with it everything before it:
-//!   the log is written in order. So a batch is durable before it is first sent, and a sequence number that the collector
-//!   has seen is never given a second time.
-//! * A commit that withdraws consent is synchronised as well, and the log that still holds the old text is emptied.
-//! * Every other commit is left to the operating system (`synchronous=NORMAL`). Losing it to a power cut costs events of
-//!   the last seconds that were in no batch yet, or sends a batch once more, which the collector recognises. An fsync for
-//!   every event would cost a phone's battery and flash more than those events are worth.
+//! * Before a batch is sent, the upload thread synchronises the log with the medium ([`StoreControl::make_durable`]). The
+//!   log is written in order, so this covers the batch, its events and everything before them: a batch is durable before
+//!   it is first sent, and a sequence number that the collector has seen is never given a second time. The driver, whose
+//!   next commits go on meanwhile, does not wait for it.
+//! * A commit that withdraws consent is synchronised at once (`synchronous=FULL`), and the log that still holds the old
+//!   text is emptied.
+//! * Every other commit is left to the operating system. Losing it to a power cut costs events of the last seconds that
+//!   were in no batch yet, or sends a batch once more, which the collector recognises. An fsync for every event would
+//!   cost a phone's battery and flash more than those events are worth.
 //!
 //! `secure_delete` overwrites what is deleted: an event that was acknowledged or wiped is not left in free pages.
 
@@ -18,6 +20,9 @@ mod lock;
 mod recover;
 mod table;
 
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -63,11 +68,35 @@ pub struct StoreControl(Arc<ControlState>);
 
 #[derive(Debug, Default)]
 struct ControlState {
+    /// The database's log; `None` for a store that is no file.
+    log: Option<PathBuf>,
     wiping: AtomicBool,
     recoveries: Mutex<Vec<String>>,
 }
 
 impl StoreControl {
+    fn of(database: &Path) -> Self {
+        let mut log = OsString::from(database);
+        log.push("-wal");
+        Self(Arc::new(ControlState { log: Some(log.into()), ..ControlState::default() }))
+    }
+
+    /// Waits until everything that was committed before is on the medium. May be called from any thread.
+    ///
+    /// The log may be opened a second time, because SQLite keeps its locks on the database file alone. What is no longer
+    /// in the log was synchronised when it was copied into the database.
+    ///
+    /// # Errors
+    /// What the system says; then nothing is certain.
+    pub fn make_durable(&self) -> io::Result<()> {
+        let Some(log) = &self.0.log else { return Ok(()) };
+        match File::open(log) {
+            Ok(log) => log.sync_data(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The next commit wipes what is known about a person: it is made durable at once, and older copies are erased.
     pub fn wipe_next(&self) {
         self.0.wiping.store(true, Ordering::SeqCst);
@@ -103,7 +132,7 @@ impl SqliteStore {
         std::fs::create_dir_all(dir).map_err(|error| unusable(error.to_string()))?;
         let lock = DirLock::take(dir)?;
         let path = dir.join(FILE);
-        let control = StoreControl::default();
+        let control = StoreControl::of(&path);
         let connection = match table::open(&path) {
             Ok(connection) => connection,
             Err(error) if is_damage(&error) => {
@@ -156,8 +185,7 @@ impl SqliteStore {
 
     fn apply_once(&mut self, writes: &[Write<'_>]) -> rusqlite::Result<()> {
         let wiping = self.control.is_wiping();
-        let freezing = writes.iter().any(|write| matches!(write.key, Key::Batch(_)) && write.value.is_some());
-        self.set_full_sync(wiping || freezing)?;
+        self.set_full_sync(wiping)?;
         let transaction = self.connection.transaction()?;
         table::write(&transaction, writes)?;
         transaction.commit()?;

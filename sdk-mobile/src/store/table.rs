@@ -10,8 +10,9 @@ use subway_sdk_core::{Key, Write};
 const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001_records.sql")];
 /// Somebody who only looks (a developer's sqlite3) is waited for so long.
 const BUSY: Duration = Duration::from_secs(5);
-/// The log is cut back to this many bytes after it was copied into the file.
-const LOG_BYTES: i64 = 1024 * 1024;
+/// The log is cut back to this many bytes after it was copied into the file. Twice of what SQLite lets it grow to before
+/// that (1,000 pages), because a file that is cut and grows again makes commits wait for the file system's own journal.
+const LOG_BYTES: i64 = 8 * 1024 * 1024;
 /// Free pages beyond this many are given back to the file system when the store is opened.
 const FREE_PAGES: i64 = 256;
 const KIND_SHIFT: u32 = 60;

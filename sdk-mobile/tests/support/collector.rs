@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -26,21 +27,40 @@ pub struct Collector {
 }
 
 impl Collector {
-    /// Starts it on a free port or, as `listen`, on an address that an earlier one had.
-    pub fn start(data_dir: &Path, listen: Option<&str>) -> Self {
-        let listen = listen.map_or("127.0.0.1:0", |address| address.trim_start_matches("http://"));
+    /// Starts it on a free port or, as `again`, on the address that an earlier one had. That port may be in the hands of
+    /// some client's outgoing connection for a moment, so it is tried again for a while.
+    pub fn start(data_dir: &Path, again: Option<&str>) -> Self {
+        let listen = again.map_or("127.0.0.1:0", |address| address.trim_start_matches("http://"));
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            match Self::try_start(data_dir, listen) {
+                Ok(collector) => return collector,
+                Err(log) => {
+                    assert!(again.is_some() && Instant::now() < deadline, "the collector does not start: {log}")
+                }
+            }
+        }
+    }
+
+    fn try_start(data_dir: &Path, listen: &str) -> Result<Self, String> {
+        let log = data_dir.with_extension("log");
         let mut child = Command::new(binary())
             .args(["serve", "--listen", listen, "--data-dir"])
             .arg(data_dir)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(std::fs::File::create(&log).unwrap())
             .spawn()
             .unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let address = line.trim().strip_prefix("listening on ").expect("the collector listens").to_owned();
-        Self { child, address }
+        match line.trim().strip_prefix("listening on ") {
+            Some(address) => Ok(Self { child, address: address.to_owned() }),
+            None => {
+                child.wait().unwrap();
+                Err(std::fs::read_to_string(log).unwrap())
+            }
+        }
     }
 
     /// SIGKILL.

@@ -50,7 +50,8 @@ impl Gate {
 /// A receipt that says all events of this batch were stored.
 pub fn receipt(batch: &Value) -> String {
     let events = batch["events"].as_array().unwrap().len();
-    json!({"batch_id": batch["batch_id"], "server_time": 0, "stored": events, "duplicate": [], "rejected": []}).to_string()
+    json!({"batch_id": batch["batch_id"], "server_time": 0, "stored": events, "duplicate": [], "rejected": []})
+        .to_string()
 }
 
 /// Answers as scripted, afterwards with receipts; keeps what was sent.
