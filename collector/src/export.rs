@@ -12,7 +12,7 @@ use std::path::Path;
 use jiff::tz::TimeZone;
 
 use crate::db::DbError;
-use crate::metrics::parse_time;
+use crate::query::parse_time;
 use crate::record::Record;
 use crate::row::Row;
 use crate::sinks::sqlite::StoredRows;

@@ -1,7 +1,5 @@
 //! What a sink's worker does next. PURE: time, randomness and the state of the spool are arguments.
 
-use crate::spool::{Cursor, Frozen};
-
 /// How a sink is fed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -45,15 +43,23 @@ pub enum Step {
     Idle,
     /// Sleep until this time (milliseconds of the worker's clock), or until the head moves.
     WaitUntil(u64),
-    /// Read the next batch after this position, freeze it and deliver it.
-    Next {
-        /// The position after which it begins.
-        after: u64,
-    },
-    /// Deliver this frozen batch again, exactly as it was.
-    Again(Frozen),
+    /// Read the next batch, freeze it and deliver it.
+    Next,
+    /// Deliver the frozen batch again, exactly as it was.
+    Again,
     /// Ask the sink whether it is well.
     Probe,
+}
+
+/// How far a sink and the spool are.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    /// Every event up to this position is delivered or dead.
+    pub delivered_to: u64,
+    /// Whether a batch is frozen.
+    pub frozen: bool,
+    /// Position of the newest event of the spool.
+    pub head: u64,
 }
 
 /// What is known of one sink between two deliveries.
@@ -89,10 +95,9 @@ impl Plan {
         self.open
     }
 
-    /// The next step at `now`, with the spool's head at `head`. `hurry`: somebody waits for the events, so they do not
-    /// wait for company.
-    pub fn next(&mut self, now: u64, cursor: &Cursor, head: u64, hurry: bool) -> Step {
-        let pending = head.saturating_sub(cursor.delivered_to);
+    /// The next step at `now`. `hurry`: somebody waits for the events, so they do not wait for company.
+    pub fn next(&mut self, now: u64, place: Place, hurry: bool) -> Step {
+        let pending = place.head.saturating_sub(place.delivered_to);
         if pending == 0 {
             self.waiting_since = None;
             return Step::Idle;
@@ -104,12 +109,12 @@ impl Plan {
         if self.open {
             return Step::Probe;
         }
-        if let Some(frozen) = &cursor.frozen {
-            return Step::Again(frozen.clone());
+        if place.frozen {
+            return Step::Again;
         }
         let ripe = since + self.settings.linger_ms;
         if hurry || pending >= self.settings.max_events || now >= ripe || self.failures > 0 {
-            Step::Next { after: cursor.delivered_to }
+            Step::Next
         } else {
             Step::WaitUntil(ripe)
         }
@@ -164,36 +169,34 @@ mod tests {
         })
     }
 
-    fn at(delivered_to: u64) -> Cursor {
-        Cursor { delivered_to, dead: 0, frozen: None }
+    fn at(delivered_to: u64, head: u64) -> Place {
+        Place { delivered_to, frozen: false, head }
     }
 
     #[test]
     fn with_nothing_waiting_it_sleeps() {
-        assert_eq!(plan().next(0, &at(7), 7, true), Step::Idle);
+        assert_eq!(plan().next(0, at(7, 7), true), Step::Idle);
     }
 
     #[test]
     fn the_first_event_waits_for_company_and_no_longer() {
         let mut plan = plan();
-        assert_eq!(plan.next(1000, &at(0), 1, false), Step::WaitUntil(1050));
-        assert_eq!(plan.next(1049, &at(0), 9, false), Step::WaitUntil(1050));
-        assert_eq!(plan.next(1050, &at(0), 9, false), Step::Next { after: 0 });
+        assert_eq!(plan.next(1000, at(0, 1), false), Step::WaitUntil(1050));
+        assert_eq!(plan.next(1049, at(0, 9), false), Step::WaitUntil(1050));
+        assert_eq!(plan.next(1050, at(0, 9), false), Step::Next);
         plan.succeeded();
-        assert_eq!(plan.next(1060, &at(9), 10, false), Step::WaitUntil(1110));
+        assert_eq!(plan.next(1060, at(9, 10), false), Step::WaitUntil(1110));
     }
 
     #[test]
     fn a_full_batch_or_a_hurry_ends_the_wait() {
-        assert_eq!(plan().next(0, &at(0), 100, false), Step::Next { after: 0 });
-        assert_eq!(plan().next(0, &at(0), 1, true), Step::Next { after: 0 });
+        assert_eq!(plan().next(0, at(0, 100), false), Step::Next);
+        assert_eq!(plan().next(0, at(0, 1), true), Step::Next);
     }
 
     #[test]
     fn a_frozen_batch_goes_first_and_unchanged() {
-        let frozen = Frozen { first: 3, last: 5, token: "t".into() };
-        let cursor = Cursor { delivered_to: 2, dead: 0, frozen: Some(frozen.clone()) };
-        assert_eq!(plan().next(0, &cursor, 900, false), Step::Again(frozen));
+        assert_eq!(plan().next(0, Place { frozen: true, ..at(2, 900) }, false), Step::Again);
     }
 
     #[test]
@@ -218,8 +221,8 @@ mod tests {
     fn nothing_is_tried_before_the_pause_is_over_not_even_in_a_hurry() {
         let mut plan = plan();
         let pause = plan.failed(1000, None, 1.0);
-        assert_eq!(plan.next(1000 + pause - 1, &at(0), 5, true), Step::WaitUntil(1000 + pause));
-        assert_eq!(plan.next(1000 + pause, &at(0), 5, false), Step::Next { after: 0 });
+        assert_eq!(plan.next(1000 + pause - 1, at(0, 5), true), Step::WaitUntil(1000 + pause));
+        assert_eq!(plan.next(1000 + pause, at(0, 5), false), Step::Next);
     }
 
     #[test]
@@ -229,11 +232,11 @@ mod tests {
             plan.failed(0, None, 0.0);
         }
         assert!(plan.is_down());
-        assert_eq!(plan.next(10, &at(0), 5, true), Step::Probe);
+        assert_eq!(plan.next(10, at(0, 5), true), Step::Probe);
         plan.failed(10, None, 0.0);
-        assert_eq!(plan.next(20, &at(0), 5, true), Step::Probe);
+        assert_eq!(plan.next(20, at(0, 5), true), Step::Probe);
         plan.found_well();
-        assert_eq!(plan.next(20, &at(0), 5, false), Step::Next { after: 0 });
+        assert_eq!(plan.next(20, at(0, 5), false), Step::Next);
         // One more failure, and it is down again at once.
         plan.failed(20, None, 0.0);
         assert!(plan.is_down());

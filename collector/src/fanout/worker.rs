@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::FanoutError;
-use super::plan::{Plan, Settings, Step, bounds};
+use super::plan::{Place, Plan, Settings, Step, bounds};
 use crate::row::Row;
 use crate::sinks::{Delivered, Refusal, Sink, SinkBatch, SinkError, StoredRecord, Unreadable};
 use crate::spool::{Cursor, DeadLetter, Frozen, Spool, SpoolError};
@@ -104,12 +104,13 @@ impl Worker {
             let head = *self.head.borrow_and_update();
             let draining = *self.channels.draining.borrow_and_update();
             let hurry = draining || *self.channels.wanted_receiver.borrow_and_update() > self.cursor.delivered_to;
-            match self.plan.next(self.now(), &self.cursor, head, hurry) {
+            let place = Place { delivered_to: self.cursor.delivered_to, frozen: self.cursor.frozen.is_some(), head };
+            match self.plan.next(self.now(), place, hurry) {
                 Step::Idle | Step::WaitUntil(_) | Step::Probe if draining => break,
                 Step::Idle => self.sleep(None).await,
                 Step::WaitUntil(time) => self.sleep(Some(time)).await,
-                Step::Next { after } => self.deliver_next(after).await,
-                Step::Again(frozen) => self.deliver_again(frozen).await,
+                Step::Next => self.deliver_next().await,
+                Step::Again => self.deliver_again().await,
                 Step::Probe => self.probe().await,
             }
             self.channels
@@ -166,7 +167,8 @@ impl Worker {
         }
     }
 
-    async fn deliver_next(&mut self, after: u64) {
+    async fn deliver_next(&mut self) {
+        let after = self.cursor.delivered_to;
         let (max_events, max_bytes) = (self.plan.settings().max_events, self.plan.settings().max_bytes);
         let (spool, name, remembers) = (self.spool.clone(), self.name.clone(), self.remembers);
         let prepared = blocking(move || {
@@ -192,7 +194,8 @@ impl Worker {
         }
     }
 
-    async fn deliver_again(&mut self, frozen: Frozen) {
+    async fn deliver_again(&mut self) {
+        let Some(frozen) = self.cursor.frozen.clone() else { return };
         let spool = self.spool.clone();
         let (first, last) = (frozen.first, frozen.last);
         let records = blocking(move || {

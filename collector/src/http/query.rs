@@ -22,8 +22,7 @@ use super::problem::Refusal;
 use super::{Shared, authorization};
 use crate::accept::unavailable;
 use crate::auth::App;
-use crate::metrics::{InvalidParameter, Metric, MetricRequest, Parameters, utc};
-use crate::query::{EventsQuery, Filter, ReadError};
+use crate::query::{EventsQuery, Filter, InvalidParameter, Metric, MetricRequest, Parameters, ReadError, utc};
 use crate::row::Row;
 
 /// How long a question waits for the store to catch up with what was acknowledged before it came. Normally it takes some

@@ -3,6 +3,7 @@
 //! `docs/metrics.md` says the same for people; a test compares the names.
 
 pub mod calendar;
+pub mod question;
 pub mod request;
 
 #[cfg(test)]
@@ -15,8 +16,8 @@ use jiff::tz::TimeZone;
 use subway_protocol::Theme;
 
 pub use self::calendar::{Buckets, Interval};
+pub use self::question::{CountQuery, Counts, Filter, Measure};
 pub use self::request::{InvalidParameter, Parameters, parse_time};
-use crate::query::{CountQuery, Counts, Filter, Measure};
 
 /// Most buckets in one answer. A year of hours is 8,784; more points than this no chart shows, and the answer stays
 /// below 600 KB.

@@ -5,7 +5,6 @@ use jiff::tz::TimeZone;
 use subway_protocol::{Got, Theme};
 
 use super::*;
-use crate::query::Measure;
 
 fn pairs(query: &[(&str, &str)]) -> Vec<(String, String)> {
     query.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()

@@ -14,8 +14,7 @@ use crate::record::{Event, Record};
 pub(crate) mod conformance;
 pub mod sqlite;
 
-/// Name of the sink that is always there.
-pub const EMBEDDED: &str = "embedded";
+pub use crate::config::EMBEDDED;
 
 /// One batch of stored events as the spool keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -15,13 +15,13 @@ const CACHE_ENTRIES: usize = 65_536;
 /// An identifier as it is stored: 16 bytes if it is a UUID in the usual lower-case form, else the text itself, so that
 /// whatever was stored comes back exactly.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Ident<'a> {
+pub(crate) enum Ident<'a> {
     Uuid([u8; 16]),
     Text(&'a str),
 }
 
 impl<'a> Ident<'a> {
-    pub(super) fn new(text: &'a str) -> Self {
+    pub(crate) fn new(text: &'a str) -> Self {
         match Id::parse(text) {
             Some(id) if !text.bytes().any(|c| c.is_ascii_uppercase()) => Ident::Uuid(*id.as_bytes()),
             _ => Ident::Text(text),

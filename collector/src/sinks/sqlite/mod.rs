@@ -4,11 +4,10 @@
 //! once whatever the spool's own cursor says. Its commits are on disk before they return (`synchronous=FULL`), because the
 //! spool forgets what every sink has.
 //!
-//! One connection writes; readers have connections of their own (see [`reader`]) and never wait for it.
+//! One connection writes; readers have connections of their own and never wait for it.
 
 mod dictionary;
-mod reader;
-mod rows;
+pub(crate) mod rows;
 mod thread;
 mod writer;
 
@@ -17,7 +16,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-pub use reader::StoreReader;
+pub(crate) use dictionary::Ident;
 pub use rows::StoredRows;
 
 use self::thread::WriterThread;
@@ -28,7 +27,7 @@ use crate::db::DbError;
 /// The database's file name inside the data directory.
 pub const FILE: &str = "store.db";
 
-const MIGRATIONS: &[&str] = &[include_str!("migrations/0001_store.sql")];
+pub(crate) const MIGRATIONS: &[&str] = &[include_str!("migrations/0001_store.sql")];
 
 /// The embedded sink.
 pub struct EmbeddedSink {

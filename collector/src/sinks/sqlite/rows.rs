@@ -15,7 +15,7 @@ use crate::row::Row;
 
 /// Selects whole events: `source` is a query that gives their positions in a column `position`. `CROSS JOIN` makes
 /// SQLite take the positions first and look everything else up.
-pub(super) fn select(source: &str, order: &str) -> String {
+pub(crate) fn select(source: &str, order: &str) -> String {
     format!(
         "SELECT e.position, a.key, b.batch_id, i.install_id, b.received_at, b.common, e.event_id, e.seq, t.text, o.text, e.event_time,
             e.ts, e.mono, e.boot, u.user_id, s.session_id, e.session_index, e.session_event, e.page_path, e.page_title,
@@ -30,7 +30,7 @@ pub(super) fn select(source: &str, order: &str) -> String {
 }
 
 /// One result of [`select`]: its position and the event.
-pub(super) fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<(u64, Row<'static>)> {
+pub(crate) fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<(u64, Row<'static>)> {
     let text = |at: usize| {
         Ok::<Text<'static>, rusqlite::Error>(Cow::Owned(row.get::<_, Option<String>>(at)?.unwrap_or_default()))
     };

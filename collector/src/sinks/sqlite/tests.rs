@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::*;
+use crate::query::sqlite::StoreReader;
 use crate::query::{CountQuery, EventsQuery, Filter, Measure, ReadError, Reader};
 use crate::sinks::StoredRecord;
 

@@ -1,4 +1,4 @@
-//! Questions answered from the embedded store.
+//! Questions answered from the embedded store, `store.db`.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,11 +9,10 @@ use async_trait::async_trait;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, ToSql, Transaction, params};
 use tokio::sync::Semaphore;
 
-use super::dictionary::Ident;
-use super::{FILE, MIGRATIONS, rows};
+use super::{CountQuery, Counts, EventsQuery, Extent, Filter, Measure, ReadError, Reader};
 use crate::db;
-use crate::query::{CountQuery, Counts, EventsQuery, Extent, Filter, Measure, ReadError, Reader};
 use crate::row::Row;
+use crate::sinks::sqlite::{FILE, Ident, MIGRATIONS, rows};
 
 /// Questions answered at the same time. The console asks for eight numbers at once; more would only take turns on the
 /// processor and take it from those who write.
@@ -58,7 +57,7 @@ impl StoreReader {
         Self::with_deadline(dir, DEADLINE)
     }
 
-    pub(super) fn with_deadline(dir: &Path, deadline: Duration) -> Self {
+    pub(crate) fn with_deadline(dir: &Path, deadline: Duration) -> Self {
         let shared = Shared { path: dir.join(FILE), deadline, idle: Mutex::default() };
         Self { shared: Arc::new(shared), permits: Arc::new(Semaphore::new(CONNECTIONS)) }
     }
