@@ -13,8 +13,12 @@ use crate::sinks::{SinkBatch, SinkError, Unreadable};
 /// SQLite's page cache of the writer, KiB: the inner pages of every index and the leaves of today.
 const CACHE_KIB: i64 = 32 * 1024;
 
-/// Pages in the write-ahead log before it is copied into the database: 16 MiB.
-const CHECKPOINT_PAGES: i64 = 4096;
+/// Size of a page, bytes. Events are appended by the thousand: bigger pages are split and logged less often.
+const PAGE_BYTES: u32 = 16 * 1024;
+
+/// Pages in the write-ahead log before it is copied into the database: 32 MiB, so that the pages of the dictionaries
+/// and of the index's end are copied once for several transactions.
+const CHECKPOINT_PAGES: i64 = 2048;
 
 const INSERT_EVENT: &str =
     "INSERT INTO event (position, app, batch, event_id, event_time, theme, code, install, user, session, seq, ts, mono,
@@ -56,7 +60,7 @@ impl From<WriteError> for SinkError {
 }
 
 fn connect(path: &Path) -> Result<(Connection, u64), DbError> {
-    let connection = db::open(path, MIGRATIONS)?;
+    let connection = db::open_paged(path, MIGRATIONS, PAGE_BYTES)?;
     connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
     connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
     let position: i64 = connection.query_row("SELECT position FROM cursor", [], |row| row.get(0))?;
