@@ -22,8 +22,8 @@ fn event(number: u64, at: usize) -> String {
     format!(
         concat!(
             r#"{{"id":"{}","seq":{},"theme":"{}","code":"{}","ts":{},"mono":{},"boot":"b7f1c0de","user_id":"u{}","#,
-            r#""session":{{"id":"{}","index":3,"event":{}}},"page":{{"path":"{}","title":"Home","referrer":"pages/list"}},"#,
-            r#""props":{{"sku":"{}","price":{},"n":{},"from":"search"}}}}"#
+            r#""session":{{"id":"{}","index":3,"event":{}}},"page":{{"path":"{}","title":"Home page","referrer":"pages/list"}},"#,
+            r#""props":{{"sku":"{}","price":{},"n":{},"from":"search","list":"recommended"}}}}"#
         ),
         id(1, number),
         at + 1,

@@ -15,6 +15,8 @@ use tokio::sync::{Semaphore, oneshot};
 pub use budget::{Budget, Held};
 pub use signature::sign;
 
+pub use crate::spool::Ledger;
+
 use crate::auth::App;
 use crate::config::Limits;
 use crate::pipeline::{self, Prepared};
@@ -78,9 +80,7 @@ impl Acceptor {
     /// # Errors
     /// The problem to refuse the request with; nothing of it is stored then.
     pub async fn accept(self: &Arc<Self>, arrival: Arrival) -> Result<Receipt, Problem> {
-        if self.spool.backlog_bytes() > self.limits.spool_bytes {
-            return Err(unavailable("the spool is full because a sink takes nothing"));
-        }
+        self.room().map_err(|why| unavailable(&why))?;
         let (number, received_at) = (arrival.app.number, arrival.received_at);
         let decoded = self.decode(arrival).await?;
         let (reply, answer) = oneshot::channel();
@@ -93,6 +93,46 @@ impl Acceptor {
         let (receipt, corrected) = outcome?;
         self.count(&receipt, corrected);
         Ok(receipt)
+    }
+
+    /// Whether a batch could be accepted now.
+    ///
+    /// # Errors
+    /// Why not, as a sentence.
+    pub fn ready(&self) -> Result<(), String> {
+        self.room()?;
+        self.spool.health()
+    }
+
+    fn room(&self) -> Result<(), String> {
+        if self.spool.backlog_bytes() > self.limits.spool_bytes {
+            return Err("the spool is full because a sink takes nothing".into());
+        }
+        Ok(())
+    }
+
+    /// Where every event went, exact as of one commit.
+    ///
+    /// # Errors
+    /// If the spool cannot be read now.
+    pub async fn ledger(&self) -> Result<Ledger, Problem> {
+        let spool = self.spool.clone();
+        match tokio::task::spawn_blocking(move || spool.ledger()).await {
+            Ok(ledger) => ledger.map_err(|error| unavailable(&error.to_string())),
+            Err(_) => Err(unavailable("reading the ledger was interrupted")),
+        }
+    }
+
+    /// How many events were ever stored.
+    #[must_use]
+    pub fn head(&self) -> u64 {
+        self.spool.head()
+    }
+
+    /// Bytes that wait in the spool.
+    #[must_use]
+    pub fn backlog_bytes(&self) -> u64 {
+        self.spool.backlog_bytes()
     }
 
     fn count(&self, receipt: &Receipt, corrected: u64) {

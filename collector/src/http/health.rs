@@ -25,15 +25,14 @@ pub(super) async fn ready(State(shared): State<Arc<Shared>>) -> Result<&'static 
 
 /// The collector's counters in the Prometheus text format.
 pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
-    let spool = shared.spool.clone();
-    let ledger = tokio::task::spawn_blocking(move || spool.ledger()).await.ok().and_then(Result::ok);
+    let ledger = shared.acceptor.ledger().await.ok();
     let sinks: Vec<_> = ledger.into_iter().flat_map(|ledger| ledger.sinks).collect();
     let mut gauges = vec![
         (Gauge::Ready, u64::from(shared.ready().is_ok())),
         (Gauge::OpenConnections, shared.connections.load(Ordering::Relaxed)),
         (Gauge::InFlightBytes, shared.budget.taken()),
-        (Gauge::SpoolHead, shared.spool.head()),
-        (Gauge::SpoolBytes, shared.spool.backlog_bytes()),
+        (Gauge::SpoolHead, shared.acceptor.head()),
+        (Gauge::SpoolBytes, shared.acceptor.backlog_bytes()),
     ];
     gauges.extend(sinks.iter().map(|(name, sink)| (Gauge::SinkPosition(name), sink.delivered + sink.dead)));
     gauges.extend(sinks.iter().map(|(name, sink)| (Gauge::SinkPending(name), sink.pending)));

@@ -19,9 +19,7 @@ use axum::http::HeaderMap;
 use crate::accept::{Acceptor, Budget};
 use crate::auth::Keys;
 use crate::config::Limits;
-use crate::fanout::Progress;
-use crate::query::Reader;
-use crate::spool::Spool;
+use crate::query::{Freshness, Reader};
 use crate::telemetry::Telemetry;
 
 /// What the handlers share.
@@ -32,12 +30,10 @@ pub struct Shared {
     pub limits: Limits,
     /// Takes batches.
     pub acceptor: Arc<Acceptor>,
-    /// The spool, for its ledger and its health.
-    pub spool: Spool,
     /// Answers questions about stored events.
     pub reader: Arc<dyn Reader>,
-    /// How far the embedded store is, so that a question can wait for what was just accepted.
-    pub embedded: Option<Progress>,
+    /// Lets a question wait for what was just accepted.
+    pub freshness: Box<dyn Freshness>,
     /// The collector's own counters.
     pub telemetry: Arc<Telemetry>,
     /// The bytes of requests being worked on.
@@ -57,10 +53,7 @@ impl Shared {
         if self.draining.load(Ordering::Relaxed) {
             return Err("the collector is shutting down".into());
         }
-        if self.spool.backlog_bytes() > self.limits.spool_bytes {
-            return Err("the spool is full because a sink takes nothing".into());
-        }
-        self.spool.health()
+        self.acceptor.ready()
     }
 }
 

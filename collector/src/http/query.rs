@@ -3,7 +3,6 @@
 //! Every answer includes what was acknowledged before the question came: the handlers let the embedded store catch up.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Query, State};
@@ -24,10 +23,6 @@ use crate::accept::unavailable;
 use crate::auth::App;
 use crate::query::{EventsQuery, Filter, InvalidParameter, Metric, MetricRequest, Parameters, ReadError, utc};
 use crate::row::Row;
-
-/// How long a question waits for the store to catch up with what was acknowledged before it came. Normally it takes some
-/// milliseconds; a store that is further behind answers with what it has rather than not at all.
-const CATCH_UP: Duration = Duration::from_secs(2);
 
 /// Events in one answer: by default, and at most. The most is what a person scrolls through; whoever wants all exports.
 const EVENTS: (usize, usize) = (100, 1000);
@@ -99,7 +94,7 @@ async fn metric(
         Problem::new(ProblemCode::NotFound, format!("there is no such metric; known are {known}"))
     })?;
     let request = MetricRequest::parse(metric, &app.key, &pairs(&uri)?, &app.timezone, now()).map_err(invalid)?;
-    catch_up(&shared).await;
+    shared.freshness.catch_up().await;
     let counts = shared.reader.count(request.query.clone()).await.map_err(unreadable)?;
     Ok(Json(Series {
         metric: metric.as_str(),
@@ -124,7 +119,7 @@ async fn events(
     let key = segments(path)?;
     let app = shared.keys.reader(&key, authorization(&headers))?;
     let query = events_query(app, &pairs(&uri)?).map_err(invalid)?;
-    catch_up(&shared).await;
+    shared.freshness.catch_up().await;
     Ok(Json(Events { events: shared.reader.newest(query).await.map_err(unreadable)? }))
 }
 
@@ -167,7 +162,7 @@ async fn range(
 ) -> Result<Json<Range>, Refusal> {
     let key = segments(path)?;
     let app = shared.keys.reader(&key, authorization(&headers))?;
-    catch_up(&shared).await;
+    shared.freshness.catch_up().await;
     let extent = shared.reader.extent(&app.key).await.map_err(unreadable)?;
     Ok(Json(Range { first: extent.map(|extent| utc(extent.first)), last: extent.map(|extent| utc(extent.last)) }))
 }
@@ -175,19 +170,6 @@ async fn range(
 /// The variable parts of the address; one that is not text leads nowhere.
 fn segments<T>(path: Result<Path<T>, PathRejection>) -> Result<T, Problem> {
     path.map(|Path(parts)| parts).map_err(|_| Problem::new(ProblemCode::NotFound, "nothing is at this address".into()))
-}
-
-/// Waits until the store has what was acknowledged before now.
-async fn catch_up(shared: &Shared) {
-    if let Some(embedded) = &shared.embedded
-        && !embedded.wait_for(shared.spool.head(), CATCH_UP).await
-    {
-        tracing::warn!(
-            position = embedded.delivered_to(),
-            head = shared.spool.head(),
-            "a question is answered from a store that is behind"
-        );
-    }
 }
 
 fn now() -> Timestamp {

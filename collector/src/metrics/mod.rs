@@ -157,7 +157,7 @@ impl MetricRequest {
         Ok(Self { metric, interval, starts, query })
     }
 
-    /// The answer to the request: CONTRACT's `series` with the start of every bucket, from what the reader counted.
+    /// The answer to the request: the `series` with the start of every bucket, from what the reader counted.
     #[must_use]
     pub fn series(&self, counts: &Counts) -> Vec<(String, u64)> {
         self.starts.iter().map(|start| utc(*start)).zip(counts.buckets.iter().copied()).collect()

@@ -66,6 +66,13 @@ impl fmt::Display for ReadError {
 
 impl std::error::Error for ReadError {}
 
+/// Knows whether the store that answers questions has what was acknowledged before they were asked.
+#[async_trait]
+pub trait Freshness: Send + Sync {
+    /// Waits, for a bounded time, until it has.
+    async fn catch_up(&self);
+}
+
 /// Answers questions from one store.
 ///
 /// Every answer is consistent in itself: all its numbers come from one state of the store. An app that the store has

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use tokio::net::TcpListener;
 
 pub use data_dir::{DataDir, StartError};
@@ -15,14 +16,19 @@ pub use data_dir::{DataDir, StartError};
 use crate::accept::{Acceptor, Budget};
 use crate::auth::{App, Keys};
 use crate::config::{self, Config};
-use crate::fanout::{self, Fanout};
+use crate::fanout::{self, Fanout, Progress};
 use crate::http::Shared;
 use crate::http::router::router;
-use crate::sinks::Sink;
+use crate::query::Freshness;
 use crate::query::sqlite::StoreReader;
+use crate::sinks::Sink;
 use crate::sinks::sqlite::EmbeddedSink;
 use crate::spool::{self, Spool};
 use crate::telemetry::Telemetry;
+
+/// How long a question waits for the store to catch up with what was acknowledged before it came. Normally it takes some
+/// milliseconds; a store that is further behind answers with what it has rather than not at all.
+const CATCH_UP: Duration = Duration::from_secs(2);
 
 /// How long requests that were accepted may take to be answered once the collector is told to stop. The whole drain has
 /// to fit in 10 s.
@@ -35,6 +41,7 @@ const FANOUT_STOP: Duration = Duration::from_secs(2);
 /// A collector that has everything open and is about to serve.
 pub struct Collector {
     shared: Arc<Shared>,
+    spool: Spool,
     fanout: Fanout,
     /// Held as long as the collector lives: keeps other processes out.
     _data_dir: DataDir,
@@ -64,15 +71,14 @@ impl Collector {
             keys,
             acceptor: Acceptor::new(spool.clone(), config.limits.clone(), Arc::clone(&telemetry)),
             reader: Arc::new(StoreReader::new(data_dir.path())),
-            embedded: fanout.embedded(),
+            freshness: Box::new(CatchUp { spool: spool.clone(), embedded: fanout.embedded() }),
             budget: Budget::new(config.limits.in_flight_bytes),
             limits: config.limits,
-            spool,
             telemetry,
             connections: AtomicU64::new(0),
             draining: AtomicBool::new(false),
         });
-        Ok(Self { shared, fanout, _data_dir: data_dir })
+        Ok(Self { shared, spool, fanout, _data_dir: data_dir })
     }
 
     /// Serves until `shutdown` resolves, then drains. `ready` is told the address as soon as connections are taken.
@@ -93,17 +99,35 @@ impl Collector {
         let asked = tokio::select! {
             () = connections.take(&listener) => true,
             () = shutdown => true,
-            () = self.shared.spool.ended() => false,
+            () = self.spool.ended() => false,
         };
         drop(listener);
         tracing::info!(asked, "draining");
         self.shared.draining.store(true, Ordering::Relaxed);
         connections.drain(DRAIN).await;
         self.fanout.drain(FANOUT_STOP).await;
-        let spool = self.shared.spool.clone();
+        let spool = self.spool;
         let _ = tokio::task::spawn_blocking(move || spool.close()).await;
         tracing::info!("stopped");
         if asked { Ok(()) } else { Err(StartError::WriterEnded) }
+    }
+}
+
+/// Knows how far the embedded store is behind the spool.
+struct CatchUp {
+    spool: Spool,
+    embedded: Option<Progress>,
+}
+
+#[async_trait]
+impl Freshness for CatchUp {
+    async fn catch_up(&self) {
+        let Some(embedded) = &self.embedded else { return };
+        let head = self.spool.head();
+        if !embedded.wait_for(head, CATCH_UP).await {
+            let position = embedded.delivered_to();
+            tracing::warn!(position, head, "a question is answered from a store that is behind");
+        }
     }
 }
 

@@ -49,7 +49,7 @@ async fn a_collector_whose_writer_has_died_ends_with_an_error() {
     let collector = Collector::start(config(&dir)).await.unwrap();
     let shared = Arc::clone(&collector.shared);
     assert_eq!(shared.ready(), Ok(()));
-    shared.spool.submit(Box::new(Bomb)).map_err(|_| ()).unwrap();
+    collector.spool.submit(Box::new(Bomb)).map_err(|_| ()).unwrap();
     let ended = collector.serve(listener().await, pending(), |_| {}).await;
     assert!(matches!(ended, Err(StartError::WriterEnded)));
     assert!(shared.ready().is_err());

@@ -196,7 +196,7 @@ impl Spool {
         self.read(|reader| reader.read_after(position, max_events, max_bytes))
     }
 
-    /// The ledger of CONTRACT section 5, from one committed state.
+    /// The ledger of docs/protocol.md section 8, from one committed state.
     ///
     /// # Errors
     /// If the database fails.
