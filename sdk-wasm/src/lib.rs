@@ -4,6 +4,8 @@
 //! The exports are few and take texts and numbers only: every further one costs glue in each package, and other types
 //! cost more. No serde_json, no formatting machinery, no floating-point parsing: the whole JD package has 20 KB.
 
+#[cfg(target_arch = "wasm32")]
+mod alloc;
 mod crc32;
 pub mod exports;
 mod fields;
