@@ -1,6 +1,6 @@
 //! Delivers the spool to every sink, each at its own pace: a dead sink delays no other.
 //!
-//! [`plan`] decides (PURE), [`worker`] does. Each sink has one worker, woken by the spool's head; nothing polls.
+//! [`plan`] decides (PURE), the worker does. Each sink has one worker, woken by the spool's head; nothing polls.
 
 pub mod plan;
 mod worker;
@@ -72,12 +72,15 @@ impl Progress {
         *self.down.borrow()
     }
 
-    /// Waits until the store has every event up to `position`, at most for `patience`. The sink hurries for it.
-    /// Returns whether it has.
+    /// Waits until the store has every event up to `position`, at most for `patience`, and not at all for a sink that is
+    /// down. The sink hurries for it. Returns whether it has.
     pub async fn wait_for(&self, position: u64, patience: Duration) -> bool {
         let mut delivered = self.delivered.clone();
         if *delivered.borrow_and_update() >= position {
             return true;
+        }
+        if self.is_down() {
+            return false;
         }
         self.wanted.send_if_modified(|wanted| {
             let more = position > *wanted;

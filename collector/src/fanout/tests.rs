@@ -114,6 +114,7 @@ async fn a_dead_sink_delays_no_other() {
     let mut down = fanout.progress()[0].down.clone();
     tokio::time::timeout(PATIENCE, down.wait_for(|down| *down)).await.unwrap().unwrap();
     assert_eq!(fanout.progress()[0].delivered_to(), 0);
+    assert!(!fanout.progress()[0].wait_for(15, PATIENCE).await);
     fanout.drain(PATIENCE).await;
     let ledger = spool.ledger().unwrap();
     assert_eq!((ledger.sinks["well"].delivered, ledger.sinks["dead"].pending), (15, 15));
