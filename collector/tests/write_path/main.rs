@@ -6,6 +6,7 @@ mod commands;
 mod durability;
 mod fixtures;
 mod openapi;
+mod operations;
 mod outcomes;
 mod overload;
 mod requests;
