@@ -17,11 +17,12 @@ const NAME = 'subway-miniprogram';
 const read = (name) => fs.readFileSync(path.join(core, name), 'utf8');
 
 /** The glue, with one object that holds what the SDK calls and one that holds what the core imports. */
-function glue() {
+function glue(twin) {
   const text = read('subway_bg.js').replace("'./host.js'", JSON.stringify(path.join(here, 'src/host.js')));
   const names = [...text.matchAll(/^export function (\w+)/gm)].map((match) => match[1]);
   const imports = names.filter((name) => name.startsWith('__wb') && name !== '__wbg_set_wasm');
-  const calls = names.filter((name) => !name.startsWith('__wb'));
+  // What the module does not export cannot be called: the JavaScript twin lacks some.
+  const calls = names.filter((name) => !name.startsWith('__wb') && (!twin || read('subway.js').includes(`export var ${name} `)));
   if (!imports.length || !calls.length || !names.includes('__wbg_set_wasm')) throw new Error('unknown glue: ' + names);
   return `${text.replace(/^export function/gm, 'function')}
 export default { ${calls.join(', ')}, bind: __wbg_set_wasm, imports: { ${imports.join(', ')} } };`;
@@ -36,16 +37,16 @@ function instantiate() {
 export default (imports) => asmFunc({ './subway_bg.js': imports });`;
 }
 
-const coreModules = {
+const coreModules = (twin) => ({
   name: 'core',
   setup(build) {
     build.onResolve({ filter: /^core:/ }, (args) => ({ path: args.path, namespace: 'core' }));
     build.onLoad({ filter: /.*/, namespace: 'core' }, (args) => {
       if (args.path === 'core:wasm') return { contents: fs.readFileSync(path.join(core, 'subway.wasm')), loader: 'binary' };
-      return { contents: args.path === 'core:glue' ? glue() : instantiate(), loader: 'js', resolveDir: here };
+      return { contents: args.path === 'core:glue' ? glue(twin) : instantiate(), loader: 'js', resolveDir: here };
     });
   },
-};
+});
 
 /** Old runtimes: nothing after ES2015, and no TextEncoder of their own. */
 const mini = { format: 'cjs', target: 'es2015', inject: [path.join(here, 'src/utf8.js')], platform: 'neutral' };
@@ -77,7 +78,7 @@ async function bundle({ entry, file, define, ...options }) {
     legalComments: 'none',
     logLevel: 'warning',
     define: { SDK_NAME: JSON.stringify(NAME), SDK_VERSION: JSON.stringify(version), ...define },
-    plugins: [coreModules],
+    plugins: [coreModules(entry === 'jd')],
   });
   const small = await terser.minify(made.outputFiles[0].text, {
     ecma: 2015,

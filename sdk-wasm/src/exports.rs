@@ -1,104 +1,123 @@
-//! What `js/sdk.js` calls. Times are milliseconds: `wall` since the epoch, `mono` since any zero of this life.
+//! What `js/sdk.js` calls: one function for nearly everything, because each export costs glue on both sides.
 
 // wasm-bindgen's exports are unsafe underneath.
 #![allow(unsafe_code)]
 
-use subway_sdk_core::protocol::json::{ObjectWriter, write_string};
+use subway_sdk_core::protocol::json::{ObjectWriter, write_integer, write_string};
 use subway_sdk_core::{Client, Consent, Id, Input, Now, Task, Theme, TrackError, UploadResult};
 use wasm_bindgen::prelude::wasm_bindgen;
 
+use crate::fields::Fields;
 use crate::host::JsStorage;
 use crate::instance::{self, Instance};
 use crate::store::SegmentStore;
-use crate::{fields, gzip};
 
-fn now(wall: f64, mono: f64) -> Now {
-    Now { wall: wall as i64, mono: mono as u64 }
-}
-
-/// How an error travels in a text that else is an answer.
-fn refusal(error: &TrackError) -> String {
-    ["!", &error.describe()].concat()
-}
-
-fn answer(done: Result<(), TrackError>) -> String {
-    done.map_or_else(|error| refusal(&error), |()| String::new())
-}
-
-/// Opens a client on the storage `host`, under keys that begin with `prefix`; gives its number, or -1 if the storage
-/// could not be read. `config` and `context`: see [`fields`]; `entropy`: any text that differs from life to life.
-#[wasm_bindgen]
-pub fn open(host: u32, prefix: &str, config: &str, context: &str, entropy: &str, wall: f64, mono: f64) -> i32 {
-    let (config, key_bytes) = fields::config(config);
-    let Ok(store) = SegmentStore::open(JsStorage(host), prefix, key_bytes) else { return -1 };
-    let client = Client::open(store, config, fields::context(context), entropy.as_bytes(), now(wall, mono));
-    client.map_or(-1, |client| instance::add(Instance { client, upload: None }) as i32)
-}
-
-/// Ends a client; what was not persisted is lost.
-#[wasm_bindgen]
-pub fn close(number: u32) {
-    instance::remove(number);
-}
-
-/// Records an event; gives its ID, or `!` and why not. `true_ts` is NaN if the event has none; an empty `page` is the
-/// current one.
-#[wasm_bindgen]
-#[allow(clippy::too_many_arguments)]
-pub fn track(number: u32, wall: f64, mono: f64, theme: &str, code: &str, props: &str, page: &str, true_ts: f64) -> String {
-    instance::with(number, |instance| {
-        let Some(theme) = Theme::parse(theme) else { return String::from("!unknown_theme") };
-        let page = fields::page(page);
-        let true_ts = if true_ts.is_nan() { None } else { Some(true_ts as i64) };
-        let input = Input { theme, code, props, page: page.as_ref(), true_ts };
-        match instance.client.track(now(wall, mono), input) {
-            Ok(id) => id.text(),
-            Err(error) => refusal(&error),
-        }
-    })
-}
-
-/// Every other input and question; `verb` is one of the letters below (`js/core.js` names them). Gives an answer, or
-/// `!` and why not.
+/// Does what `verb` says (a letter of the table in `perform`) with client `number`. Times are milliseconds: `wall` since
+/// the epoch, `mono` since any zero of this life. Gives an answer, or `!` and why not.
 #[wasm_bindgen]
 pub fn call(number: u32, wall: f64, mono: f64, verb: u8, text: &str) -> String {
-    let now = now(wall, mono);
-    instance::with(number, |instance| {
-        let client = &mut instance.client;
-        match verb {
-            b'i' => return answer(client.identify(now, text)),
-            b'o' => client.logout(now),
-            b'r' => return answer(client.register(now, text)),
-            b'u' => client.unregister(now, text),
-            b'x' => client.clear_registered(now),
-            b'c' => client.set_context(fields::context(text)),
-            b'p' => client.set_page(fields::page(text)),
-            b'f' => client.foreground(now),
-            b'b' => client.background(now),
-            b's' => client.flush(now),
-            b't' => client.timer_start(now, text),
-            b'e' => return timer_end(client.timer_end(now, text)),
-            b'y' => client.set_consent(now, Consent::Granted),
-            b'n' => client.set_consent(now, Consent::Denied),
-            b'w' => return String::from(if client.commit(now) { "" } else { "!storage" }),
-            b'd' => return client.install_id().text(),
-            b'l' => return status(client),
-            _ => {}
-        }
-        String::new()
-    })
+    let now = Now { wall: wall as i64, mono: mono as u64 };
+    let mut fields = Fields::new(text);
+    if verb == b'O' {
+        return open(&mut fields, now);
+    }
+    if verb == b'X' {
+        instance::remove(number);
+        return String::new();
+    }
+    instance::with(number, |instance| perform(instance, now, verb, text, fields))
 }
 
-fn timer_end(elapsed: Option<u64>) -> String {
-    let mut text = String::new();
-    if let Some(elapsed) = elapsed {
-        subway_sdk_core::protocol::json::write_integer(&mut text, elapsed as i64);
+/// When `call` must be made with `P` next, as a `mono` time; negative if not before the next input.
+#[wasm_bindgen]
+pub fn wake(number: u32) -> f64 {
+    let mut wake = -1.0;
+    instance::with(number, |instance| {
+        wake = instance.client.next_wake().map_or(-1.0, |at| at as f64);
+        String::new()
+    });
+    wake
+}
+
+/// The body of the upload that was handed out last, gzipped. The package for hosts that cannot send bytes goes without.
+#[wasm_bindgen]
+pub fn zipped(number: u32) -> Vec<u8> {
+    crate::gzip::gzip(instance::with(number, |instance| std::mem::take(&mut instance.body)).as_bytes())
+}
+
+/// Most bytes under one key where the host does not say: what the strictest known host takes, with room to spare.
+const KEY_BYTES: u64 = 190 * 1024;
+
+/// Opens a client: the host's number, its most bytes under one key, the prefix of the keys, a text that differs from
+/// life to life, settings, context. Answers with the client's number.
+fn open(fields: &mut Fields<'_>, now: Now) -> String {
+    let (host, key_bytes) = (fields.number().unwrap_or(0), fields.number().unwrap_or(KEY_BYTES));
+    let (prefix, entropy, config) = (fields.text(), fields.text(), fields.config());
+    let opened = SegmentStore::open(JsStorage(host as u32), prefix, key_bytes as usize)
+        .ok()
+        .and_then(|store| Client::open(store, config, fields.context(), entropy.as_bytes(), now).ok());
+    match opened {
+        Some(client) => integer(u64::from(instance::add(Instance { client, body: String::new() }))),
+        None => String::from("!the storage cannot be read"),
     }
+}
+
+/// The verbs.
+fn perform(instance: &mut Instance, now: Now, verb: u8, text: &str, fields: Fields<'_>) -> String {
+    let client = &mut instance.client;
+    let mut answer = String::new();
+    let done = match verb {
+        b'T' => track(client, now, fields).map(|id| answer = id.text()),
+        b'i' => client.identify(now, text),
+        b'r' => client.register(now, text),
+        _ => Ok(()),
+    };
+    if let Err(error) = done {
+        return ["!", &error.describe()].concat();
+    }
+    match verb {
+        b'o' => client.logout(now),
+        b'u' => client.unregister(now, text),
+        b'x' => client.clear_registered(now),
+        b'c' => client.set_context(Fields::new(text).context()),
+        b'p' => client.set_page(Fields::new(text).page()),
+        b'f' => client.foreground(now),
+        b'b' => client.background(now),
+        b's' => client.flush(now),
+        b't' => client.timer_start(now, text),
+        b'e' => return client.timer_end(now, text).map(integer).unwrap_or_default(),
+        b'y' => client.set_consent(now, Consent::Granted),
+        b'n' => client.set_consent(now, Consent::Denied),
+        b'w' => _ = client.commit(now),
+        b'd' => return client.install_id().text(),
+        b'l' => return status(client),
+        b'P' => return poll(instance, now),
+        b'B' => return std::mem::take(&mut instance.body),
+        b'R' => report(client, now, Fields::new(text)),
+        _ => {}
+    }
+    answer
+}
+
+fn integer(number: u64) -> String {
+    let mut text = String::new();
+    write_integer(&mut text, number as i64);
     text
 }
 
+/// Theme, code, the true time if it is known, the page in four lines, and the properties as JSON. Answers with the ID.
+fn track(client: &mut Face, now: Now, mut fields: Fields<'_>) -> Result<Id, TrackError> {
+    // An unknown theme has no letter of its own in TrackError; the JavaScript half checks it.
+    let theme = Theme::parse(fields.text()).unwrap_or(Theme::Custom);
+    let (code, true_ts, page) = (fields.text(), fields.number(), fields.page());
+    let true_ts = true_ts.map(|ms| i64::try_from(ms).unwrap_or(i64::MAX));
+    client.track(now, Input { theme, code, props: fields.rest(), page: page.as_ref(), true_ts })
+}
+
+type Face = Client<SegmentStore<JsStorage>>;
+
 /// `{"ledger": .., "consent": .., "notices": [..]}`; the notices are taken.
-fn status(client: &mut Client<SegmentStore<JsStorage>>) -> String {
+fn status(client: &mut Face) -> String {
     let mut ledger = String::new();
     client.ledger().write(&mut ledger);
     let mut notices = String::from("[");
@@ -118,46 +137,25 @@ fn status(client: &mut Client<SegmentStore<JsStorage>>) -> String {
     text
 }
 
-/// Persists what is due; gives the ID of a batch to be sent now, or nothing. Its body is had from [`body`] or [`zipped`].
-#[wasm_bindgen]
-pub fn poll(number: u32, wall: f64, mono: f64) -> String {
-    instance::with(number, |instance| match instance.client.poll_task(now(wall, mono)) {
+/// Persists what is due. Answers with the ID of a batch to be sent now, or nothing; `B` or [`zipped`] give its body,
+/// once.
+fn poll(instance: &mut Instance, now: Now) -> String {
+    match instance.client.poll_task(now) {
         Some(Task::Upload(upload)) => {
-            let id = upload.batch_id;
-            instance.upload = Some((id, upload.body));
-            id.text()
+            instance.body = upload.body;
+            upload.batch_id.text()
         }
         None => String::new(),
-    })
+    }
 }
 
-/// The batch to be sent, as JSON; it is handed out once.
-#[wasm_bindgen]
-pub fn body(number: u32) -> String {
-    instance::with(number, |instance| instance.upload.take().map(|(_, body)| body).unwrap_or_default())
-}
-
-/// The batch to be sent, as gzipped JSON; it is handed out once.
-#[wasm_bindgen]
-pub fn zipped(number: u32) -> Vec<u8> {
-    gzip::gzip(body(number).as_bytes())
-}
-
-/// Reports what came of sending `batch`: the HTTP status, or 0 if there was no answer; what `Retry-After` says in
-/// milliseconds, or NaN; the answer's body.
-#[wasm_bindgen]
-pub fn report(number: u32, wall: f64, mono: f64, batch: &str, status: u16, retry_after_ms: f64, body: &str) {
-    instance::with(number, |instance| {
-        let Some(id) = Id::parse(batch) else { return };
-        let retry_after_ms = if retry_after_ms >= 0.0 { Some(retry_after_ms as u64) } else { None };
-        let result =
-            if status == 0 { UploadResult::Failed } else { UploadResult::Answer { status, retry_after_ms, body } };
-        instance.client.on_result(now(wall, mono), id, result);
-    });
-}
-
-/// When [`poll`] must be called next, as a `mono` time; negative if not before the next input.
-#[wasm_bindgen]
-pub fn wake(number: u32) -> f64 {
-    instance::with(number, |instance| Some(instance.client.next_wake().map_or(-1.0, |at| at as f64))).unwrap_or(-1.0)
+/// What came of an upload: the batch's ID, the HTTP status (0: no answer), what `Retry-After` says in milliseconds, the
+/// answer's body.
+fn report(client: &mut Face, now: Now, mut fields: Fields<'_>) {
+    let Some(id) = Id::parse(fields.text()) else { return };
+    let (status, retry_after_ms) = (fields.number().unwrap_or(0) as u16, fields.number());
+    let body = fields.rest();
+    let result =
+        if status == 0 { UploadResult::Failed } else { UploadResult::Answer { status, retry_after_ms, body } };
+    client.on_result(now, id, result);
 }

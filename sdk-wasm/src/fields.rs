@@ -1,84 +1,98 @@
-//! Several values in one text, a value a line: how `js/sdk.js` hands over what would else be many arguments.
+//! Several values in one text, a value a line: how `js/sdk.js` hands over what would else be many arguments, each of
+//! which would cost glue in every package.
 
 use subway_sdk_core::{Config, Context, Page};
 
+use crate::store::take_number;
+
 /// Takes values off the front; a missing one is empty, or the default.
-pub(crate) struct Fields<'a>(std::str::Split<'a, char>);
+pub(crate) struct Fields<'a> {
+    rest: &'a str,
+}
 
 impl<'a> Fields<'a> {
     pub(crate) fn new(text: &'a str) -> Self {
-        Self(text.split('\n'))
+        Self { rest: text }
     }
 
-    fn text(&mut self) -> String {
-        self.0.next().unwrap_or("").to_owned()
+    /// The next value.
+    pub(crate) fn text(&mut self) -> &'a str {
+        let end = self.rest.bytes().position(|byte| byte == b'\n').unwrap_or(self.rest.len());
+        let text = &self.rest[..end];
+        self.rest = self.rest.get(end + 1..).unwrap_or("");
+        text
     }
 
-    /// A whole number from 0 in decimal digits.
-    fn number(&mut self) -> Option<u64> {
-        self.0.next()?.parse().ok()
+    /// The next value as a whole number from 0 in decimal digits.
+    pub(crate) fn number(&mut self) -> Option<u64> {
+        take_number(self.text()).map(|(number, _)| number)
     }
-}
 
-/// The settings that `js/options.js` lists in this order, and the most bytes that the host takes under one key.
-pub(crate) fn config(text: &str) -> (Config, usize) {
-    let mut fields = Fields::new(text);
-    let mut config = Config::default();
-    let key_bytes = fields.number().unwrap_or(190 * 1024) as usize;
-    config.consent_required = fields.number() == Some(1);
-    for setting in [
-        &mut config.queue_rows,
-        &mut config.queue_bytes,
-        &mut config.batch_events,
-        &mut config.batch_bytes,
-        &mut config.flush_events,
-    ] {
-        if let Some(number) = fields.number() {
-            *setting = number as usize;
+    /// All that was not taken.
+    pub(crate) fn rest(self) -> &'a str {
+        self.rest
+    }
+
+    /// Settings in the order in which `js/texts.js` lists them.
+    pub(crate) fn config(&mut self) -> Config {
+        let mut config = Config { consent_required: self.number() == Some(1), ..Config::default() };
+        for setting in [
+            &mut config.queue_rows,
+            &mut config.queue_bytes,
+            &mut config.batch_events,
+            &mut config.batch_bytes,
+            &mut config.flush_events,
+        ] {
+            if let Some(number) = self.number() {
+                *setting = number as usize;
+            }
         }
-    }
-    for setting in [
-        &mut config.flush_interval_ms,
-        &mut config.persist_delay_ms,
-        &mut config.session_background_ms,
-        &mut config.session_idle_ms,
-    ] {
-        if let Some(number) = fields.number() {
-            *setting = number;
+        for setting in [
+            &mut config.flush_interval_ms,
+            &mut config.persist_delay_ms,
+            &mut config.session_background_ms,
+            &mut config.session_idle_ms,
+        ] {
+            if let Some(number) = self.number() {
+                *setting = number;
+            }
         }
+        config
     }
-    (config, key_bytes)
-}
 
-/// App, SDK, host, device and network in the order of [`Context`].
-pub(crate) fn context(text: &str) -> Context {
-    let mut fields = Fields::new(text);
-    Context {
-        app_version: fields.text(),
-        sdk_name: fields.text(),
-        sdk_version: fields.text(),
-        platform: fields.text(),
-        host_app: fields.text(),
-        host_version: fields.text(),
-        os: fields.text(),
-        os_version: fields.text(),
-        brand: fields.text(),
-        model: fields.text(),
-        screen: fields.text(),
-        language: fields.text(),
-        timezone: fields.text(),
-        network: fields.text(),
+    /// App, SDK, host, device and network in the order of [`Context`].
+    pub(crate) fn context(&mut self) -> Context {
+        let mut context = Context::default();
+        for text in [
+            &mut context.app_version,
+            &mut context.sdk_name,
+            &mut context.sdk_version,
+            &mut context.platform,
+            &mut context.host_app,
+            &mut context.host_version,
+            &mut context.os,
+            &mut context.os_version,
+            &mut context.brand,
+            &mut context.model,
+            &mut context.screen,
+            &mut context.language,
+            &mut context.timezone,
+            &mut context.network,
+        ] {
+            text.push_str(self.text());
+        }
+        context
     }
-}
 
-/// Path, title, referrer and the time of entering; no page if the text is empty.
-pub(crate) fn page(text: &str) -> Option<Page> {
-    if text.is_empty() {
-        return None;
+    /// Path, title, referrer and the time of entering, four lines; no page if all are empty.
+    pub(crate) fn page(&mut self) -> Option<Page> {
+        let (path, title, referrer) = (self.text(), self.text(), self.text());
+        let enter_ts = self.number().map(|ms| ms as i64);
+        if path.is_empty() && title.is_empty() && referrer.is_empty() && enter_ts.is_none() {
+            return None;
+        }
+        Some(Page { path: path.to_owned(), title: title.to_owned(), referrer: referrer.to_owned(), enter_ts })
     }
-    let mut fields = Fields::new(text);
-    let (path, title, referrer) = (fields.text(), fields.text(), fields.text());
-    Some(Page { path, title, referrer, enter_ts: fields.number().map(|ms| ms as i64) })
 }
 
 #[cfg(test)]
@@ -87,18 +101,24 @@ mod tests {
 
     #[test]
     fn settings_left_out_keep_their_defaults() {
-        let (config, key_bytes) = config("1000\n1\n500\n\n20");
-        assert_eq!((key_bytes, config.consent_required, config.queue_rows), (1000, true, 500));
+        let config = Fields::new("1\n500\n\n20").config();
+        assert_eq!((config.consent_required, config.queue_rows), (true, 500));
         assert_eq!((config.queue_bytes, config.batch_events), (Config::default().queue_bytes, 20));
         assert_eq!(config.session_idle_ms, Config::default().session_idle_ms);
-        assert_eq!(super::config("").1, 190 * 1024);
     }
 
     #[test]
-    fn a_page_is_its_lines() {
-        assert_eq!(page(""), None);
+    fn a_page_is_four_lines_and_what_follows_stays() {
+        let mut fields = Fields::new("a\n首页\n\n7\n\n\n\n\n{\"k\":\n1}");
         let expected = Page { path: "a".into(), title: "首页".into(), referrer: String::new(), enter_ts: Some(7) };
-        assert_eq!(page("a\n首页\n\n7"), Some(expected));
-        assert_eq!(page("a"), Some(Page { path: "a".into(), ..Page::default() }));
+        assert_eq!(fields.page(), Some(expected));
+        assert_eq!(fields.page(), None);
+        assert_eq!(fields.rest(), "{\"k\":\n1}");
+    }
+
+    #[test]
+    fn a_context_is_fourteen_lines() {
+        let context = Fields::new("1\n2\n3\n4\n5\n6\n7\n8\n9\n10\n11\n12\n13\n14").context();
+        assert_eq!((context.app_version.as_str(), context.os.as_str(), context.network.as_str()), ("1", "7", "14"));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use subway_sdk_core::{Client, Id};
+use subway_sdk_core::Client;
 
 use crate::host::JsStorage;
 use crate::store::SegmentStore;
@@ -10,8 +10,8 @@ use crate::store::SegmentStore;
 /// One client and what it wants sent.
 pub(crate) struct Instance {
     pub(crate) client: Client<SegmentStore<JsStorage>>,
-    /// The upload that was handed out last.
-    pub(crate) upload: Option<(Id, String)>,
+    /// The body of the upload that was handed out last; empty once it was fetched.
+    pub(crate) body: String,
 }
 
 thread_local! {
@@ -35,10 +35,10 @@ fn take(number: u32) -> Option<Box<Instance>> {
     INSTANCES.with_borrow_mut(|all| all.get_mut(number as usize).and_then(Option::take))
 }
 
-/// Works on an instance, or gives the default if there is none. It is out of the list meanwhile: if it traps, in the
+/// Works on an instance, or answers that there is none. It is out of the list meanwhile: if it traps, in the
 /// middle of a change, it is never used again, and the others are not harmed.
-pub(crate) fn with<T: Default>(number: u32, work: impl FnOnce(&mut Instance) -> T) -> T {
-    let Some(mut instance) = take(number) else { return T::default() };
+pub(crate) fn with(number: u32, work: impl FnOnce(&mut Instance) -> String) -> String {
+    let Some(mut instance) = take(number) else { return String::from("!closed") };
     let result = work(&mut instance);
     INSTANCES.with_borrow_mut(|all| {
         if let Some(slot) = all.get_mut(number as usize) {

@@ -1,7 +1,7 @@
 // One SDK instance: the public API, and the loop that serves the Rust half. The Rust half decides; this half does.
 
 import { register } from './host.js';
-import { contextText, configText, pageText } from './texts.js';
+import { configText, contextText, line, lines, NO_PAGE, pageText } from './texts.js';
 
 /** Calls kept until the core is open; more are counted and reported. */
 const EARLY_CALLS = 200;
@@ -12,9 +12,11 @@ const OPEN_RETRY_MS = 5000;
 /** The longest delay that every setTimeout takes, milliseconds. */
 const LONGEST_DELAY_MS = 0x7fffffff;
 
-/** The verbs of `call` in exports.rs: the letters' codes. */
-const V = {};
-'iorxucpfbsteynwdl'.split('').forEach((letter) => (V[letter] = letter.charCodeAt(0)));
+/** Beyond every time, and still written without an exponent. */
+const NO_TIME = 9007199254740991;
+
+/** The themes of the wire; an unknown one would be counted as something else. */
+const THEMES = 'view click exposure order lifecycle share error performance network profile custom'.split(' ');
 
 /**
  * Makes an instance. `load(adapter, done, fail)` hands the core's exports to `done`, at once or later.
@@ -59,10 +61,11 @@ export function createInstance(adapter, load) {
     if (early.length < EARLY_CALLS) early.push([run, at, page]);
     else lost++;
   };
+  // `verb` is a letter of `perform` in exports.rs. An answer that begins with ! says why not.
   const call = (at, verb, text) => {
-    const answer = core.call(number, at.wall, at.mono, verb, text || '');
-    if (answer[0] === '!') warn(answer.slice(1));
-    return answer;
+    const answer = core.call(number, at.wall, at.mono, verb.charCodeAt(0), text || '');
+    if (answer[0] !== '!') return answer;
+    warn(answer.slice(1));
   };
   const say = (verb, text) => when((at) => call(at, verb, text));
 
@@ -83,7 +86,7 @@ export function createInstance(adapter, load) {
   const pump = () => {
     if (!core) return;
     const at = clock();
-    const batch = core.poll(number, at.wall, at.mono);
+    const batch = call(at, 'P');
     if (batch) send(batch);
     arm(at.mono);
   };
@@ -103,18 +106,18 @@ export function createInstance(adapter, load) {
       answered = true;
       const at = clock();
       const after = status && header ? retryAfter(header('retry-after'), at.wall) : NaN;
-      core.report(number, at.wall, at.mono, batch, status || 0, after, text || '');
+      call(at, 'R', lines([batch, status || 0, after >= 0 ? Math.round(after) : '']) + '\n' + (text || ''));
       settle(status);
       pump();
     });
-    const body = zip ? core.zipped(number) : core.body(number);
+    const body = zip ? core.zipped(number) : call(clock(), 'B');
     try {
       adapter.request({ url, headers, body, timeout: REQUEST_TIMEOUT_MS }, done);
     } catch (e) {
       done(0);
     }
   };
-  const status = () => JSON.parse(call(clock(), V.l));
+  const status = () => JSON.parse(call(clock(), 'l'));
   // Passes on what the developer should know, and ends the waiting of flush() when there is nothing more to wait for.
   const settle = (httpStatus) => {
     const now = status();
@@ -128,22 +131,21 @@ export function createInstance(adapter, load) {
 
   const open = quietly((loaded, storage) => {
     const at = clock();
-    const opened = loaded.open(
-      storage,
-      options.storagePrefix || 'subway.' + options.key + '.',
-      configText(options, adapter),
-      contextText(options, adapter, network),
-      adapter.entropy(),
-      at.wall,
-      at.mono
+    core = loaded;
+    number = call(
+      at,
+      'O',
+      [
+        lines([storage, adapter.keyBytes, options.storagePrefix || 'subway.' + options.key + '.', adapter.entropy()]),
+        configText(options, adapter),
+        contextText(options, adapter, network),
+      ].join('\n')
     );
-    if (opened < 0) {
-      warn('the storage cannot be read');
+    if (!number) {
+      core = undefined;
       adapter.setTimeout(() => open(loaded, storage), OPEN_RETRY_MS);
       return;
     }
-    core = loaded;
-    number = opened;
     if (lost) warn(lost + ' calls before init were lost');
     const calls = early;
     early = [];
@@ -155,22 +157,21 @@ export function createInstance(adapter, load) {
     // Now, because the app may change the object afterwards.
     const text = props === undefined || props === null ? '' : JSON.stringify(props);
     const theme = (extra && extra.theme) || 'custom';
-    const trueTs = extra && extra.trueTs !== undefined ? +extra.trueTs : NaN;
+    if (THEMES.indexOf(theme) < 0) return warn('unknown_theme: ' + theme);
+    const given = extra && extra.trueTs;
+    // What is no time is refused, and counted, by the core.
+    const trueTs = given === undefined || given === null ? '' : given >= 0 && given < NO_TIME ? Math.floor(given) : NO_TIME;
     const where = extra && extra.page ? pageText(extra.page) : '';
-    return when((at, earlyPage) => {
-      const answer = core.track(number, at.wall, at.mono, theme, String(code), text, where || earlyPage, trueTs);
-      if (answer[0] !== '!') return answer;
-      warn(answer.slice(1));
-    });
+    return when((at, earlyPage) => call(at, 'T', [theme, line(code), line(trueTs), where || earlyPage || NO_PAGE, text].join('\n')));
   };
   const setPage = (next) => {
     page = next ? pageText(next) : '';
     const text = page;
-    when((at) => call(at, V.p, text));
+    when((at) => call(at, 'p', text));
   };
   const flush = (tell) => {
     when((at) => {
-      call(at, V.s);
+      call(at, 's');
       flushed.push(tell || (() => {}));
       pump();
       if (status().ledger.queued === 0) settle(200);
@@ -190,43 +191,43 @@ export function createInstance(adapter, load) {
       adapter.network(
         quietly((type) => {
           network = type;
-          if (core) say(V.c, contextText(options, adapter, network));
+          if (core) say('c', contextText(options, adapter, network));
         })
       );
     },
     track,
-    identify: (user) => say(V.i, String(user)),
-    login: (user) => say(V.i, String(user)),
-    logout: () => say(V.o),
+    identify: (user) => say('i', String(user)),
+    login: (user) => say('i', String(user)),
+    logout: () => say('o'),
     registerApp(props) {
       const text = JSON.stringify(props);
-      say(V.r, text);
+      say('r', text);
     },
-    unregisterApp: (name) => say(V.u, name),
-    clearAppRegister: () => say(V.x),
+    unregisterApp: (name) => say('u', name),
+    clearAppRegister: () => say('x'),
     setConsent(granted) {
-      say(granted ? V.y : V.n);
+      say(granted ? 'y' : 'n');
       pump();
     },
     setPage,
-    trackTimerStart: (code) => say(V.t, code),
+    trackTimerStart: (code) => say('t', code),
     trackTimerEnd(code, props) {
       const copy = props ? JSON.parse(JSON.stringify(props)) : {};
       when((at, earlyPage) => {
-        const elapsed = call(at, V.e, code);
-        if (elapsed === '') return warn('no timer named ' + code);
+        const elapsed = call(at, 'e', code);
+        if (!elapsed) return warn('no timer named ' + code);
         copy.duration_ms = +elapsed;
-        core.track(number, at.wall, at.mono, 'custom', code, JSON.stringify(copy), earlyPage, NaN);
+        call(at, 'T', ['custom', line(code), '', earlyPage || NO_PAGE, JSON.stringify(copy)].join('\n'));
       });
     },
     flush: (tell) => (typeof Promise === 'function' && !tell ? new Promise(flush) : flush(tell)),
-    getDeviceId: () => (core ? call(clock(), V.d) : ''),
+    getDeviceId: () => (core ? call(clock(), 'd') : ''),
     getLedger: () => (core ? status().ledger : { generated: 0, acked: 0, queued: 0, dropped: {} }),
     getConsent: () => (core ? status().consent : 'unknown'),
     close() {
       if (!core) return;
-      call(clock(), V.w);
-      core.close(number);
+      call(clock(), 'w');
+      call(clock(), 'X');
       core = undefined;
       early = [];
       if (timer !== undefined) adapter.clearTimeout(timer);
@@ -241,12 +242,12 @@ export function createInstance(adapter, load) {
     quietly,
     mono: () => adapter.mono(),
     now: () => adapter.now(),
-    foreground: () => say(V.f),
+    foreground: () => say('f'),
     // The host may be killed now: first persist, then send.
     background: () =>
       when((at) => {
-        call(at, V.b);
-        call(at, V.w);
+        call(at, 'b');
+        call(at, 'w');
         pump();
       }),
   };

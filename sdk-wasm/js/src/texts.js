@@ -1,7 +1,11 @@
 // Values for the Rust half, one a line; src/fields.rs reads them in the same order.
 
-const line = (value) => (value === undefined || value === null ? '' : String(value).replace(/[\n\0]/g, ' '));
-const lines = (values) => values.map(line).join('\n');
+/** One value without what would end its line. */
+export const line = (value) => (value === undefined || value === null ? '' : String(value).replace(/[\n\0]/g, ' '));
+export const lines = (values) => values.map(line).join('\n');
+
+/** No page of its own: the current one. */
+export const NO_PAGE = '\n\n\n';
 
 /** A page as fields.rs reads it. */
 export function pageText(page) {
@@ -11,7 +15,6 @@ export function pageText(page) {
 /** The settings; what is absent keeps the core's default. */
 export function configText(options, adapter) {
   return lines([
-    adapter.keyBytes,
     options.consentRequired ? 1 : 0,
     options.queueRows,
     options.queueBytes || adapter.queueBytes,

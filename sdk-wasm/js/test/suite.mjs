@@ -164,11 +164,12 @@ export function suite(build) {
       life.sdk.track('good', [1]);
       life.sdk.track('good', { toJSON() { throw new Error('in toJSON'); } });
       life.sdk.track('good', {}, { theme: 'nonsense' });
+      life.sdk.track('good', {}, { trueTs: -1 });
       assert.equal(typeof life.sdk.track('fine'), 'string');
       await life.advance(60_000);
       assert.ok(codes().includes('fine'));
       const warnings = life.warnings.join('\n');
-      for (const expected of ['init needs', 'init was called twice', 'invalid_code', 'unknown_theme', 'in toJSON']) assert.ok(warnings.includes(expected), expected);
+      for (const expected of ['init needs', 'init was called twice', 'invalid_code', 'unknown_theme', 'time_out_of_range', 'in toJSON']) assert.ok(warnings.includes(expected), expected);
     });
 
     test('a host that throws everywhere costs the app nothing', async () => {

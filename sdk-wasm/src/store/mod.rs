@@ -19,7 +19,8 @@ mod tests;
 
 pub use host::HostStorage;
 use index::{Index, Segment};
-use segment::{HEAD_BYTES, push_number, push_record, take_number};
+pub(crate) use segment::take_number;
+use segment::{HEAD_BYTES, push_number, push_record};
 use subway_sdk_core::{Key, Store, StoreError, Write};
 
 /// Younger segments are merged into a commit as long as the result stays below this, bytes. Merging keeps the number of

@@ -106,7 +106,7 @@ impl<'a> Iterator for Records<'a> {
 }
 
 /// The decimal number at the start of the text, and what follows it.
-pub(super) fn take_number(text: &str) -> Option<(u64, &str)> {
+pub(crate) fn take_number(text: &str) -> Option<(u64, &str)> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     if digits == 0 || digits > 19 {
         return None;

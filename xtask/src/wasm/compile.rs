@@ -51,35 +51,50 @@ fn cargo_build() -> Result<PathBuf> {
     Ok(target.join("wasm32-unknown-unknown/wasm/subway_wasm.wasm"))
 }
 
+/// Exports that only hosts which can send bytes need; the JavaScript twin, made for the others, goes without.
+const BYTES_ONLY: &str = "zipped";
+/// wasm-bindgen's hooks for hosts that restart a module after a trap. Nobody calls them here.
+const UNUSED: [&str; 2] = ["__abort_handler", "__instance_terminated"];
+
+/// Writes the glue and the two modules that fit it: `bound.wasm`, and `bound-js.wasm` without [`BYTES_ONLY`].
 fn bindgen(raw: &Path, dir: &Path) -> Result<()> {
     let mut bindgen = Bindgen::new();
     bindgen.input_path(raw).out_name(STEM).typescript(false).remove_name_section(true).remove_producers_section(true);
     // encodeInto is an optimisation that few mini-program runtimes have; without it the glue is shorter.
     bindgen.bundler(true)?.encode_into(EncodeInto::Never);
+    let mut output = bindgen.generate_output().context("wasm-bindgen")?;
     let made = dir.join("bindgen");
-    bindgen.generate(&made).context("wasm-bindgen")?;
+    output.emit(&made)?;
     let glue = fs::read_to_string(made.join("subway_bg.js"))?;
     fs::write(dir.join("subway_bg.js"), glue::fix_stale_views(&glue)?)?;
+    for name in UNUSED {
+        ensure!(!glue.contains(name), "the glue uses {name}");
+        output.wasm_mut().exports.remove(name)?;
+    }
+    fs::write(dir.join("bound.wasm"), output.wasm_mut().emit_wasm())?;
+    output.wasm_mut().exports.remove(BYTES_ONLY)?;
+    fs::write(dir.join("bound-js.wasm"), output.wasm_mut().emit_wasm())?;
     Ok(())
 }
 
 fn optimise(npm: &Path, dir: &Path) -> Result<()> {
-    let bound = dir.join("bindgen/subway_bg.wasm");
-    let (small, wasm) = (dir.join("small.wasm"), dir.join("subway.wasm"));
-    let wasm_opt = |args: &[&str], from: &Path, to: &Path| {
+    let wasm_opt = |args: &[&str], from: &str, to: &str| {
         let mut command = binaryen(npm, "wasm-opt");
-        tools::output(command.args(args).arg(from).arg("-o").arg(to)).map(|_| ())
+        tools::output(command.args(args).arg(dir.join(from)).arg("-o").arg(dir.join(to))).map(|_| ())
     };
     let features = ["--mvp-features", "--enable-bulk-memory", "--enable-bulk-memory-opt"];
-    let shrink = ["-Oz", "--converge", "--strip-producers", "--strip-target-features"];
-    wasm_opt(&[&features[..], &shrink].concat(), &bound, &small)?;
-    let js = tools::output(binaryen(npm, "wasm2js").args(features).arg("-Oz").arg(&small))?;
+    // The stack lies below everything else, so that no static lies at a low address.
+    let shrink = ["-Oz", "--converge", "--low-memory-unused", "--strip-producers", "--strip-target-features"];
+    wasm_opt(&[&features[..], &shrink].concat(), "bound-js.wasm", "small-js.wasm")?;
+    let js = tools::output(
+        binaryen(npm, "wasm2js").args(features).args(["-Oz", "--low-memory-unused"]).arg(dir.join("small-js.wasm")),
+    )?;
     ensure!(js.contains("export"), "wasm2js gave no module");
     fs::write(dir.join("subway.js"), js)?;
-    let lowered = dir.join("lowered.wasm");
-    wasm_opt(&[&features[..], &["--llvm-memory-copy-fill-lowering", "-Oz"]].concat(), &small, &lowered)?;
+    let lower = [&features[..], &shrink, &["--llvm-memory-copy-fill-lowering", "-Oz"]].concat();
+    wasm_opt(&lower, "bound.wasm", "lowered.wasm")?;
     // --mvp-features alone is the gate: a module that uses anything newer is refused.
-    wasm_opt(&["--mvp-features", "-Oz", "--strip-target-features"], &lowered, &wasm)
+    wasm_opt(&["--mvp-features", "-Oz", "--strip-target-features"], "lowered.wasm", "subway.wasm")
 }
 
 fn binaryen(npm: &Path, tool: &str) -> Command {
