@@ -4,7 +4,7 @@
 //! A file has `about`, `limits` (those that differ from the defaults), the body as `request` (JSON, sent without white
 //! space), `body` (text) or `body_hex`, the `key` if it is not the right one, and what must come: `answer` or `problem`.
 #![cfg(feature = "server")]
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
