@@ -11,7 +11,7 @@ use subway_sdk_core::{
 };
 
 use crate::clock::Clock;
-use crate::inbox::{Inbox, Message, Report};
+use crate::inbox::{Counts, Inbox, Message, Report};
 use crate::store::{SqliteStore, StoreControl};
 use crate::transport::Reply;
 use crate::types::{LastUpload, TrackEvent};
@@ -84,9 +84,10 @@ impl Driver {
     pub(crate) fn run(mut self) {
         let leaving = Leaving(self.inbox.clone());
         let mut messages = Vec::new();
+        let mut counts = Counts::default();
         let mut running = true;
         while running {
-            let counts = self.inbox.take(self.sleep(), &mut messages);
+            counts = self.inbox.take(self.sleep(), counts, &mut messages);
             let now = self.clock.now();
             self.client.count_dropped(now, DropReason::QueueFull, counts.full);
             self.client.count_dropped(now, DropReason::Invalid, counts.invalid);

@@ -21,6 +21,11 @@ pub(crate) const INBOX_BYTES: usize = 4 * 1024 * 1024;
 pub(crate) const INBOX_CALLS: usize = 1024;
 /// Notices kept until they are fetched; the oldest go first.
 const NOTICES: usize = 64;
+/// A round with so many events means that events come fast. Then the driver looks again by itself after [`LINGER`], and
+/// nobody needs to wake it: a wake-up costs the caller more than everything else in `track()` together.
+const FAST_EVENTS: u64 = 16;
+/// How long it waits then. Also the longest time by which this delays storing an event.
+const LINGER: Duration = Duration::from_millis(1);
 /// What an event costs beside its texts, bytes.
 const EVENT_OVERHEAD: usize = 256;
 
@@ -91,6 +96,17 @@ pub(crate) enum Wait {
     Persisted = 1,
 }
 
+/// What the driver does, which decides whether it must be woken.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum DriverIs {
+    /// Working; it will look here afterwards.
+    Awake,
+    /// Waiting for [`LINGER`]; worth waking for anything but an event.
+    Lingering,
+    /// Waiting for a message or its next task.
+    Asleep,
+}
+
 struct State {
     messages: Vec<Message>,
     bytes: usize,
@@ -105,8 +121,7 @@ struct State {
     last_upload: Option<LastUpload>,
     tickets: u64,
     answered: [u64; 2],
-    /// The driver sleeps and must be woken.
-    sleeping: bool,
+    driver: DriverIs,
     /// No further messages: the driver has been told to end, or is gone.
     closed: bool,
     gone: bool,
@@ -133,7 +148,7 @@ impl Inbox {
             last_upload: None,
             tickets: 0,
             answered: [0; 2],
-            sleeping: false,
+            driver: DriverIs::Awake,
             closed: false,
             gone: false,
         };
@@ -148,15 +163,21 @@ impl Inbox {
     /// Hands over one message. An event that does not fit is counted as dropped.
     pub(crate) fn push(&self, message: Message) -> Result<(), Refused> {
         let mut state = self.lock();
+        let is_event = message.event_bytes().is_some();
         state.admit(message)?;
-        self.wake(state);
+        self.wake(state, is_event);
         Ok(())
     }
 
-    fn wake(&self, mut state: MutexGuard<'_, State>) {
-        let sleeping = std::mem::take(&mut state.sleeping);
-        drop(state);
-        if sleeping {
+    fn wake(&self, mut state: MutexGuard<'_, State>, is_event: bool) {
+        let wanted = match state.driver {
+            DriverIs::Awake => false,
+            DriverIs::Lingering => !is_event,
+            DriverIs::Asleep => true,
+        };
+        if wanted {
+            state.driver = DriverIs::Awake;
+            drop(state);
             self.for_driver.notify_one();
         }
     }
@@ -179,7 +200,7 @@ impl Inbox {
         };
         state.admit(message).ok()?;
         state.tickets = ticket;
-        self.wake(state);
+        self.wake(state, false);
         Some(ticket)
     }
 
@@ -211,24 +232,32 @@ impl Inbox {
     }
 
     /// The driver's side: waits at most `timeout` (`None`: for ever) for messages and takes them all into `messages`,
-    /// which must be empty. Returns what was counted outside of them.
-    pub(crate) fn take(&self, timeout: Option<Duration>, messages: &mut Vec<Message>) -> Counts {
-        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    /// which must be empty. `last` is what the last call returned. Returns what was counted outside of the messages.
+    pub(crate) fn take(&self, timeout: Option<Duration>, last: Counts, messages: &mut Vec<Message>) -> Counts {
         let mut state = self.lock();
+        if last.events >= FAST_EVENTS && !state.has_calls() {
+            state = self.doze(state, DriverIs::Lingering, LINGER.min(timeout.unwrap_or(LINGER)));
+        }
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         while state.messages.is_empty() {
             let left = deadline.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
             if left.is_zero() {
                 break;
             }
-            state.sleeping = true;
-            state = self.for_driver.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
-            state.sleeping = false;
+            state = self.doze(state, DriverIs::Asleep, left);
         }
         std::mem::swap(&mut state.messages, messages);
         state.bytes = 0;
         state.calls = 0;
         state.taken = std::mem::take(&mut state.waiting);
         state.taken
+    }
+
+    fn doze<'a>(&self, mut state: MutexGuard<'a, State>, how: DriverIs, time: Duration) -> MutexGuard<'a, State> {
+        state.driver = how;
+        let mut state = self.for_driver.wait_timeout(state, time).unwrap_or_else(PoisonError::into_inner).0;
+        state.driver = DriverIs::Awake;
+        state
     }
 
     /// The driver's side: everything taken is in this report.
@@ -284,6 +313,11 @@ impl Inbox {
 }
 
 impl State {
+    /// Whether anything but events waits.
+    fn has_calls(&self) -> bool {
+        self.messages.len() as u64 > self.waiting.events
+    }
+
     fn admit(&mut self, message: Message) -> Result<(), Refused> {
         if self.closed {
             return Err(Refused::Closed);

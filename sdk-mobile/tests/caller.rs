@@ -1,5 +1,7 @@
 //! What the host's threads may rely on: nothing waits for disk or network, every event is accounted for at every moment.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "test code")]
+
 mod support;
 
 use std::sync::Arc;

@@ -1,5 +1,7 @@
 //! What goes over the wire, and what is made of any answer.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "test code")]
+
 mod support;
 
 use std::time::Duration;

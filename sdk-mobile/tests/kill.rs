@@ -2,6 +2,8 @@
 //! well now and then. Afterwards every event that the SDK called persisted is on the collector exactly once, and the
 //! client's ledger balances to the event.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "test code")]
+
 mod support;
 
 use std::collections::BTreeMap;

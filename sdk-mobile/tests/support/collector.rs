@@ -33,7 +33,7 @@ impl Collector {
         let listen = again.map_or("127.0.0.1:0", |address| address.trim_start_matches("http://"));
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
-            match Self::try_start(data_dir, listen) {
+            match Self::try_start(data_dir, &["--listen", listen]) {
                 Ok(collector) => return collector,
                 Err(log) => {
                     assert!(again.is_some() && Instant::now() < deadline, "the collector does not start: {log}")
@@ -42,10 +42,18 @@ impl Collector {
         }
     }
 
-    fn try_start(data_dir: &Path, listen: &str) -> Result<Self, String> {
+    /// Starts it on a free port with more options.
+    pub fn start_with(data_dir: &Path, options: &[&str]) -> Self {
+        let options = [&["--listen", "127.0.0.1:0"], options].concat();
+        Self::try_start(data_dir, &options).unwrap()
+    }
+
+    fn try_start(data_dir: &Path, options: &[&str]) -> Result<Self, String> {
         let log = data_dir.with_extension("log");
         let mut child = Command::new(binary())
-            .args(["serve", "--listen", listen, "--data-dir"])
+            .arg("serve")
+            .args(options)
+            .arg("--data-dir")
             .arg(data_dir)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

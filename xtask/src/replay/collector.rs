@@ -49,6 +49,7 @@ impl Collector {
     }
 
     /// Kills it as a power switch would, and waits until it is gone.
+    #[cfg(test)]
     pub(crate) fn kill(mut self) {
         self.end();
     }
