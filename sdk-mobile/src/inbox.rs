@@ -353,3 +353,6 @@ impl State {
         self.notices.push_back(text);
     }
 }
+
+#[cfg(test)]
+mod tests;
