@@ -155,7 +155,6 @@ fn report(client: &mut Face, now: Now, mut fields: Fields<'_>) {
     let Some(id) = Id::parse(fields.text()) else { return };
     let (status, retry_after_ms) = (fields.number().unwrap_or(0) as u16, fields.number());
     let body = fields.rest();
-    let result =
-        if status == 0 { UploadResult::Failed } else { UploadResult::Answer { status, retry_after_ms, body } };
+    let result = if status == 0 { UploadResult::Failed } else { UploadResult::Answer { status, retry_after_ms, body } };
     client.on_result(now, id, result);
 }

@@ -1,3 +1,5 @@
-import { suite } from './suite.mjs';
+import { delivery } from './delivery.mjs';
+import { recording } from './recording.mjs';
 
-suite('jd');
+recording('jd');
+delivery('jd');
