@@ -129,7 +129,7 @@ impl SqliteStore {
     /// If the directory is in use by another client, or cannot be read or written.
     pub fn open(dir: &Path) -> Result<Self, OpenStoreError> {
         let unusable = |message: String| OpenStoreError::Unusable { path: dir.to_owned(), message };
-        std::fs::create_dir_all(dir).map_err(|error| unusable(error.to_string()))?;
+        create_dir(dir).map_err(|error| unusable(error.to_string()))?;
         let lock = DirLock::take(dir)?;
         let path = dir.join(FILE);
         let control = StoreControl::of(&path);
@@ -215,6 +215,15 @@ impl Store for SqliteStore {
         }
         Ok(())
     }
+}
+
+/// Creates the directory and its parents, where they are missing, for this user's eyes only.
+fn create_dir(dir: &Path) -> io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(dir)
 }
 
 /// Whether the file itself is broken, as opposed to being busy, full or forbidden.

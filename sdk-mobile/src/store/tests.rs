@@ -95,6 +95,16 @@ fn a_directory_that_cannot_be_made_is_named() {
     assert!(error.to_string().contains("file/data cannot be used"), "{error}");
 }
 
+#[cfg(unix)]
+#[test]
+fn a_new_directory_is_for_this_user_only() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = TempDir::new().unwrap();
+    let data = dir.path().join("app/data");
+    SqliteStore::open(&data).unwrap();
+    assert_eq!(fs::metadata(&data).unwrap().permissions().mode() & 0o777, 0o700);
+}
+
 #[test]
 fn a_file_that_is_no_database_is_moved_aside() {
     let dir = TempDir::new().unwrap();

@@ -213,7 +213,7 @@ fn parse_bytes(field: &[u8]) -> Result<u64, &'static str> {
 impl Request {
     /// The path without query: of `/a?b`, of `http://host/a?b`, of `http://host`.
     pub(crate) fn path(&self) -> &str {
-        let target = self.url.split(['?', '#']).next().unwrap_or_default();
+        let target = self.url.split('?').next().unwrap_or_default();
         match target.split_once("://") {
             Some((scheme, rest)) if scheme.bytes().all(|c| c.is_ascii_alphabetic()) && !scheme.is_empty() => {
                 rest.find('/').map_or("/", |at| &rest[at..])

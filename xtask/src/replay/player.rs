@@ -20,6 +20,8 @@ use super::traffic;
 const CHUNK_EVENTS: usize = 1000;
 /// The same in bytes of log, for logs with very long lines.
 const CHUNK_BYTES: usize = 512 * 1024;
+/// So many different notices of SDK instances are shown; a rejected event names itself in each.
+const NOTICES: usize = 100;
 /// Between two looks at the progress while waiting, and between two lines of progress on a file.
 const LOOK: Duration = Duration::from_millis(200);
 const PROGRESS_TERMINAL: Duration = Duration::from_millis(200);
@@ -239,9 +241,10 @@ impl Stage<'_> {
         self.given_up.load(Ordering::SeqCst)
     }
 
-    /// Says something once.
+    /// Says something once, and not too many things.
     fn say(&self, text: &str) {
-        if lock(&self.notices).insert(text.to_owned()) {
+        let mut said = lock(&self.notices);
+        if said.len() < NOTICES && said.insert(text.to_owned()) {
             let clear = if std::io::stderr().is_terminal() { "\r\x1b[K" } else { "" };
             eprintln!("{clear}replay: {text}");
         }
