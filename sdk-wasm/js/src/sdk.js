@@ -71,6 +71,8 @@ export function createInstance(adapter, load) {
 
   // One timer, for the time that the core names.
   const arm = (mono) => {
+    // A timer that is due already, as in every turn after its first event, cannot be too late.
+    if (timer !== undefined && timerAt <= mono) return;
     const at = core.wake(number);
     if (at < 0 || (timer !== undefined && timerAt <= at)) return;
     if (timer !== undefined) adapter.clearTimeout(timer);

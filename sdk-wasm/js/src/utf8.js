@@ -5,9 +5,14 @@ const CHUNK = 4096;
 
 export class TextEncoder {
   encode(text) {
-    const bytes = [];
+    const bytes = new Uint8Array(text.length * 3);
+    let end = 0;
     for (let at = 0; at < text.length; at++) {
       let code = text.charCodeAt(at);
+      if (code < 0x80) {
+        bytes[end++] = code;
+        continue;
+      }
       if (code >= 0xd800 && code < 0xe000) {
         const low = text.charCodeAt(at + 1);
         if (code < 0xdc00 && low >= 0xdc00 && low < 0xe000) {
@@ -15,18 +20,18 @@ export class TextEncoder {
           at++;
         } else code = 0xfffd;
       }
-      if (code < 0x80) bytes.push(code);
+      if (code < 0x800) bytes[end++] = 0xc0 | (code >> 6);
       else {
-        if (code < 0x800) bytes.push(0xc0 | (code >> 6));
+        if (code < 0x10000) bytes[end++] = 0xe0 | (code >> 12);
         else {
-          if (code < 0x10000) bytes.push(0xe0 | (code >> 12));
-          else bytes.push(0xf0 | (code >> 18), 0x80 | ((code >> 12) & 63));
-          bytes.push(0x80 | ((code >> 6) & 63));
+          bytes[end++] = 0xf0 | (code >> 18);
+          bytes[end++] = 0x80 | ((code >> 12) & 63);
         }
-        bytes.push(0x80 | (code & 63));
+        bytes[end++] = 0x80 | ((code >> 6) & 63);
       }
+      bytes[end++] = 0x80 | (code & 63);
     }
-    return bytes;
+    return bytes.subarray(0, end);
   }
 }
 

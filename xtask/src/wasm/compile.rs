@@ -16,7 +16,7 @@ const STEM: &str = "subway";
 /// Nothing newer than the first WASM release but memory.copy and memory.fill: wasm2js has short, fast JavaScript for
 /// those two, and for runtimes with an old WASM wasm-opt rewrites them. No text for panics: a defect of the SDK must
 /// cost the host app nothing but that call, and the formatting behind panic messages is a third of the module.
-const RUSTFLAGS: &str = "-Ctarget-cpu=mvp -Ctarget-feature=+bulk-memory,+bulk-memory-opt -Zunstable-options \
+const RUSTFLAGS: &str = "-Ctarget-cpu=mvp -Ctarget-feature=+bulk-memory -Zunstable-options \
                          -Cpanic=immediate-abort -Zlocation-detail=none -Clink-arg=-zstack-size=131072";
 
 /// Compiles the crate and makes the folder with `subway.wasm` (optimised), `subway_bg.js` (glue) and `subway.js` (the
