@@ -39,6 +39,8 @@ pub use device::desktop_device;
 pub use error::{OpenError, TrackError};
 pub use subway::Subway;
 pub use subway_sdk_core as core;
-pub use types::{Config, Consent, DeviceInfo, HostInfo, LastUpload, Ledger, Page, Settings, Theme, TrackEvent};
+pub use types::{
+    Config, Consent, DeviceInfo, HostInfo, LastUpload, Ledger, Page, Settings, Theme, TrackEvent, default_config,
+};
 
 uniffi::setup_scaffolding!();

@@ -63,14 +63,24 @@ impl Config {
     }
 }
 
+/// [`Config::new`] for other languages: change what differs.
+#[must_use]
+#[uniffi::export]
+pub fn default_config(endpoint: String, key: String) -> Config {
+    Config::new(endpoint, key)
+}
+
 /// The app that hosts the SDK.
 #[derive(Clone, Debug, Default, PartialEq, Eq, uniffi::Record)]
 pub struct HostInfo {
     /// `android`, `ios`, `python`, `rust`, ..
+    #[uniffi(default = "")]
     pub platform: String,
     /// Its name.
+    #[uniffi(default = "")]
     pub app: String,
     /// Its version.
+    #[uniffi(default = "")]
     pub version: String,
 }
 
@@ -86,18 +96,25 @@ impl HostInfo {
 #[derive(Clone, Debug, Default, PartialEq, Eq, uniffi::Record)]
 pub struct DeviceInfo {
     /// Operating system.
+    #[uniffi(default = "")]
     pub os: String,
     /// Version of the operating system.
+    #[uniffi(default = "")]
     pub os_version: String,
     /// Maker.
+    #[uniffi(default = "")]
     pub brand: String,
     /// Model.
+    #[uniffi(default = "")]
     pub model: String,
     /// Screen as `WIDTHxHEIGHT` in logical pixels.
+    #[uniffi(default = "")]
     pub screen: String,
     /// Language as a BCP 47 tag.
+    #[uniffi(default = "")]
     pub language: String,
     /// Time zone as an IANA name.
+    #[uniffi(default = "")]
     pub timezone: String,
 }
 
@@ -238,12 +255,16 @@ impl From<Consent> for core::Consent {
 #[derive(Clone, Debug, Default, PartialEq, Eq, uniffi::Record)]
 pub struct Page {
     /// Its path without query.
+    #[uniffi(default = "")]
     pub path: String,
     /// Its title; empty if unknown.
+    #[uniffi(default = "")]
     pub title: String,
     /// The path or address it was reached from; empty if unknown.
+    #[uniffi(default = "")]
     pub referrer: String,
     /// When it was entered by the device's clock, milliseconds since the epoch.
+    #[uniffi(default = None)]
     pub enter_ts: Option<i64>,
 }
 
@@ -261,10 +282,13 @@ pub struct TrackEvent {
     /// Its name, `[A-Za-z_][A-Za-z0-9_.:-]{0,127}`.
     pub code: String,
     /// Properties as the text of a JSON object; empty for none.
+    #[uniffi(default = "")]
     pub props: String,
     /// The page it happened on; `None` for the current one.
+    #[uniffi(default = None)]
     pub page: Option<Page>,
     /// When it truly happened, milliseconds since the epoch, if the caller knows better than the device's clock.
+    #[uniffi(default = None)]
     pub true_ts: Option<i64>,
 }
 
