@@ -38,22 +38,22 @@ export class TextEncoder {
 export class TextDecoder {
   // Rust only hands out well-formed UTF-8.
   decode(bytes) {
+    const length = bytes ? bytes.length : 0;
     let text = '';
-    let units = [];
-    for (let at = 0; bytes && at < bytes.length; ) {
-      let code = bytes[at++];
-      if (code >= 0xf0) code = ((code & 7) << 18) | ((bytes[at++] & 63) << 12) | ((bytes[at++] & 63) << 6) | (bytes[at++] & 63);
-      else if (code >= 0xe0) code = ((code & 15) << 12) | ((bytes[at++] & 63) << 6) | (bytes[at++] & 63);
-      else if (code >= 0xc0) code = ((code & 31) << 6) | (bytes[at++] & 63);
-      if (code >= 0x10000) {
-        code -= 0x10000;
-        units.push(0xd800 + (code >> 10), 0xdc00 + (code & 1023));
-      } else units.push(code);
-      if (units.length >= CHUNK) {
-        text += String.fromCharCode.apply(null, units);
-        units = [];
+    let at = 0;
+    while (at < length) {
+      // A run of ASCII at once: most of what is handed out is nothing else.
+      const start = at;
+      while (at < length && bytes[at] < 0x80 && at - start < CHUNK) at++;
+      if (at > start) text += String.fromCharCode.apply(null, bytes.subarray(start, at));
+      while (at < length && bytes[at] >= 0x80) {
+        let code = bytes[at++];
+        if (code >= 0xf0) code = ((code & 7) << 18) | ((bytes[at++] & 63) << 12) | ((bytes[at++] & 63) << 6) | (bytes[at++] & 63);
+        else if (code >= 0xe0) code = ((code & 15) << 12) | ((bytes[at++] & 63) << 6) | (bytes[at++] & 63);
+        else code = ((code & 31) << 6) | (bytes[at++] & 63);
+        text += code < 0x10000 ? String.fromCharCode(code) : String.fromCharCode(0xd7c0 + (code >> 10), 0xdc00 + (code & 1023));
       }
     }
-    return text + String.fromCharCode.apply(null, units);
+    return text;
   }
 }
