@@ -3,7 +3,7 @@
 
 use subway_sdk_core::protocol::RejectReason;
 use subway_sdk_core::{
-    Client, Config, Consent, Context, DropReason, Id, Input, MemoryStore, Now, Page, Theme, TrackError, UploadRequest,
+    Client, Config, Consent, DropReason, Id, Input, MemoryStore, Now, Page, Theme, TrackError, UploadRequest,
     UploadResult,
 };
 
@@ -14,7 +14,7 @@ fn later(ms: u64) -> Now {
 }
 
 fn client_with(config: Config) -> Client<MemoryStore> {
-    Client::open(MemoryStore::default(), config, Context::default(), b"test", START).unwrap()
+    Client::open(MemoryStore::default(), config, "", b"test", START).unwrap()
 }
 
 fn client() -> Client<MemoryStore> {
@@ -150,7 +150,7 @@ fn a_batch_survives_a_restart_unchanged() {
     track(&mut client, 3);
     let request = upload(&mut client, START).unwrap();
     let store = client.into_store();
-    let mut client = Client::open(store, Config::default(), Context::default(), b"other", later(1000)).unwrap();
+    let mut client = Client::open(store, Config::default(), "", b"other", later(1000)).unwrap();
     let again = upload(&mut client, later(1000)).unwrap();
     assert_eq!((again.batch_id, ids(&again.body)), (request.batch_id, ids(&request.body)));
     assert_eq!(client.ledger().queued, 3);
@@ -161,7 +161,7 @@ fn sequence_numbers_go_on_after_a_restart() {
     let mut client = client();
     track(&mut client, 3);
     assert!(client.commit(START));
-    let mut client = Client::open(client.into_store(), Config::default(), Context::default(), b"2", START).unwrap();
+    let mut client = Client::open(client.into_store(), Config::default(), "", b"2", START).unwrap();
     track(&mut client, 1);
     client.flush(START);
     let body = upload(&mut client, START).unwrap().body;
@@ -241,7 +241,7 @@ fn a_withdrawal_wipes_and_a_new_grant_is_a_new_install() {
     subway_sdk_core::Store::scan(&mut store, &mut |key, value| left += &format!("{key:?} {value}\n")).unwrap();
     assert!(!left.contains("alice") && !left.contains("qr") && !left.contains(&install.text()), "{left}");
     assert_eq!(left.lines().count(), 1, "only the decision itself is kept: {left}");
-    let mut client = Client::open(store, Config::default(), Context::default(), b"3", START).unwrap();
+    let mut client = Client::open(store, Config::default(), "", b"3", START).unwrap();
     assert_eq!(client.consent(), Consent::Denied, "the decision survives");
     client.set_consent(START, Consent::Granted);
     assert_ne!(client.install_id(), install);
@@ -329,7 +329,7 @@ fn ids_are_unique_without_any_entropy() {
     let mut store = MemoryStore::default();
     for boot in 0..50 {
         let now = Now { wall: START.wall + boot, mono: 0 };
-        let mut client = Client::open(store.clone(), Config::default(), Context::default(), b"", now).unwrap();
+        let mut client = Client::open(store.clone(), Config::default(), "", b"", now).unwrap();
         for _ in 0..100 {
             assert!(seen.insert(client.track(now, input("tap")).unwrap()));
         }

@@ -24,7 +24,7 @@ fn now(ms: u64) -> Now {
 }
 
 fn open(context: Context) -> Client<MemoryStore> {
-    Client::open(MemoryStore::default(), Config::default(), context, b"golden", now(0)).unwrap()
+    Client::open(MemoryStore::default(), Config::default(), &context.encode(), b"golden", now(0)).unwrap()
 }
 
 fn upload(client: &mut Client<MemoryStore>, at: Now) -> String {

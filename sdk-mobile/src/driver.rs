@@ -143,15 +143,15 @@ impl Driver {
             Message::SetPage(page) => client.set_page(page),
             Message::SetNetwork(network) => {
                 self.context.network = network;
-                client.set_context(self.context.clone());
+                client.set_context(&self.context.encode());
             }
             Message::SetDevice(device) => {
                 device.fill(&mut self.context);
-                client.set_context(self.context.clone());
+                client.set_context(&self.context.encode());
             }
             Message::SetHost(host) => {
                 host.fill(&mut self.context);
-                client.set_context(self.context.clone());
+                client.set_context(&self.context.encode());
             }
             Message::Foreground(now) => client.foreground(now),
             Message::Background(now) => client.background(now),

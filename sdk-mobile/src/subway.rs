@@ -50,7 +50,7 @@ impl Subway {
         // Without a source of randomness the core falls back on the clocks and its stored salt.
         let entropy = getrandom::fill(&mut entropy).map_or(&[][..], |()| &entropy[..]);
         let context = config.context();
-        let client = Client::open(store, config.settings.core(), context.clone(), entropy, clock.now())
+        let client = Client::open(store, config.settings.core(), &context.encode(), entropy, clock.now())
             .map_err(|error| OpenError::System(error.to_string()))?;
         let inbox = Arc::new(Inbox::new(client.ledger(), client.install_id()));
         let system = |error: std::io::Error| OpenError::System(format!("no thread could be started: {error}"));

@@ -55,7 +55,7 @@ fn open(fields: &mut Fields<'_>, now: Now) -> String {
     let (prefix, entropy, config) = (fields.text(), fields.text(), fields.config());
     let opened = SegmentStore::open(JsStorage(host as u32), prefix, key_bytes as usize)
         .ok()
-        .and_then(|store| Client::open(store, config, fields.context(), entropy.as_bytes(), now).ok());
+        .and_then(|store| Client::open(store, config, fields.text(), entropy.as_bytes(), now).ok());
     match opened {
         Some(client) => integer(u64::from(instance::add(Instance { client, body: String::new() }))),
         None => String::from("!the storage cannot be read"),
@@ -73,13 +73,15 @@ fn perform(instance: &mut Instance, now: Now, verb: u8, text: &str, fields: Fiel
         _ => Ok(()),
     };
     if let Err(error) = done {
-        return ["!", &error.describe()].concat();
+        answer.push('!');
+        answer.push_str(&error.describe());
+        return answer;
     }
     match verb {
         b'o' => client.logout(now),
         b'u' => client.unregister(now, text),
         b'x' => client.clear_registered(now),
-        b'c' => client.set_context(Fields::new(text).context()),
+        b'c' => client.set_context(text),
         b'p' => client.set_page(Fields::new(text).page()),
         b'f' => client.foreground(now),
         b'b' => client.background(now),

@@ -1,7 +1,7 @@
 //! Several values in one text, a value a line: how `js/sdk.js` hands over what would else be many arguments, each of
 //! which would cost glue in every package.
 
-use subway_sdk_core::{Config, Context, Page};
+use subway_sdk_core::{Config, Page};
 
 use crate::store::take_number;
 
@@ -60,30 +60,6 @@ impl<'a> Fields<'a> {
         config
     }
 
-    /// App, SDK, host, device and network in the order of [`Context`].
-    pub(crate) fn context(&mut self) -> Context {
-        let mut context = Context::default();
-        for text in [
-            &mut context.app_version,
-            &mut context.sdk_name,
-            &mut context.sdk_version,
-            &mut context.platform,
-            &mut context.host_app,
-            &mut context.host_version,
-            &mut context.os,
-            &mut context.os_version,
-            &mut context.brand,
-            &mut context.model,
-            &mut context.screen,
-            &mut context.language,
-            &mut context.timezone,
-            &mut context.network,
-        ] {
-            text.push_str(self.text());
-        }
-        context
-    }
-
     /// Path, title, referrer and the time of entering, four lines; no page if all are empty.
     pub(crate) fn page(&mut self) -> Option<Page> {
         let (path, title, referrer) = (self.text(), self.text(), self.text());
@@ -114,11 +90,5 @@ mod tests {
         assert_eq!(fields.page(), Some(expected));
         assert_eq!(fields.page(), None);
         assert_eq!(fields.rest(), "{\"k\":\n1}");
-    }
-
-    #[test]
-    fn a_context_is_fourteen_lines() {
-        let context = Fields::new("1\n2\n3\n4\n5\n6\n7\n8\n9\n10\n11\n12\n13\n14").context();
-        assert_eq!((context.app_version.as_str(), context.os.as_str(), context.network.as_str()), ("1", "7", "14"));
     }
 }

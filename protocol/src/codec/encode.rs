@@ -1,6 +1,8 @@
 //! The SDK's half: event, context and batch to JSON.
 
 use crate::json::ObjectWriter;
+use crate::limits::TEXT_BYTES;
+use crate::outcome::truncate;
 use crate::{Id, Theme, VERSION};
 
 /// One event, ready to be written.
@@ -90,11 +92,12 @@ pub struct Context {
 }
 
 impl Context {
-    /// Appends the fields `app`, `sdk`, `host`, `device` and `network` without surrounding braces, or nothing if all are
-    /// empty. `common` is a JSON object of common properties, or empty.
-    pub fn write(&self, out: &mut String, common: &str) {
-        let start = out.len();
-        let mut object = ObjectWriter::new(out);
+    /// The fields `app`, `sdk`, `host`, `device` and `network` as JSON without surrounding braces; nothing if all are
+    /// empty. Every text is cut to [`TEXT_BYTES`].
+    #[must_use]
+    pub fn encode(&self) -> String {
+        let mut out = String::new();
+        let mut object = ObjectWriter::new(&mut out);
         group(&mut object, "app", &[("version", &self.app_version)]);
         group(&mut object, "sdk", &[("name", &self.sdk_name), ("version", &self.sdk_version)]);
         group(
@@ -115,12 +118,14 @@ impl Context {
                 ("timezone", &self.timezone),
             ],
         );
-        object.text("network", &self.network);
-        if !common.is_empty() && common != "{}" {
-            object.raw("common", common);
-        }
-        out.remove(start);
+        object.text("network", cut(&self.network));
+        out.remove(0);
+        out
     }
+}
+
+fn cut(text: &str) -> &str {
+    truncate(text, TEXT_BYTES as usize)
 }
 
 /// An object of texts, left out if all are empty.
@@ -128,7 +133,7 @@ fn group(object: &mut ObjectWriter<'_>, name: &str, fields: &[(&str, &str)]) {
     if fields.iter().any(|(_, value)| !value.is_empty()) {
         object.object(name, |inner| {
             for (name, value) in fields {
-                inner.text(name, value);
+                inner.text(name, cut(value));
             }
         });
     }
@@ -182,7 +187,7 @@ pub struct Envelope<'a> {
     pub sent_at: i64,
     /// Monotonic clock at this sending, milliseconds.
     pub sent_mono: u64,
-    /// What [`Context::write`] wrote when the events were recorded; may be empty.
+    /// What [`Context::encode`] gave when the events were recorded, and the common properties; may be empty.
     pub context: &'a str,
     /// The client's ledger as a JSON object; may be empty.
     pub ledger: &'a str,

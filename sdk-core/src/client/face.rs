@@ -38,7 +38,7 @@ impl<S: Store> Client<S> {
 
 #[cfg(test)]
 mod tests {
-    use crate::{Config, Context, Input, MemoryStore, Task, Theme, UploadResult};
+    use crate::{Config, Input, MemoryStore, Task, Theme, UploadResult};
 
     use super::*;
 
@@ -46,7 +46,7 @@ mod tests {
     const INPUT: Input<'_> = Input { theme: Theme::View, code: "page_view", props: "", page: None, true_ts: None };
 
     fn client() -> Client<MemoryStore> {
-        Client::open(MemoryStore::default(), Config::default(), Context::default(), b"face", NOW).unwrap()
+        Client::open(MemoryStore::default(), Config::default(), "", b"face", NOW).unwrap()
     }
 
     #[test]
@@ -57,7 +57,7 @@ mod tests {
         assert!(!client.is_persisted());
         assert!(client.commit(NOW) && client.is_persisted());
         let store = client.into_store();
-        let ledger = Client::open(store, Config::default(), Context::default(), b"", NOW).unwrap().ledger();
+        let ledger = Client::open(store, Config::default(), "", b"", NOW).unwrap().ledger();
         assert_eq!((ledger.generated, ledger.queued, ledger.dropped(DropReason::QueueFull)), (4, 1, 3));
         assert!(ledger.balances());
     }

@@ -8,10 +8,10 @@ use subway_protocol::theme::is_code;
 use subway_protocol::{Limits, RejectReason, Violation};
 
 use super::state::{join_event, members, write_members};
-use super::{Client, bound, bounded};
+use super::{Client, bound};
 use crate::queue::{Class, Entry};
 use crate::store::{Key, Store};
-use crate::{Consent, Context, DropReason, Id, Ledger, Now, Page, Theme, TrackError, limits};
+use crate::{Consent, DropReason, Id, Ledger, Now, Page, Theme, TrackError, limits};
 
 /// One event as the developer gives it.
 #[derive(Clone, Copy, Debug)]
@@ -164,10 +164,11 @@ impl<S: Store> Client<S> {
             return *number;
         }
         self.context_known = true;
-        let mut common = String::new();
-        write_members(&mut common, &self.common);
-        let mut text = String::new();
-        self.context.write(&mut text, &common);
+        let mut text = self.context.clone();
+        if !self.common.is_empty() {
+            text.push_str(if text.is_empty() { "\"common\":" } else { ",\"common\":" });
+            write_members(&mut text, &self.common);
+        }
         if let Some((number, last)) = self.contexts.last()
             && *last == text
         {
@@ -257,11 +258,10 @@ impl<S: Store> Client<S> {
         self.touch(now);
     }
 
-    /// Tells about the app, the host and the device, from the next event on. Texts are cut to the wire's limit.
-    pub fn set_context(&mut self, context: Context) {
-        let context = bounded(context);
+    /// Tells about the app, the host and the device, from the next event on; see [`crate::Context::encode`].
+    pub fn set_context(&mut self, context: &str) {
         if context != self.context {
-            self.context = context;
+            context.clone_into(&mut self.context);
             self.context_known = false;
         }
     }

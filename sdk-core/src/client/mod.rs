@@ -16,7 +16,7 @@ use crate::queue::{Backoff, Queue};
 use crate::random::Random;
 use crate::session::Sessions;
 use crate::store::Store;
-use crate::{Config, Consent, Context, DropReason, Id, Ledger, Now, OpenError, Page, limits};
+use crate::{Config, Consent, DropReason, Id, Ledger, Now, OpenError, Page, limits};
 
 /// One install of the SDK. See the crate's documentation for how a host drives it.
 pub struct Client<S> {
@@ -37,7 +37,8 @@ pub struct Client<S> {
     /// `queued` is kept by the queue and filled in when somebody asks.
     ledger: Ledger,
 
-    context: Context,
+    /// App, SDK, host and device as they are now, as [`crate::Context::encode`] gives them.
+    context: String,
     /// Contexts that waiting events were recorded in, by number; the last is the current one if `context_known`.
     contexts: Vec<(u64, String)>,
     context_known: bool,
@@ -72,12 +73,13 @@ struct Upload {
 impl<S: Store> Client<S> {
     /// Opens the client on what `store` holds from earlier lives.
     ///
+    /// `context`: what [`crate::Context::encode`] gives, or the same made by other means.
     /// `entropy`: as many random bytes as the host can get, ideally 32; see [`Random`].
     ///
     /// # Errors
     /// If the store cannot be read. A damaged or empty store is none: the client begins anew with what is readable, and
     /// the ledger counts what was lost.
-    pub fn open(mut store: S, config: Config, context: Context, entropy: &[u8], now: Now) -> Result<Self, OpenError> {
+    pub fn open(mut store: S, config: Config, context: &str, entropy: &[u8], now: Now) -> Result<Self, OpenError> {
         let saved = state::load(&mut store).map_err(OpenError::Store)?;
         let mut random = Random::new(entropy, now, saved.salt);
         let boot = random.id(0).text()[24..32].to_owned();
@@ -100,7 +102,7 @@ impl<S: Store> Client<S> {
             common: saved.common,
             sessions: saved.sessions,
             ledger: saved.ledger,
-            context: Context::default(),
+            context: String::new(),
             contexts: Vec::new(),
             context_known: false,
             next_context: 1,
@@ -189,29 +191,6 @@ impl<S: Store> Client<S> {
     pub fn into_store(self) -> S {
         self.store
     }
-}
-
-/// The same context with every text cut to the limit of the wire.
-fn bounded(mut context: Context) -> Context {
-    for text in [
-        &mut context.app_version,
-        &mut context.sdk_name,
-        &mut context.sdk_version,
-        &mut context.platform,
-        &mut context.host_app,
-        &mut context.host_version,
-        &mut context.os,
-        &mut context.os_version,
-        &mut context.brand,
-        &mut context.model,
-        &mut context.screen,
-        &mut context.language,
-        &mut context.timezone,
-        &mut context.network,
-    ] {
-        bound(text);
-    }
-    context
 }
 
 fn bound(text: &mut String) {

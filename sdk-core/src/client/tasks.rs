@@ -50,7 +50,7 @@ impl<S: Store> Client<S> {
             Ok(()) => true,
             Err(error) => {
                 self.pending.block(now.mono + limits::STORE_RETRY_MS);
-                self.notice(error.to_string());
+                self.notice(error.describe());
                 false
             }
         }
@@ -74,7 +74,7 @@ impl<S: Store> Client<S> {
                 Ok(record) => records.push(record),
                 Err(error) => {
                     self.pending.block(now.mono + limits::STORE_RETRY_MS);
-                    self.notice(error.to_string());
+                    self.notice(error.describe());
                     return None;
                 }
             }

@@ -84,10 +84,19 @@ pub struct StoreError {
     pub message: String,
 }
 
+impl StoreError {
+    /// One English sentence without a full stop.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let mut text = String::from(if self.full { "storage is full: " } else { "storage failed: " });
+        text.push_str(&self.message);
+        text
+    }
+}
+
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.full { "storage is full: " } else { "storage failed: " })?;
-        f.write_str(&self.message)
+        f.write_str(&self.describe())
     }
 }
 

@@ -28,7 +28,17 @@ export function configText(options, adapter) {
   ]);
 }
 
-/** App, SDK, host, device and network; what the app gives in `options.device` goes before what the host says. */
+/** Without halves of surrogate pairs, which JSON can write and the collector would refuse. */
+const whole = (text) =>
+  text.replace(/[\ud800-\udbff](?![\udc00-\udfff])/g, '\ufffd').replace(/(^|[^\ud800-\udbff])[\udc00-\udfff]/g, '$1\ufffd');
+
+/** Most characters of a text that the SDK collects: what the wire's limit of bytes holds in any script. */
+const TEXT_CHARACTERS = 680;
+
+/**
+ * App, SDK, host, device and network: the inside of a JSON object, as the wire has it. What the app gives in
+ * `options.device` goes before what the host says.
+ */
 export function contextText(options, adapter, network) {
   let found = {};
   try {
@@ -38,20 +48,23 @@ export function contextText(options, adapter, network) {
   }
   const given = options.device || {};
   const of = (name) => (given[name] === undefined ? found[name] : given[name]);
-  return lines([
-    options.appVersion || of('appVersion'),
-    SDK_NAME,
-    SDK_VERSION,
-    options.platform || adapter.platform,
-    of('hostApp'),
-    of('hostVersion'),
-    of('os'),
-    of('osVersion'),
-    of('brand'),
-    of('model'),
-    of('screen'),
-    of('language'),
-    of('timezone'),
-    given.network || network,
-  ]);
+  const context = {
+    app: { version: options.appVersion || of('appVersion') },
+    sdk: { name: SDK_NAME, version: SDK_VERSION },
+    host: { platform: options.platform || adapter.platform, app: of('hostApp'), version: of('hostVersion') },
+    device: {
+      os: of('os'),
+      os_version: of('osVersion'),
+      brand: of('brand'),
+      model: of('model'),
+      screen: of('screen'),
+      language: of('language'),
+      timezone: of('timezone'),
+    },
+    network: given.network || network,
+  };
+  const text = JSON.stringify(context, (name, value) =>
+    value && typeof value === 'object' ? value : whole(line(value).slice(0, TEXT_CHARACTERS)) || undefined
+  );
+  return text.slice(1, -1);
 }

@@ -1,6 +1,6 @@
 //! `cargo xtask replay`: a log becomes traffic, through the real SDK, against a running collector.
 //!
-//! [`oracle`] computes what must come out by other means, and [`check`] compares the two.
+//! [`oracle`] computes what must come out by other means, and [`mod@check`] compares the two.
 
 use std::io::Write;
 use std::num::NonZeroU64;

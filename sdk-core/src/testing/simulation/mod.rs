@@ -253,7 +253,7 @@ impl World {
             6 => self.client.clear_registered(now),
             7 => {
                 self.version += 1;
-                self.client.set_context(context(self.version));
+                self.client.set_context(&context(self.version));
             }
             _ if self.trouble.consent => self.decide(),
             _ => {}
@@ -356,13 +356,13 @@ impl World {
     }
 }
 
-fn context(version: u64) -> Context {
-    Context { app_version: version.to_string(), ..Context::default() }
+fn context(version: u64) -> String {
+    Context { app_version: version.to_string(), ..Context::default() }.encode()
 }
 
 fn open(disk: &Disk, config: &Config, version: u64, random: &mut Random, now: Now) -> Client<Disk> {
     let entropy = random.next_u64().to_le_bytes();
-    match Client::open(disk.clone(), config.clone(), context(version), &entropy, now) {
+    match Client::open(disk.clone(), config.clone(), &context(version), &entropy, now) {
         Ok(client) => client,
         Err(error) => panic!("the client did not open: {error}"),
     }
