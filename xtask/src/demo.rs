@@ -74,8 +74,8 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     if exit {
         return Ok(());
     }
-    println!("\nThe console is open at {}/", collector.address);
-    println!("Its read token, which it asks for once: {token}");
+    println!("\nThe console is open: {}/#token={token}", collector.address);
+    println!("(the part after # is the read token, which {}/ asks for once)", collector.address);
     println!("Ctrl-C ends it. Everything is in {}.", folder.display());
     collector.wait()
 }
