@@ -183,7 +183,8 @@ export class LiveEvents {
       cell('code', event.code),
       cell('page', event.page_path || event.page_title, [event.page_title, event.page_path].filter(Boolean).join(' · ')),
       cell('platform', [event.platform, event.os].filter(Boolean).join(' · ')),
-      cell('install', text(event.install_id).slice(0, 8), event.install_id),
+      // The end of a UUIDv7: its beginning is the time, alike for installs of one hour.
+      cell('install', text(event.install_id).slice(-8), event.install_id),
       h('span', { class: 'chevron', 'aria-hidden': 'true' }));
     button.addEventListener('click', () => toggle(button, details, event));
     return h('li', { class: isNew ? 'new' : '', 'data-event': event.event_id }, button, details);
