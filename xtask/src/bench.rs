@@ -108,7 +108,7 @@ fn javascript() -> Result<Vec<Row>> {
     let package = wasm::build()?;
     let report: Value = serde_json::from_str(wasm::bench(&package)?.trim())?;
     let mut rows = Vec::new();
-    for build in ["wasm", "js"] {
+    for build in ["wasm", "jd"] {
         let (p50, p99) = (number(&report[build], "p50_us")?, number(&report[build], "p99_us")?);
         rows.push(Row::plain(&format!("track() JavaScript, {build} build, p50"), format!("{p50:.1} us")));
         let what = format!("track() JavaScript, {build} build, p99");

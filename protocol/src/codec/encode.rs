@@ -139,7 +139,7 @@ fn group(object: &mut ObjectWriter<'_>, name: &str, fields: &[(&str, &str)]) {
     }
 }
 
-/// Appends one event as a JSON object.
+/// Appends one event as a JSON object. The page's texts are cut to [`TEXT_BYTES`].
 pub fn write_event(out: &mut String, event: &Event<'_>) {
     let mut object = ObjectWriter::new(out);
     object.id("id", event.id);
@@ -162,9 +162,9 @@ pub fn write_event(out: &mut String, event: &Event<'_>) {
     }
     if let Some(page) = event.page {
         object.object("page", |inner| {
-            inner.text("path", &page.path);
-            inner.text("title", &page.title);
-            inner.text("referrer", &page.referrer);
+            inner.text("path", cut(&page.path));
+            inner.text("title", cut(&page.title));
+            inner.text("referrer", cut(&page.referrer));
             if let Some(enter_ts) = page.enter_ts {
                 inner.integer("enter_ts", enter_ts);
             }

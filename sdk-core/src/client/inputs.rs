@@ -7,8 +7,8 @@ use subway_protocol::outcome::Got;
 use subway_protocol::theme::is_code;
 use subway_protocol::{Limits, RejectReason, Violation};
 
-use super::state::{join_event, members, write_members};
-use super::{Client, bound};
+use super::Client;
+use super::state::{begin_event, members, write_members};
 use crate::queue::{Class, Entry};
 use crate::store::{Key, Store};
 use crate::{Consent, DropReason, Id, Ledger, Now, Page, Theme, TrackError, limits};
@@ -63,6 +63,14 @@ pub(super) struct Held {
     user: String,
 }
 
+/// When and where an event happened.
+struct Moment<'a> {
+    id: Id,
+    now: Now,
+    context: u64,
+    user: &'a str,
+}
+
 impl<S: Store> Client<S> {
     /// Records an event. Returns its identity.
     ///
@@ -73,35 +81,55 @@ impl<S: Store> Client<S> {
         if let Err(violation) = input.check() {
             return self.refuse(now, violation);
         }
-        let id = self.random.id(now.wall);
-        let page = input.page.or(self.page.as_ref()).cloned().map(bounded_page);
         if self.consent == Consent::Denied {
             self.ledger.generated += 1;
             self.drop_events(DropReason::ConsentDenied, 1);
             return Err(TrackError::ConsentDenied);
         }
-        let held = Held {
-            id,
-            now,
-            context: self.current_context(),
-            theme: input.theme,
-            code: input.code.to_owned(),
-            props: input.props.to_owned(),
-            page,
-            true_ts: input.true_ts,
-            user: self.user.clone(),
+        let (id, context) = (self.random.id(now.wall), self.current_context());
+        // Lent for this call, so that nothing is copied.
+        let (user, page) = (std::mem::take(&mut self.user), self.page.take());
+        let input = Input { page: input.page.or(page.as_ref()), ..input };
+        let done = if self.consent == Consent::Granted {
+            self.record(&Moment { id, now, context, user: &user }, input)
+        } else {
+            self.hold(&Moment { id, now, context, user: &user }, input);
+            Ok(())
         };
-        if self.consent == Consent::Granted {
-            self.record(held)?;
-            return Ok(id);
-        }
+        self.user = user;
+        self.page = page;
+        done.map(|()| id)
+    }
+
+    /// Keeps the event in memory until the user decides.
+    fn hold(&mut self, moment: &Moment<'_>, input: Input<'_>) {
         if self.held.len() == limits::HELD_EVENTS {
             self.held.remove(0);
             self.ledger.generated += 1;
             self.drop_events(DropReason::QueueFull, 1);
         }
-        self.held.push(held);
-        Ok(id)
+        self.held.push(Held {
+            id: moment.id,
+            now: moment.now,
+            context: moment.context,
+            theme: input.theme,
+            code: input.code.to_owned(),
+            props: input.props.to_owned(),
+            page: input.page.cloned(),
+            true_ts: input.true_ts,
+            user: moment.user.to_owned(),
+        });
+    }
+
+    /// Queues what was held, now that the user has agreed.
+    fn release(&mut self) {
+        for held in std::mem::take(&mut self.held) {
+            let moment = Moment { id: held.id, now: held.now, context: held.context, user: &held.user };
+            let (page, true_ts) = (held.page.as_ref(), held.true_ts);
+            let input = Input { theme: held.theme, code: &held.code, props: &held.props, page, true_ts };
+            // A refusal is counted in the ledger; nobody waits for the answer any more.
+            let _ = self.record(&moment, input);
+        }
     }
 
     fn refuse<T>(&mut self, now: Now, violation: Violation) -> Result<T, TrackError> {
@@ -112,35 +140,36 @@ impl<S: Store> Client<S> {
     }
 
     /// Gives the event its place and queues it.
-    fn record(&mut self, held: Held) -> Result<(), TrackError> {
-        let context = held.context;
-        let session = self.sessions.next(held.now, held.true_ts, &self.config, &mut self.random);
+    fn record(&mut self, moment: &Moment<'_>, input: Input<'_>) -> Result<(), TrackError> {
+        let (now, context, class) = (moment.now, moment.context, Class::of(input.theme));
+        let session = self.sessions.next(now, input.true_ts, &self.config, &mut self.random);
         let seq = self.seq + 1;
-        let mut json = String::with_capacity(held.props.len() + 384);
         let event = Event {
-            id: held.id,
+            id: moment.id,
             seq,
-            theme: held.theme,
-            code: &held.code,
-            ts: held.now.wall.clamp(0, MAX_TIME_MS),
-            mono: held.now.mono,
+            theme: input.theme,
+            code: input.code,
+            ts: now.wall.clamp(0, MAX_TIME_MS),
+            mono: now.mono,
             boot: &self.boot,
-            true_ts: held.true_ts,
-            user_id: &held.user,
+            true_ts: input.true_ts,
+            user_id: moment.user,
             session: Some(session),
-            page: held.page.as_ref(),
-            props: &held.props,
+            page: input.page,
+            props: input.props,
         };
-        write_event(&mut json, &event);
-        if json.len() as u64 > EVENT_BYTES {
-            let violation = Violation::over(RejectReason::EventTooLarge, "", EVENT_BYTES, json.len() as u64);
-            return self.refuse(held.now, violation);
+        let mut record = String::with_capacity(input.props.len() + 512);
+        begin_event(&mut record, class, context);
+        let prefix = record.len();
+        write_event(&mut record, &event);
+        let bytes = record.len() - prefix;
+        if bytes as u64 > EVENT_BYTES {
+            return self.refuse(now, Violation::over(RejectReason::EventTooLarge, "", EVENT_BYTES, bytes as u64));
         }
         self.ledger.generated += 1;
-        self.touch(held.now);
-        let class = Class::of(held.theme);
+        self.touch(now);
         self.seq = seq;
-        let Some(gone) = self.queue.make_room(class, json.len(), &self.config) else {
+        let Some(gone) = self.queue.make_room(class, bytes, &self.config) else {
             self.drop_events(DropReason::QueueFull, 1);
             return Err(TrackError::QueueFull);
         };
@@ -149,10 +178,10 @@ impl<S: Store> Client<S> {
         }
         self.drop_events(DropReason::QueueFull, gone.len() as u64);
         if self.queue.loose_rows() == 0 {
-            self.upload.flush_at = held.now.mono + self.config.flush_interval_ms;
+            self.upload.flush_at = now.mono + self.config.flush_interval_ms;
         }
-        self.pending.put(Key::Event(seq), join_event(class, context, &json));
-        self.queue.push(class, Entry { seq, context, bytes: json.len() });
+        self.pending.put(Key::Event(seq), record);
+        self.queue.push(class, Entry { seq, context, bytes });
         Ok(())
     }
 
@@ -316,10 +345,7 @@ impl<S: Store> Client<S> {
                     self.install = self.random.id(now.wall);
                     self.ledger = Ledger::default();
                 }
-                for held in std::mem::take(&mut self.held) {
-                    // A refusal is counted in the ledger; nobody waits for the answer any more.
-                    let _ = self.record(held);
-                }
+                self.release();
             }
             Consent::Denied => self.wipe(),
             Consent::Unknown => {}
@@ -371,11 +397,4 @@ pub fn check_user(user_id: &str) -> Result<(), Violation> {
         return Err(Violation::over(RejectReason::TextTooLong, "user_id", limit, got));
     }
     Ok(())
-}
-
-fn bounded_page(mut page: Page) -> Page {
-    bound(&mut page.path);
-    bound(&mut page.title);
-    bound(&mut page.referrer);
-    page
 }

@@ -10,7 +10,6 @@ mod tasks;
 use inputs::Held;
 pub use inputs::{Input, check_user};
 use pending::Pending;
-use subway_protocol::outcome::truncate;
 
 use crate::queue::{Backoff, Queue};
 use crate::random::Random;
@@ -191,9 +190,4 @@ impl<S: Store> Client<S> {
     pub fn into_store(self) -> S {
         self.store
     }
-}
-
-fn bound(text: &mut String) {
-    let length = truncate(text, limits::TEXT_BYTES).len();
-    text.truncate(length);
 }

@@ -49,17 +49,14 @@ pub(super) fn load(store: &mut impl Store) -> Result<Saved, StoreError> {
     Ok(saved)
 }
 
-/// The record of an event: class digit, context number, colon, the event as JSON.
-pub(super) fn join_event(class: Class, context: u64, json: &str) -> String {
-    let mut out = String::with_capacity(json.len() + 8);
-    out.push(char::from(class.digit()));
-    subway_protocol::json::write_integer(&mut out, context as i64);
-    out.push(':');
-    out.push_str(json);
-    out
+/// Begins the record of an event: class digit, context number, colon; the event as JSON follows.
+pub(super) fn begin_event(record: &mut String, class: Class, context: u64) {
+    record.push(char::from(class.digit()));
+    subway_protocol::json::write_integer(record, context as i64);
+    record.push(':');
 }
 
-/// The reverse of [`join_event`].
+/// Takes a record apart again; see [`begin_event`].
 pub(super) fn split_event(value: &str) -> Option<(Class, u64, &str)> {
     let colon = value.bytes().position(|byte| byte == b':')?;
     let class = Class::from_digit(*value.as_bytes().first()?)?;
