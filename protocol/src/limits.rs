@@ -15,7 +15,7 @@ pub const EVENT_BYTES: u64 = 32 * 1024;
 pub const PROPERTIES: u64 = 256;
 /// Nesting of the properties, the outermost object being 1. Deep documents cannot be queried and can exhaust stacks.
 pub const DEPTH: u64 = 8;
-/// One property name, bytes of its JSON text between the quotes. Names become columns and paths.
+/// One property name, bytes in UTF-8, its escapes resolved. Names become columns and paths.
 pub const KEY_BYTES: u64 = 128;
 /// Any single text outside the properties (page path, user ID, device model, ..), bytes. The common limit of a URL.
 pub const TEXT_BYTES: u64 = 2048;

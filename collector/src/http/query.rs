@@ -24,8 +24,11 @@ use crate::auth::App;
 use crate::query::{EventsQuery, Filter, InvalidParameter, Metric, MetricRequest, Parameters, ReadError, utc};
 use crate::row::Row;
 
-/// Events in one answer: by default, and at most. The most is what a person scrolls through; whoever wants all exports.
-const EVENTS: (usize, usize) = (100, 1000);
+/// Events in one answer if the request does not say: some screens.
+const EVENTS: usize = 100;
+
+/// Most events in one answer, which is built in memory: at a kilobyte each some ten megabytes. Whoever wants all exports.
+const MOST_EVENTS: usize = 10_000;
 
 /// Its addresses.
 pub(super) fn routes() -> Router<Arc<Shared>> {
@@ -126,14 +129,14 @@ async fn events(
 fn events_query(app: &App, pairs: &[(String, String)]) -> Result<EventsQuery, InvalidParameter> {
     let parameters = Parameters::new(pairs, &["from", "to", "code", "theme", "install_id", "user_id", "limit"])?;
     let limit = match parameters.get("limit") {
-        None => EVENTS.0,
+        None => EVENTS,
         Some(text) => {
             let number = text.parse::<u64>().ok().filter(|number| *number > 0).ok_or_else(|| {
-                InvalidParameter::new("limit", format!("The limit is a number from 1 to {}.", EVENTS.1), text)
+                InvalidParameter::new("limit", format!("The limit is a number from 1 to {}.", MOST_EVENTS), text)
             })?;
             let over =
-                || InvalidParameter::over("limit", "Export gives any number of events.", EVENTS.1 as u64, number);
-            usize::try_from(number).ok().filter(|number| *number <= EVENTS.1).ok_or_else(over)?
+                || InvalidParameter::over("limit", "Export gives any number of events.", MOST_EVENTS as u64, number);
+            usize::try_from(number).ok().filter(|number| *number <= MOST_EVENTS).ok_or_else(over)?
         }
     };
     Ok(EventsQuery {

@@ -59,7 +59,7 @@ pub(super) fn event(out: &mut String, event: &Event<'_>, theme: Theme) {
     text(out, ",\"boot\":", &event.boot);
     text(out, ",\"user_id\":", &event.user_id);
     if let Some(session) = &event.session {
-        text(out, ",\"session_id\":", &session.id);
+        text(out, ",\"session_id\":", session.id.as_deref().unwrap_or_default());
         number(out, ",\"session_index\":", session.index);
         number(out, ",\"session_event\":", session.event);
     }

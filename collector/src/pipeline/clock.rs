@@ -36,14 +36,16 @@ impl Prepared {
     ///
     /// They are visited by number. Where the monotonic clock proves that an event happened after the one before it, but
     /// its time is earlier, its time becomes that of the one before plus what the monotonic clock says lies between.
-    /// Without that proof (another boot, no reading, `true_ts`) nothing is changed. `last` is where the install's
-    /// earlier batches ended; the answer is where this one does, if that is later.
+    /// Without that proof (another boot, no reading, `true_ts`) nothing is changed. A time that lies in the collector's
+    /// future proves nothing: it is wrong itself, and would draw everything after it along. `last` is where the
+    /// install's earlier batches ended; the answer is where this one does, if that is later.
     pub fn order(&mut self, fresh: &[bool], last: Option<Last>) -> Option<Last> {
         let mut visit: Vec<usize> =
             (0..self.candidates.len()).filter(|&at| fresh[at] && self.candidates[at].reading.is_some()).collect();
         visit.sort_by_key(|&at| self.candidates[at].seq);
         let mut newest = None;
-        let mut before = last.as_ref().map(|last| {
+        let latest = self.latest;
+        let mut before = last.as_ref().filter(|last| last.event_time <= latest).map(|last| {
             let boot = self.boots.iter().position(|boot| *boot == last.boot);
             (boot, last.mono, last.event_time)
         });
@@ -59,12 +61,14 @@ impl Prepared {
                 candidate.event_time = before_time.saturating_add(passed).min(MAX_TIME_MS);
                 candidate.corrected = true;
             }
-            before = Some((Some(boot), mono, candidate.event_time));
-            newest = Some(at);
+            if candidate.event_time <= latest {
+                before = Some((Some(boot), mono, candidate.event_time));
+                newest = Some(at);
+            }
         }
         let candidate = &self.candidates[newest?];
         let (boot, mono) = candidate.reading?;
-        if last.is_some_and(|last| last.seq >= candidate.seq) {
+        if last.is_some_and(|last| last.seq >= candidate.seq && last.event_time <= latest) {
             return None;
         }
         Some(Last { seq: candidate.seq, boot: self.boots[boot].clone(), mono, event_time: candidate.event_time })

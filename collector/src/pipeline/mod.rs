@@ -28,6 +28,8 @@ pub struct Prepared {
     pub candidates: Vec<Candidate>,
     /// The others.
     pub rejected: Vec<Rejection>,
+    /// The latest time that an honest clock can have given, milliseconds since the epoch.
+    latest: i64,
     /// The record's JSON up to the events.
     head: String,
     /// The candidates' JSON without their time, one after the other.
@@ -48,7 +50,7 @@ pub struct Candidate {
     /// Whether [`Candidate::event_time`] differs from what the device said.
     pub corrected: bool,
     seq: u64,
-    /// Run of the monotonic clock (index in `boots`) and its reading, if both are known and the time is the device's.
+    /// Run of the monotonic clock (index in `boots`) and its reading, if it is known and the time is the device's.
     reading: Option<(usize, u64)>,
     text: Range<usize>,
 }
@@ -65,6 +67,7 @@ pub fn prepare(app_key: &str, batch: &Batch<'_>, received_at: i64, limits: &Limi
         received: batch.events.len() as u64,
         candidates: Vec::with_capacity(batch.events.len()),
         rejected: Vec::new(),
+        latest: received_at.saturating_add(limits.clock_tolerance_ms),
         head: build::head(app_key, batch, received_at),
         text: String::with_capacity(bytes + bytes / 4),
         boots: Vec::new(),
@@ -77,9 +80,8 @@ pub fn prepare(app_key: &str, batch: &Batch<'_>, received_at: i64, limits: &Limi
                 let start = prepared.text.len();
                 build::event(&mut prepared.text, &event, theme);
                 let reading = match event.mono {
-                    Some(mono) if event.true_ts.is_none() && !event.boot.is_empty() => {
-                        Some((prepared.boot(&event.boot), mono))
-                    }
+                    // Without a name all readings count as one boot.
+                    Some(mono) if event.true_ts.is_none() => Some((prepared.boot(&event.boot), mono)),
                     _ => None,
                 };
                 prepared.candidates.push(Candidate {

@@ -185,10 +185,10 @@ proptest! {
         let before = times(&prepared);
         prepared.order(&vec![true; readings.len()], None);
         let after = times(&prepared);
-        let mut previous: Option<(u8, u64, i64)> = None;
+        let mut previous: Option<(Option<u8>, u64, i64)> = None;
         for (at, reading) in readings.iter().enumerate() {
             prop_assert!(after[at] >= before[at], "an event is never moved back");
-            let (Some(boot), Some(mono), None) = (reading.boot, reading.mono, reading.true_ts) else {
+            let (boot, Some(mono), None) = (reading.boot, reading.mono, reading.true_ts) else {
                 prop_assert_eq!(after[at], before[at], "without a reading nothing is changed");
                 continue;
             };
@@ -258,4 +258,35 @@ fn a_late_batch_does_not_take_the_place_of_a_newer_one() {
     let mut late = of(std::slice::from_ref(&reading), 7);
     assert_eq!(late.order(&[true], Some(newer)), None);
     assert_eq!(times(&late), [NOW]);
+}
+
+#[test]
+fn readings_without_a_boot_count_as_one_boot() {
+    let reading = |mono, ts| Reading { boot: None, mono: Some(mono), ts, true_ts: None };
+    let mut prepared = of(&[reading(100, 0), reading(150, -9_000)], 1);
+    let last = prepared.order(&[true, true], None).unwrap();
+    assert_eq!(times(&prepared), [NOW, NOW + 50]);
+    assert_eq!((last.boot.as_str(), last.mono), ("", 150));
+    let mut named = of(&[Reading { boot: Some(1), ..reading(200, -9_000) }], 3);
+    named.order(&[true], Some(last));
+    assert_eq!(times(&named), [NOW - 9_000], "a named boot is another");
+}
+
+#[test]
+fn a_wrong_future_time_draws_nothing_along() {
+    let tolerance = Limits::default().clock_tolerance_ms;
+    let reading = |mono, ts| Reading { boot: Some(1), mono: Some(mono), ts, true_ts: None };
+    let mut prepared = of(&[reading(10, 0), reading(20, tolerance + 1), reading(30, -1), reading(40, tolerance)], 1);
+    let last = prepared.order(&[true; 4], None);
+    assert_eq!(times(&prepared), [NOW, NOW + tolerance + 1, NOW + 20, NOW + tolerance], "only what precedes it counts");
+    assert_eq!(last.map(|last| last.seq), Some(4));
+
+    let mut future = of(&[reading(10, tolerance + 1)], 1);
+    assert_eq!(future.order(&[true], None), None, "it is not remembered");
+
+    // One that was remembered proves nothing, and gives way even to an event with a smaller number.
+    let stuck = Last { seq: 9, boot: "b1".into(), mono: 5, event_time: NOW + tolerance + 1 };
+    let mut next = of(&[reading(10, 0)], 5);
+    assert_eq!(next.order(&[true], Some(stuck)).map(|last| last.seq), Some(5));
+    assert_eq!(times(&next), [NOW]);
 }

@@ -33,7 +33,7 @@ fn check(event: &Event<'_>, limits: &Limits) -> Result<Theme, Violation> {
     text("boot", &event.boot, limits)?;
     text("user_id", &event.user_id, limits)?;
     if let Some(session) = &event.session {
-        text("session.id", &session.id, limits)?;
+        text("session.id", session.id.as_deref().unwrap_or_default(), limits)?;
         integer("session.index", session.index)?;
         integer("session.event", session.event)?;
     }

@@ -9,7 +9,7 @@ pub struct PropertyLimits {
     pub properties: u64,
     /// Nesting; the outermost object is 1.
     pub depth: u64,
-    /// One name, bytes between its quotes as sent.
+    /// One name, bytes in UTF-8, its escapes resolved.
     pub key_bytes: u64,
 }
 
@@ -63,6 +63,34 @@ pub fn check_object(text: &str, root: &str, limits: PropertyLimits) -> Result<()
         },
         Err(()) => Err(Violation::new(RejectReason::InvalidField, root, Some(checker.place()))),
     }
+}
+
+/// Bytes in UTF-8 of what stands between the quotes of a valid string. Half of a surrogate pair is U+FFFD: 3 bytes.
+fn unescaped(content: &[u8]) -> u64 {
+    let (mut at, mut length, mut after_high) = (0, 0, false);
+    while at < content.len() {
+        let high = std::mem::take(&mut after_high);
+        if content[at] != b'\\' {
+            (at, length) = (at + 1, length + 1);
+        } else if content[at + 1] != b'u' {
+            (at, length) = (at + 2, length + 1);
+        } else {
+            let unit = content[at + 2..at + 6].iter().fold(0, |unit, digit| {
+                // The low four bits of a letter count from 1 where its value counts from 10.
+                (unit << 4) + u32::from(digit & 15) + if *digit > b'9' { 9 } else { 0 }
+            });
+            length += match unit {
+                0..0x80 => 1,
+                0x80..0x800 => 2,
+                // The second half of a pair: four bytes in all, of which the first half has counted three.
+                0xdc00..0xe000 if high => 1,
+                _ => 3,
+            };
+            after_high = (0xd800..0xdc00).contains(&unit);
+            at += 6;
+        }
+    }
+    length
 }
 
 impl Checker<'_> {
@@ -140,7 +168,11 @@ impl Checker<'_> {
         level.members += 1;
         level.key = key;
         let members = level.members;
-        let length = (key.1 - key.0) as u64;
+        let mut length = (key.1 - key.0) as u64;
+        if length > self.limits.key_bytes {
+            // Escapes only ever make a name longer.
+            length = unescaped(&self.text.as_bytes()[key.0..key.1]);
+        }
         if self.counting == Some(depth - 1) {
             if let Some(violation) = &mut self.found {
                 violation.got = Some(Got::Number(members as i64));

@@ -1,26 +1,14 @@
 //! Reads a batch. The envelope must be right as a whole; each event is read for itself, so that one bad event never
 //! costs its neighbours.
 
-use std::borrow::Cow;
-
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::answer::{Problem, ProblemCode};
+use super::text::Text;
 use crate::limits::{Limits, MAX_SAFE_INTEGER};
-use crate::outcome::{Got, RejectReason, Violation};
+use crate::outcome::{Got, RejectReason, Violation, truncate};
 use crate::{Id, VERSION};
-
-/// A text that is borrowed from the body unless it contains escapes.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-pub struct Text<'a>(#[serde(borrow)] pub Cow<'a, str>);
-
-impl std::ops::Deref for Text<'_> {
-    type Target = str;
-    fn deref(&self) -> &str {
-        &self.0
-    }
-}
 
 /// A batch whose envelope is right. Its events are read one by one with [`Event::decode`].
 #[derive(Clone, Debug)]
@@ -166,7 +154,7 @@ pub fn decode<'a>(body: &'a [u8], limits: &Limits) -> Result<Batch<'a>, Problem>
         crate::json::check_object(common.get(), "common", limits.into())
             .map_err(|violation| Problem::from_violation(&violation))?;
     }
-    let context = context(wire.app, wire.sdk, wire.host, wire.device, wire.network, limits)?;
+    let context = context(wire.app, wire.sdk, wire.host, wire.device, wire.network, limits);
     let ledger = non_null(wire.ledger);
     Ok(Batch { batch_id, install_id, sent_at, sent_mono: wire.sent_mono, context, common, ledger, events })
 }
@@ -194,32 +182,27 @@ fn context(
     device: Option<WireDevice<'_>>,
     network: Option<Text<'_>>,
     limits: &Limits,
-) -> Result<crate::codec::encode::Context, Problem> {
+) -> crate::codec::encode::Context {
     let (sdk, host, device) = (sdk.unwrap_or_default(), host.unwrap_or_default(), device.unwrap_or_default());
-    let own = |field: &str, text: Option<Text<'_>>| {
-        let text = text.unwrap_or_default();
-        if text.len() as u64 > limits.text_bytes {
-            let violation = Violation::over(RejectReason::TextTooLong, field, limits.text_bytes, text.len() as u64);
-            return Err(Problem::from_violation(&violation));
-        }
-        Ok(text.0.into_owned())
-    };
-    Ok(crate::codec::encode::Context {
-        app_version: own("app.version", app.unwrap_or_default().version)?,
-        sdk_name: own("sdk.name", sdk.name)?,
-        sdk_version: own("sdk.version", sdk.version)?,
-        platform: own("host.platform", host.platform)?,
-        host_app: own("host.app", host.app)?,
-        host_version: own("host.version", host.version)?,
-        os: own("device.os", device.os)?,
-        os_version: own("device.os_version", device.os_version)?,
-        brand: own("device.brand", device.brand)?,
-        model: own("device.model", device.model)?,
-        screen: own("device.screen", device.screen)?,
-        language: own("device.language", device.language)?,
-        timezone: own("device.timezone", device.timezone)?,
-        network: own("network", network)?,
-    })
+    let bytes = usize::try_from(limits.text_bytes).unwrap_or(usize::MAX);
+    // What the SDK collects it cuts itself; a batch is not refused because another sender did not.
+    let own = |text: Option<Text<'_>>| truncate(&text.unwrap_or_default(), bytes).to_owned();
+    crate::codec::encode::Context {
+        app_version: own(app.unwrap_or_default().version),
+        sdk_name: own(sdk.name),
+        sdk_version: own(sdk.version),
+        platform: own(host.platform),
+        host_app: own(host.app),
+        host_version: own(host.version),
+        os: own(device.os),
+        os_version: own(device.os_version),
+        brand: own(device.brand),
+        model: own(device.model),
+        screen: own(device.screen),
+        language: own(device.language),
+        timezone: own(device.timezone),
+        network: own(network),
+    }
 }
 
 /// Reads the body once more, slowly, to name the field or the place.
@@ -274,7 +257,7 @@ pub struct Event<'a> {
 pub struct Session<'a> {
     /// The session's identity, any text.
     #[serde(borrow)]
-    pub id: Text<'a>,
+    pub id: Option<Text<'a>>,
     /// The session's number within the install.
     pub index: Option<u64>,
     /// The event's number within the session.

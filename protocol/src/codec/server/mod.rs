@@ -2,6 +2,8 @@
 
 mod answer;
 mod batch;
+mod text;
 
 pub use answer::{Problem, ProblemCode, Receipt, Rejection};
-pub use batch::{Batch, Event, Page, Session, Text, decode};
+pub use batch::{Batch, Event, Page, Session, decode};
+pub use text::Text;
