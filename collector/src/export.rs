@@ -158,13 +158,18 @@ impl<'a, W: Write> Lines<'a, W> {
             return Err(ExportError::Argument(format!("no app has the key {app}; known are {known}")));
         }
         let mut ranges = HashMap::new();
-        for (key, zone) in zones {
+        for (key, zone) in zones.into_iter().filter(|(key, _)| app.is_none_or(|app| app == key)) {
             let zone = TimeZone::get(&zone)
                 .map_err(|error| ExportError::Argument(format!("the time zone of app {key}: {error}")))?;
             ranges.insert(key, millis(range, &zone)?);
         }
         // Even when no event needs it, a wrong argument is an error.
-        millis(range, &TimeZone::UTC)?;
+        let otherwise = millis(range, &TimeZone::UTC)?;
+        // The same dates are other times in each zone; a range is empty if it is so for everyone.
+        let mut all = ranges.values().chain(if ranges.is_empty() { Some(&otherwise) } else { None });
+        if all.all(|(from, to)| from >= to) {
+            return Err(ExportError::Argument("--to must be later than --from".into()));
+        }
         Ok(Self { app, range, ranges, buffer: Vec::new(), out })
     }
 
@@ -187,17 +192,13 @@ impl<'a, W: Write> Lines<'a, W> {
     }
 }
 
-/// The range in milliseconds since the epoch.
+/// The range in milliseconds since the epoch; it may be empty.
 fn millis((from, to): Range<'_>, zone: &TimeZone) -> Result<(i64, i64), ExportError> {
     let time = |name: &str, text: Option<&str>, otherwise: i64| {
         let wrong = |detail| ExportError::Argument(format!("--{name}: {detail}"));
         text.map_or(Ok(otherwise), |text| parse_time(text, zone).map_err(wrong))
     };
-    let (start, end) = (time("from", from, i64::MIN)?, time("to", to, i64::MAX)?);
-    if start >= end {
-        return Err(ExportError::Argument("--to must be later than --from".into()));
-    }
-    Ok((start, end))
+    Ok((time("from", from, i64::MIN)?, time("to", to, i64::MAX)?))
 }
 
 #[cfg(test)]
@@ -263,6 +264,34 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let _spool = spool(dir.path());
         assert_eq!(exported(dir.path()), all());
+    }
+
+    #[tokio::test]
+    async fn a_range_is_empty_only_if_it_is_so_in_the_zones_of_the_apps() {
+        let dir = tempfile::tempdir().unwrap();
+        let _spool = spool(dir.path());
+        let sink = deliver(dir.path(), 12).await;
+        let set =
+            |zone: &str| sink.set_timezones(&[("demo".into(), zone.into()), ("other".into(), "UTC".into())]).unwrap();
+        let run = |app, from, to| run(dir.path(), app, Some(from), Some(to), &mut Vec::new());
+        set("America/New_York");
+        let (from, to) = ("2024-01-01T03:00:00Z", "2024-01-01");
+        assert_eq!(run(Some("demo"), from, to), Ok(()), "midnight there is 05:00 UTC");
+        assert_eq!(run(None, from, to), Ok(()), "empty for one app only");
+        assert!(run(Some("other"), from, to).is_err());
+        set("Asia/Shanghai");
+        assert!(run(None, from, to).is_err());
+    }
+
+    #[test]
+    fn the_last_day_of_the_calendar_is_a_date() {
+        let dir = tempfile::tempdir().unwrap();
+        let _spool = spool(dir.path());
+        for to in ["9999-12-31", "9999-12-31T23:59:59.999Z"] {
+            let mut out = Vec::new();
+            assert_eq!(run(dir.path(), None, None, Some(to), &mut out), Ok(()));
+            assert_eq!(out.iter().filter(|byte| **byte == b'\n').count(), 12);
+        }
     }
 
     #[tokio::test]

@@ -6,7 +6,7 @@
 //! the hour that the autumn repeats gives two buckets, and the hour that the spring leaves out gives none.
 
 use jiff::Timestamp;
-use jiff::civil::{Date, time};
+use jiff::civil::{Date, DateTime, time};
 use jiff::tz::TimeZone;
 
 /// The width of a bucket.
@@ -57,6 +57,9 @@ impl Interval {
         }
     }
 }
+
+/// Where time begins, in UTC.
+pub(super) const EPOCH: DateTime = DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
 
 /// Seconds of an hour.
 const HOUR: i64 = 3600;
@@ -155,7 +158,7 @@ impl<'a> Cursor<'a> {
 }
 
 /// The instant `seconds` after the epoch, brought into the years that the calendar knows.
-fn instant(seconds: i64) -> Timestamp {
+pub(super) fn instant(seconds: i64) -> Timestamp {
     let (least, most) = (Timestamp::MIN.as_second(), Timestamp::MAX.as_second());
     Timestamp::from_second(seconds.clamp(least, most)).unwrap_or(Timestamp::UNIX_EPOCH)
 }
@@ -164,13 +167,12 @@ fn instant(seconds: i64) -> Timestamp {
 pub(super) fn first_instant(zone: &TimeZone, date: Date) -> Option<i64> {
     use jiff::tz::AmbiguousOffset::{Fold, Gap, Unambiguous};
     let midnight = date.to_datetime(time(0, 0, 0, 0));
+    // By hand: the library's instants end some hours before the year 9999 does.
+    let at = |offset: jiff::tz::Offset| EPOCH.duration_until(midnight).as_secs() - i64::from(offset.seconds());
     match zone.to_ambiguous_timestamp(midnight).offset() {
-        Unambiguous { offset } | Fold { before: offset, .. } => Some(offset.to_timestamp(midnight).ok()?.as_second()),
+        Unambiguous { offset } | Fold { before: offset, .. } => Some(at(offset)),
         // Midnight does not exist. By the clock as it ran before, midnight comes at or after the jump.
-        Gap { before, .. } => {
-            let late = before.to_timestamp(midnight).ok()?.as_second();
-            last_change(zone, late).map(|(at, _)| at)
-        }
+        Gap { before, .. } => last_change(zone, at(before)).map(|(at, _)| at),
     }
 }
 

@@ -11,10 +11,12 @@ mod calendar_tests;
 #[cfg(test)]
 mod request_tests;
 
-use jiff::Timestamp;
+use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
 use subway_protocol::Theme;
 
+use self::calendar::EPOCH;
 pub use self::calendar::{Buckets, Interval};
 pub use self::question::{CountQuery, Counts, Filter, Measure};
 pub use self::request::{InvalidParameter, Parameters, parse_time};
@@ -167,5 +169,6 @@ impl MetricRequest {
 /// `millis` since the epoch as `YYYY-MM-DDTHH:MM:SSZ`, with milliseconds only where there are any.
 #[must_use]
 pub fn utc(millis: i64) -> String {
-    Timestamp::from_millisecond(millis).map(|time| time.to_string()).unwrap_or_default()
+    let most = if millis < 0 { DateTime::MIN } else { DateTime::MAX };
+    format!("{}Z", EPOCH.checked_add(SignedDuration::from_millis(millis)).unwrap_or(most))
 }

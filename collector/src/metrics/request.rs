@@ -3,12 +3,13 @@
 use std::borrow::Cow;
 
 use jiff::civil::Date;
+use jiff::fmt::temporal::Pieces;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan};
 use subway_protocol::theme::is_code;
 use subway_protocol::{Theme, outcome};
 
-use super::calendar::first_instant;
+use super::calendar::{EPOCH, first_instant, instant};
 
 /// A parameter that cannot be used: which, why, and what came.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,11 +133,23 @@ pub fn parse_time(text: &str, zone: &TimeZone) -> Result<i64, String> {
         Some(at) if at > 10 => Cow::Owned(format!("{}+{}", &text[..at], &text[at + 1..])),
         _ => Cow::Borrowed(text),
     };
+    if let Some(millis) = last_day(&text) {
+        return Ok(millis);
+    }
     let instant: Timestamp = text.parse().map_err(|_| {
         "A time is a date (2015-05-17, midnight in the app's time zone) or RFC 3339 (2015-05-17T10:00:00Z, 2015-05-17T18:00:00+08:00).".to_owned()
     })?;
     let nanos = instant.as_nanosecond();
     Ok(i64::try_from(nanos.div_euclid(1_000_000) + i128::from(nanos.rem_euclid(1_000_000) != 0)).unwrap_or(i64::MAX))
+}
+
+/// A time of the last day of the year 9999: the library's instants end before it does, the wire's do not.
+fn last_day(text: &str) -> Option<i64> {
+    let pieces = Pieces::parse(text).ok()?;
+    let local = pieces.date().to_datetime(pieces.time()?);
+    let millis = i64::try_from(EPOCH.duration_until(local).as_millis()).ok()?;
+    let instant = millis - i64::from(pieces.to_numeric_offset()?.seconds()) * 1000;
+    (instant > Timestamp::MAX.as_millisecond()).then_some(instant)
 }
 
 /// `YYYY-MM-DD` and nothing else: the library reads times as dates too, and would drop the hour in silence.
@@ -170,8 +183,7 @@ pub fn range(parameters: &Parameters<'_>, zone: &TimeZone, now: Timestamp) -> Re
     let start = match from {
         Some(from) => from,
         None => {
-            let last = Timestamp::from_millisecond(end - 1).map_err(|_| out_of_calendar("to"))?;
-            days_later(last, 1 - DEFAULT_DAYS).ok_or_else(|| out_of_calendar("from"))?
+            days_later(instant((end - 1).div_euclid(1000)), 1 - DEFAULT_DAYS).ok_or_else(|| out_of_calendar("from"))?
         }
     };
     if start >= end {

@@ -129,3 +129,33 @@ fn the_document_names_every_metric_and_interval() {
     }
     assert!(document.contains("10,000"));
 }
+
+#[test]
+fn the_calendar_holds_the_whole_year_9999() {
+    let end = 253_402_300_799_999;
+    for zone in [TimeZone::UTC, TimeZone::get("America/New_York").unwrap(), TimeZone::get("Asia/Shanghai").unwrap()] {
+        let midnight = 253_402_214_400_000 - i64::from(zone.to_offset(Timestamp::MAX).seconds()) * 1000;
+        assert_eq!(parse_time("9999-12-31", &zone), Ok(midnight));
+        assert_eq!(parse_time("9999-12-31T23:59:59.999Z", &zone), Ok(end));
+        assert_eq!(parse_time("9999-12-31 23:59:59.999 00:00", &zone), Ok(end));
+        assert!(parse_time("9999-12-31T23:59:60.5X", &zone).is_err());
+    }
+    assert_eq!(utc(end), "9999-12-31T23:59:59.999Z");
+    assert_eq!(utc(0), "1970-01-01T00:00:00Z");
+    assert_eq!((utc(i64::MAX).is_empty(), utc(i64::MIN).is_empty()), (false, false));
+    for interval in ["hour", "day", "week", "month", "total"] {
+        for query in [
+            &[("from", "9999-12-20"), ("to", "9999-12-31"), ("interval", interval)][..],
+            &[("to", "9999-12-31"), ("interval", interval)],
+        ] {
+            let request = parse(Metric::Pv, query).unwrap();
+            let bounds = &request.query.bounds;
+            assert!(
+                bounds.is_sorted()
+                    && bounds.last()
+                        == parse_time("9999-12-31", &TimeZone::get("Asia/Shanghai").unwrap()).ok().as_ref(),
+                "{query:?}"
+            );
+        }
+    }
+}
