@@ -69,7 +69,7 @@ fn print(text: &str) -> Result<(), Failure> {
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(runtime)
 }
 
-fn serve(config: Option<&Path>, listen: Option<SocketAddr>, data_dir: Option<PathBuf>) -> Result<(), Failure> {
+fn serve(config: Option<&Path>, listen: Option<Vec<SocketAddr>>, data_dir: Option<PathBuf>) -> Result<(), Failure> {
     let mut config = match config {
         Some(path) => Config::read(path)?,
         None => Config::embedded(),
@@ -82,11 +82,12 @@ fn serve(config: Option<&Path>, listen: Option<SocketAddr>, data_dir: Option<Pat
     open_files(config.limits.connections);
     let result = tokio.block_on(async {
         let signal = Signal::catch().map_err(runtime)?;
-        let address = config.listen;
+        let addresses = config.listen.clone();
         let collector = Collector::start(config).await.map_err(runtime)?;
-        let listener = TcpListener::bind(address)
-            .await
-            .map_err(|error| Failure::Runtime(format!("cannot listen on {address}: {error}")))?;
+        let listener = TcpListener::bind(&addresses[..]).await.map_err(|error| {
+            let tried: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
+            Failure::Runtime(format!("cannot listen on {}: {error}", tried.join(", ")))
+        })?;
         let announce = |address: SocketAddr| {
             // Nobody reads stdout: then nobody needs the line.
             let _ = print(&format!("listening on http://{address}\n"));

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use lexopt::ValueExt;
 use lexopt::prelude::{Long, Short, Value};
 
+use crate::config::addresses;
+
 /// What `--help` prints.
 pub const USAGE: &str = "\
 usage:
@@ -34,7 +36,7 @@ pub enum Command {
         /// The configuration; the embedded default if absent.
         config: Option<PathBuf>,
         /// Where to listen instead.
-        listen: Option<SocketAddr>,
+        listen: Option<Vec<SocketAddr>>,
         /// Where to keep everything instead.
         data_dir: Option<PathBuf>,
     },
@@ -86,7 +88,7 @@ pub enum DeadLetters {
 #[derive(Default)]
 struct Options {
     config: Option<PathBuf>,
-    listen: Option<SocketAddr>,
+    listen: Option<Vec<SocketAddr>>,
     data_dir: Option<PathBuf>,
     app: Option<String>,
     from: Option<String>,
@@ -138,7 +140,7 @@ fn allowed(words: &[String]) -> &'static [&'static str] {
 fn option(options: &mut Options, name: &str, parser: &mut lexopt::Parser) -> Result<(), lexopt::Error> {
     match name {
         "config" => options.config = Some(parser.value()?.into()),
-        "listen" => options.listen = Some(parser.value()?.parse()?),
+        "listen" => options.listen = Some(parser.value()?.parse_with(addresses)?),
         "data-dir" => options.data_dir = Some(parser.value()?.into()),
         "app" => options.app = Some(parser.value()?.string()?),
         "from" => options.from = Some(parser.value()?.string()?),
@@ -184,7 +186,7 @@ mod tests {
             words("serve --config c --listen 127.0.0.1:0 --data-dir=d"),
             Ok(Command::Serve {
                 config: Some("c".into()),
-                listen: "127.0.0.1:0".parse().ok(),
+                listen: Some(vec!["127.0.0.1:0".parse().unwrap()]),
                 data_dir: Some(dir.clone())
             })
         );
@@ -216,6 +218,7 @@ mod tests {
             "serve x",
             "serve --port 1",
             "serve --listen x",
+            "serve --listen localhost",
             "check",
             "ledger",
             "ledger --app x --data-dir d",

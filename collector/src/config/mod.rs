@@ -8,7 +8,7 @@ mod limits;
 mod sink;
 mod text;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -25,8 +25,9 @@ use text::Text;
 /// A valid configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where to listen. Port 0 lets the system choose.
-    pub listen: SocketAddr,
+    /// Where to listen: the addresses of one name, of which the first that can be had is taken. Port 0 lets the system
+    /// choose.
+    pub listen: Vec<SocketAddr>,
     /// Where everything is kept.
     pub data_dir: PathBuf,
     /// The token of the admin endpoints; made at the first start if absent.
@@ -89,7 +90,21 @@ impl Source<'_> {
     }
 }
 
-const LISTEN: &str = "127.0.0.1:8080";
+const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
+/// The addresses of `HOST:PORT`; a host that is a name is looked up. Blocks.
+///
+/// # Errors
+/// What is expected instead, as half a sentence, if the text has another form or the name has no address.
+pub fn addresses(text: &str) -> Result<Vec<SocketAddr>, String> {
+    let found = text.to_socket_addrs().map(Vec::from_iter).map_err(|error| error.to_string());
+    let why = match found {
+        Ok(found) if !found.is_empty() => return Ok(found),
+        Ok(_) => "the name has no address".to_owned(),
+        Err(error) => error,
+    };
+    Err(format!("must be a host and a port, such as 127.0.0.1:8080, [::1]:8080 or localhost:8080: {why}"))
+}
+
 const DATA_DIR: &str = "./subway-data";
 
 impl Config {
@@ -97,7 +112,7 @@ impl Config {
     #[must_use]
     pub fn embedded() -> Self {
         Self {
-            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            listen: vec![LISTEN],
             data_dir: PathBuf::from(DATA_DIR),
             admin_token: None,
             apps: vec![App::demo()],
@@ -124,11 +139,8 @@ impl Config {
         let file: File = toml::from_str(text).map_err(|error| ConfigError::Toml(error.to_string()))?;
         let source = Source(text);
         let listen = match file.listen {
-            None => LISTEN.parse().map_err(|_| source.error(0..0, "listen", LISTEN))?,
-            Some(listen) => listen.get_ref().parse().map_err(|_| {
-                let why = "must be an address and a port, such as 127.0.0.1:8080 or [::1]:8080";
-                source.error(listen.span(), "listen", why)
-            })?,
+            None => vec![LISTEN],
+            Some(listen) => addresses(listen.get_ref()).map_err(|why| source.error(listen.span(), "listen", why))?,
         };
         let data_dir = match file.data_dir {
             None => PathBuf::from(DATA_DIR),

@@ -11,7 +11,7 @@ fn a_full_file_is_read() {
     let text = "listen = \"[::1]:9\"\ndata_dir = \"/x\"\nadmin_token = \"a-token\"\n[[app]]\nkey = \"a.b-c_1\"\ntimezone = \"Europe/Berlin\"\n\
         read_token = \"r\"\nsecret = \"s\"\n[limits]\nbody_bytes = 7\nclock_tolerance_ms = 0\nconnections = 3\n[[sink]]\nname = \"embedded\"\nkind = \"sqlite\"\n";
     let config = Config::parse(text).unwrap();
-    assert_eq!(config.listen.to_string(), "[::1]:9");
+    assert_eq!(config.listen, ["[::1]:9".parse().unwrap()]);
     assert_eq!(config.admin_token.unwrap().expose(), "a-token");
     assert_eq!(
         (config.limits.wire.body_bytes, config.limits.wire.clock_tolerance_ms, config.limits.connections),
@@ -95,4 +95,14 @@ fn the_environment_is_put_in() {
 fn no_error_shows_a_secret() {
     let refusal = refusal(&format!("{APP}read_token = \"hush hush\"\n"));
     assert!(!refusal.contains("hush"), "{refusal}");
+}
+
+#[test]
+fn a_host_may_be_named() {
+    let config = Config::parse(&format!("listen = \"localhost:8123\"\n{APP}")).unwrap();
+    assert!(config.listen.iter().all(|address| address.ip().is_loopback() && address.port() == 8123));
+    assert!(!config.listen.is_empty());
+    // A name that by its definition (RFC 2606) never has an address.
+    let refusal = refusal(&format!("listen = \"no-such-host.invalid:1\"\n{APP}"));
+    assert!(refusal.contains("line 1") && refusal.contains("must be a host and a port"), "{refusal}");
 }
