@@ -11,9 +11,11 @@ use tracing_subscriber::EnvFilter;
 
 use super::parse::DeadLetters;
 use super::{Command, USAGE};
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, EMBEDDED};
+use crate::db::DbError;
 use crate::serve::Collector;
-use crate::spool::{DeadLetter, Reader};
+use crate::sinks::sqlite::StoredRows;
+use crate::spool::{DeadLetter, Ledger, Reader};
 
 /// Files besides connections: databases, their logs, the runtime's own.
 const OTHER_FILES: u64 = 64;
@@ -55,7 +57,7 @@ pub(super) fn run(command: Command) -> Result<(), Failure> {
             crate::export::run(&data_dir, app.as_deref(), from.as_deref(), to.as_deref(), &mut out).map_err(runtime)
         }
         Command::Ledger { data_dir } => {
-            let ledger = Reader::open(&data_dir).and_then(|reader| reader.ledger()).map_err(runtime)?;
+            let ledger = ledger(&data_dir)?;
             print(&format!("{}\n", serde_json::to_string(&ledger).map_err(runtime)?))
         }
         Command::DeadLetters { action, data_dir, sink } => dead_letters(action, &data_dir, sink.as_deref()),
@@ -149,6 +151,16 @@ impl Signal {
     async fn caught(self) {
         let _ = tokio::signal::ctrl_c().await;
     }
+}
+
+/// The ledger. The embedded store tells itself how far it is: the spool's cursor follows, and not at all after a crash.
+fn ledger(data_dir: &Path) -> Result<Ledger, Failure> {
+    let spool = Reader::open(data_dir).map_err(runtime)?;
+    let position = match StoredRows::open(data_dir).and_then(|store| store.position()) {
+        Err(DbError::Absent(_)) => 0,
+        position => position.map_err(|error| Failure::Runtime(format!("the embedded store: {error}")))?,
+    };
+    Ok(spool.ledger().map_err(runtime)?.reached(EMBEDDED, position))
 }
 
 /// Calls `visit` for every dead letter, page by page, sink by sink.

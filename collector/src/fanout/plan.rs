@@ -15,8 +15,8 @@ pub struct Settings {
     pub backoff_cap_ms: u64,
     /// Failures in a row after which the sink counts as down: from then on its health is asked before a batch is risked.
     pub breaker_failures: u32,
-    /// Time between two advances of the spool's cursor while the sink itself remembers its position, milliseconds. Each
-    /// costs the spool a commit that answers to clients have to wait behind.
+    /// Time between two advances of the spool's cursor while the sink itself remembers its position and is busy,
+    /// milliseconds. Each costs the spool a commit that answers to clients have to wait behind.
     pub advance_ms: u64,
 }
 

@@ -207,6 +207,24 @@ async fn the_embedded_store_takes_everything_over_and_the_spool_forgets_it() {
 }
 
 #[tokio::test]
+async fn a_store_that_has_everything_is_told_to_the_spool_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = spool(dir.path());
+    let sink: Arc<dyn Sink> = Arc::new(EmbeddedSink::open(dir.path()).unwrap());
+    let lazy = Settings { advance_ms: 3_600_000, ..settings() };
+    let _fanout = Fanout::start(&spool, vec![(sink, lazy)]).await.unwrap();
+    for stored in [5, 10] {
+        store(&spool, 5).await;
+        let told = async {
+            while spool.cursor(EMBEDDED).unwrap().delivered_to < stored {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, told).await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_store_that_lags_behind_the_cursor_of_the_spool_or_leads_it_loses_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let spool = spool(dir.path());

@@ -236,7 +236,11 @@ impl Worker {
             self.advanced_to = batch.last;
             self.trim_due.get_or_insert(self.now() + TRIM_MS);
         } else {
-            self.advance_due.get_or_insert(self.now() + self.plan.settings().advance_ms);
+            // The commit that this costs is in nobody's way when nothing else waits.
+            let caught_up = batch.last >= *self.head.borrow();
+            let wait = if caught_up { 0 } else { self.plan.settings().advance_ms };
+            let due = self.now() + wait;
+            self.advance_due = Some(self.advance_due.map_or(due, |earlier| earlier.min(due)));
         }
         (self.cursor.delivered_to, self.cursor.frozen) = (batch.last, None);
         self.plan.succeeded();

@@ -13,5 +13,5 @@ use crate::accept::Ledger;
 /// The ledger, exact as of one commit.
 pub(super) async fn ledger(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Result<Json<Ledger>, Refusal> {
     shared.keys.admin(authorization(&headers))?;
-    Ok(Json(shared.acceptor.ledger().await?))
+    Ok(Json(shared.ledger().await?))
 }

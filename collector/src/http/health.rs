@@ -25,7 +25,7 @@ pub(super) async fn ready(State(shared): State<Arc<Shared>>) -> Result<&'static 
 
 /// The collector's counters in the Prometheus text format.
 pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
-    let ledger = shared.acceptor.ledger().await.ok();
+    let ledger = shared.ledger().await.ok();
     let sinks: Vec<_> = ledger.into_iter().flat_map(|ledger| ledger.sinks).collect();
     let mut gauges = vec![
         (Gauge::Ready, u64::from(shared.ready().is_ok())),

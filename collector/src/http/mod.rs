@@ -16,9 +16,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use axum::http::HeaderMap;
 
-use crate::accept::{Acceptor, Budget};
+use subway_protocol::codec::server::Problem;
+
+use crate::accept::{Acceptor, Budget, Ledger};
 use crate::auth::Keys;
-use crate::config::Limits;
+use crate::config::{EMBEDDED, Limits};
 use crate::query::{Freshness, Reader};
 use crate::telemetry::Telemetry;
 
@@ -54,6 +56,15 @@ impl Shared {
             return Err("the collector is shutting down".into());
         }
         self.acceptor.ready()
+    }
+
+    /// Where every event went, with the embedded store as far as questions already find it.
+    ///
+    /// # Errors
+    /// If the spool cannot be read now.
+    pub async fn ledger(&self) -> Result<Ledger, Problem> {
+        let position = self.freshness.position();
+        Ok(self.acceptor.ledger().await?.reached(EMBEDDED, position))
     }
 }
 

@@ -71,6 +71,8 @@ impl std::error::Error for ReadError {}
 pub trait Freshness: Send + Sync {
     /// Waits, for a bounded time, until it has.
     async fn catch_up(&self);
+    /// Every event up to this position is in the store.
+    fn position(&self) -> u64;
 }
 
 /// Answers questions from one store.

@@ -129,6 +129,10 @@ impl Freshness for CatchUp {
             tracing::warn!(position, head, "a question is answered from a store that is behind");
         }
     }
+
+    fn position(&self) -> u64 {
+        self.embedded.as_ref().map_or(0, Progress::delivered_to)
+    }
 }
 
 /// What has to be opened with blocking calls.

@@ -47,6 +47,20 @@ pub struct SinkLedger {
     pub pending: u64,
 }
 
+impl Ledger {
+    /// Takes into account that `sink` says itself how far it is: every event up to `position` is in its store. The
+    /// spool's own cursor may lag behind that, never the store behind what it has committed. `position` has to be asked
+    /// for before the ledger, which then has every event that the store can have.
+    #[must_use]
+    pub fn reached(mut self, sink: &str, position: u64) -> Self {
+        if let Some(sink) = self.sinks.get_mut(sink) {
+            let done = (sink.delivered + sink.dead).max(position.min(self.stored));
+            (sink.delivered, sink.pending) = (done - sink.dead, self.stored - done);
+        }
+        self
+    }
+}
+
 /// A connection that only reads.
 pub struct Reader(Connection);
 

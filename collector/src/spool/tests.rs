@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::sync::mpsc::{Sender, channel};
 
 use super::*;
@@ -286,4 +287,22 @@ fn the_spool_of_a_newer_collector_is_refused() {
     sql.pragma_update(None, "user_version", 99).unwrap();
     let refused = Spool::open(dir.path(), &Settings::default(), Arc::default());
     assert!(matches!(refused.err(), Some(SpoolError::Db(DbError::Newer { found: 99, .. }))));
+}
+
+#[test]
+fn a_store_that_knows_better_moves_events_from_pending_to_delivered_and_nothing_else() {
+    let sink = |delivered, dead, pending| SinkLedger { delivered, dead, pending };
+    let ledger = |sinks| Ledger { received: 12, stored: 10, duplicate: 2, rejected: BTreeMap::new(), sinks };
+    let after = |position| {
+        let sinks = BTreeMap::from([("other".to_owned(), sink(1, 0, 9)), ("s".to_owned(), sink(3, 1, 6))]);
+        let ledger = ledger(sinks).reached("s", position);
+        assert_eq!((ledger.received, ledger.stored, &ledger.sinks["other"]), (12, 10, &sink(1, 0, 9)));
+        ledger.sinks["s"].clone()
+    };
+    assert_eq!(after(0), sink(3, 1, 6), "a position behind the cursor changes nothing");
+    assert_eq!(after(4), sink(3, 1, 6));
+    assert_eq!(after(7), sink(6, 1, 3));
+    assert_eq!(after(10), sink(9, 1, 0));
+    assert_eq!(after(99), sink(9, 1, 0), "no more than there is");
+    assert_eq!(ledger(BTreeMap::new()).reached("s", 5), ledger(BTreeMap::new()));
 }

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::support::{Collector, Site, agent, assert_adds_up, batch, events, eventually, exported, gzip, try_post};
+use super::support::{
+    Collector, READ, Site, agent, assert_adds_up, batch, events, eventually, exported, gzip, try_post,
+};
 
 const SENDERS: usize = 8;
 
@@ -130,4 +132,21 @@ fn a_drain_does_not_wait_for_those_who_do_not_finish() {
     assert!(collector.terminate().success());
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
     drop((idle, slow));
+}
+
+#[test]
+fn what_a_question_finds_is_delivered_in_the_ledger_too_right_then_and_after_a_crash() {
+    let site = Site::new("");
+    for round in 1..=5 {
+        let collector = site.start();
+        assert_eq!(collector.send(&batch(events(3))).counts(), (3, 0, 0));
+        let found = collector.get("/v1/apps/demo/events", Some(READ)).json()["events"].as_array().unwrap().len();
+        assert_eq!(found, 3 * round);
+        let sink = serde_json::json!({"delivered": 3 * round, "dead": 0, "pending": 0});
+        assert_eq!(collector.metric("subway_sink_pending_events{sink=\"embedded\"}"), 0);
+        assert_eq!(collector.ledger()["sinks"]["embedded"], sink);
+        collector.kill_9();
+        assert_eq!(site.ledger()["sinks"]["embedded"], sink);
+        assert_adds_up(&site.ledger());
+    }
 }

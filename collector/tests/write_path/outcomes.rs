@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::support::{READ, Site, assert_adds_up, batch, event, events, exported, gzip, id};
+use super::support::{READ, Site, assert_adds_up, batch, event, events, eventually, exported, gzip, id};
 
 #[test]
 fn stored_duplicate_and_rejected_add_up_and_are_counted() {
@@ -26,6 +26,7 @@ fn stored_duplicate_and_rejected_add_up_and_are_counted() {
     assert_eq!(collector.metric("subway_events_total{outcome=\"stored\",reason=\"\"}"), 3);
     assert_eq!(collector.metric("subway_events_total{outcome=\"duplicate\",reason=\"\"}"), 2);
     assert_eq!(collector.metric("subway_events_total{outcome=\"rejected\",reason=\"unknown_theme\"}"), 1);
+    eventually("the store has everything", || collector.ledger()["sinks"]["embedded"]["pending"] == 0);
     assert_eq!(site.ledger(), collector.ledger(), "the command tells the same beside a running collector");
 }
 

@@ -119,6 +119,15 @@ impl StoredRows {
         Ok(apps.collect::<rusqlite::Result<_>>()?)
     }
 
+    /// Up to which position the store has the events.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn position(&self) -> Result<u64, DbError> {
+        let position: i64 = self.connection.query_row("SELECT position FROM cursor", [], |row| row.get(0))?;
+        Ok(position.unsigned_abs())
+    }
+
     /// Gives the events at the positions after `position`, at most `limit`, to `visit`; returns the position up to which
     /// the store has now been read.
     ///
