@@ -115,9 +115,9 @@ export interface Subway {
   init(options: Options): void;
   /** Records an event; gives its ID, or undefined if it was refused or `init` is not done yet. */
   track(code: string, props?: Props | null, options?: TrackOptions): string | undefined;
-  identify(userId: string): void;
+  identify(userId: string | number): void;
   /** The same as `identify`. */
-  login(userId: string): void;
+  login(userId: string | number): void;
   logout(): void;
   /** Adds properties to every later event. */
   registerApp(props: Props): void;
@@ -131,7 +131,10 @@ export interface Subway {
   trackTimerStart(code: string): void;
   /** Records `code` with `duration_ms` since its start. */
   trackTimerEnd(code: string, props?: Props): void;
-  /** Sends now; the promise ends when nothing waits any more or the attempt failed. */
+  /**
+   * Sends now; the promise ends when nothing waits any more or the attempt failed. Before `init`, and where the SDK cannot
+   * work, it ends at once with an empty ledger.
+   */
   flush(): Promise<Ledger>;
   flush(done: (ledger: Ledger) => void): void;
   /** The anonymous ID of this install; empty until the SDK is ready. */
@@ -172,7 +175,7 @@ export interface Adapter {
   warn(text: string): void;
 }
 
-/** A further instance; Node.js also takes a folder. */
+/** A further instance; Node.js also takes a folder, and without one uses `storageDir`. */
 export function createInstance(adapter?: Adapter | string): Subway;
 
 export const init: Subway['init'];

@@ -4,7 +4,7 @@
 #![allow(unsafe_code)]
 
 use subway_sdk_core::protocol::json::{ObjectWriter, write_integer, write_string};
-use subway_sdk_core::{Client, Consent, Id, Input, Now, Task, Theme, TrackError, UploadResult};
+use subway_sdk_core::{Client, Consent, DropReason, Id, Input, Now, Task, Theme, TrackError, UploadResult};
 use wasm_bindgen::prelude::wasm_bindgen;
 
 use crate::fields::Fields;
@@ -90,6 +90,7 @@ fn perform(instance: &mut Instance, now: Now, verb: u8, text: &str, fields: Fiel
         b'e' => return client.timer_end(now, text).map(integer).unwrap_or_default(),
         b'y' => client.set_consent(now, Consent::Granted),
         b'n' => client.set_consent(now, Consent::Denied),
+        b'v' => client.count_dropped(now, DropReason::Invalid, 1),
         b'w' => _ = client.commit(now),
         b'd' => return client.install_id().text(),
         b'l' => return status(client),

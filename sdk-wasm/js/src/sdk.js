@@ -32,6 +32,8 @@ export function createInstance(adapter, load) {
   let timerAt;
   let page = '';
   let network;
+  // Whether the core is there or may still come.
+  let opening = false;
   let flushed = [];
 
   const clock = () => ({ wall: adapter.now(), mono: adapter.mono() });
@@ -124,14 +126,16 @@ export function createInstance(adapter, load) {
   const settle = (httpStatus) => {
     const now = status();
     now.notices.forEach(warn);
-    if (now.ledger.queued === 0 || httpStatus !== 200) {
-      const all = flushed;
-      flushed = [];
-      all.forEach((tell) => quietly(tell)(now.ledger));
-    }
+    if (now.ledger.queued === 0 || httpStatus !== 200) endFlush(now.ledger);
+  };
+  const endFlush = (ledger) => {
+    const all = flushed;
+    flushed = [];
+    all.forEach((tell) => quietly(tell)(ledger));
   };
 
   const open = quietly((loaded, storage) => {
+    if (!opening) return;
     const at = clock();
     core = loaded;
     number = call(
@@ -146,38 +150,62 @@ export function createInstance(adapter, load) {
     if (!number) {
       core = undefined;
       adapter.setTimeout(() => open(loaded, storage), OPEN_RETRY_MS);
-      return;
+      return endFlush(emptyLedger());
     }
     if (lost) warn(lost + ' calls before init were lost');
     const calls = early;
     early = [];
     calls.forEach((one) => quietly(one[0])(one[1], one[2]));
-    pump();
+    if (flushed.length) flushNow();
+    else pump();
   });
+  const unavailable = quietly((e) => {
+    opening = false;
+    endFlush(emptyLedger());
+    warn('the core cannot be loaded: ' + ((e && e.message) || e));
+  });
+
+  // An event that cannot be told to the core is counted by it nevertheless.
+  const counted = (work) => {
+    try {
+      return work();
+    } catch (e) {
+      say('v');
+      throw e;
+    }
+  };
 
   const track = (code, props, extra) => {
     // Now, because the app may change the object afterwards.
-    const text = props === undefined || props === null ? '' : JSON.stringify(props);
-    const theme = (extra && extra.theme) || 'custom';
-    if (THEMES.indexOf(theme) < 0) return warn('unknown_theme: ' + theme);
-    const given = extra && extra.trueTs;
-    // What is no time is refused, and counted, by the core.
-    const trueTs = given === undefined || given === null ? '' : given >= 0 && given < NO_TIME ? Math.floor(given) : NO_TIME;
-    const where = extra && extra.page ? pageText(extra.page) : '';
-    return when((at, earlyPage) => call(at, 'T', [theme, line(code), line(trueTs), where || earlyPage || NO_PAGE, text].join('\n')));
+    const [head, where, text] = counted(() => eventParts(code, props, extra));
+    return when((at, earlyPage) => call(at, 'T', [head, where || earlyPage || NO_PAGE, text].join('\n')));
   };
   const setPage = (next) => {
     page = next ? pageText(next) : '';
     const text = page;
     when((at) => call(at, 'p', text));
   };
-  const flush = (tell) => {
-    when((at) => {
-      call(at, 's');
-      flushed.push(tell || (() => {}));
+  const flush = quietly((tell) => {
+    flushed.push(tell || (() => {}));
+    if (core) flushNow();
+    else if (!opening) endFlush(emptyLedger());
+  });
+  const flushNow = () => {
+    try {
+      call(clock(), 's');
       pump();
       if (status().ledger.queued === 0) settle(200);
-    });
+    } catch (e) {
+      // A core that broke gives no answer any more.
+      endFlush(emptyLedger());
+      throw e;
+    }
+  };
+  const identify = (user) => {
+    if (typeof user === 'string' ? !user : typeof user !== 'number' || !isFinite(user)) {
+      return warn('a user is a non-empty string or a finite number');
+    }
+    say('i', String(user));
   };
 
   const api = {
@@ -185,11 +213,12 @@ export function createInstance(adapter, load) {
       if (options) return warn('init was called twice');
       if (!given || !given.server || !given.key) throw new Error('init needs { server, key }');
       options = given;
-      load(
-        adapter,
-        (loaded) => open(loaded, register(adapter.storage)),
-        (e) => warn('the core cannot be loaded: ' + ((e && e.message) || e))
-      );
+      opening = true;
+      try {
+        load(adapter, (loaded) => open(loaded, register(adapter.storage)), unavailable, given);
+      } catch (e) {
+        unavailable(e);
+      }
       adapter.network(
         quietly((type) => {
           network = type;
@@ -198,8 +227,8 @@ export function createInstance(adapter, load) {
       );
     },
     track,
-    identify: (user) => say('i', String(user)),
-    login: (user) => say('i', String(user)),
+    identify,
+    login: identify,
     logout: () => say('o'),
     registerApp(props) {
       const text = JSON.stringify(props);
@@ -214,24 +243,29 @@ export function createInstance(adapter, load) {
     setPage,
     trackTimerStart: (code) => say('t', code),
     trackTimerEnd(code, props) {
-      const copy = props ? JSON.parse(JSON.stringify(props)) : {};
+      const name = counted(() => line(code));
+      const copy = counted(() => (props ? JSON.parse(JSON.stringify(props)) : {}));
       when((at, earlyPage) => {
-        const elapsed = call(at, 'e', code);
-        if (!elapsed) return warn('no timer named ' + code);
-        copy.duration_ms = +elapsed;
-        call(at, 'T', ['custom', line(code), '', earlyPage || NO_PAGE, JSON.stringify(copy)].join('\n'));
+        const elapsed = call(at, 'e', name);
+        if (!elapsed) return warn('no timer named ' + name);
+        // Also what is no object, for the core to refuse it.
+        const text = JSON.stringify(Object.assign(Object(copy), { duration_ms: +elapsed }));
+        call(at, 'T', ['custom', name, '', earlyPage || NO_PAGE, text].join('\n'));
       });
     },
-    flush: (tell) => (typeof Promise === 'function' && !tell ? new Promise(flush) : flush(tell)),
+    flush: (tell) => (typeof Promise === 'function' && !tell ? new Promise((done) => flush(done)) : flush(tell)),
     getDeviceId: () => (core ? call(clock(), 'd') : ''),
-    getLedger: () => (core ? status().ledger : { generated: 0, acked: 0, queued: 0, dropped: {} }),
+    getLedger: () => (core ? status().ledger : emptyLedger()),
     getConsent: () => (core ? status().consent : 'unknown'),
     close() {
-      if (!core) return;
+      opening = false;
+      early = [];
+      if (!core) return endFlush(emptyLedger());
       call(clock(), 'w');
+      const { ledger } = status();
       call(clock(), 'X');
       core = undefined;
-      early = [];
+      endFlush(ledger);
       if (timer !== undefined) adapter.clearTimeout(timer);
     },
   };
@@ -254,6 +288,20 @@ export function createInstance(adapter, load) {
       }),
   };
   return { api, auto };
+}
+
+/** What is known without a core. */
+const emptyLedger = () => ({ generated: 0, acked: 0, queued: 0, dropped: {} });
+
+/** An event as exports.rs reads it: what goes before its page, the page if one is given, the properties. */
+function eventParts(code, props, extra) {
+  const text = props === undefined || props === null ? '' : JSON.stringify(props);
+  const theme = (extra && extra.theme) || 'custom';
+  if (THEMES.indexOf(theme) < 0) throw new Error('unknown_theme: ' + line(theme));
+  const given = extra && extra.trueTs;
+  // What is no time is refused, and counted, by the core.
+  const trueTs = given === undefined || given === null ? '' : given >= 0 && given < NO_TIME ? Math.floor(given) : NO_TIME;
+  return [lines([theme, code, trueTs]), extra && extra.page ? pageText(extra.page) : '', text];
 }
 
 /** `Retry-After` (RFC 9110, 10.2.3), seconds or a date, as milliseconds from now; NaN if it says nothing. */

@@ -1,5 +1,7 @@
 import { delivery } from './delivery.mjs';
+import { manners } from './manners.mjs';
 import { recording } from './recording.mjs';
 
 recording('mini');
 delivery('mini');
+manners('mini');

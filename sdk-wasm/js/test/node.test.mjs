@@ -95,6 +95,33 @@ test('a folder in use by another process is refused', async () => {
   instance.close();
 });
 
+test('calls before init wait for it, and none throws', async () => {
+  const dir = fresh();
+  const { out } = await run(
+    dir,
+    `subway.track('early', { n: 1 });
+     const empty = [subway.getDeviceId(), subway.getConsent(), subway.getLedger().generated, (await subway.flush()).generated];
+     subway.identify('u1');
+     subway.track('second');
+     init();
+     const ledger = await subway.flush();
+     console.log(JSON.stringify([empty, ledger, subway.getDeviceId().length]));
+     subway.close();`
+  );
+  assert.deepEqual(JSON.parse(out), [['', 'unknown', 0, 0], { generated: 2, acked: 2, queued: 0, dropped: {} }, 36]);
+  assert.deepEqual(collector.events().map((event) => [event.code, event.user_id]), [['early', undefined], ['second', 'u1']]);
+  assert.ok(fs.readdirSync(dir).length > 0, 'it is in the folder that init named');
+});
+
+test('a folder that cannot be made costs a warning, and flush ends', async () => {
+  const file = path.join(fresh(), 'file');
+  fs.writeFileSync(file, '');
+  const { out, status } = await run(file, `init(); subway.track('a'); console.log(JSON.stringify(await subway.flush()));`);
+  assert.equal(status, 0, out);
+  assert.match(out, /EEXIST/);
+  assert.match(out, /"generated":0/);
+});
+
 test('a missing collector costs nothing but time', async () => {
   const { createInstance } = await import(pathToFileURL(path.join(PACKAGE, 'node.mjs')).href);
   const instance = createInstance(fresh());

@@ -102,11 +102,15 @@ export function nodeRequest(request, done) {
 
 /** The adapter; the SDK's timers do not keep the process alive. */
 export function nodeAdapter(folder) {
+  return Object.assign(nodeHost(), { storage: folderStorage(folder) });
+}
+
+/** The adapter without its storage, for an instance whose folder is not known yet. */
+export function nodeHost() {
   return Object.assign(base(), {
     platform: 'node',
     keyBytes: 1024 * 1024,
     binary: true,
-    storage: folderStorage(folder),
     request: nodeRequest,
     setTimeout(work, ms) {
       const timer = setTimeout(work, ms);

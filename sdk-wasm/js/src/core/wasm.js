@@ -9,16 +9,17 @@ let loaded;
 export function loader(instantiate) {
   return (adapter, done, fail) => {
     if (loaded) return done(loaded);
-    if (waiting) return waiting.push(done);
-    waiting = [done];
+    if (waiting) return waiting.push([done, fail]);
+    waiting = [[done, fail]];
     const ready = (instance) => {
       glue.bind(instance.exports);
       loaded = glue;
-      waiting.forEach((tell) => tell(loaded));
+      waiting.forEach((one) => one[0](loaded));
     };
     const failed = (e) => {
+      const all = waiting;
       waiting = undefined;
-      fail(e);
+      all.forEach((one) => one[1](e));
     };
     try {
       const made = instantiate({ './subway_bg.js': glue.imports }, adapter);

@@ -1,5 +1,6 @@
 // What both mini-program packages do when they are imported: find the host, make the singleton, wrap App and Page.
 
+import { base } from '../adapters/common.js';
 import { miniAdapter } from '../adapters/mini.js';
 import { wrappers } from '../auto.js';
 import { createInstance } from '../sdk.js';
@@ -16,11 +17,31 @@ function host() {
   if (typeof wx === 'object' && wx) return ['weapp', wx];
 }
 
+/** Where there is no host, as in tests and on servers: every call is there, and records nothing. */
+function idle(load) {
+  const adapter = base();
+  const { api } = createInstance(adapter, load);
+  let said = false;
+  Object.keys(api).forEach((name) => {
+    // What answers does so as before init.
+    const work = /^get|^flush/.test(name) ? api[name] : () => {};
+    api[name] = function () {
+      if (!said) adapter.warn('subway: there is no mini-program here; nothing is recorded');
+      said = true;
+      return work.apply(null, arguments);
+    };
+  });
+  return api;
+}
+
 /** The default instance, with automatic tracking, and createInstance for further ones. */
 export function miniProgram(load) {
   const found = host();
-  const make = (adapter) => createInstance(adapter || miniAdapter(found[0], found[1]), load).api;
-  let subway = {};
+  const make = (adapter) => {
+    if (!adapter && !found) return idle(load);
+    return createInstance(adapter || miniAdapter(found[0], found[1]), load).api;
+  };
+  let subway;
   if (found) {
     const made = createInstance(miniAdapter(found[0], found[1]), load);
     subway = made.api;
@@ -32,7 +53,7 @@ export function miniProgram(load) {
       if (typeof Component === 'function') Component = wrap.Component(Component);
       if (typeof Behavior === 'function') Behavior = wrap.Behavior(Behavior);
     })();
-  }
+  } else subway = idle(load);
   subway.createInstance = make;
   subway.miniAdapter = miniAdapter;
   subway.wrappers = wrappers;

@@ -12,15 +12,15 @@ const load = loader((imports) => WebAssembly.instantiate(bytes, imports).then((m
 const TABS = 16;
 
 /** The first slot that no other tab holds, for as long as this tab lives. Without Web Locks there is only one. */
-function claimSlot(tell) {
+function claimSlot(tell, fail) {
   if (!navigator.locks) return tell(0);
   const claim = (slot) =>
     navigator.locks.request('subway slot ' + slot, { ifAvailable: true }, (lock) => {
-      if (!lock) return slot + 1 < TABS ? void claim(slot + 1) : undefined;
+      if (!lock) return slot + 1 < TABS ? claim(slot + 1) : fail(new Error('each storage belongs to another tab'));
       tell(slot);
       return new Promise(() => {});
     });
-  claim(0);
+  claim(0).then(undefined, fail);
 }
 
 /** An instance of its own, on `adapter` or in this browser's storage. */
@@ -31,7 +31,7 @@ export function createInstance(adapter) {
     claimSlot((slot) => {
       own.storage = webAdapter(slot).storage;
       load(given, done, fail);
-    })
+    }, fail)
   );
   const show = () => (document.visibilityState === 'hidden' ? made.auto.background() : made.auto.foreground());
   document.addEventListener('visibilitychange', show);
