@@ -47,6 +47,7 @@ pub fn open(path: &Path, migrations: &[&str]) -> Result<Connection, DbError> {
 /// # Errors
 /// As [`open`].
 pub fn open_paged(path: &Path, migrations: &[&str], page_bytes: u32) -> Result<Connection, DbError> {
+    create_private(path);
     let mut connection = Connection::open(path)?;
     connection.busy_timeout(BUSY)?;
     connection.pragma_update(None, "page_size", page_bytes)?;
@@ -79,6 +80,17 @@ pub fn open_reader(path: &Path, migrations: &[&str]) -> Result<Connection, DbErr
     connection.set_prepared_statement_cache_capacity(64);
     refuse_newer(path, version(&connection)?, migrations.len())?;
     Ok(connection)
+}
+
+/// Makes the file if it is not there, for its owner alone: SQLite would let everyone read it who may enter the directory.
+/// The files beside it (`-wal`, `-shm`) get the same mode. One that is there is not opened, because closing it again
+/// would take the locks of this process's other connections away. If it fails, SQLite says why.
+fn create_private(path: &Path) {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    drop(options.open(path));
 }
 
 fn version(connection: &Connection) -> rusqlite::Result<usize> {

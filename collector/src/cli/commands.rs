@@ -191,6 +191,7 @@ fn dead_letters(action: DeadLetters, data_dir: &Path, sink: Option<&str>) -> Res
         DeadLetters::Show => {
             each(data_dir, sink, |letter| print(&format!("{}\n", serde_json::to_string(&letter).map_err(runtime)?)))
         }
+        DeadLetters::Replay => replay(data_dir, sink),
         DeadLetters::List => {
             let mut counts: BTreeMap<(String, String), u64> = BTreeMap::new();
             each(data_dir, sink, |letter| {
@@ -202,5 +203,60 @@ fn dead_letters(action: DeadLetters, data_dir: &Path, sink: Option<&str>) -> Res
                 print(&format!("{line}\n"))
             })
         }
+    }
+}
+
+/// Delivers dead letters again, as far as there is a store that could take them: the embedded one, the only kind that is
+/// built, refuses no event and takes each position once.
+fn replay(data_dir: &Path, sink: Option<&str>) -> Result<(), Failure> {
+    let mut waiting: BTreeMap<String, u64> = BTreeMap::new();
+    each(data_dir, sink, |letter| {
+        *waiting.entry(letter.sink).or_default() += 1;
+        Ok(())
+    })?;
+    if waiting.is_empty() {
+        return print("0 replayed\n");
+    }
+    let sinks: Vec<String> = waiting.iter().map(|(sink, events)| format!("{events} of the sink {sink}")).collect();
+    Err(Failure::Runtime(format!(
+        "nothing was replayed: there are dead letters ({}), but this collector has no kind of sink that could take them \
+        again; they stay where they are",
+        sinks.join(", ")
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::spool::{Settings, Spool};
+
+    #[test]
+    fn dead_letters_that_no_sink_can_take_again_are_an_error_that_counts_them_and_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = Spool::open(dir.path(), &Settings::default(), Arc::default()).unwrap();
+        spool.call(|tx| tx.append("{}", 3)).unwrap();
+        spool.register(&["s", "t"]).unwrap();
+        let letter = |position| DeadLetter {
+            sink: "s".into(),
+            position,
+            app_key: "demo".into(),
+            event_id: "e".into(),
+            reason: "no".into(),
+            dead_at: 1,
+            event: "{}".into(),
+        };
+        spool.advance("s", 3, vec![letter(1), letter(3)]).unwrap();
+        let before = spool.ledger().unwrap();
+        for sink in [None, Some("s")] {
+            let Err(Failure::Runtime(why)) = dead_letters(DeadLetters::Replay, dir.path(), sink) else {
+                unreachable!("it must fail")
+            };
+            assert!(why.contains("2 of the sink s") && !why.contains("of the sink t"), "{why}");
+        }
+        assert!(dead_letters(DeadLetters::Replay, dir.path(), Some("t")).is_ok());
+        assert_eq!(spool.ledger().unwrap(), before);
+        assert_eq!(spool.dead_letters(None, 0, 9).unwrap().len(), 2);
     }
 }

@@ -21,8 +21,8 @@ usage:
       stored events to stdout, one JSON object a line; T is a date or RFC 3339, --to exclusive
   subway-collector ledger --data-dir DIR
       where every event is, as JSON
-  subway-collector dead-letters list|show --data-dir DIR [--sink NAME]
-      events that a sink refused: how many and why, or each in full
+  subway-collector dead-letters list|show|replay --data-dir DIR [--sink NAME]
+      events that a sink refused: how many and why, or each in full; or deliver them again
   subway-collector --help | --version
 
 exit codes: 0 done, 1 failed, 2 wrong usage or configuration; the log level is taken from RUST_LOG
@@ -61,7 +61,7 @@ pub enum Command {
         /// Where it is.
         data_dir: PathBuf,
     },
-    /// Print dead letters.
+    /// Print dead letters, or deliver them again.
     DeadLetters {
         /// What to do with them.
         action: DeadLetters,
@@ -83,6 +83,8 @@ pub enum DeadLetters {
     List,
     /// Print each in full.
     Show,
+    /// Deliver them again.
+    Replay,
 }
 
 #[derive(Default)]
@@ -164,8 +166,10 @@ fn command(words: &[&str], options: Options) -> Result<Command, String> {
         ["dead-letters", "show"] => {
             Ok(Command::DeadLetters { action: DeadLetters::Show, data_dir: dir(data_dir)?, sink })
         }
-        ["dead-letters", "replay"] => Err("dead-letters replay is not built yet".into()),
-        ["dead-letters"] => Err("dead-letters needs list or show".into()),
+        ["dead-letters", "replay"] => {
+            Ok(Command::DeadLetters { action: DeadLetters::Replay, data_dir: dir(data_dir)?, sink })
+        }
+        ["dead-letters"] => Err("dead-letters needs list, show or replay".into()),
         [] => Err("no command".into()),
         [first, ..] => Err(format!("unknown command {first}, or too many words")),
     }
@@ -204,7 +208,11 @@ mod tests {
         assert_eq!(words("ledger --data-dir d"), Ok(Command::Ledger { data_dir: dir.clone() }));
         assert_eq!(
             words("dead-letters show --data-dir d --sink s"),
-            Ok(Command::DeadLetters { action: DeadLetters::Show, data_dir: dir, sink: Some("s".into()) })
+            Ok(Command::DeadLetters { action: DeadLetters::Show, data_dir: dir.clone(), sink: Some("s".into()) })
+        );
+        assert_eq!(
+            words("dead-letters replay --data-dir d"),
+            Ok(Command::DeadLetters { action: DeadLetters::Replay, data_dir: dir, sink: None })
         );
         assert_eq!(words("serve --help"), Ok(Command::Help));
         assert_eq!(words("--version"), Ok(Command::Version));

@@ -66,7 +66,7 @@ fn usage_errors_and_help() {
 #[test]
 fn commands_on_a_directory_without_a_spool_fail_and_make_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    for words in [&["ledger"][..], &["dead-letters", "list"], &["dead-letters", "show"]] {
+    for words in [&["ledger"][..], &["dead-letters", "list"], &["dead-letters", "show"], &["dead-letters", "replay"]] {
         let output = Command::new(BINARY).args(words).arg("--data-dir").arg(dir.path()).output().unwrap();
         assert_eq!(code(&output), 1, "{words:?}");
     }
@@ -79,6 +79,7 @@ fn dead_letters_are_none_at_first_and_an_unknown_sink_is_an_error() {
     let _collector = site.start();
     assert_eq!(site.command(&["dead-letters", "list"]), "");
     assert_eq!(site.command(&["dead-letters", "show", "--sink", "embedded"]), "");
+    assert_eq!(site.command(&["dead-letters", "replay"]), "0 replayed\n");
     let output = Command::new(BINARY)
         .args(["dead-letters", "list", "--sink", "x", "--data-dir"])
         .arg(site.data())

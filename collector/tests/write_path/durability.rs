@@ -150,3 +150,25 @@ fn what_a_question_finds_is_delivered_in_the_ledger_too_right_then_and_after_a_c
         assert_adds_up(&site.ledger());
     }
 }
+
+#[cfg(unix)]
+#[test]
+fn the_files_of_the_data_directory_are_for_their_owner_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let site = Site::new("");
+    // In a directory that others may enter, made by somebody else.
+    std::fs::create_dir(site.data()).unwrap();
+    std::fs::set_permissions(site.data(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let collector = site.start();
+    assert_eq!(collector.send(&batch(events(1))).counts(), (1, 0, 0));
+    let mut names = BTreeSet::new();
+    for file in std::fs::read_dir(site.data()).unwrap() {
+        let file = file.unwrap();
+        let name = file.file_name().into_string().unwrap();
+        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{name}");
+        names.insert(name);
+    }
+    for name in ["lock", "spool.db", "spool.db-wal", "spool.db-shm", "store.db", "store.db-wal", "store.db-shm"] {
+        assert!(names.contains(name), "{name}: {names:?}");
+    }
+}
