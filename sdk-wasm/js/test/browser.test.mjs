@@ -112,3 +112,20 @@ test('the web package sends zipped, without a preflight, and a new page goes on 
   assert.deepEqual(errors, []);
   await page.close();
 });
+
+test('a tab too many says that it has no storage, and its flush ends', async () => {
+  const { page, errors } = await open();
+  const [ledger, warnings] = await page.evaluate(async () => {
+    const held = (slot) => new Promise((next) => navigator.locks.request('subway slot ' + slot, () => (next(), new Promise(() => {}))));
+    await Promise.all(Array.from({ length: 16 }, (_, slot) => held(slot)));
+    const { default: subway } = await import('/web.mjs');
+    const warnings = [];
+    subway.init({ server: location.origin, key: 'k', onWarning: (text) => warnings.push(text) });
+    subway.track('nowhere');
+    return [await subway.flush(), warnings];
+  });
+  assert.deepEqual(ledger, { generated: 0, acked: 0, queued: 0, dropped: {} });
+  assert.deepEqual(warnings, ['the core cannot be loaded: each storage belongs to another tab']);
+  assert.deepEqual(errors, []);
+  await page.close();
+});

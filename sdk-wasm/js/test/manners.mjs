@@ -213,8 +213,8 @@ export function manners(build) {
     });
 
     // jd.js holds its core; the others load it.
-    const skip = build === 'jd';
-    test('flush ends when the core cannot be loaded, for every instance that waits for it', { skip }, async () => {
+    const loads = build === 'jd' ? () => {} : test;
+    loads('flush ends when the core cannot be loaded, for every instance that waits for it', async () => {
       const life = await h.phone.launch({ globals: { WXWebAssembly: { instantiate: () => Promise.reject(new Error('no such file')) } } });
       const other = life.sdk.createInstance();
       h.init(life);
