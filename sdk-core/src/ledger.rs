@@ -123,9 +123,7 @@ impl Ledger {
                     }
                     Ok(())
                 })?,
-                _ => {
-                    reader.raw()?;
-                }
+                _ => reader.skip()?,
             }
             Ok(())
         })?;

@@ -97,9 +97,7 @@ impl Sessions {
                 "id" => sessions.id = Id::parse(&reader.string()?),
                 "events" => sessions.events = reader.integer()? as u64,
                 "last" => sessions.last = reader.integer()?,
-                _ => {
-                    reader.raw()?;
-                }
+                _ => reader.skip()?,
             }
             Ok(())
         })?;

@@ -54,9 +54,7 @@ impl Receipt {
                     rejected.push(Rejected::read(reader)?);
                     Ok(())
                 })?,
-                _ => {
-                    reader.raw()?;
-                }
+                _ => reader.skip()?,
             }
             Ok(())
         })?;
@@ -92,9 +90,7 @@ impl Rejected {
             match name {
                 "index" => index = Some(reader.integer()?),
                 "reason" => reason = reader.string()?,
-                _ => {
-                    reader.raw()?;
-                }
+                _ => reader.skip()?,
             }
             Ok(())
         })?;

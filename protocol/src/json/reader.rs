@@ -254,6 +254,14 @@ impl<'a> Reader<'a> {
         Ok(&self.text[start..self.at])
     }
 
+    /// Takes one value of any kind and forgets it: an unknown field.
+    ///
+    /// # Errors
+    /// As [`Reader::raw`].
+    pub fn skip(&mut self) -> Result<(), JsonError> {
+        self.raw().map(drop)
+    }
+
     fn skip_string(&mut self) -> Result<(), JsonError> {
         self.at += 1;
         loop {

@@ -76,9 +76,7 @@ impl Saved {
                 "common" => self.common = members(reader)?,
                 "session" => self.sessions = Sessions::read(reader)?,
                 "ledger" => self.ledger = Ledger::read(reader)?,
-                _ => {
-                    reader.raw()?;
-                }
+                _ => reader.skip()?,
             }
             Ok(())
         })
@@ -140,15 +138,13 @@ impl<S: Store> Client<S> {
         let mut loose: Vec<Option<(Class, Entry)>> = events.into_iter().map(Some).collect();
         for (number, id, seqs) in batches {
             let entries = take(&mut loose, &seqs);
-            let whole = entries.len() == seqs.len();
-            if whole && !entries.is_empty() {
-                self.queue.load(Batch { number, id, entries });
+            self.queue.count(&entries);
+            if entries.len() == seqs.len() && !entries.is_empty() {
+                self.queue.freeze(Batch { number, id, entries });
                 continue;
             }
             self.pending.delete(Key::Batch(number));
             if !entries.is_empty() {
-                self.queue.load(Batch { number, id, entries: entries.clone() });
-                self.queue.thaw(id);
                 self.freeze(entries, now);
             }
         }
@@ -191,7 +187,7 @@ fn take(events: &mut [Option<(Class, Entry)>], seqs: &[u64]) -> Vec<Entry> {
 fn quoted(number: u64) -> String {
     let mut out = String::from("\"");
     // Numbers beyond 2^53 are texts in JSON.
-    subway_protocol::json::write_integer(&mut out, (number >> 1) as i64);
+    subway_protocol::json::write_unsigned(&mut out, number);
     out.push('"');
     out
 }

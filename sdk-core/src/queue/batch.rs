@@ -61,9 +61,7 @@ impl Batch {
                     seqs.push(reader.integer()? as u64);
                     Ok(())
                 })?,
-                _ => {
-                    reader.raw()?;
-                }
+                _ => reader.skip()?,
             }
             Ok(())
         })?;

@@ -165,11 +165,10 @@ impl Queue {
         self.batches.insert(at, batch);
     }
 
-    /// Counts the events of a batch that was loaded from the store.
-    pub fn load(&mut self, batch: Batch) {
-        self.rows += batch.entries.len();
-        self.bytes += batch.entries.iter().map(|entry| entry.bytes).sum::<usize>();
-        self.freeze(batch);
+    /// Counts events of an earlier life as waiting; they are to be frozen. The reverse of [`Queue::forget`].
+    pub fn count(&mut self, entries: &[Entry]) {
+        self.rows += entries.len();
+        self.bytes += entries.iter().map(|entry| entry.bytes).sum::<usize>();
     }
 
     /// The batch to be sent next.

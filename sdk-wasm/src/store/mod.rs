@@ -20,7 +20,8 @@ mod tests;
 pub use host::HostStorage;
 use index::{Index, Segment};
 pub(crate) use segment::take_number;
-use segment::{HEAD_BYTES, push_number, push_record};
+use segment::{HEAD_BYTES, push_record};
+use subway_sdk_core::protocol::json::write_unsigned;
 use subway_sdk_core::{Key, Store, StoreError, Write};
 
 /// Younger segments are merged into a commit as long as the result stays below this, bytes. Merging keeps the number of
@@ -71,7 +72,7 @@ impl<H: HostStorage> SegmentStore<H> {
 
     fn key(&self, number: u32) -> String {
         let mut key = self.prefix.clone();
-        push_number(&mut key, u64::from(number));
+        write_unsigned(&mut key, u64::from(number));
         key
     }
 

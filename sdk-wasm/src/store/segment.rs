@@ -5,39 +5,22 @@
 //! deletion) without the spaces, for example `e12=5:{"a"}`. A segment that was cut or changed does not read back.
 
 use subway_sdk_core::Key;
+use subway_sdk_core::protocol::json::write_unsigned;
 
 use crate::crc32::crc32;
 
 /// Most bytes that the head of a segment takes: checksum, two numbers, three separators.
 pub(super) const HEAD_BYTES: usize = 8 + 1 + 10 + 1 + 10 + 1;
 
-/// Appends `number` in decimal. (The formatting of std would weigh more than this module.)
-pub(super) fn push_number(out: &mut String, number: u64) {
-    let mut digits = [0_u8; 20];
-    let mut at = digits.len();
-    let mut rest = number;
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
-    }
-    for digit in &digits[at..] {
-        out.push(char::from(*digit));
-    }
-}
-
 /// Appends one record; `None` is a deletion.
 pub(super) fn push_record(out: &mut String, key: Key, value: Option<&str>) {
     let (kind, number) = key.parts();
     out.push(kind);
-    push_number(out, number);
+    write_unsigned(out, number);
     match value {
         Some(value) => {
             out.push('=');
-            push_number(out, value.len() as u64);
+            write_unsigned(out, value.len() as u64);
             out.push(':');
             out.push_str(value);
         }
@@ -54,9 +37,9 @@ pub(super) fn seal(records: &str, last: u32) -> String {
         out.push(char::from(b"0123456789abcdef"[digit as usize]));
     }
     out.push(' ');
-    push_number(&mut out, records.len() as u64);
+    write_unsigned(&mut out, records.len() as u64);
     out.push(' ');
-    push_number(&mut out, u64::from(last));
+    write_unsigned(&mut out, u64::from(last));
     out.push('|');
     out.push_str(records);
     out
@@ -160,7 +143,7 @@ mod tests {
     fn numbers_are_written_as_std_would() {
         for number in [0, 7, 10, 99, 1_000_000, u64::MAX] {
             let mut text = String::new();
-            push_number(&mut text, number);
+            write_unsigned(&mut text, number);
             assert_eq!(text, number.to_string());
         }
     }

@@ -73,9 +73,7 @@ fn identity(record: &str) -> (Id, String) {
         match name {
             "id" => id = Id::parse(&reader.string()?),
             "code" => code = reader.string()?,
-            _ => {
-                reader.raw()?;
-            }
+            _ => reader.skip()?,
         }
         Ok(())
     });

@@ -114,9 +114,7 @@ fn read(body: &str) -> Result<Batch, JsonError> {
                 batch.events.push(event(reader)?);
                 Ok(())
             })?,
-            _ => {
-                reader.raw()?;
-            }
+            _ => reader.skip()?,
         }
         Ok(())
     })?;
@@ -139,9 +137,7 @@ fn event(reader: &mut Reader<'_>) -> Result<Event, JsonError> {
                 }
                 Ok(())
             })?,
-            _ => {
-                reader.raw()?;
-            }
+            _ => reader.skip()?,
         }
         Ok(())
     })?;
