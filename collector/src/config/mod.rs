@@ -17,10 +17,8 @@ use toml::Spanned;
 
 pub use app::App;
 pub use limits::Limits;
-pub use sink::{EMBEDDED, Kind, Sink};
-pub use text::Secret;
-
-use text::Text;
+pub use sink::{ClickHouse, Delivery, EMBEDDED, Elasticsearch, Kafka, Kind, Sink, WhenFull};
+pub use text::{Secret, Text};
 
 /// A valid configuration.
 #[derive(Clone, Debug)]
@@ -38,6 +36,8 @@ pub struct Config {
     pub limits: Limits,
     /// The sinks besides the embedded one, no name twice.
     pub sinks: Vec<Sink>,
+    /// The name of the sink that questions are answered from.
+    pub reading: String,
 }
 
 /// Why a configuration is refused: where, and what is wrong.
@@ -78,6 +78,25 @@ struct File {
     limits: limits::Table,
     #[serde(default)]
     sink: Vec<Spanned<toml::Table>>,
+    reading: Option<Reading>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Reading {
+    sink: Spanned<Text>,
+}
+
+/// The sink to read, which must be there and be able to answer.
+fn reading(source: &Source<'_>, reading: Option<Reading>, sinks: &[Sink]) -> Result<String, ConfigError> {
+    let Some(Reading { sink: name }) = reading else { return Ok(EMBEDDED.to_owned()) };
+    let (at, name) = (name.span(), name.into_inner().to_string());
+    let wrong = |why: String| Err(source.error(at, "reading.sink", why));
+    match sinks.iter().find(|sink| sink.name == name).map(|sink| &sink.kind) {
+        None if name != EMBEDDED => wrong(format!("no sink is named {name}")),
+        Some(Kind::Kafka(_)) => wrong(format!("{name} is of kind kafka, which cannot be asked")),
+        _ => Ok(name),
+    }
 }
 
 /// Makes errors that name line and key.
@@ -118,6 +137,7 @@ impl Config {
             apps: vec![App::demo()],
             limits: Limits::default(),
             sinks: Vec::new(),
+            reading: EMBEDDED.to_owned(),
         }
     }
 
@@ -150,13 +170,15 @@ impl Config {
             Some(dir) => PathBuf::from(&**dir.get_ref()),
         };
         let admin_token = file.admin_token.map(|token| Secret::token(&source, "admin_token", token)).transpose()?;
+        let sinks = sink::all(&source, file.sink)?;
         Ok(Self {
             listen,
             data_dir,
             admin_token,
             apps: app::all(&source, file.app)?,
             limits: file.limits.checked(&source)?,
-            sinks: sink::all(&source, file.sink)?,
+            reading: reading(&source, file.reading, &sinks)?,
+            sinks,
         })
     }
 }

@@ -62,7 +62,25 @@ fn errors_name_line_and_key() {
         (format!("{APP}read_token = \"a b\"\n"), 4, "app.read_token"),
         (format!("{APP}secret = \"\"\n"), 4, "app.secret"),
         (format!("{APP}secret = \"${{SUBWAY_SURELY_NOT_SET}}\"\n"), 4, "SUBWAY_SURELY_NOT_SET"),
-        (format!("{APP}[[sink]]\nname = \"x\"\nkind = \"clickhouse\"\n"), 4, "not built yet"),
+        (format!("{APP}[[sink]]\nname = \"x\"\nkind = \"clickhouse\"\n"), 4, "url"),
+        (format!("{APP}[[sink]]\nname = \"x\"\nkind = \"clickhouse\"\nurl = \"ftp://h\"\n"), 4, "sink.url"),
+        (format!("{APP}[[sink]]\nname = \"x\"\nkind = \"clickhouse\"\nurl = \"http://u:p@h\"\n"), 4, "sink.url"),
+        (
+            format!("{APP}[[sink]]\nname = \"x\"\nkind = \"elasticsearch\"\nurl = \"http://h\"\nbatch_events = 0\n"),
+            4,
+            "sink.batch_events",
+        ),
+        (
+            format!(
+                "{APP}[[sink]]\nname = \"x\"\nkind = \"elasticsearch\"\nurl = \"http://h\"\nwhen_full = \"drop\"\n"
+            ),
+            4,
+            "sink.when_full",
+        ),
+        (format!("{APP}[[sink]]\nname = \"x\"\nkind = \"kafka\"\nurl = \"h\"\n"), 4, "sink.url"),
+        (format!("{APP}[[sink]]\nname = \"x\"\nkind = \"kafka\"\nurl = \"h:1\"\ncolour = 1\n"), 4, "colour"),
+        (format!("{APP}[[sink]]\nname = \"a b\"\nkind = \"kafka\"\nurl = \"h:1\"\n"), 4, "sink.name"),
+        (format!("{APP}[reading]\nsink = \"x\"\n"), 5, "reading.sink"),
         (format!("{APP}[[sink]]\nname = \"x\"\nkind = \"oracle\"\n"), 4, "sink.kind"),
         (format!("{APP}[[sink]]\nname = \"x\"\nkind = \"sqlite\"\n"), 4, "embedded"),
         (format!("{APP}[[sink]]\nname = \"embedded\"\nkind = \"sqlite\"\nurl = \"x\"\n"), 4, "sink.url"),

@@ -9,7 +9,7 @@ use super::{ConfigError, Source};
 
 /// A string in which every `${NAME}` has been replaced.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Text(String);
+pub struct Text(String);
 
 impl std::ops::Deref for Text {
     type Target = str;
@@ -48,6 +48,12 @@ pub struct Secret(String);
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(..)")
+    }
+}
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Self(Text::deserialize(deserializer)?.0))
     }
 }
 

@@ -13,9 +13,26 @@ use tokio::task::JoinSet;
 
 pub use plan::Settings;
 
+use crate::config::Delivery;
 use crate::sinks::{EMBEDDED, Sink, SinkError};
 use crate::spool::{Spool, SpoolError};
 use worker::Worker;
+
+impl Settings {
+    /// For a configured sink.
+    #[must_use]
+    pub fn of(delivery: &Delivery) -> Self {
+        Self {
+            max_events: delivery.batch_events,
+            max_bytes: delivery.batch_bytes,
+            linger_ms: delivery.linger_ms,
+            backoff_ms: delivery.backoff_ms,
+            backoff_cap_ms: delivery.backoff_cap_ms,
+            breaker_failures: u32::try_from(delivery.breaker_failures).unwrap_or(u32::MAX),
+            advance_ms: 0,
+        }
+    }
+}
 
 /// Why delivery could not begin.
 #[derive(Debug, thiserror::Error)]

@@ -259,7 +259,7 @@ impl Worker {
     fn failed(&mut self, error: &SinkError) {
         let asked = match error {
             SinkError::Retryable { after_ms, .. } => *after_ms,
-            SinkError::Refused { .. } => Some(self.plan.settings().backoff_cap_ms),
+            _ => Some(self.plan.settings().backoff_cap_ms),
         };
         let pause_ms = self.plan.failed(self.now(), asked, random());
         tracing::warn!(sink = self.name, %error, pause_ms, position = self.cursor.delivered_to, "a delivery failed");

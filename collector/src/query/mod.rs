@@ -4,14 +4,20 @@
 //! this room's too; a reader only counts between boundaries.
 
 use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use crate::config::{Config, Kind};
 pub use crate::metrics::{
     CountQuery, Counts, Filter, InvalidParameter, Measure, Metric, MetricRequest, Parameters, parse_time, utc,
 };
 use crate::row::Row;
+use crate::sinks::SinkError;
 
+pub mod clickhouse;
+pub mod elasticsearch;
 pub mod sqlite;
 
 #[cfg(test)]
@@ -87,4 +93,17 @@ pub trait Reader: Send + Sync {
     async fn newest(&self, query: EventsQuery) -> Result<Vec<Row<'static>>, ReadError>;
     /// When the app's first and last event happened; `None` without events.
     async fn extent(&self, app: &str) -> Result<Option<Extent>, ReadError>;
+}
+
+/// The reader of the sink that the configuration names for reading. `data_dir`: where the embedded store is.
+///
+/// # Errors
+/// [`SinkError::Unfit`] if the settings of the store cannot be used.
+pub fn open(config: &Config, data_dir: &Path) -> Result<Arc<dyn Reader>, SinkError> {
+    let sink = config.sinks.iter().find(|sink| sink.name == config.reading);
+    match sink.map(|sink| (&sink.kind, &sink.delivery)) {
+        Some((Kind::ClickHouse(settings), delivery)) => clickhouse::open(settings, delivery),
+        Some((Kind::Elasticsearch(settings), delivery)) => elasticsearch::open(settings, delivery),
+        Some((Kind::Kafka(_), _)) | None => Ok(Arc::new(sqlite::StoreReader::new(data_dir))),
+    }
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::config::Secret;
 use crate::db::DbError;
 use crate::fanout::FanoutError;
+use crate::sinks::SinkError;
 use crate::spool::SpoolError;
 
 /// The file that the process holds locked.
@@ -35,6 +36,9 @@ pub enum StartError {
     /// The embedded store cannot be opened.
     #[error("the embedded store: {0}")]
     Store(#[from] DbError),
+    /// A sink's settings cannot be used.
+    #[error("the sink {0}: {1}")]
+    Sink(String, SinkError),
     /// A sink cannot be served.
     #[error(transparent)]
     Fanout(#[from] FanoutError),

@@ -19,10 +19,9 @@ use crate::config::{self, Config};
 use crate::fanout::{self, Fanout, Progress};
 use crate::http::Shared;
 use crate::http::router::router;
-use crate::query::Freshness;
-use crate::query::sqlite::StoreReader;
-use crate::sinks::Sink;
+use crate::query::{self, Freshness, Reader};
 use crate::sinks::sqlite::EmbeddedSink;
+use crate::sinks::{self, Sink};
 use crate::spool::{self, Spool};
 use crate::telemetry::Telemetry;
 
@@ -63,15 +62,15 @@ impl Collector {
     /// See [`StartError`].
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let opening = tokio::task::spawn_blocking(move || Opened::new(config));
-        let Opened { config, data_dir, telemetry, spool, keys, embedded } =
+        let Opened { config, data_dir, telemetry, spool, keys, sinks, reader } =
             opening.await.map_err(|error| StartError::Interrupted(error.to_string()))??;
-        let sinks: Vec<(Arc<dyn Sink>, fanout::Settings)> = vec![(Arc::new(embedded), fanout::Settings::embedded())];
         let fanout = Fanout::start(&spool, sinks).await?;
+        let source = fanout.progress().iter().find(|progress| progress.name() == config.reading).cloned();
         let shared = Arc::new(Shared {
             keys,
             acceptor: Acceptor::new(spool.clone(), config.limits.clone(), Arc::clone(&telemetry)),
-            reader: Arc::new(StoreReader::new(data_dir.path())),
-            freshness: Box::new(CatchUp { spool: spool.clone(), embedded: fanout.embedded() }),
+            reader,
+            freshness: Box::new(CatchUp { spool: spool.clone(), source, embedded: fanout.embedded() }),
             budget: Budget::new(config.limits.in_flight_bytes),
             limits: config.limits,
             telemetry,
@@ -113,19 +112,21 @@ impl Collector {
     }
 }
 
-/// Knows how far the embedded store is behind the spool.
+/// Knows how far the stores are behind the spool.
 struct CatchUp {
     spool: Spool,
+    /// The sink that questions are answered from.
+    source: Option<Progress>,
     embedded: Option<Progress>,
 }
 
 #[async_trait]
 impl Freshness for CatchUp {
     async fn catch_up(&self) {
-        let Some(embedded) = &self.embedded else { return };
+        let Some(source) = &self.source else { return };
         let head = self.spool.head();
-        if !embedded.wait_for(head, CATCH_UP).await {
-            let position = embedded.delivered_to();
+        if !source.wait_for(head, CATCH_UP).await {
+            let position = source.delivered_to();
             tracing::warn!(position, head, "a question is answered from a store that is behind");
         }
     }
@@ -142,7 +143,8 @@ struct Opened {
     telemetry: Arc<Telemetry>,
     spool: Spool,
     keys: Keys,
-    embedded: EmbeddedSink,
+    sinks: Vec<(Arc<dyn Sink>, fanout::Settings)>,
+    reader: Arc<dyn Reader>,
 }
 
 impl Opened {
@@ -157,8 +159,17 @@ impl Opened {
         let keys = keys(&config, &data_dir, &spool)?;
         let embedded = EmbeddedSink::open(data_dir.path())?;
         let zone = |app: &config::App| (app.key.clone(), app.timezone.iana_name().unwrap_or("UTC").to_owned());
-        embedded.set_timezones(&config.apps.iter().map(zone).collect::<Vec<_>>())?;
-        Ok(Self { config, data_dir, telemetry, spool, keys, embedded })
+        let zones: Vec<(String, String)> = config.apps.iter().map(zone).collect();
+        embedded.set_timezones(&zones)?;
+        let mut sinks: Vec<(Arc<dyn Sink>, fanout::Settings)> =
+            vec![(Arc::new(embedded), fanout::Settings::embedded())];
+        for sink in &config.sinks {
+            let wrong = |error| StartError::Sink(sink.name.clone(), error);
+            sinks.push((sinks::open(sink, &zones).map_err(wrong)?, fanout::Settings::of(&sink.delivery)));
+        }
+        let wrong = |error| StartError::Sink(config.reading.clone(), error);
+        let reader = query::open(&config, data_dir.path()).map_err(wrong)?;
+        Ok(Self { config, data_dir, telemetry, spool, keys, sinks, reader })
     }
 }
 

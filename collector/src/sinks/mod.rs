@@ -8,10 +8,15 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use crate::config::{self, Kind};
 use crate::record::{Event, Record};
 
+pub mod clickhouse;
 #[cfg(test)]
 pub(crate) mod conformance;
+pub mod elasticsearch;
+pub(crate) mod http;
+pub mod kafka;
 pub mod sqlite;
 
 pub use crate::config::EMBEDDED;
@@ -104,9 +109,21 @@ pub enum SinkError {
         /// Milliseconds the store asked for, if it did.
         after_ms: Option<u64>,
     },
-    /// The store will never take this batch as it is.
+    /// The store took nothing of this batch because of what is in it: some event is one that it will never take. Only
+    /// for errors that speak of a row or a document. What refuses everything (credentials, a missing table, read-only, no
+    /// space) is [`SinkError::Retryable`].
     Refused {
         /// Why, in the store's words.
+        message: String,
+    },
+    /// The store took nothing of this batch because it is too large; a part of it may be taken.
+    TooLarge {
+        /// What the store said.
+        message: String,
+    },
+    /// The store cannot be used as it is, whatever is sent: too old, or made by something else. Only a person can help.
+    Unfit {
+        /// What is wrong and what is needed.
         message: String,
     },
 }
@@ -123,12 +140,21 @@ impl SinkError {
     pub fn refused(message: impl Into<String>) -> Self {
         SinkError::Refused { message: message.into() }
     }
+
+    /// Will succeed when somebody has changed the store.
+    #[must_use]
+    pub fn unfit(message: impl Into<String>) -> Self {
+        SinkError::Unfit { message: message.into() }
+    }
 }
 
 impl fmt::Display for SinkError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            SinkError::Retryable { message, .. } | SinkError::Refused { message } => f.write_str(message),
+            SinkError::Retryable { message, .. }
+            | SinkError::Refused { message }
+            | SinkError::TooLarge { message }
+            | SinkError::Unfit { message } => f.write_str(message),
         }
     }
 }
@@ -159,12 +185,45 @@ pub trait Sink: Send + Sync {
         Ok(None)
     }
 
+    /// Makes sure that the store can be used, and makes there what is missing. Called before the first delivery, and
+    /// again after each time the sink was down. Doing it twice is fine.
+    ///
+    /// # Errors
+    /// [`SinkError::Unfit`] if the store can never be used as it is; [`SinkError::Retryable`] if it cannot be reached now.
+    async fn prepare(&self) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    /// How much of `batch` may go in one delivery: the position of its last event, at least that of its first. Asked once
+    /// for each batch, before it is frozen; must not touch the store.
+    ///
+    /// # Errors
+    /// If a record cannot be read.
+    fn cut(&self, batch: &SinkBatch) -> Result<u64, Unreadable> {
+        Ok(batch.last)
+    }
+
     /// Brings the events of the batch into the store. When it returns `Ok` they are durable there, each exactly once,
-    /// however often this batch was sent before and wherever an earlier attempt broke off.
+    /// however often this batch was sent before and wherever an earlier attempt broke off. When it returns
+    /// [`SinkError::Refused`] or [`SinkError::TooLarge`] nothing of the batch counts as taken: its parts are sent again
+    /// as batches with tokens of their own.
     async fn deliver(&self, batch: Arc<SinkBatch>) -> Result<Delivered, SinkError>;
 
-    /// Whether the store could take a batch now. Asked while deliveries fail.
+    /// Whether the store could take a batch now. Asked while deliveries fail, before [`Sink::prepare`].
     async fn health(&self) -> Result<(), SinkError>;
+}
+
+/// Opens a configured sink. Nothing is sent yet; that the store can be used is found out by [`Sink::prepare`]. Blocks on
+/// reading certificates. `zones`: the apps' time zones, key and IANA name.
+///
+/// # Errors
+/// [`SinkError::Unfit`] if the settings cannot be used.
+pub fn open(sink: &config::Sink, zones: &[(String, String)]) -> Result<Arc<dyn Sink>, SinkError> {
+    match &sink.kind {
+        Kind::ClickHouse(settings) => clickhouse::open(&sink.name, settings, &sink.delivery),
+        Kind::Elasticsearch(settings) => elasticsearch::open(&sink.name, settings, &sink.delivery, zones),
+        Kind::Kafka(settings) => kafka::open(&sink.name, settings, &sink.delivery),
+    }
 }
 
 #[cfg(test)]

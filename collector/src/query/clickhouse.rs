@@ -1,0 +1,15 @@
+//! Questions answered from ClickHouse.
+
+use std::sync::Arc;
+
+use super::Reader;
+use crate::config::{ClickHouse as Settings, Delivery};
+use crate::sinks::SinkError;
+
+/// Opens a reader. Nothing is asked yet.
+///
+/// # Errors
+/// [`SinkError::Unfit`] if the settings cannot be used.
+pub fn open(_settings: &Settings, _delivery: &Delivery) -> Result<Arc<dyn Reader>, SinkError> {
+    Err(SinkError::unfit("the kind clickhouse cannot be read yet"))
+}
