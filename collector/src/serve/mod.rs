@@ -95,9 +95,8 @@ impl Collector {
     /// # Errors
     /// If the file cannot be written.
     pub fn note_config(&self, file: Option<&Path>) -> Result<(), StartError> {
-        let path = self.data_dir.path().join(CONFIG_PATH);
         let text = file.map(|file| file.display().to_string()).unwrap_or_default();
-        std::fs::write(&path, text).map_err(|error| StartError::Io { path, why: error.to_string() })
+        self.data_dir.write(CONFIG_PATH, &text)
     }
 
     /// Serves until `shutdown` resolves, then drains. `ready` is told the address as soon as connections are taken.
