@@ -13,7 +13,7 @@ use toml::Spanned;
 
 pub use clickhouse::ClickHouse;
 pub use elasticsearch::Elasticsearch;
-pub use kafka::Kafka;
+pub use kafka::{Compression, Kafka, Mechanism};
 
 use super::text::{Text, expand};
 use super::{ConfigError, Source};
