@@ -13,7 +13,7 @@ use toml::Spanned;
 
 pub use clickhouse::ClickHouse;
 pub use elasticsearch::Elasticsearch;
-pub use kafka::{Compression, Kafka, Mechanism};
+pub use kafka::Kafka;
 
 use super::text::{Text, expand};
 use super::{ConfigError, Source};

@@ -22,7 +22,7 @@ pub(super) fn meaning(code: RDKafkaErrorCode) -> Meaning {
 /// The error in words. The library's `Display` names its own type first.
 pub(super) fn words(error: &KafkaError) -> String {
     match error.rdkafka_error_code() {
-        Some(code) => format!("{code} ({code:?})"),
+        Some(code) => code.to_string(),
         None => error.to_string(),
     }
 }

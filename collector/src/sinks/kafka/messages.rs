@@ -46,7 +46,7 @@ pub(super) async fn deliver(
         match send(producer, topics, batch, Some(position)).await?.first() {
             None => {}
             Some((_, code)) if meaning(*code) == Meaning::Suspect => {
-                refused.push(Refusal { position, reason: format!("{code} ({code:?})") });
+                refused.push(Refusal { position, reason: code.to_string() });
             }
             Some((_, code)) => return Err(SinkError::retryable(format!("at position {position}: {code}"))),
         }
@@ -78,11 +78,13 @@ async fn send(
 
 /// All records of a batch, before anything is sent.
 fn read(batch: &SinkBatch) -> Result<Vec<(u64, Record<'_>)>, Unreadable> {
-    let read = |stored: &super::super::StoredRecord| match serde_json::from_str(&stored.json) {
-        Ok(record) => Ok((stored.first, record)),
-        Err(error) => Err(Unreadable { first: stored.first, why: error.to_string() }),
-    };
-    batch.records.iter().map(read).collect()
+    let mut records = Vec::with_capacity(batch.records.len());
+    for stored in &batch.records {
+        let record = serde_json::from_str(&stored.json)
+            .map_err(|error| Unreadable { first: stored.first, why: error.to_string() })?;
+        records.push((stored.first, record));
+    }
+    Ok(records)
 }
 
 struct Encoder<'a> {
