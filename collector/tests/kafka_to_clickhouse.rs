@@ -57,7 +57,7 @@ fn send(collector: &Collector, batch: &Value) {
 fn two_collectors_and_one_kafka_bring_every_event_to_clickhouse_once() {
     let Some(kafka) = available(Kafka::start()) else { return };
     let Some(store) = available(ClickHouse::start()) else { return };
-    let brokers = kafka.url();
+    let brokers = kafka.bootstrap();
     let sink = format!(
         "[[sink]]\nname = \"kafka\"\nkind = \"kafka\"\nurl = \"{brokers}\"\npartitions = 4\ntimeout_ms = 3000\n"
     );
@@ -112,7 +112,7 @@ fn two_collectors_and_one_kafka_bring_every_event_to_clickhouse_once() {
     let found = store.query("SELECT toString(event_id) FROM subway.ods_event FINAL").unwrap();
     let found: HashSet<&str> = found.lines().collect();
     assert!(ids.is_subset(&found));
-    let columns = "theme, code, toUnixTimestamp64Milli(event_time) AS t, props, app_key";
+    let columns = "theme, code, toUnixTimestamp64Milli(ts) AS t, props, app_key";
     let row = store.query(&format!("SELECT DISTINCT {columns} FROM subway.ods_event FORMAT TSV")).unwrap();
     assert_eq!(row, "view\tpage_view\t1431835511000\t{\"k\":\"v\"}\tdemo\n");
 }

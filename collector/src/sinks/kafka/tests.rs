@@ -94,11 +94,11 @@ struct Log {
 #[async_trait]
 impl crate::sinks::conformance::Subject for Log {
     async fn open(&self) -> Box<dyn Sink> {
-        Box::new(prepared(&self.broker.url(), &self.topic, "").await)
+        Box::new(prepared(&self.broker.bootstrap(), &self.topic, "").await)
     }
 
     async fn contents(&self) -> Vec<Value> {
-        distinct(read(&self.broker.url(), &self.topic))
+        distinct(read(&self.broker.bootstrap(), &self.topic))
     }
 
     fn keeps_order(&self) -> bool {
@@ -138,14 +138,14 @@ fn batch(records: Vec<StoredRecord>, last: u64) -> Arc<SinkBatch> {
 async fn the_key_is_the_install_and_an_install_keeps_its_order() {
     let Some(broker) = available(Broker::shared()) else { return };
     let topic = topic();
-    let sink = prepared(&broker.url(), &topic, "").await;
+    let sink = prepared(&broker.bootstrap(), &topic, "").await;
     for round in 0..3 {
         let first = 1 + round * 600;
         let records = (0..60).map(|n| record(&format!("i{}", n % 7), first + n * 10, 10, nothing)).collect();
         assert_eq!(sink.deliver(batch(records, first + 599)).await, Ok(Delivered::default()));
     }
     let (mut last, mut partitions) = (BTreeMap::new(), BTreeMap::new());
-    for message in read(&broker.url(), &topic) {
+    for message in read(&broker.bootstrap(), &topic) {
         assert_eq!(message.key, message.value["install_id"]);
         let seq = message.value["seq"].as_u64().unwrap();
         assert_eq!(message.headers["subway-position"], seq.to_string());
@@ -163,13 +163,13 @@ async fn the_key_is_the_install_and_an_install_keeps_its_order() {
 async fn each_theme_can_have_a_topic_of_its_own() {
     let Some(broker) = available(Broker::shared()) else { return };
     let topic = topic();
-    let sink = prepared(&broker.url(), &topic, "topic_per_theme = true\n").await;
+    let sink = prepared(&broker.bootstrap(), &topic, "topic_per_theme = true\n").await;
     let themes = subway_protocol::Theme::ALL.map(|theme| theme.as_str());
     let theme = |position: u64| json!({"theme": themes[position as usize % themes.len()]});
     let events = 4 * themes.len() as u64;
     assert_eq!(sink.deliver(batch(vec![record("i", 1, events, theme)], events)).await, Ok(Delivered::default()));
     for theme in themes {
-        let found = read(&broker.url(), &format!("{topic}-{theme}"));
+        let found = read(&broker.bootstrap(), &format!("{topic}-{theme}"));
         assert_eq!(found.len(), 4, "{theme}");
         assert!(found.iter().all(|message| message.value["theme"] == theme));
     }
@@ -179,7 +179,7 @@ async fn each_theme_can_have_a_topic_of_its_own() {
 async fn a_missing_topic_is_no_poison_and_is_not_made_against_the_will() {
     let Some(broker) = available(Broker::shared()) else { return };
     let topic = topic();
-    let strict = sink(&broker.url(), &topic, "manage_schema = false\ntimeout_ms = 1500\n");
+    let strict = sink(&broker.bootstrap(), &topic, "manage_schema = false\ntimeout_ms = 1500\n");
     let named = |result: Result<(), SinkError>| match result {
         Err(SinkError::Retryable { message, .. }) => assert!(message.contains(&topic), "{message}"),
         other => panic!("{other:?}"),
@@ -190,11 +190,11 @@ async fn a_missing_topic_is_no_poison_and_is_not_made_against_the_will() {
     // things matters: nothing is delivered before the sink is prepared.
     named(strict.prepare().await);
     let events = batch(vec![record("i", 1, 9, nothing)], 9);
-    prepared(&broker.url(), &topic, "").await;
+    prepared(&broker.bootstrap(), &topic, "").await;
     assert_eq!(strict.prepare().await, Ok(()));
     assert_eq!(strict.health().await, Ok(()));
     assert_eq!(strict.deliver(events).await, Ok(Delivered::default()));
-    assert_eq!(distinct(read(&broker.url(), &topic)).len(), 9);
+    assert_eq!(distinct(read(&broker.bootstrap(), &topic)).len(), 9);
 }
 
 /// Text that does not compress, bytes.
@@ -215,12 +215,12 @@ fn noise(bytes: usize) -> String {
 async fn an_event_too_large_is_refused_and_costs_no_neighbour() {
     let Some(broker) = available(Broker::shared()) else { return };
     let topic = topic();
-    let sink = prepared(&broker.url(), &topic, "message_bytes = 131072\n").await;
+    let sink = prepared(&broker.bootstrap(), &topic, "message_bytes = 131072\n").await;
     let large = |position: u64| if position == 5 { json!({"props": {"p": "x".repeat(140_000)}}) } else { json!({}) };
     let delivered = sink.deliver(batch(vec![record("i", 1, 9, large)], 9)).await.unwrap();
     assert_eq!(delivered.refused.iter().map(|refusal| refusal.position).collect::<Vec<_>>(), [5]);
     assert!(delivered.refused[0].reason.contains("too large"), "{delivered:?}");
-    assert_eq!(read(&broker.url(), &topic).len(), 8);
+    assert_eq!(read(&broker.bootstrap(), &topic).len(), 8);
     let alone = sink.deliver(batch(vec![record("i", 5, 1, large)], 5)).await;
     assert!(matches!(alone, Err(SinkError::Refused { .. })), "{alone:?}");
 }
@@ -236,19 +236,19 @@ async fn limit(sink: &Kafka, topic: &str, bytes: u32) {
 async fn when_the_broker_refuses_a_whole_request_only_the_guilty_event_is_given_up() {
     let Some(broker) = available(Broker::shared()) else { return };
     let topic = topic();
-    let sink = prepared(&broker.url(), &topic, "compression = \"none\"\n").await;
+    let sink = prepared(&broker.bootstrap(), &topic, "compression = \"none\"\n").await;
     limit(&sink, &topic, 5000).await;
     let large = |position: u64| if position == 50 { json!({"props": {"p": noise(6000)}}) } else { json!({}) };
     let delivered = sink.deliver(batch(vec![record("i", 1, 100, large)], 100)).await.unwrap();
     assert_eq!(delivered.refused.iter().map(|refusal| refusal.position).collect::<Vec<_>>(), [50]);
-    assert_eq!(distinct(read(&broker.url(), &topic)).len(), 99);
+    assert_eq!(distinct(read(&broker.bootstrap(), &topic)).len(), 99);
 }
 
 #[tokio::test]
 async fn a_topic_that_takes_less_than_the_largest_message_is_named_at_the_start() {
     let Some(broker) = available(Broker::shared()) else { return };
     let topic = topic();
-    let sink = prepared(&broker.url(), &topic, "").await;
+    let sink = prepared(&broker.bootstrap(), &topic, "").await;
     limit(&sink, &topic, 5000).await;
     match sink.prepare().await {
         Err(SinkError::Unfit { message }) => {
@@ -275,7 +275,7 @@ async fn a_broker_killed_in_the_middle_of_deliveries_costs_nothing() {
     let Some(broker) = available(Broker::start()) else { return };
     const BATCHES: u64 = 30;
     const EVENTS: u64 = 1000;
-    let (topic, url) = (topic(), broker.url());
+    let (topic, url) = (topic(), broker.bootstrap());
     let sink = prepared(&url, &topic, "timeout_ms = 2000\n").await;
     let (mut failures, mut restarted) = (0, None);
     for n in 0..BATCHES {
@@ -306,7 +306,7 @@ async fn a_broker_killed_in_the_middle_of_deliveries_costs_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_hangs_ends_a_delivery_in_time_and_gets_the_same_batch_again() {
     let Some(broker) = available(Broker::start()) else { return };
-    let (topic, url) = (topic(), broker.url());
+    let (topic, url) = (topic(), broker.bootstrap());
     let sink = prepared(&url, &topic, "timeout_ms = 1000\n").await;
     let first = batch(vec![record("i", 1, 100, nothing)], 100);
     let second = batch(vec![record("i", 101, 100, nothing)], 200);
@@ -329,7 +329,7 @@ async fn a_broker_that_hangs_ends_a_delivery_in_time_and_gets_the_same_batch_aga
 async fn a_producer_that_cannot_go_on_is_replaced() {
     let Some(broker) = available(Broker::shared()) else { return };
     let topic = topic();
-    let sink = prepared(&broker.url(), &topic, "").await;
+    let sink = prepared(&broker.bootstrap(), &topic, "").await;
     let events = batch(vec![record("i", 1, 9, nothing)], 9);
     let code = rdkafka::types::RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER;
     let producer = sink.producers.get().unwrap();
