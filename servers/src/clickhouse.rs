@@ -24,7 +24,8 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 
 /// A ClickHouse server on loopback with a data directory of its own. No users, no replication.
 ///
-/// `async_insert` is on by default in this version: a test that minds sets it.
+/// `async_insert` is on by default in this version: a test that minds sets it. A connection that closes in the middle of a
+/// request's head aborts this build of ClickHouse (a server's does not); closing it anywhere else is harmless.
 pub struct ClickHouse {
     process: Process,
     port: u16,

@@ -106,8 +106,8 @@ impl Elastic {
         let why = || format!("{} cannot be had", flavour.name);
         let java = maven::java_home().with_context(why)?;
         let user = User::unprivileged().with_context(why)?;
-        let home =
-            maven::unpack(flavour.program, flavour.artifact).and_then(|dir| only_folder(&dir)).with_context(why)?;
+        let dir = maven::unpack(flavour.program, flavour.artifact).with_context(why)?;
+        let home = installation(&dir, flavour.program)?;
         process::retry_taken_port(|| Self::start_from(flavour, &home, &java, user))
     }
 
@@ -241,12 +241,12 @@ impl Elastic {
     }
 }
 
-/// The one folder in `dir`.
-fn only_folder(dir: &Path) -> Result<PathBuf> {
-    let folders: Vec<PathBuf> =
-        fs::read_dir(dir)?.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
-    ensure!(folders.len() == 1, "{} holds {} folders, not one", dir.display(), folders.len());
-    Ok(folders[0].clone())
+/// The folder in `dir` that the archive made: `NAME-VERSION`.
+fn installation(dir: &Path, name: &str) -> Result<PathBuf> {
+    let found = fs::read_dir(dir)?
+        .flatten()
+        .find(|entry| entry.file_name().to_string_lossy().starts_with(&format!("{name}-")) && entry.path().is_dir());
+    Ok(found.with_context(|| format!("no {name} in {}", dir.display()))?.path())
 }
 
 /// The installation, or a copy of it where its user cannot reach it (a checkout under root's home).

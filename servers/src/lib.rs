@@ -12,6 +12,7 @@
 mod clickhouse;
 mod elastic;
 mod http;
+mod kafka;
 mod maven;
 mod process;
 mod proxy;
@@ -22,6 +23,7 @@ mod user;
 pub use clickhouse::ClickHouse;
 pub use elastic::{Elastic, Elasticsearch, OpenSearch};
 pub use http::Answer;
+pub use kafka::Kafka;
 pub use proxy::Proxy;
 
 /// The server, or `None` where it cannot be had on this machine: then the test should return.

@@ -1,7 +1,9 @@
 //! The command line.
 
 mod commands;
+mod dead_letters;
 mod parse;
+mod schema;
 
 use std::process::ExitCode;
 

@@ -21,8 +21,11 @@ usage:
       stored events to stdout, one JSON object a line; T is a date or RFC 3339, --to exclusive
   subway-collector ledger --data-dir DIR
       where every event is, as JSON
-  subway-collector dead-letters list|show|replay --data-dir DIR [--sink NAME]
-      events that a sink refused: how many and why, or each in full; or deliver them again
+  subway-collector dead-letters list|show|replay --data-dir DIR [--sink NAME] [--config FILE]
+      events that a sink refused: how many and why, or each in full; or deliver them again, through the
+      running collector, or without one with FILE (default: the configuration it last ran with)
+  subway-collector schema show|apply --config FILE --sink NAME
+      what a sink needs in its store: print it, or make and migrate what is missing
   subway-collector --help | --version
 
 exit codes: 0 done, 1 failed, 2 wrong usage or configuration; the log level is taken from RUST_LOG
@@ -69,6 +72,17 @@ pub enum Command {
         data_dir: PathBuf,
         /// Only this sink's.
         sink: Option<String>,
+        /// The configuration to replay with when no collector runs.
+        config: Option<PathBuf>,
+    },
+    /// Print what a sink needs in its store, or make it.
+    Schema {
+        /// What to do with it.
+        action: Schema,
+        /// The configuration.
+        config: PathBuf,
+        /// The sink's name.
+        sink: String,
     },
     /// Print the usage.
     Help,
@@ -85,6 +99,15 @@ pub enum DeadLetters {
     Show,
     /// Deliver them again.
     Replay,
+}
+
+/// What to do with a sink's schema.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Schema {
+    /// Print it.
+    Show,
+    /// Make and migrate what is missing.
+    Apply,
 }
 
 #[derive(Default)]
@@ -134,7 +157,8 @@ fn allowed(words: &[String]) -> &'static [&'static str] {
         Some("check") => &["config"],
         Some("export") => &["data-dir", "app", "from", "to"],
         Some("ledger") => &["data-dir"],
-        Some("dead-letters") => &["data-dir", "sink"],
+        Some("dead-letters") => &["data-dir", "sink", "config"],
+        Some("schema") => &["config", "sink"],
         _ => &[],
     }
 }
@@ -160,15 +184,20 @@ fn command(words: &[&str], options: Options) -> Result<Command, String> {
         ["check"] => Ok(Command::Check { config: config.ok_or("--config is missing")? }),
         ["export"] => Ok(Command::Export { data_dir: dir(data_dir)?, app, from, to }),
         ["ledger"] => Ok(Command::Ledger { data_dir: dir(data_dir)? }),
-        ["dead-letters", "list"] => {
-            Ok(Command::DeadLetters { action: DeadLetters::List, data_dir: dir(data_dir)?, sink })
+        ["dead-letters", word @ ("list" | "show" | "replay")] => {
+            let action = match *word {
+                "list" => DeadLetters::List,
+                "show" => DeadLetters::Show,
+                _ => DeadLetters::Replay,
+            };
+            Ok(Command::DeadLetters { action, data_dir: dir(data_dir)?, sink, config })
         }
-        ["dead-letters", "show"] => {
-            Ok(Command::DeadLetters { action: DeadLetters::Show, data_dir: dir(data_dir)?, sink })
+        ["schema", word @ ("show" | "apply")] => {
+            let action = if *word == "show" { Schema::Show } else { Schema::Apply };
+            let (config, sink) = (config.ok_or("--config is missing")?, sink.ok_or("--sink is missing")?);
+            Ok(Command::Schema { action, config, sink })
         }
-        ["dead-letters", "replay"] => {
-            Ok(Command::DeadLetters { action: DeadLetters::Replay, data_dir: dir(data_dir)?, sink })
-        }
+        ["schema"] => Err("schema needs show or apply".into()),
         ["dead-letters"] => Err("dead-letters needs list, show or replay".into()),
         [] => Err("no command".into()),
         [first, ..] => Err(format!("unknown command {first}, or too many words")),
@@ -208,11 +237,25 @@ mod tests {
         assert_eq!(words("ledger --data-dir d"), Ok(Command::Ledger { data_dir: dir.clone() }));
         assert_eq!(
             words("dead-letters show --data-dir d --sink s"),
-            Ok(Command::DeadLetters { action: DeadLetters::Show, data_dir: dir.clone(), sink: Some("s".into()) })
+            Ok(Command::DeadLetters {
+                action: DeadLetters::Show,
+                data_dir: dir.clone(),
+                sink: Some("s".into()),
+                config: None
+            })
         );
         assert_eq!(
-            words("dead-letters replay --data-dir d"),
-            Ok(Command::DeadLetters { action: DeadLetters::Replay, data_dir: dir, sink: None })
+            words("dead-letters replay --data-dir d --config c"),
+            Ok(Command::DeadLetters {
+                action: DeadLetters::Replay,
+                data_dir: dir,
+                sink: None,
+                config: Some("c".into())
+            })
+        );
+        assert_eq!(
+            words("schema apply --config c --sink s"),
+            Ok(Command::Schema { action: Schema::Apply, config: "c".into(), sink: "s".into() })
         );
         assert_eq!(words("serve --help"), Ok(Command::Help));
         assert_eq!(words("--version"), Ok(Command::Version));
@@ -232,6 +275,9 @@ mod tests {
             "ledger --app x --data-dir d",
             "dead-letters --data-dir d",
             "dead-letters eat --data-dir d",
+            "schema --config c --sink s",
+            "schema show --config c",
+            "schema drop --config c --sink s",
             "serve --config",
             "--config x serve",
             "-x",

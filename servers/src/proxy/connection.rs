@@ -60,9 +60,11 @@ fn ask(request: &Message, state: &State) -> io::Result<Message> {
     }
 }
 
+/// Sends the head and one half of the body. The head is whole because half of one aborts chDB's ClickHouse.
 fn send_half(request: &Message, state: &State) -> io::Result<()> {
     let server = TcpStream::connect(state.target())?;
-    (&mut &server).write_all(&request.bytes[..request.bytes.len() / 2])?;
+    let half = request.body_at + (request.bytes.len() - request.body_at) / 2;
+    (&mut &server).write_all(&request.bytes[..half])?;
     server.shutdown(Shutdown::Both)
 }
 
@@ -93,5 +95,6 @@ fn own_answer(status: u16) -> Message {
     let body = "injected by the proxy\n";
     let rest =
         format!("\r\ncontent-type: text/plain\r\nretry-after: 1\r\ncontent-length: {}\r\n\r\n{body}", body.len());
-    Message { bytes: format!("{head}{rest}").into_bytes(), head, last: false }
+    let bytes = format!("{head}{rest}").into_bytes();
+    Message { body_at: bytes.len() - body.len(), bytes, head, last: false }
 }

@@ -11,6 +11,8 @@ pub(super) struct Message {
     pub(super) bytes: Vec<u8>,
     /// The head as text, without its last empty line.
     pub(super) head: String,
+    /// Where the body begins in `bytes`.
+    pub(super) body_at: usize,
     /// True if the connection cannot carry another message after this one.
     pub(super) last: bool,
 }
@@ -72,7 +74,7 @@ impl Message {
             }
         }
         let head = String::from_utf8_lossy(&bytes).trim_end().to_owned();
-        let mut message = Self { bytes, head, last: false };
+        let mut message = Self { body_at: bytes.len(), bytes, head, last: false };
         let old = message.head.lines().next().unwrap_or_default().contains("HTTP/1.0");
         let connection = message.header("connection").unwrap_or_default().to_ascii_lowercase();
         message.last = connection.contains("close") || old && !connection.contains("keep-alive");

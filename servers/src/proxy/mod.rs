@@ -202,7 +202,7 @@ impl Proxy {
         self.state.faults().cut_answers = requests;
     }
 
-    /// For the next `requests`: the server gets one half of the request, then both connections are closed.
+    /// For the next `requests`: the server gets the head and one half of the body, then both connections are closed.
     pub fn cut_requests(&self, requests: u64) {
         self.state.faults().cut_requests = requests;
     }
