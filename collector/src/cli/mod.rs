@@ -1,7 +1,9 @@
 //! The command line.
 
 mod commands;
+mod log;
 mod parse;
+mod serve;
 
 use std::process::ExitCode;
 

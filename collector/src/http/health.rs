@@ -37,6 +37,7 @@ pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
     gauges.extend(sinks.iter().map(|(name, sink)| (Gauge::SinkPosition(name), sink.delivered + sink.dead)));
     gauges.extend(sinks.iter().map(|(name, sink)| (Gauge::SinkPending(name), sink.pending)));
     gauges.extend(sinks.iter().map(|(name, sink)| (Gauge::SinkDead(name), sink.dead)));
+    gauges.extend(shared.process.gauges());
     let page = shared.telemetry.page(&gauges);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page).into_response()
 }
