@@ -32,6 +32,17 @@ impl Default for Log {
     }
 }
 
+/// Whether every part ends in a level. The filter's own parser takes a misspelt level for the name of a target, and then
+/// nothing would be logged.
+fn is_filter(text: &str) -> bool {
+    let levels = ["off", "error", "warn", "info", "debug", "trace"];
+    let has_level = |part: &str| {
+        let level = part.rsplit_once('=').map_or(part, |(_, level)| level);
+        levels.iter().any(|known| known.eq_ignore_ascii_case(level.trim()))
+    };
+    text.split(',').all(has_level) && EnvFilter::try_new(text).is_ok()
+}
+
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Table {
@@ -50,7 +61,7 @@ impl Table {
             };
         }
         if let Some(level) = self.level {
-            if EnvFilter::try_new(&**level.get_ref()).is_err() {
+            if !is_filter(level.get_ref()) {
                 let why = "must be error, warn, info, debug or trace, or such levels by target as in RUST_LOG";
                 return Err(source.error(level.span(), "log.level", why));
             }
