@@ -92,8 +92,9 @@ const GIB: u64 = 1024 * MIB;
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
 limits! {
-    /// Connections open at once. Each costs a socket and a buffer; further ones are told 503 and closed.
-    connections = 4096, 1..=1_000_000;
+    /// Connections open at once. An idle one costs a socket and 13 KiB, with TLS 23 KiB (`cargo xtask bench`); further ones
+    /// are told 503 and closed.
+    connections = 10_000, 1..=1_000_000;
     /// Connections open at once from one client address (of IPv6: one /64); further ones are told 429 and closed. 0 is no
     /// limit: an address may be a proxy, or a mobile network's that thousands of phones share. Trusted proxies are exempt.
     connections_per_ip = 0, 0..=1_000_000;

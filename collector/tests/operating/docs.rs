@@ -49,3 +49,17 @@ fn every_alert_is_documented() {
         rows.take_while(|line| line.starts_with('|')).map(|line| line.split('`').nth(1).unwrap()).collect();
     assert_eq!(stated, real);
 }
+
+#[test]
+fn every_request_that_can_be_held_back_says_so() {
+    let text = include_str!("../../../docs/openapi.yaml");
+    let (_, paths) = text.split_once("\npaths:\n").unwrap();
+    let (paths, _) = paths.split_once("\ncomponents:\n").unwrap();
+    let mut seen = 0;
+    for block in paths.split("\n  /").map(|block| block.trim_start_matches("  /")) {
+        let path = block.split(':').next().unwrap();
+        assert_eq!(block.contains("'429':"), path.starts_with("v1/"), "{path}");
+        seen += 1;
+    }
+    assert!(seen >= 11, "{seen}");
+}
