@@ -2,7 +2,9 @@
 
 mod commands;
 mod dead_letters;
+mod log;
 mod parse;
+mod serve;
 
 use std::process::ExitCode;
 
