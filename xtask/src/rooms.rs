@@ -54,6 +54,7 @@ const WORLD: &[&str] = &[
     "Timestamp::now",
     "tokio::",
     "rusqlite",
+    "rdkafka",
     "reqwest",
     "axum",
 ];
