@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use toml::Spanned;
 
-pub use clickhouse::ClickHouse;
+pub use clickhouse::{ClickHouse, Compression};
 pub use elasticsearch::Elasticsearch;
 pub use kafka::Kafka;
 
