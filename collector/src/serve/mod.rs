@@ -1,10 +1,12 @@
 //! Puts the rooms together and runs them until told to stop.
 
 mod connections;
+mod control;
 mod data_dir;
 mod reload;
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -13,18 +15,19 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use tokio::net::TcpListener;
 
-pub use data_dir::{DataDir, StartError};
+pub use control::connect;
+pub use data_dir::{CONFIG_PATH, DataDir, StartError};
 pub use reload::Reloader;
 
 use crate::accept::{Acceptor, Budget};
 use crate::config::{Config, Tls};
-use crate::fanout::{self, Fanout, Progress};
+use crate::fanout::{self, Fanout, Progress, Replayer, Surroundings};
 use crate::http::router::router;
 use crate::http::{Live, Shared};
 use crate::limit::Clients;
 use crate::process::Process;
 use crate::query::{self, Freshness, Reader};
-use crate::sinks::sqlite::EmbeddedSink;
+use crate::sinks::sqlite::{EmbeddedSink, StoreHistory};
 use crate::sinks::{self, Sink};
 use crate::spool::{self, Spool};
 use crate::telemetry::Telemetry;
@@ -46,7 +49,10 @@ pub struct Collector {
     shared: Arc<Shared>,
     spool: Spool,
     fanout: Fanout,
+    replayer: Replayer,
     reloader: Arc<Reloader>,
+    /// Held as long as the collector lives: keeps other processes out.
+    data_dir: Arc<DataDir>,
 }
 
 /// Serves on `listener` until `shutdown` resolves, then drains: no new connections, what was accepted is answered, the
@@ -67,7 +73,13 @@ impl Collector {
         let opening = tokio::task::spawn_blocking(move || Opened::new(config));
         let Opened { config, data_dir, telemetry, spool, live, certificate, embedded, sinks, reader } =
             opening.await.map_err(|error| StartError::Interrupted(error.to_string()))??;
-        let fanout = Fanout::start(&spool, sinks).await?;
+        let surroundings = Surroundings {
+            history: Some(Arc::new(StoreHistory::new(data_dir.path()))),
+            spool_bytes: config.limits.spool_bytes,
+            telemetry: Arc::clone(&telemetry),
+        };
+        let replayer = Replayer::new(spool.clone(), sinks.iter().map(|(sink, _)| Arc::clone(sink)).collect());
+        let fanout = Fanout::start(&spool, sinks, surroundings).await?;
         let source = fanout.progress().iter().find(|progress| progress.name() == config.reading).cloned();
         let shared = Arc::new(Shared {
             live: ArcSwap::from_pointee(live),
@@ -81,15 +93,16 @@ impl Collector {
             connections: AtomicU64::new(0),
             draining: AtomicBool::new(false),
         });
-        let reloader = Reloader {
+        let data_dir = Arc::new(data_dir);
+        let reloader = Arc::new(Reloader {
             shared: Arc::clone(&shared),
             spool: spool.clone(),
             embedded,
-            data_dir: Arc::new(data_dir),
+            data_dir: Arc::clone(&data_dir),
             certificate,
             running: tokio::sync::Mutex::new(config),
-        };
-        Ok(Self { shared, spool, fanout, reloader: Arc::new(reloader) })
+        });
+        Ok(Self { shared, spool, fanout, replayer, reloader, data_dir })
     }
 
     /// Gives the collector another configuration while it runs.
@@ -99,10 +112,18 @@ impl Collector {
     }
 
     /// Where a client reaches the collector at `address`.
-    #[must_use]
-    pub fn url(&self, address: SocketAddr) -> String {
+    fn url(&self, address: SocketAddr) -> String {
         let scheme = if self.reloader.certificate.is_some() { "https" } else { "http" };
         format!("{scheme}://{address}")
+    }
+
+    /// Notes in the data directory with which configuration file this collector runs, for commands that come later.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn note_config(&self, file: Option<&Path>) -> Result<(), StartError> {
+        let text = file.map(|file| file.display().to_string()).unwrap_or_default();
+        self.data_dir.write(CONFIG_PATH, &text)
     }
 
     /// Serves until `shutdown` resolves, then drains. `ready` is told the address, `http://..` or
@@ -124,6 +145,7 @@ impl Collector {
         let mut connections = connections::Connections::new(Arc::clone(&self.shared), app, certificate);
         let asked = tokio::select! {
             () = connections.take(&listener) => true,
+            () = control::serve(self.data_dir.path(), self.replayer.clone()), if cfg!(unix) => true,
             () = shutdown => true,
             () = self.spool.ended() => false,
         };
@@ -189,7 +211,7 @@ impl Opened {
         let certificate = certificate.map(|certificate| Arc::new(ArcSwap::new(certificate)));
         let live = reload::live(&config, &data_dir, &spool, None)?;
         let embedded = Arc::new(EmbeddedSink::open(data_dir.path())?);
-        let zones = reload::timezones(&config);
+        let zones = config.zones();
         embedded.set_timezones(&zones)?;
         let mut sinks: Vec<(Arc<dyn Sink>, fanout::Settings)> =
             vec![(Arc::clone(&embedded) as Arc<dyn Sink>, fanout::Settings::embedded())];

@@ -8,7 +8,7 @@ use tokio::sync::Mutex;
 
 use super::{DataDir, StartError};
 use crate::auth::{App, Keys};
-use crate::config::{self, Config, Tls};
+use crate::config::{Config, Tls};
 use crate::http::{Live, Shared};
 use crate::limit::Quota;
 use crate::sinks::sqlite::EmbeddedSink;
@@ -57,7 +57,7 @@ impl Reloader {
         let certificate = config.tls.as_ref().map(Tls::load).transpose().map_err(StartError::Tls)?;
         let before = self.shared.live();
         let live = live(config, &self.data_dir, &self.spool, Some(&before.keys))?;
-        self.embedded.set_timezones(&timezones(config))?;
+        self.embedded.set_timezones(&config.zones())?;
         if let (Some(place), Some(certificate)) = (&self.certificate, certificate) {
             place.store(certificate);
         }
@@ -66,12 +66,6 @@ impl Reloader {
         self.shared.live.store(Arc::new(live));
         Ok(())
     }
-}
-
-/// The apps' keys with the IANA names of their zones.
-pub(super) fn timezones(config: &Config) -> Vec<(String, String)> {
-    let zone = |app: &config::App| (app.key.clone(), app.timezone.iana_name().unwrap_or("UTC").to_owned());
-    config.apps.iter().map(zone).collect()
 }
 
 /// What requests are judged by. Blocks.
