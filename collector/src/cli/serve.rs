@@ -49,6 +49,7 @@ pub(super) fn run(source: Source) -> Result<(), Failure> {
 }
 
 async fn serve(source: Source, config: Config) -> Result<(), Failure> {
+    let file = source.config.as_deref().and_then(|path| std::path::absolute(path).ok());
     let signals = Signals::catch(source.config.is_some()).map_err(runtime)?;
     let addresses = config.listen.clone();
     let collector = Collector::start(config).await.map_err(runtime)?;

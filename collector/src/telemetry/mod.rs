@@ -14,6 +14,9 @@ use subway_protocol::codec::server::ProblemCode;
 
 use crate::limit::Limited;
 pub use sinks::SinkCounts;
+pub use sinks::SinkCounts;
+
+use crate::limit::Limited;
 
 /// Everything that is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
