@@ -5,6 +5,7 @@ mod dead_letters;
 mod log;
 mod parse;
 mod serve;
+mod schema;
 
 use std::process::ExitCode;
 
