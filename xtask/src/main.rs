@@ -8,8 +8,9 @@ mod demo;
 mod replay;
 mod rooms;
 mod test;
-mod tools;
 mod wasm;
+
+use subway_servers::tools;
 
 const HELP: &str = "\
 cargo xtask <command>

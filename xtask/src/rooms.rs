@@ -13,6 +13,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("subway-wasm", &["subway-sdk-core"]),
     ("subway-mobile", &["subway-sdk-core"]),
     ("subway-collector", &["subway-protocol"]),
+    ("subway-servers", &[]),
 ];
 
 /// What any room that is not PURE may use besides its own arrows.
@@ -80,7 +81,7 @@ pub(crate) fn check(root: &Path) -> Result<()> {
             breaches.extend(world_breaches(&name, &product_code(&read(&file)?)));
         }
     }
-    for krate in ["protocol", "sdk-core", "sdk-wasm", "sdk-mobile", "collector", "xtask", "examples"] {
+    for krate in ["protocol", "sdk-core", "sdk-wasm", "sdk-mobile", "collector", "servers", "xtask", "examples"] {
         for file in rust_files(&root.join(krate))? {
             let name = relative(root, &file);
             let lines = read(&file)?.lines().count();

@@ -1,4 +1,4 @@
-//! What the scripts need from outside: run programs, and fetch npm and Debian packages into ignored folders.
+//! What scripts and tests need from outside: run programs, and fetch npm and Debian packages into ignored folders.
 //!
 //! Nothing here needs root, and nothing is written outside `target/`.
 
@@ -11,28 +11,29 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context, Result, bail, ensure};
 
 /// The root of the checkout.
-pub(crate) fn root() -> PathBuf {
+pub fn root() -> PathBuf {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
     manifest.parent().unwrap_or(manifest).to_path_buf()
 }
 
 /// The ignored folder for everything made: `target/`, or where `CARGO_TARGET_DIR` says.
-pub(crate) fn target_dir() -> PathBuf {
+pub fn target_dir() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |dir| root().join(dir))
 }
 
 /// `target/tools`: fetched tools, one folder each.
-pub(crate) fn tools_dir() -> PathBuf {
+pub fn tools_dir() -> PathBuf {
     target_dir().join("tools")
 }
 
-/// Held while a folder under `target/` is being filled, so that two runs of xtask do not fill it at once.
-pub(crate) struct FolderLock {
+/// Held while a folder under `target/` is being filled, so that two processes do not fill it at once.
+#[derive(Debug)]
+pub struct FolderLock {
     _file: File,
 }
 
 /// Waits for the lock named `name` and takes it; it is released on drop, and by the system when the process dies.
-pub(crate) fn lock(name: &str) -> Result<FolderLock> {
+pub fn lock(name: &str) -> Result<FolderLock> {
     let path = tools_dir().join(format!("{name}.lock"));
     fs::create_dir_all(tools_dir())?;
     let file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
@@ -47,14 +48,14 @@ fn describe(command: &Command) -> String {
 }
 
 /// Runs a command with this process's output streams; anything but success is an error that names it.
-pub(crate) fn run(command: &mut Command) -> Result<()> {
+pub fn run(command: &mut Command) -> Result<()> {
     let status = command.status().with_context(|| format!("cannot start `{}`", describe(command)))?;
     ensure!(status.success(), "`{}` ended with {status}", describe(command));
     Ok(())
 }
 
 /// Runs a command and gives its standard output; on failure the error carries what it wrote to standard error.
-pub(crate) fn output(command: &mut Command) -> Result<String> {
+pub fn output(command: &mut Command) -> Result<String> {
     let out = command.stdin(Stdio::null()).output().with_context(|| format!("cannot start `{}`", describe(command)))?;
     if !out.status.success() {
         let stderr = String::from_utf8_lossy(&out.stderr);
@@ -66,7 +67,7 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
 }
 
 /// Runs a command for at most `limit`; then it is ended and that is an error. Its output is discarded.
-pub(crate) fn run_for(command: &mut Command, limit: Duration) -> Result<()> {
+pub fn run_for(command: &mut Command, limit: Duration) -> Result<()> {
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -96,19 +97,19 @@ fn wait_for(child: &mut Child, limit: Duration) -> Result<Option<ExitStatus>> {
 }
 
 /// True if the program can be started at all.
-pub(crate) fn exists(program: &str) -> bool {
+pub fn exists(program: &str) -> bool {
     Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
 }
 
 /// Remembers a failure in `target/tools/NAME.failed`, so that a hanging server is not waited for at every run.
-pub(crate) fn remember_failure(name: &str, why: &str) -> Result<()> {
+pub fn remember_failure(name: &str, why: &str) -> Result<()> {
     fs::create_dir_all(tools_dir())?;
     fs::write(tools_dir().join(format!("{name}.failed")), why)?;
     Ok(())
 }
 
 /// What was remembered under `name` within the last `ttl`.
-pub(crate) fn remembered_failure(name: &str, ttl: Duration) -> Option<String> {
+pub fn remembered_failure(name: &str, ttl: Duration) -> Option<String> {
     let path = tools_dir().join(format!("{name}.failed"));
     let written = fs::metadata(&path).and_then(|m| m.modified()).ok()?;
     let fresh = SystemTime::now().duration_since(written).is_ok_and(|age| age < ttl);
@@ -118,7 +119,7 @@ pub(crate) fn remembered_failure(name: &str, ttl: Duration) -> Option<String> {
 /// Makes `target/tools/npm/NAME/node_modules` from the pinned `package.json` and `package-lock.json` in `from`.
 ///
 /// Gives the folder that holds `node_modules`. Install scripts are not run: no tool used here needs one.
-pub(crate) fn npm_install(name: &str, from: &Path) -> Result<PathBuf> {
+pub fn npm_install(name: &str, from: &Path) -> Result<PathBuf> {
     let _lock = lock(&format!("npm-{name}"))?;
     let dir = tools_dir().join("npm").join(name);
     let stamp = dir.join("installed.lock");
@@ -128,7 +129,7 @@ pub(crate) fn npm_install(name: &str, from: &Path) -> Result<PathBuf> {
         return Ok(dir);
     }
     ensure!(exists("npm"), "npm is missing; install Node.js 20 or newer (it brings npm)");
-    eprintln!("xtask: npm ci for {name}");
+    eprintln!("fetching: npm ci for {name}");
     fs::create_dir_all(&dir)?;
     for file in ["package.json", "package-lock.json"] {
         fs::copy(from.join(file), dir.join(file))?;
@@ -144,7 +145,7 @@ pub(crate) fn npm_install(name: &str, from: &Path) -> Result<PathBuf> {
 
 /// Fetches Debian packages with all that they need and the machine lacks, and unpacks them, without root, into
 /// `target/tools/debian/NAME`; gives that folder.
-pub(crate) fn debian_unpack(name: &str, packages: &[&str]) -> Result<PathBuf> {
+pub fn debian_unpack(name: &str, packages: &[&str]) -> Result<PathBuf> {
     let _lock = lock(&format!("debian-{name}"))?;
     let dir = tools_dir().join("debian").join(name);
     let stamp = dir.join("unpacked");
@@ -157,7 +158,7 @@ pub(crate) fn debian_unpack(name: &str, packages: &[&str]) -> Result<PathBuf> {
     let debs = match download_debs(name, packages, &[]) {
         Ok(debs) => debs,
         Err(error) => {
-            eprintln!("xtask: with the machine's package lists: {error:#}\nxtask: fetching package lists");
+            eprintln!("with the machine's package lists: {error:#}\nfetching package lists");
             output(Command::new("apt-get").arg("update").args(&private))?;
             download_debs(name, packages, &private)?
         }
@@ -201,7 +202,7 @@ fn download_debs(name: &str, packages: &[&str], options: &[String]) -> Result<Ve
     ensure!(!needed.is_empty(), "apt-get names nothing to download for {}", packages.join(" "));
     let into = tools_dir().join("apt").join("debs").join(name);
     fs::create_dir_all(&into)?;
-    eprintln!("xtask: downloading {}", needed.join(" "));
+    eprintln!("downloading {}", needed.join(" "));
     output(Command::new("apt-get").arg("download").args(options).args(&needed).current_dir(&into))?;
     let debs: Vec<PathBuf> = fs::read_dir(&into)?
         .filter_map(|entry| entry.ok().map(|e| e.path()))

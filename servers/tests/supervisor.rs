@@ -1,0 +1,50 @@
+//! No server outlives the process that started it, however that process ends.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use subway_servers::{ClickHouse, available, tools};
+
+/// Set in the child that is to be killed; it says so by the process ID of its server.
+const CHILD: &str = "SUBWAY_SERVERS_HOLDER";
+
+#[test]
+fn the_server_of_a_killed_process_ends() {
+    if std::env::var_os(CHILD).is_some() {
+        hold_a_server();
+    }
+    // Fetched here, so that the child has only to start it.
+    let Some(store) = available(ClickHouse::start()) else { return };
+    drop(store);
+    let mut holder = Command::new(std::env::current_exe().unwrap())
+        .args(["the_server_of_a_killed_process_ends", "--exact", "--nocapture"])
+        .env(CHILD, "1")
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(holder.stdout.take().unwrap()).lines();
+    let server = lines.map_while(Result::ok).find_map(|line| line.strip_prefix("holds ").map(str::to_owned)).unwrap();
+    assert!(runs(&server));
+    // SIGKILL: nothing in the holder can clean up.
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    let end = Instant::now() + Duration::from_secs(20);
+    while runs(&server) {
+        assert!(Instant::now() < end, "the server {server} outlived its holder");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn hold_a_server() -> ! {
+    let server = ClickHouse::start().unwrap();
+    println!("\nholds {}", server.pid().unwrap());
+    loop {
+        std::thread::park();
+    }
+}
+
+/// True if a process with this ID runs, and is not only waiting to be collected.
+fn runs(pid: &str) -> bool {
+    tools::output(Command::new("ps").args(["-o", "stat=", "-p", pid])).is_ok_and(|state| !state.starts_with('Z'))
+}
