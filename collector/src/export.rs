@@ -299,7 +299,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let spool = spool(dir.path());
         spool.register(&["embedded"]).unwrap();
-        spool.advance("embedded", 8, Vec::new()).unwrap();
+        spool.advance("embedded", 8, Vec::new(), false).unwrap();
         spool.trim().unwrap();
         // Somebody put an old copy of the store in its place.
         deliver(dir.path(), 3).await;

@@ -46,6 +46,20 @@ impl<'a> Row<'a> {
         }
     }
 
+    /// The record with this one event.
+    #[must_use]
+    pub fn record(&self) -> Record<'_> {
+        Record {
+            app_key: Cow::Borrowed(&self.app_key),
+            batch_id: Cow::Borrowed(&self.batch_id),
+            install_id: Cow::Borrowed(&self.install_id),
+            received_at: self.received_at,
+            context: self.context.clone(),
+            common: self.common.as_deref(),
+            events: vec![Event { props: self.props.as_deref(), ..self.event.clone() }],
+        }
+    }
+
     /// Appends the row as one line of JSON, without the line break.
     ///
     /// # Errors

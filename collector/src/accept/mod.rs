@@ -123,6 +123,24 @@ impl Acceptor {
         }
     }
 
+    /// The age of the oldest event that each of `sinks` still has to deliver, milliseconds; 0 for one that has all.
+    ///
+    /// # Errors
+    /// If the spool cannot be read now.
+    pub async fn lags(&self, sinks: Vec<String>) -> Result<Vec<(String, u64)>, Problem> {
+        let spool = self.spool.clone();
+        let now = crate::clock::now();
+        let lag = move |sink: String| {
+            let oldest = spool.oldest_waiting(&sink)?;
+            Ok((sink, oldest.map_or(0, |arrived| now.saturating_sub(arrived).max(0).unsigned_abs())))
+        };
+        let read = move || sinks.into_iter().map(lag).collect::<Result<Vec<_>, SpoolError>>();
+        match tokio::task::spawn_blocking(read).await {
+            Ok(lags) => lags.map_err(|error| unavailable(&error.to_string())),
+            Err(_) => Err(unavailable("reading the spool was interrupted")),
+        }
+    }
+
     /// How many events were ever stored.
     #[must_use]
     pub fn head(&self) -> u64 {

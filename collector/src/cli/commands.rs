@@ -1,6 +1,5 @@
 //! What each command does.
 
-use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -9,22 +8,18 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tracing_subscriber::EnvFilter;
 
-use super::parse::DeadLetters;
-use super::{Command, USAGE};
+use super::{Command, USAGE, dead_letters};
 use crate::config::{Config, ConfigError, EMBEDDED};
 use crate::db::DbError;
 use crate::serve::Collector;
 use crate::sinks::sqlite::StoredRows;
-use crate::spool::{DeadLetter, Ledger, Reader};
+use crate::spool::{Ledger, Reader};
 
 /// Files besides connections: databases, their logs, the runtime's own.
 const OTHER_FILES: u64 = 64;
 
 /// How long work on other threads that nobody waits for any more may take when the process ends.
 const LEFTOVERS: Duration = Duration::from_millis(300);
-
-/// Dead letters read at a time.
-const PAGE: u64 = 500;
 
 /// Why a command failed.
 pub(super) enum Failure {
@@ -40,7 +35,7 @@ impl From<ConfigError> for Failure {
     }
 }
 
-fn runtime(error: impl std::fmt::Display) -> Failure {
+pub(super) fn runtime(error: impl std::fmt::Display) -> Failure {
     Failure::Runtime(error.to_string())
 }
 
@@ -60,22 +55,25 @@ pub(super) fn run(command: Command) -> Result<(), Failure> {
             let ledger = ledger(&data_dir)?;
             print(&format!("{}\n", serde_json::to_string(&ledger).map_err(runtime)?))
         }
-        Command::DeadLetters { action, data_dir, sink } => dead_letters(action, &data_dir, sink.as_deref()),
+        Command::DeadLetters { action, data_dir, sink, config } => {
+            dead_letters::run(action, &data_dir, sink.as_deref(), config.as_deref())
+        }
         Command::Help => print(USAGE),
         Command::Version => print(concat!("subway-collector ", env!("CARGO_PKG_VERSION"), "\n")),
     }
 }
 
-fn print(text: &str) -> Result<(), Failure> {
+pub(super) fn print(text: &str) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(runtime)
 }
 
-fn serve(config: Option<&Path>, listen: Option<Vec<SocketAddr>>, data_dir: Option<PathBuf>) -> Result<(), Failure> {
-    let mut config = match config {
+fn serve(path: Option<&Path>, listen: Option<Vec<SocketAddr>>, data_dir: Option<PathBuf>) -> Result<(), Failure> {
+    let mut config = match path {
         Some(path) => Config::read(path)?,
         None => Config::embedded(),
     };
+    let file = path.and_then(|path| std::path::absolute(path).ok());
     config.listen = listen.unwrap_or(config.listen);
     config.data_dir = data_dir.unwrap_or(config.data_dir);
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
@@ -86,6 +84,7 @@ fn serve(config: Option<&Path>, listen: Option<Vec<SocketAddr>>, data_dir: Optio
         let signal = Signal::catch().map_err(runtime)?;
         let addresses = config.listen.clone();
         let collector = Collector::start(config).await.map_err(runtime)?;
+        collector.note_config(file.as_deref()).map_err(runtime)?;
         let listener = TcpListener::bind(&addresses[..]).await.map_err(|error| {
             let tried: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
             Failure::Runtime(format!("cannot listen on {}: {error}", tried.join(", ")))
@@ -161,102 +160,4 @@ fn ledger(data_dir: &Path) -> Result<Ledger, Failure> {
         position => position.map_err(|error| Failure::Runtime(format!("the embedded store: {error}")))?,
     };
     Ok(spool.ledger().map_err(runtime)?.reached(EMBEDDED, position))
-}
-
-/// Calls `visit` for every dead letter, page by page, sink by sink.
-fn each(
-    data_dir: &Path,
-    sink: Option<&str>,
-    mut visit: impl FnMut(DeadLetter) -> Result<(), Failure>,
-) -> Result<(), Failure> {
-    let reader = Reader::open(data_dir).map_err(runtime)?;
-    let ledger = reader.ledger().map_err(runtime)?;
-    if let Some(sink) = sink.filter(|sink| !ledger.sinks.contains_key(*sink)) {
-        return Err(Failure::Runtime(format!("no sink is named {sink}")));
-    }
-    for name in ledger.sinks.keys().filter(|name| sink.is_none_or(|sink| sink == name.as_str())) {
-        let mut after = 0;
-        loop {
-            let page = reader.dead_letters(Some(name), after, PAGE).map_err(runtime)?;
-            let Some(last) = page.last() else { break };
-            after = last.position;
-            page.into_iter().try_for_each(&mut visit)?;
-        }
-    }
-    Ok(())
-}
-
-fn dead_letters(action: DeadLetters, data_dir: &Path, sink: Option<&str>) -> Result<(), Failure> {
-    match action {
-        DeadLetters::Show => {
-            each(data_dir, sink, |letter| print(&format!("{}\n", serde_json::to_string(&letter).map_err(runtime)?)))
-        }
-        DeadLetters::Replay => replay(data_dir, sink),
-        DeadLetters::List => {
-            let mut counts: BTreeMap<(String, String), u64> = BTreeMap::new();
-            each(data_dir, sink, |letter| {
-                *counts.entry((letter.sink, letter.reason)).or_default() += 1;
-                Ok(())
-            })?;
-            counts.iter().try_for_each(|((sink, reason), count)| {
-                let line = serde_json::json!({"sink": sink, "reason": reason, "events": count});
-                print(&format!("{line}\n"))
-            })
-        }
-    }
-}
-
-/// Delivers dead letters again, as far as there is a store that could take them: the embedded one, the only kind that is
-/// built, refuses no event and takes each position once.
-fn replay(data_dir: &Path, sink: Option<&str>) -> Result<(), Failure> {
-    let mut waiting: BTreeMap<String, u64> = BTreeMap::new();
-    each(data_dir, sink, |letter| {
-        *waiting.entry(letter.sink).or_default() += 1;
-        Ok(())
-    })?;
-    if waiting.is_empty() {
-        return print("0 replayed\n");
-    }
-    let sinks: Vec<String> = waiting.iter().map(|(sink, events)| format!("{events} of the sink {sink}")).collect();
-    Err(Failure::Runtime(format!(
-        "nothing was replayed: there are dead letters ({}), but this collector has no kind of sink that could take them \
-        again; they stay where they are",
-        sinks.join(", ")
-    )))
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use super::*;
-    use crate::spool::{Settings, Spool};
-
-    #[test]
-    fn dead_letters_that_no_sink_can_take_again_are_an_error_that_counts_them_and_stay() {
-        let dir = tempfile::tempdir().unwrap();
-        let spool = Spool::open(dir.path(), &Settings::default(), Arc::default()).unwrap();
-        spool.call(|tx| tx.append("{}", 3)).unwrap();
-        spool.register(&["s", "t"]).unwrap();
-        let letter = |position| DeadLetter {
-            sink: "s".into(),
-            position,
-            app_key: "demo".into(),
-            event_id: "e".into(),
-            reason: "no".into(),
-            dead_at: 1,
-            event: "{}".into(),
-        };
-        spool.advance("s", 3, vec![letter(1), letter(3)]).unwrap();
-        let before = spool.ledger().unwrap();
-        for sink in [None, Some("s")] {
-            let Err(Failure::Runtime(why)) = dead_letters(DeadLetters::Replay, dir.path(), sink) else {
-                unreachable!("it must fail")
-            };
-            assert!(why.contains("2 of the sink s") && !why.contains("of the sink t"), "{why}");
-        }
-        assert!(dead_letters(DeadLetters::Replay, dir.path(), Some("t")).is_ok());
-        assert_eq!(spool.ledger().unwrap(), before);
-        assert_eq!(spool.dead_letters(None, 0, 9).unwrap().len(), 2);
-    }
 }

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod commands;
+mod dead_letters;
 mod parse;
 
 use std::process::ExitCode;

@@ -21,8 +21,9 @@ usage:
       stored events to stdout, one JSON object a line; T is a date or RFC 3339, --to exclusive
   subway-collector ledger --data-dir DIR
       where every event is, as JSON
-  subway-collector dead-letters list|show|replay --data-dir DIR [--sink NAME]
-      events that a sink refused: how many and why, or each in full; or deliver them again
+  subway-collector dead-letters list|show|replay --data-dir DIR [--sink NAME] [--config FILE]
+      events that a sink refused: how many and why, or each in full; or deliver them again, through the
+      running collector, or without one with FILE (default: the configuration it last ran with)
   subway-collector --help | --version
 
 exit codes: 0 done, 1 failed, 2 wrong usage or configuration; the log level is taken from RUST_LOG
@@ -69,6 +70,8 @@ pub enum Command {
         data_dir: PathBuf,
         /// Only this sink's.
         sink: Option<String>,
+        /// The configuration to replay with when no collector runs.
+        config: Option<PathBuf>,
     },
     /// Print the usage.
     Help,
@@ -134,7 +137,7 @@ fn allowed(words: &[String]) -> &'static [&'static str] {
         Some("check") => &["config"],
         Some("export") => &["data-dir", "app", "from", "to"],
         Some("ledger") => &["data-dir"],
-        Some("dead-letters") => &["data-dir", "sink"],
+        Some("dead-letters") => &["data-dir", "sink", "config"],
         _ => &[],
     }
 }
@@ -160,14 +163,13 @@ fn command(words: &[&str], options: Options) -> Result<Command, String> {
         ["check"] => Ok(Command::Check { config: config.ok_or("--config is missing")? }),
         ["export"] => Ok(Command::Export { data_dir: dir(data_dir)?, app, from, to }),
         ["ledger"] => Ok(Command::Ledger { data_dir: dir(data_dir)? }),
-        ["dead-letters", "list"] => {
-            Ok(Command::DeadLetters { action: DeadLetters::List, data_dir: dir(data_dir)?, sink })
-        }
-        ["dead-letters", "show"] => {
-            Ok(Command::DeadLetters { action: DeadLetters::Show, data_dir: dir(data_dir)?, sink })
-        }
-        ["dead-letters", "replay"] => {
-            Ok(Command::DeadLetters { action: DeadLetters::Replay, data_dir: dir(data_dir)?, sink })
+        ["dead-letters", word @ ("list" | "show" | "replay")] => {
+            let action = match *word {
+                "list" => DeadLetters::List,
+                "show" => DeadLetters::Show,
+                _ => DeadLetters::Replay,
+            };
+            Ok(Command::DeadLetters { action, data_dir: dir(data_dir)?, sink, config })
         }
         ["dead-letters"] => Err("dead-letters needs list, show or replay".into()),
         [] => Err("no command".into()),
@@ -208,11 +210,21 @@ mod tests {
         assert_eq!(words("ledger --data-dir d"), Ok(Command::Ledger { data_dir: dir.clone() }));
         assert_eq!(
             words("dead-letters show --data-dir d --sink s"),
-            Ok(Command::DeadLetters { action: DeadLetters::Show, data_dir: dir.clone(), sink: Some("s".into()) })
+            Ok(Command::DeadLetters {
+                action: DeadLetters::Show,
+                data_dir: dir.clone(),
+                sink: Some("s".into()),
+                config: None
+            })
         );
         assert_eq!(
-            words("dead-letters replay --data-dir d"),
-            Ok(Command::DeadLetters { action: DeadLetters::Replay, data_dir: dir, sink: None })
+            words("dead-letters replay --data-dir d --config c"),
+            Ok(Command::DeadLetters {
+                action: DeadLetters::Replay,
+                data_dir: dir,
+                sink: None,
+                config: Some("c".into())
+            })
         );
         assert_eq!(words("serve --help"), Ok(Command::Help));
         assert_eq!(words("--version"), Ok(Command::Version));

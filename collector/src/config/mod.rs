@@ -141,6 +141,13 @@ impl Config {
         }
     }
 
+    /// The apps' time zones: key and IANA name.
+    #[must_use]
+    pub fn zones(&self) -> Vec<(String, String)> {
+        let zone = |app: &App| (app.key.clone(), app.timezone.iana_name().unwrap_or("UTC").to_owned());
+        self.apps.iter().map(zone).collect()
+    }
+
     /// Reads the file at `path`.
     ///
     /// # Errors

@@ -2,7 +2,13 @@
 //!
 //! [`plan`] decides (PURE), the worker does. Each sink has one worker, woken by the spool's head; nothing polls.
 
+mod deliver;
+mod letters;
 pub mod plan;
+mod poison;
+mod replay;
+mod shed;
+mod source;
 mod worker;
 
 use std::sync::Arc;
@@ -12,11 +18,17 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 pub use plan::Settings;
+pub use replay::{Replayed, Replayer};
 
-use crate::config::Delivery;
-use crate::sinks::{EMBEDDED, Sink, SinkError};
+use crate::config::{Delivery, WhenFull};
+use crate::sinks::{EMBEDDED, History, Sink, SinkError};
 use crate::spool::{Spool, SpoolError};
+use crate::telemetry::Telemetry;
+use source::Source;
 use worker::Worker;
+
+/// How long a start waits for stores to answer whether they can be used. One that is slower is found out later.
+const FIRST_CONTACT: Duration = Duration::from_secs(5);
 
 impl Settings {
     /// For a configured sink.
@@ -30,6 +42,7 @@ impl Settings {
             backoff_cap_ms: delivery.backoff_cap_ms,
             breaker_failures: u32::try_from(delivery.breaker_failures).unwrap_or(u32::MAX),
             advance_ms: 0,
+            sheds: delivery.when_full == WhenFull::Shed,
         }
     }
 }
@@ -108,6 +121,39 @@ impl Progress {
     }
 }
 
+/// What deliveries need besides the spool and the sinks.
+#[derive(Clone, Default)]
+pub struct Surroundings {
+    /// Where events are that the spool no longer has: for a sink that is new.
+    pub history: Option<Arc<dyn History>>,
+    /// The cap of the spool, bytes of JSON.
+    pub spool_bytes: u64,
+    /// Where deliveries are counted.
+    pub telemetry: Arc<Telemetry>,
+}
+
+/// Asks every store whether it can be used. One that cannot be reached now is no reason not to begin.
+async fn refuse_unfit(sinks: &[(Arc<dyn Sink>, Settings)]) -> Result<(), FanoutError> {
+    let mut asked = JoinSet::new();
+    for (sink, _) in sinks {
+        let sink = Arc::clone(sink);
+        asked.spawn(async move {
+            let answer = tokio::time::timeout(FIRST_CONTACT, sink.prepare()).await;
+            (sink.name().to_owned(), answer.unwrap_or_else(|_| Err(SinkError::retryable("no answer in time"))))
+        });
+    }
+    while let Some(answer) = asked.join_next().await {
+        match answer.map_err(|error| FanoutError::Task(error.to_string()))? {
+            (_, Ok(())) => {}
+            (name, Err(error @ SinkError::Unfit { .. })) => return Err(FanoutError::Sink(name, error)),
+            (sink, Err(error)) => {
+                tracing::warn!(sink, %error, "the store cannot be reached; its events wait in the spool")
+            }
+        }
+    }
+    Ok(())
+}
+
 /// The running deliveries.
 pub struct Fanout {
     progress: Vec<Progress>,
@@ -119,31 +165,57 @@ impl Fanout {
     /// Registers the sinks with the spool and starts a worker for each.
     ///
     /// # Errors
-    /// If the spool fails, a sink is new when the spool no longer has everything, or a store is not the spool's.
-    pub async fn start(spool: &Spool, sinks: Vec<(Arc<dyn Sink>, Settings)>) -> Result<Self, FanoutError> {
+    /// If the spool fails, a store answers that it cannot be used, or is not the spool's.
+    pub async fn start(
+        spool: &Spool,
+        sinks: Vec<(Arc<dyn Sink>, Settings)>,
+        surroundings: Surroundings,
+    ) -> Result<Self, FanoutError> {
         let names: Vec<String> = sinks.iter().map(|(sink, _)| sink.name().to_owned()).collect();
         let registrar = spool.clone();
         let register = move || registrar.register(&names.iter().map(String::as_str).collect::<Vec<_>>());
         tokio::task::spawn_blocking(register).await.map_err(|error| FanoutError::Task(error.to_string()))??;
+        refuse_unfit(&sinks).await?;
         let (draining, _) = watch::channel(false);
         let mut fanout = Self { progress: Vec::new(), workers: JoinSet::new(), draining };
+        let patient: Vec<String> =
+            sinks.iter().filter(|(_, settings)| !settings.sheds).map(|(sink, _)| sink.name().to_owned()).collect();
         for (sink, settings) in sinks {
-            let (delivered_sender, delivered) = watch::channel(0);
-            let (down_sender, down) = watch::channel(false);
-            let (wanted, wanted_receiver) = watch::channel(0);
-            let name = sink.name().to_owned();
-            let draining = fanout.draining.subscribe();
-            let worker = Worker::new(
-                spool.clone(),
-                sink,
-                settings,
-                worker::Channels { delivered_sender, down_sender, wanted_receiver, draining },
-            );
-            let worker = worker.prepare().await?;
-            fanout.workers.spawn(worker.run());
-            fanout.progress.push(Progress { name, delivered, down, wanted });
+            if settings.sheds {
+                let name = sink.name().to_owned();
+                let shed = shed::when_full(spool.clone(), name, patient.clone(), surroundings.spool_bytes);
+                let mut draining = fanout.draining.subscribe();
+                fanout.workers.spawn(async move {
+                    tokio::select! {
+                        () = shed => {}
+                        _ = draining.wait_for(|draining| *draining) => {}
+                    }
+                });
+            }
+            fanout.add(spool, sink, settings, &surroundings).await?;
         }
         Ok(fanout)
+    }
+
+    async fn add(
+        &mut self,
+        spool: &Spool,
+        sink: Arc<dyn Sink>,
+        settings: Settings,
+        surroundings: &Surroundings,
+    ) -> Result<(), FanoutError> {
+        let (delivered_sender, delivered) = watch::channel(0);
+        let (down_sender, down) = watch::channel(false);
+        let (wanted, wanted_receiver) = watch::channel(0);
+        let name = sink.name().to_owned();
+        let draining = self.draining.subscribe();
+        let source = Source { spool: spool.clone(), history: surroundings.history.clone() };
+        let channels = worker::Channels { delivered_sender, down_sender, wanted_receiver, draining };
+        let counts = surroundings.telemetry.sink(&name);
+        let worker = Worker::new(source, sink, settings, channels, counts).open().await?;
+        self.workers.spawn(worker.run());
+        self.progress.push(Progress { name, delivered, down, wanted });
+        Ok(())
     }
 
     /// How far every sink is.
@@ -170,5 +242,7 @@ impl Fanout {
     }
 }
 
+#[cfg(test)]
+mod poison_tests;
 #[cfg(test)]
 mod tests;

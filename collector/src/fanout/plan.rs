@@ -18,6 +18,8 @@ pub struct Settings {
     /// Time between two advances of the spool's cursor while the sink itself remembers its position and is busy,
     /// milliseconds. Each costs the spool a commit that answers to clients have to wait behind.
     pub advance_ms: u64,
+    /// Whether the sink gives up its oldest events when the spool is full, rather than let clients wait.
+    pub sheds: bool,
 }
 
 impl Settings {
@@ -32,6 +34,7 @@ impl Settings {
             backoff_cap_ms: 10_000,
             breaker_failures: 5,
             advance_ms: 250,
+            sheds: false,
         }
     }
 }
@@ -146,12 +149,10 @@ impl Plan {
     }
 }
 
-/// The batch to freeze from records read after position `after`, given where each begins and how many events it holds:
-/// its first and last position. Whole records; `None` if there is none.
+/// The last position of the first half of `first..=last`: where a batch is cut that a store refused.
 #[must_use]
-pub fn bounds(after: u64, records: impl IntoIterator<Item = (u64, u64)>) -> Option<(u64, u64)> {
-    let last = records.into_iter().map(|(first, events)| first + events - 1).last()?;
-    if last > after { Some((after + 1, last)) } else { None }
+pub fn half(first: u64, last: u64) -> u64 {
+    first + (last - first) / 2
 }
 
 #[cfg(test)]
@@ -245,9 +246,44 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_holds_whole_records_and_begins_after_the_cursor() {
-        assert_eq!(bounds(4, [(3, 5), (8, 2)]), Some((5, 9)));
-        assert_eq!(bounds(4, []), None);
-        assert_eq!(bounds(9, [(3, 5)]), None);
+    fn halving_finds_one_event_among_a_hundred_thousand_within_seventeen_cuts() {
+        for poison in [1, 2, 50_000, 50_001, 99_999, 100_000] {
+            let (mut first, mut last, mut cuts) = (1u64, 100_000u64, 0);
+            while first < last {
+                let middle = half(first, last);
+                assert!((first..last).contains(&middle));
+                if poison <= middle {
+                    last = middle
+                } else {
+                    first = middle + 1
+                }
+                cuts += 1;
+            }
+            assert_eq!(first, poison);
+            assert!(cuts <= 17, "{cuts}");
+        }
+    }
+
+    #[test]
+    fn a_sink_that_is_down_for_a_day_is_asked_rarely_and_served_at_once_when_it_is_back() {
+        let mut plan = Plan::new(Settings { backoff_ms: 200, backoff_cap_ms: 15_000, ..Settings::embedded() });
+        let (mut now, mut asked, mut state) = (0u64, 0u64, 7u64);
+        while now < 24 * 60 * 60 * 1000 {
+            match plan.next(now, at(0, 5), false) {
+                Step::WaitUntil(time) => now = time,
+                Step::Next | Step::Again | Step::Probe => {
+                    asked += 1;
+                    state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    plan.failed(now, None, (state >> 11) as f64 / (1u64 << 53) as f64);
+                }
+                Step::Idle => unreachable!("events wait"),
+            }
+        }
+        assert!((5_760..30_000).contains(&asked), "{asked} attempts in a day");
+        assert!(plan.is_down());
+        now += 15_000;
+        assert_eq!(plan.next(now, at(0, 5), false), Step::Probe);
+        plan.found_well();
+        assert_eq!(plan.next(now, at(0, 5), false), Step::Next);
     }
 }

@@ -8,17 +8,16 @@ use serde_json::json;
 use super::*;
 use crate::sinks::sqlite::EmbeddedSink;
 use crate::sinks::{Delivered, Refusal, SinkBatch};
-use crate::telemetry::Telemetry;
 
 /// Longer than anything here takes; only a test that fails waits so long.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
-fn spool(dir: &Path) -> Spool {
+pub(super) fn spool(dir: &Path) -> Spool {
     Spool::open(dir, &crate::spool::Settings::default(), Arc::new(Telemetry::default())).unwrap()
 }
 
 /// Stores a batch of `count` events, as if a client had sent it.
-async fn store(spool: &Spool, count: u64) {
+pub(super) async fn store(spool: &Spool, count: u64) {
     let spool = spool.clone();
     let append = move || {
         spool.call(move |tx| {
@@ -34,7 +33,7 @@ async fn store(spool: &Spool, count: u64) {
     tokio::task::spawn_blocking(append).await.unwrap().unwrap();
 }
 
-fn settings() -> Settings {
+pub(super) fn settings() -> Settings {
     Settings { linger_ms: 0, backoff_ms: 1, backoff_cap_ms: 5, advance_ms: 1, ..Settings::embedded() }
 }
 
@@ -98,7 +97,7 @@ impl Sink for Fake {
 
 async fn start(spool: &Spool, sinks: &[Arc<Fake>]) -> Fanout {
     let sinks = sinks.iter().map(|sink| (Arc::clone(sink) as Arc<dyn Sink>, settings())).collect();
-    Fanout::start(spool, sinks).await.unwrap()
+    Fanout::start(spool, sinks, Surroundings::default()).await.unwrap()
 }
 
 #[tokio::test]
@@ -161,7 +160,8 @@ async fn events_refused_one_by_one_become_dead_letters_and_the_ledger_adds_up() 
         letters.iter().map(|letter| (letter.position, letter.event_id.as_str())).collect::<Vec<_>>(),
         [(2, "e2"), (4, "e4")]
     );
-    assert_eq!(serde_json::from_str::<serde_json::Value>(&letters[0].event).unwrap()["event_time"], 2);
+    let record: serde_json::Value = serde_json::from_str(&letters[0].record).unwrap();
+    assert_eq!((record["events"].as_array().unwrap().len(), &record["events"][0]["event_time"]), (1, &json!(2)));
 }
 
 #[tokio::test]
@@ -181,7 +181,7 @@ async fn whoever_waits_for_an_event_does_not_wait_for_company() {
     let spool = spool(dir.path());
     let sink: Arc<dyn Sink> = Fake::new("s", vec![]);
     let patient = Settings { linger_ms: 3_600_000, ..settings() };
-    let fanout = Fanout::start(&spool, vec![(sink, patient)]).await.unwrap();
+    let fanout = Fanout::start(&spool, vec![(sink, patient)], Surroundings::default()).await.unwrap();
     for head in 1..4 {
         store(&spool, 1).await;
         assert!(fanout.progress()[0].wait_for(head, PATIENCE).await);
@@ -195,7 +195,7 @@ async fn the_embedded_store_takes_everything_over_and_the_spool_forgets_it() {
     for round in 1..=2 {
         let spool = spool(dir.path());
         let sink: Arc<dyn Sink> = Arc::new(EmbeddedSink::open(dir.path()).unwrap());
-        let fanout = Fanout::start(&spool, vec![(sink, settings())]).await.unwrap();
+        let fanout = Fanout::start(&spool, vec![(sink, settings())], Surroundings::default()).await.unwrap();
         for _ in 0..20 {
             store(&spool, 5).await;
         }
@@ -212,7 +212,7 @@ async fn a_store_that_has_everything_is_told_to_the_spool_at_once() {
     let spool = spool(dir.path());
     let sink: Arc<dyn Sink> = Arc::new(EmbeddedSink::open(dir.path()).unwrap());
     let lazy = Settings { advance_ms: 3_600_000, ..settings() };
-    let _fanout = Fanout::start(&spool, vec![(sink, lazy)]).await.unwrap();
+    let _fanout = Fanout::start(&spool, vec![(sink, lazy)], Surroundings::default()).await.unwrap();
     for stored in [5, 10] {
         store(&spool, 5).await;
         let told = async {
@@ -244,8 +244,10 @@ async fn a_store_that_lags_behind_the_cursor_of_the_spool_or_leads_it_loses_noth
     let sink = Arc::new(EmbeddedSink::open(dir.path()).unwrap());
     sink.deliver(Arc::new(batch(2))).await.unwrap();
     spool.register(&[EMBEDDED]).unwrap();
-    spool.advance(EMBEDDED, 1, Vec::new()).unwrap();
-    let fanout = Fanout::start(&spool, vec![(Arc::clone(&sink) as Arc<dyn Sink>, settings())]).await.unwrap();
+    spool.advance(EMBEDDED, 1, Vec::new(), false).unwrap();
+    let fanout = Fanout::start(&spool, vec![(Arc::clone(&sink) as Arc<dyn Sink>, settings())], Surroundings::default())
+        .await
+        .unwrap();
     assert_eq!(fanout.embedded().unwrap().delivered_to(), 2);
     fanout.drain(PATIENCE).await;
     assert_eq!(sink.position().await, Ok(Some(3)));
@@ -258,7 +260,11 @@ async fn a_store_of_another_spool_is_refused() {
     let spool_of_store = spool(dir.path());
     store(&spool_of_store, 3).await;
     let sink: Arc<dyn Sink> = Arc::new(EmbeddedSink::open(dir.path()).unwrap());
-    Fanout::start(&spool_of_store, vec![(Arc::clone(&sink), settings())]).await.unwrap().drain(PATIENCE).await;
-    let result = Fanout::start(&spool(other.path()), vec![(sink, settings())]).await;
+    Fanout::start(&spool_of_store, vec![(Arc::clone(&sink), settings())], Surroundings::default())
+        .await
+        .unwrap()
+        .drain(PATIENCE)
+        .await;
+    let result = Fanout::start(&spool(other.path()), vec![(sink, settings())], Surroundings::default()).await;
     assert!(matches!(result.err(), Some(FanoutError::Foreign { store: 3, head: 0, .. })));
 }

@@ -37,6 +37,13 @@ pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
     gauges.extend(sinks.iter().map(|(name, sink)| (Gauge::SinkPosition(name), sink.delivered + sink.dead)));
     gauges.extend(sinks.iter().map(|(name, sink)| (Gauge::SinkPending(name), sink.pending)));
     gauges.extend(sinks.iter().map(|(name, sink)| (Gauge::SinkDead(name), sink.dead)));
+    gauges.extend(sinks.iter().map(|(name, sink)| (Gauge::SinkShed(name), sink.shed)));
+    let names: Vec<String> = sinks.iter().map(|(name, _)| name.clone()).collect();
+    let lags = shared.acceptor.lags(names).await.unwrap_or_default();
+    // A sink that remembers its own position may be further than the spool knows.
+    let waits = |name: &str| sinks.iter().any(|(sink, ledger)| sink == name && ledger.pending > 0);
+    let lag = |name: &str, millis: u64| if waits(name) { millis.div_ceil(1000) } else { 0 };
+    gauges.extend(lags.iter().map(|(name, millis)| (Gauge::SinkLag(name), lag(name, *millis))));
     let page = shared.telemetry.page(&gauges);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page).into_response()
 }

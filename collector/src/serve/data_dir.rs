@@ -13,6 +13,9 @@ use crate::spool::SpoolError;
 /// The file that the process holds locked.
 const LOCK: &str = "lock";
 
+/// The file that says with which configuration file the collector last ran; empty without one.
+pub const CONFIG_PATH: &str = "config-path";
+
 /// Random bytes in a token.
 const TOKEN_BYTES: usize = 24;
 

@@ -1,9 +1,11 @@
 //! Puts the rooms together and runs them until told to stop.
 
 mod connections;
+mod control;
 mod data_dir;
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -11,16 +13,17 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::net::TcpListener;
 
-pub use data_dir::{DataDir, StartError};
+pub use control::connect;
+pub use data_dir::{CONFIG_PATH, DataDir, StartError};
 
 use crate::accept::{Acceptor, Budget};
 use crate::auth::{App, Keys};
-use crate::config::{self, Config};
-use crate::fanout::{self, Fanout, Progress};
+use crate::config::Config;
+use crate::fanout::{self, Fanout, Progress, Replayer, Surroundings};
 use crate::http::Shared;
 use crate::http::router::router;
 use crate::query::{self, Freshness, Reader};
-use crate::sinks::sqlite::EmbeddedSink;
+use crate::sinks::sqlite::{EmbeddedSink, StoreHistory};
 use crate::sinks::{self, Sink};
 use crate::spool::{self, Spool};
 use crate::telemetry::Telemetry;
@@ -42,8 +45,9 @@ pub struct Collector {
     shared: Arc<Shared>,
     spool: Spool,
     fanout: Fanout,
+    replayer: Replayer,
     /// Held as long as the collector lives: keeps other processes out.
-    _data_dir: DataDir,
+    data_dir: DataDir,
 }
 
 /// Serves on `listener` until `shutdown` resolves, then drains: no new connections, what was accepted is answered, the
@@ -64,7 +68,13 @@ impl Collector {
         let opening = tokio::task::spawn_blocking(move || Opened::new(config));
         let Opened { config, data_dir, telemetry, spool, keys, sinks, reader } =
             opening.await.map_err(|error| StartError::Interrupted(error.to_string()))??;
-        let fanout = Fanout::start(&spool, sinks).await?;
+        let surroundings = Surroundings {
+            history: Some(Arc::new(StoreHistory::new(data_dir.path()))),
+            spool_bytes: config.limits.spool_bytes,
+            telemetry: Arc::clone(&telemetry),
+        };
+        let replayer = Replayer::new(spool.clone(), sinks.iter().map(|(sink, _)| Arc::clone(sink)).collect());
+        let fanout = Fanout::start(&spool, sinks, surroundings).await?;
         let source = fanout.progress().iter().find(|progress| progress.name() == config.reading).cloned();
         let shared = Arc::new(Shared {
             keys,
@@ -77,7 +87,17 @@ impl Collector {
             connections: AtomicU64::new(0),
             draining: AtomicBool::new(false),
         });
-        Ok(Self { shared, spool, fanout, _data_dir: data_dir })
+        Ok(Self { shared, spool, fanout, replayer, data_dir })
+    }
+
+    /// Notes in the data directory with which configuration file this collector runs, for commands that come later.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn note_config(&self, file: Option<&Path>) -> Result<(), StartError> {
+        let path = self.data_dir.path().join(CONFIG_PATH);
+        let text = file.map(|file| file.display().to_string()).unwrap_or_default();
+        std::fs::write(&path, text).map_err(|error| StartError::Io { path, why: error.to_string() })
     }
 
     /// Serves until `shutdown` resolves, then drains. `ready` is told the address as soon as connections are taken.
@@ -97,6 +117,7 @@ impl Collector {
         let mut connections = connections::Connections::new(Arc::clone(&self.shared), app);
         let asked = tokio::select! {
             () = connections.take(&listener) => true,
+            () = control::serve(self.data_dir.path(), self.replayer.clone()), if cfg!(unix) => true,
             () = shutdown => true,
             () = self.spool.ended() => false,
         };
@@ -158,8 +179,7 @@ impl Opened {
         let spool = Spool::open(data_dir.path(), &settings, Arc::clone(&telemetry))?;
         let keys = keys(&config, &data_dir, &spool)?;
         let embedded = EmbeddedSink::open(data_dir.path())?;
-        let zone = |app: &config::App| (app.key.clone(), app.timezone.iana_name().unwrap_or("UTC").to_owned());
-        let zones: Vec<(String, String)> = config.apps.iter().map(zone).collect();
+        let zones = config.zones();
         embedded.set_timezones(&zones)?;
         let mut sinks: Vec<(Arc<dyn Sink>, fanout::Settings)> =
             vec![(Arc::new(embedded), fanout::Settings::embedded())];

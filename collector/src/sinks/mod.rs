@@ -213,6 +213,16 @@ pub trait Sink: Send + Sync {
     async fn health(&self) -> Result<(), SinkError>;
 }
 
+/// Stored events that the spool no longer has.
+pub trait History: Send + Sync {
+    /// The events after the position `after` up to `to`, each in a record of its own, in order: at most `events` of them
+    /// and about `bytes` of JSON, but at least one if there is any. Blocks.
+    ///
+    /// # Errors
+    /// What went wrong, as a sentence.
+    fn records(&self, after: u64, to: u64, events: u64, bytes: u64) -> Result<Vec<StoredRecord>, String>;
+}
+
 /// Opens a configured sink. Nothing is sent yet; that the store can be used is found out by [`Sink::prepare`]. Blocks on
 /// reading certificates. `zones`: the apps' time zones, key and IANA name.
 ///

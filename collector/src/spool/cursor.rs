@@ -1,24 +1,28 @@
-//! How far each sink is, what it is sending, and what it refused.
+//! How far each sink is, and what it is sending.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::letters::{self, DeadLetter};
 use super::{Spool, SpoolError, Tx, lock};
-
-/// Rows deleted by one transaction of [`Spool::trim`], so that it never holds up the answers to clients for long.
-const TRIM_RECORDS: u64 = 1000;
 
 /// How far a sink is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cursor {
     /// Every event up to this position is delivered or dead.
     pub delivered_to: u64,
-    /// How many of those are dead.
+    /// How many events are dead: those refused, and those shed (also the ones after [`Cursor::delivered_to`]).
     pub dead: u64,
+    /// How many of the dead were given up because the spool was full.
+    pub shed: u64,
     /// The batch being sent, if any.
     pub frozen: Option<Frozen>,
+    /// Everything after `delivered_to` up to here belongs to a batch that the store refused because of what is in it.
+    pub suspect_to: Option<u64>,
+    /// The events after what is frozen or suspect, up to here, were given up because the spool was full.
+    pub shed_to: Option<u64>,
 }
 
-/// A sink batch whose bounds are fixed until it is delivered, over crashes too.
+/// A sink batch whose bounds are fixed until it is delivered or cut, over crashes too.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frozen {
     /// Position of its first event.
@@ -29,36 +33,50 @@ pub struct Frozen {
     pub token: String,
 }
 
-/// An event that a sink refused for good.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct DeadLetter {
-    /// Which sink.
-    pub sink: String,
-    /// The event's position in the spool.
-    pub position: u64,
-    /// Its app.
-    pub app_key: String,
-    /// Its identity.
-    pub event_id: String,
-    /// What the store said.
-    pub reason: String,
-    /// When, milliseconds since the epoch.
-    pub dead_at: i64,
-    /// The event as it was to be stored, one JSON object.
-    pub event: String,
+impl Cursor {
+    /// The end of what may have been sent: the events up to here stay until it is known what became of them.
+    #[must_use]
+    pub fn pinned_to(&self) -> u64 {
+        let frozen = self.frozen.as_ref().map_or(0, |frozen| frozen.last);
+        self.delivered_to.max(frozen).max(self.suspect_to.unwrap_or(0))
+    }
+
+    /// How many events are delivered or dead.
+    #[must_use]
+    pub fn done(&self) -> u64 {
+        self.delivered_to + self.shed_to.map_or(0, |to| to.saturating_sub(self.pinned_to()))
+    }
+}
+
+/// The name of the batch `first..=last` of the data directory with this identity.
+pub(super) fn token(identity: &str, first: u64, last: u64) -> String {
+    format!("{identity}-{first}-{last}")
+}
+
+pub(super) fn identity(sql: &Connection) -> Result<String, SpoolError> {
+    Ok(sql.prepare_cached("SELECT token FROM identity")?.query_row([], |row| row.get(0))?)
 }
 
 pub(super) fn load(sql: &Connection, sink: &str) -> Result<Cursor, SpoolError> {
-    let query = "SELECT delivered_to, dead, frozen_first, frozen_last, (SELECT token FROM identity) FROM cursor WHERE sink = ?1";
+    let query =
+        "SELECT delivered_to, dead, frozen_first, frozen_last, suspect_to, shed, shed_to, (SELECT token FROM identity)
+        FROM cursor WHERE sink = ?1";
     let read = |row: &rusqlite::Row<'_>| {
         let frozen = match (row.get(2)?, row.get(3)?) {
             (Some(first), Some(last)) => {
-                let identity: String = row.get(4)?;
-                Some(Frozen { first, last, token: format!("{identity}-{first}-{last}") })
+                let identity: String = row.get(7)?;
+                Some(Frozen { first, last, token: token(&identity, first, last) })
             }
             _ => None,
         };
-        Ok(Cursor { delivered_to: row.get(0)?, dead: row.get(1)?, frozen })
+        Ok(Cursor {
+            delivered_to: row.get(0)?,
+            dead: row.get(1)?,
+            frozen,
+            suspect_to: row.get(4)?,
+            shed: row.get(5)?,
+            shed_to: row.get(6)?,
+        })
     };
     sql.prepare_cached(query)?
         .query_row([sink], read)
@@ -66,98 +84,112 @@ pub(super) fn load(sql: &Connection, sink: &str) -> Result<Cursor, SpoolError> {
         .ok_or_else(|| SpoolError::UnknownSink(sink.to_owned()))
 }
 
+pub(super) fn save(sql: &Connection, sink: &str, cursor: &Cursor) -> Result<(), SpoolError> {
+    let frozen = cursor.frozen.as_ref();
+    let query = "UPDATE cursor SET delivered_to = ?2, dead = ?3, frozen_first = ?4, frozen_last = ?5, suspect_to = ?6, shed = ?7,
+        shed_to = ?8 WHERE sink = ?1";
+    sql.prepare_cached(query)?.execute(params![
+        sink,
+        cursor.delivered_to,
+        cursor.dead,
+        frozen.map(|frozen| frozen.first),
+        frozen.map(|frozen| frozen.last),
+        cursor.suspect_to,
+        cursor.shed,
+        cursor.shed_to
+    ])?;
+    Ok(())
+}
+
 fn bad(sink: &str, verb: &'static str, (first, last): (u64, u64), why: String) -> SpoolError {
     SpoolError::BadRange { sink: sink.to_owned(), verb, first, last, why }
 }
 
 fn register(tx: &mut Tx<'_>, sinks: &[String]) -> Result<(), SpoolError> {
-    let oldest: Option<u64> = tx.sql.query_row("SELECT min(first) FROM record", [], |row| row.get(0))?;
-    let complete = tx.counters.stored == 0 || oldest == Some(1);
     for sink in sinks {
-        match load(tx.sql, sink) {
-            Err(SpoolError::UnknownSink(_)) if complete => {
-                tx.sql.execute("INSERT INTO cursor (sink) VALUES (?1)", [sink])?;
-            }
-            Err(SpoolError::UnknownSink(_)) => return Err(SpoolError::TooLate(sink.clone())),
-            other => drop(other?),
-        }
+        tx.sql.execute("INSERT OR IGNORE INTO cursor (sink) VALUES (?1)", [sink])?;
     }
     Ok(())
 }
 
-fn freeze(tx: &mut Tx<'_>, sink: &str, first: u64, last: u64) -> Result<Frozen, SpoolError> {
-    let cursor = load(tx.sql, sink)?;
-    if let Some(frozen) = cursor.frozen {
-        let why = format!("{}..={} is frozen already", frozen.first, frozen.last);
-        return Err(bad(sink, "freeze", (first, last), why));
-    }
-    if first != cursor.delivered_to + 1 || last < first || last > tx.counters.stored {
-        let why = format!("the cursor is at {}, the head at {}", cursor.delivered_to, tx.counters.stored);
-        return Err(bad(sink, "freeze", (first, last), why));
-    }
-    let sql = "UPDATE cursor SET frozen_first = ?2, frozen_last = ?3 WHERE sink = ?1";
-    tx.sql.prepare_cached(sql)?.execute(params![sink, first, last])?;
-    load(tx.sql, sink)?.frozen.ok_or_else(|| SpoolError::UnknownSink(sink.to_owned()))
-}
-
-fn advance(tx: &mut Tx<'_>, sink: &str, last: u64, dead: &[DeadLetter]) -> Result<(), SpoolError> {
-    let cursor = load(tx.sql, sink)?;
-    let first = cursor.delivered_to + 1;
-    let why = match &cursor.frozen {
-        Some(frozen) if frozen.last != last => format!("{}..={} is frozen", frozen.first, frozen.last),
-        _ if last < first || last > tx.counters.stored => format!("the head is at {}", tx.counters.stored),
-        _ if dead.iter().any(|letter| letter.sink != sink || !(first..=last).contains(&letter.position)) => {
-            "a dead letter is of another sink or range".into()
+fn freeze(tx: &mut Tx<'_>, sink: &str, first: u64, last: u64) -> Result<Cursor, SpoolError> {
+    let mut cursor = load(tx.sql, sink)?;
+    let why = match (&cursor.frozen, cursor.suspect_to) {
+        (Some(frozen), _) => format!("{}..={} is frozen already", frozen.first, frozen.last),
+        _ if first != cursor.delivered_to + 1 || last < first || last > tx.counters.stored => {
+            format!("the cursor is at {}, the head at {}", cursor.delivered_to, tx.counters.stored)
         }
+        (None, Some(to)) if last > to => format!("the refused batch ends at {to}"),
         _ => String::new(),
     };
     if !why.is_empty() {
-        return Err(bad(sink, "advance", (first, last), why));
+        return Err(bad(sink, "freeze", (first, last), why));
     }
-    let sql = "INSERT INTO dead_letter VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
-    let mut insert = tx.sql.prepare_cached(sql)?;
-    for letter in dead {
-        insert.execute(params![
-            sink,
-            letter.position,
-            letter.app_key,
-            letter.event_id,
-            letter.reason,
-            letter.dead_at,
-            letter.event
-        ])?;
-    }
-    let sql = "UPDATE cursor SET delivered_to = ?2, dead = dead + ?3, frozen_first = NULL, frozen_last = NULL WHERE sink = ?1";
-    tx.sql.prepare_cached(sql)?.execute(params![sink, last, dead.len()])?;
-    Ok(())
+    cursor.frozen = Some(Frozen { first, last, token: token(&identity(tx.sql)?, first, last) });
+    save(tx.sql, sink, &cursor)?;
+    Ok(cursor)
 }
 
-/// Deletes some records that all of `sinks` have passed. `false` if there are no more.
-fn trim(tx: &mut Tx<'_>, sinks: &[String]) -> Result<bool, SpoolError> {
-    let mut passed = tx.counters.stored;
-    for sink in sinks {
-        passed = passed.min(load(tx.sql, sink)?.delivered_to);
+fn narrow(tx: &mut Tx<'_>, sink: &str, last: u64, suspect: bool) -> Result<Cursor, SpoolError> {
+    let mut cursor = load(tx.sql, sink)?;
+    let Some(frozen) = cursor.frozen.take().filter(|frozen| (frozen.first..frozen.last).contains(&last)) else {
+        return Err(bad(sink, "narrow", (cursor.delivered_to + 1, last), "no frozen batch goes beyond it".into()));
+    };
+    if suspect {
+        cursor.suspect_to = Some(frozen.last);
     }
-    let sql = "SELECT coalesce(max(first), 0), coalesce(sum(octet_length(json)), 0), count(*) FROM
-        (SELECT first, json FROM record WHERE first + events - 1 <= ?1 AND first <= ?1 ORDER BY first LIMIT ?2)";
-    let (last, bytes, rows): (u64, u64, u64) = tx
-        .sql
-        .prepare_cached(sql)?
-        .query_row(params![passed, TRIM_RECORDS], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-    if rows > 0 {
-        tx.sql.prepare_cached("DELETE FROM record WHERE first <= ?1")?.execute([last])?;
-        tx.counters.backlog = tx.counters.backlog.saturating_sub(bytes);
+    cursor.frozen = Some(Frozen { first: frozen.first, last, token: token(&identity(tx.sql)?, frozen.first, last) });
+    save(tx.sql, sink, &cursor)?;
+    Ok(cursor)
+}
+
+/// What speaks against moving the cursor to `last`.
+fn obstacle(cursor: &Cursor, sink: &str, last: u64, head: u64, dead: &[DeadLetter]) -> Option<String> {
+    let first = cursor.delivered_to + 1;
+    let end = if cursor.shed_to.is_some() { cursor.pinned_to() } else { head };
+    match &cursor.frozen {
+        Some(frozen) if last < frozen.last => Some(format!("{}..={} is frozen", frozen.first, frozen.last)),
+        _ if last < first || last > end => Some(format!("the end is at {end}")),
+        _ if dead.iter().any(|letter| letter.sink != sink || !(first..=last).contains(&letter.position)) => {
+            Some("a dead letter is of another sink or range".into())
+        }
+        _ => None,
     }
-    Ok(rows == TRIM_RECORDS)
+}
+
+fn advance(tx: &mut Tx<'_>, sink: &str, last: u64, dead: &[DeadLetter], clear: bool) -> Result<Cursor, SpoolError> {
+    let mut cursor = load(tx.sql, sink)?;
+    if let Some(why) = obstacle(&cursor, sink, last, tx.counters.stored, dead) {
+        return Err(bad(sink, "advance", (cursor.delivered_to + 1, last), why));
+    }
+    for letter in dead {
+        letters::insert(tx.sql, letter)?;
+    }
+    let pinned = cursor.pinned_to();
+    cursor.delivered_to = last;
+    cursor.dead += dead.len() as u64;
+    cursor.frozen = None;
+    cursor.suspect_to = cursor.suspect_to.filter(|to| last < *to && !clear);
+    if let Some(to) = cursor.shed_to {
+        if cursor.suspect_to.is_none() && last >= pinned {
+            (cursor.delivered_to, cursor.shed_to) = (to, None);
+        } else {
+            // What was suspect and is so no longer stays pinned until it is delivered.
+            cursor.suspect_to = Some(pinned);
+        }
+    }
+    save(tx.sql, sink, &cursor)?;
+    Ok(cursor)
 }
 
 impl Spool {
-    /// Says which sinks the log is kept for. New ones begin at its beginning.
+    /// Says which sinks the log is kept for. New ones begin at the first event ever stored; what the log no longer has of
+    /// that they have to get elsewhere.
     ///
     /// # Errors
-    /// [`SpoolError::TooLate`] for a new sink when early records have been trimmed; or the database fails.
+    /// If the database fails.
     pub fn register(&self, sinks: &[&str]) -> Result<(), SpoolError> {
-        let sinks: Vec<String> = sinks.iter().map(|&sink| sink.to_owned()).collect();
+        let sinks: Vec<String> = sinks.iter().map(|sink| (*sink).to_owned()).collect();
         let names = sinks.clone();
         self.call(move |tx| register(tx, &names))?;
         *lock(&self.inner.active) = sinks;
@@ -172,39 +204,41 @@ impl Spool {
         self.read(|reader| reader.cursor(sink))
     }
 
-    /// Fixes the bounds of the next batch of a sink: it begins right after the cursor. Returns it after the commit.
+    /// Fixes the bounds of the next batch of a sink: it begins right after the cursor. Returns the cursor after the commit.
     ///
     /// # Errors
-    /// If the range does not follow the cursor, passes the head or another batch is frozen; or the database fails.
-    pub fn freeze(&self, sink: &str, first: u64, last: u64) -> Result<Frozen, SpoolError> {
+    /// If the range does not follow the cursor, passes the head or the end of a refused batch, or another batch is
+    /// frozen; or the database fails.
+    pub fn freeze(&self, sink: &str, first: u64, last: u64) -> Result<Cursor, SpoolError> {
         let sink = sink.to_owned();
         self.call(move |tx| freeze(tx, &sink, first, last))
     }
 
-    /// Moves the cursor of a sink to `last` and keeps the dead letters of the range, in one commit. If a batch is frozen
-    /// it must end at `last`; it is frozen no longer afterwards.
+    /// Cuts the frozen batch of a sink, of which the store took nothing, down to its events up to `last`. `suspect`: it
+    /// was refused because of what is in it, so that all of it is suspect.
     ///
     /// # Errors
-    /// If `last` is not the end of the frozen batch, lies before the cursor or after the head; or the database fails.
-    pub fn advance(&self, sink: &str, last: u64, dead_letters: Vec<DeadLetter>) -> Result<(), SpoolError> {
+    /// If no batch is frozen that begins at or before `last` and ends after it; or the database fails.
+    pub fn narrow(&self, sink: &str, last: u64, suspect: bool) -> Result<Cursor, SpoolError> {
         let sink = sink.to_owned();
-        self.call(move |tx| advance(tx, &sink, last, &dead_letters))
+        self.call(move |tx| narrow(tx, &sink, last, suspect))
     }
 
-    /// Deletes the records that every registered sink has passed. With no sink registered nothing is deleted.
+    /// Moves the cursor of a sink to `last` and keeps the dead letters of the range, in one commit. Nothing is frozen
+    /// afterwards. `clear`: what is left of a refused batch is suspect no longer.
+    ///
+    /// # Errors
+    /// If `last` lies before the end of the frozen batch, before the cursor or after the head; or the database fails.
+    pub fn advance(&self, sink: &str, last: u64, dead: Vec<DeadLetter>, clear: bool) -> Result<Cursor, SpoolError> {
+        let sink = sink.to_owned();
+        self.call(move |tx| advance(tx, &sink, last, &dead, clear))
+    }
+
+    /// The token of the batch `first..=last`, as [`Spool::freeze`] would give it.
     ///
     /// # Errors
     /// If the database fails.
-    pub fn trim(&self) -> Result<(), SpoolError> {
-        let sinks = lock(&self.inner.active).clone();
-        if sinks.is_empty() {
-            return Ok(());
-        }
-        loop {
-            let sinks = sinks.clone();
-            if !self.call(move |tx| trim(tx, &sinks))? {
-                return Ok(());
-            }
-        }
+    pub fn token(&self, first: u64, last: u64) -> Result<String, SpoolError> {
+        self.read(|reader| reader.token(first, last))
     }
 }

@@ -23,11 +23,6 @@ pub enum SpoolError {
     /// No such sink has been registered.
     #[error("no sink is named {0}")]
     UnknownSink(String),
-    /// A sink that is new here, when the log no longer has the events from the beginning.
-    #[error(
-        "the sink {0} is new, but the spool no longer holds all earlier events; catching up from the embedded store is not built yet"
-    )]
-    TooLate(String),
     /// A range that does not follow the sink's cursor, or is not the frozen one.
     #[error("the sink {sink} cannot {verb} {first}..={last}: {why}")]
     BadRange {

@@ -14,7 +14,9 @@
 
 mod cursor;
 mod error;
+mod letters;
 mod read;
+mod room;
 mod tx;
 mod writer;
 
@@ -27,8 +29,9 @@ use std::thread::JoinHandle;
 
 use tokio::sync::watch;
 
-pub use cursor::{Cursor, DeadLetter, Frozen};
+pub use cursor::{Cursor, Frozen};
 pub use error::SpoolError;
+pub use letters::DeadLetter;
 pub use read::{Ledger, Reader, SinkLedger, Stored};
 pub use tx::{Counters, Point, Tx};
 pub use writer::Write;
@@ -39,7 +42,8 @@ use writer::{Command, Shared, Writer};
 /// The database's file name inside the data directory.
 pub const FILE: &str = "spool.db";
 
-pub(crate) const MIGRATIONS: &[&str] = &[include_str!("migrations/0001_spool.sql")];
+pub(crate) const MIGRATIONS: &[&str] =
+    &[include_str!("migrations/0001_spool.sql"), include_str!("migrations/0002_poison.sql")];
 
 /// The spool's caps.
 #[derive(Clone, Debug)]
@@ -204,12 +208,12 @@ impl Spool {
         self.read(Reader::ledger)
     }
 
-    /// Dead letters, by sink and position. See [`Reader::dead_letters`].
+    /// When the oldest event arrived that a sink still has to deliver. See [`Reader::oldest_waiting`].
     ///
     /// # Errors
-    /// If the database fails.
-    pub fn dead_letters(&self, sink: Option<&str>, after: u64, limit: u64) -> Result<Vec<DeadLetter>, SpoolError> {
-        self.read(|reader| reader.dead_letters(sink, after, limit))
+    /// If the sink is not registered, or the database fails.
+    pub fn oldest_waiting(&self, sink: &str) -> Result<Option<i64>, SpoolError> {
+        self.read(|reader| reader.oldest_waiting(sink))
     }
 
     /// Commits what waits, closes the database and ends the writer. Later writes are refused. Doing it twice is fine.

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension};
 use serde::Serialize;
 
-use super::{Counters, Cursor, DeadLetter, FILE, MIGRATIONS, SpoolError, cursor};
+use super::{Counters, Cursor, FILE, MIGRATIONS, SpoolError, cursor};
 use crate::db;
 use subway_protocol::RejectReason;
 
@@ -41,10 +41,18 @@ pub struct Ledger {
 pub struct SinkLedger {
     /// Delivered.
     pub delivered: u64,
-    /// Refused by the store for good.
+    /// Refused by the store for good, or shed.
     pub dead: u64,
     /// Still to be delivered.
     pub pending: u64,
+    /// Those of the dead that were given up because the spool was full; left out of the JSON if there are none.
+    #[serde(skip_serializing_if = "none")]
+    pub shed: u64,
+}
+
+/// Whether there are none.
+fn none(count: &u64) -> bool {
+    *count == 0
 }
 
 impl Ledger {
@@ -62,7 +70,7 @@ impl Ledger {
 }
 
 /// A connection that only reads.
-pub struct Reader(Connection);
+pub struct Reader(pub(super) Connection);
 
 impl Reader {
     /// Opens the spool in the directory `dir` for reading.
@@ -98,6 +106,30 @@ impl Reader {
         Ok(out)
     }
 
+    /// When the oldest event arrived that a sink still has to deliver, milliseconds since the epoch; `None` if it has all,
+    /// or the log no longer has that event.
+    ///
+    /// # Errors
+    /// If the sink is not registered, or the database fails.
+    pub fn oldest_waiting(&self, sink: &str) -> Result<Option<i64>, SpoolError> {
+        #[derive(serde::Deserialize)]
+        struct Arrival {
+            received_at: i64,
+        }
+        let next = cursor::load(&self.0, sink)?.delivered_to + 1;
+        let sql = "SELECT json FROM record WHERE first = (SELECT max(first) FROM record WHERE first <= ?1) AND first + events > ?1";
+        let json: Option<String> = self.0.prepare_cached(sql)?.query_row([next], |row| row.get(0)).optional()?;
+        Ok(json.and_then(|json| serde_json::from_str::<Arrival>(&json).ok()).map(|arrival| arrival.received_at))
+    }
+
+    /// See [`super::Spool::token`].
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn token(&self, first: u64, last: u64) -> Result<String, SpoolError> {
+        Ok(cursor::token(&cursor::identity(&self.0)?, first, last))
+    }
+
     /// See [`super::Spool::cursor`].
     ///
     /// # Errors
@@ -113,13 +145,14 @@ impl Reader {
     pub fn ledger(&self) -> Result<Ledger, SpoolError> {
         let snapshot = self.0.unchecked_transaction()?;
         let counters = Counters::load(&snapshot)?;
-        let mut statement = snapshot.prepare_cached("SELECT sink, delivered_to, dead FROM cursor")?;
-        let sinks = statement
-            .query_map([], |row| {
-                let (sink, to, dead): (String, u64, u64) = (row.get(0)?, row.get(1)?, row.get(2)?);
-                Ok((sink, SinkLedger { delivered: to - dead, dead, pending: counters.stored - to }))
-            })?
-            .collect::<rusqlite::Result<_>>()?;
+        let mut statement = snapshot.prepare_cached("SELECT sink FROM cursor")?;
+        let names = statement.query_map([], |row| row.get::<_, String>(0))?.collect::<rusqlite::Result<Vec<_>>>()?;
+        let mut sinks = BTreeMap::new();
+        for name in names {
+            let cursor = cursor::load(&snapshot, &name)?;
+            let (done, dead, shed) = (cursor.done(), cursor.dead, cursor.shed);
+            sinks.insert(name, SinkLedger { delivered: done - dead, dead, pending: counters.stored - done, shed });
+        }
         let rejected = RejectReason::ALL.iter().zip(counters.rejected);
         Ok(Ledger {
             received: counters.received,
@@ -128,27 +161,5 @@ impl Reader {
             rejected: rejected.filter(|(_, n)| *n > 0).map(|(reason, n)| (reason.as_str(), n)).collect(),
             sinks,
         })
-    }
-
-    /// Dead letters of one sink or of all, by sink and position: at most `limit`, those after position `after`.
-    ///
-    /// # Errors
-    /// If the database fails.
-    pub fn dead_letters(&self, sink: Option<&str>, after: u64, limit: u64) -> Result<Vec<DeadLetter>, SpoolError> {
-        let sql = "SELECT sink, position, app_key, event_id, reason, dead_at, event FROM dead_letter
-            WHERE (?1 IS NULL OR sink = ?1) AND position > ?2 ORDER BY sink, position LIMIT ?3";
-        let mut statement = self.0.prepare_cached(sql)?;
-        let read = |row: &rusqlite::Row<'_>| {
-            Ok(DeadLetter {
-                sink: row.get(0)?,
-                position: row.get(1)?,
-                app_key: row.get(2)?,
-                event_id: row.get(3)?,
-                reason: row.get(4)?,
-                dead_at: row.get(5)?,
-                event: row.get(6)?,
-            })
-        };
-        Ok(statement.query_map(params![sink, after, limit], read)?.collect::<rusqlite::Result<_>>()?)
     }
 }

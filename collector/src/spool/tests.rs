@@ -27,7 +27,7 @@ fn letter(sink: &str, position: u64) -> DeadLetter {
         event_id: format!("e{position}"),
         reason: "no".into(),
         dead_at: 1,
-        event: "{}".into(),
+        record: "{}".into(),
     }
 }
 
@@ -70,17 +70,17 @@ fn a_frozen_batch_is_the_same_until_it_is_delivered() {
     let spool = open(dir.path());
     spool.register(&["a"]).unwrap();
     append(&spool, "x", 10);
-    let frozen = spool.freeze("a", 1, 6).unwrap();
+    let frozen = spool.freeze("a", 1, 6).unwrap().frozen.unwrap();
     assert!(matches!(spool.freeze("a", 1, 6), Err(SpoolError::BadRange { .. })));
     spool.close();
     let spool = open(dir.path());
     spool.register(&["a"]).unwrap();
     append(&spool, "y", 10);
     assert_eq!(spool.cursor("a").unwrap().frozen, Some(frozen.clone()));
-    assert!(matches!(spool.advance("a", 5, Vec::new()), Err(SpoolError::BadRange { .. })));
-    spool.advance("a", 6, vec![letter("a", 2)]).unwrap();
-    assert_eq!(spool.cursor("a").unwrap(), Cursor { delivered_to: 6, dead: 1, frozen: None });
-    let next = spool.freeze("a", 7, 20).unwrap();
+    assert!(matches!(spool.advance("a", 5, Vec::new(), false), Err(SpoolError::BadRange { .. })));
+    spool.advance("a", 6, vec![letter("a", 2)], false).unwrap();
+    assert_eq!(spool.cursor("a").unwrap(), Cursor { delivered_to: 6, dead: 1, ..Cursor::default() });
+    let next = spool.freeze("a", 7, 20).unwrap().frozen.unwrap();
     assert_ne!(next.token, frozen.token);
 }
 
@@ -91,7 +91,7 @@ fn tokens_of_two_directories_differ() {
         let spool = open(dir.path());
         spool.register(&["a"]).unwrap();
         append(&spool, "x", 1);
-        spool.freeze("a", 1, 1).unwrap().token
+        spool.freeze("a", 1, 1).unwrap().frozen.unwrap().token
     };
     assert_ne!(token(), token());
 }
@@ -105,10 +105,10 @@ fn ranges_that_make_no_sense_are_refused_and_change_nothing() {
     for (first, last) in [(2, 3), (1, 0), (1, 11), (0, 3)] {
         assert!(matches!(spool.freeze("a", first, last), Err(SpoolError::BadRange { .. })), "{first}..={last}");
     }
-    assert!(spool.advance("a", 11, Vec::new()).is_err());
-    assert!(spool.advance("a", 0, Vec::new()).is_err());
-    assert!(spool.advance("a", 5, vec![letter("a", 6)]).is_err());
-    assert!(spool.advance("a", 5, vec![letter("b", 3)]).is_err());
+    assert!(spool.advance("a", 11, Vec::new(), false).is_err());
+    assert!(spool.advance("a", 0, Vec::new(), false).is_err());
+    assert!(spool.advance("a", 5, vec![letter("a", 6)], false).is_err());
+    assert!(spool.advance("a", 5, vec![letter("b", 3)], false).is_err());
     assert!(matches!(spool.cursor("b"), Err(SpoolError::UnknownSink(_))));
     assert!(matches!(spool.freeze("b", 1, 1), Err(SpoolError::UnknownSink(_))));
     assert_eq!(spool.cursor("a").unwrap(), Cursor::default());
@@ -124,15 +124,14 @@ fn only_what_every_sink_has_passed_is_forgotten() {
     spool.trim().unwrap();
     assert_eq!(spool.backlog_bytes(), 5, "without sinks everything is kept");
     spool.register(&["a", "b"]).unwrap();
-    spool.advance("a", 10, Vec::new()).unwrap();
+    spool.advance("a", 10, Vec::new(), false).unwrap();
     spool.trim().unwrap();
     assert_eq!(spool.backlog_bytes(), 5);
-    spool.advance("b", 9, Vec::new()).unwrap();
+    spool.advance("b", 9, Vec::new(), false).unwrap();
     spool.trim().unwrap();
     assert_eq!(spool.backlog_bytes(), 3);
     assert_eq!(spool.read_after(9, 9, 9).unwrap(), [Stored { first: 6, events: 5, json: "yyy".into() }]);
-    assert!(matches!(spool.register(&["a", "new"]), Err(SpoolError::TooLate(_))));
-    spool.advance("b", 10, Vec::new()).unwrap();
+    spool.advance("b", 10, Vec::new(), false).unwrap();
     spool.trim().unwrap();
     assert_eq!((spool.backlog_bytes(), spool.head()), (0, 10));
     spool.close();
@@ -154,7 +153,7 @@ fn the_ledger_adds_up_and_is_read_beside_the_writer() {
             Ok(())
         })
         .unwrap();
-    spool.advance("a", 7, vec![letter("a", 7)]).unwrap();
+    spool.advance("a", 7, vec![letter("a", 7)], false).unwrap();
     let ledger = Reader::open(dir.path()).unwrap().ledger().unwrap();
     assert_eq!(
         serde_json::to_value(&ledger).unwrap(),
@@ -264,7 +263,7 @@ fn trouble_ends_by_itself_once_the_disk_takes_commits_again() {
 fn a_call_refused_for_its_arguments_costs_its_group_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let spool = open(dir.path());
-    assert!(spool.advance("nobody", 1, Vec::new()).is_err());
+    assert!(spool.advance("nobody", 1, Vec::new(), false).is_err());
     assert_eq!(spool.health(), Ok(()));
 }
 
@@ -291,7 +290,7 @@ fn the_spool_of_a_newer_collector_is_refused() {
 
 #[test]
 fn a_store_that_knows_better_moves_events_from_pending_to_delivered_and_nothing_else() {
-    let sink = |delivered, dead, pending| SinkLedger { delivered, dead, pending };
+    let sink = |delivered, dead, pending| SinkLedger { delivered, dead, pending, shed: 0 };
     let ledger = |sinks| Ledger { received: 12, stored: 10, duplicate: 2, rejected: BTreeMap::new(), sinks };
     let after = |position| {
         let sinks = BTreeMap::from([("other".to_owned(), sink(1, 0, 9)), ("s".to_owned(), sink(3, 1, 6))]);

@@ -7,6 +7,7 @@
 //! One connection writes; readers have connections of their own and never wait for it.
 
 mod dictionary;
+mod history;
 pub(crate) mod rows;
 mod thread;
 mod writer;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 pub(crate) use dictionary::Ident;
+pub use history::StoreHistory;
 pub use rows::StoredRows;
 
 use self::thread::WriterThread;

@@ -2,12 +2,17 @@
 //!
 //! Counters begin at 0 with the process; what must be exact over restarts is in the ledger instead.
 
+mod sinks;
+
 use std::fmt::Write;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use subway_protocol::RejectReason;
 use subway_protocol::codec::server::ProblemCode;
+
+pub use sinks::SinkCounts;
 
 /// Everything that is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,8 +137,12 @@ pub enum Gauge<'a> {
     SinkPosition(&'a str),
     /// Events a sink still has to deliver.
     SinkPending(&'a str),
-    /// Events a sink refused for good.
+    /// Events a sink refused for good, or gave up.
     SinkDead(&'a str),
+    /// Events a sink gave up because the spool was full.
+    SinkShed(&'a str),
+    /// Age of the oldest event that a sink still has to deliver, seconds.
+    SinkLag(&'a str),
     /// 1 if the collector can accept, else 0.
     Ready,
 }
@@ -149,7 +158,15 @@ impl Gauge<'_> {
             Gauge::SinkPending(sink) => {
                 ("subway_sink_pending_events", "Events a sink still has to deliver.", Some(sink))
             }
-            Gauge::SinkDead(sink) => ("subway_sink_dead_events", "Events a sink refused for good.", Some(sink)),
+            Gauge::SinkDead(sink) => {
+                ("subway_sink_dead_events", "Events a sink refused for good, or gave up.", Some(sink))
+            }
+            Gauge::SinkShed(sink) => {
+                ("subway_sink_shed_events", "Events a sink gave up because the spool was full.", Some(sink))
+            }
+            Gauge::SinkLag(sink) => {
+                ("subway_sink_lag_seconds", "Age of the oldest event that a sink still has to deliver.", Some(sink))
+            }
             Gauge::Ready => ("subway_ready", "1 if the collector can accept, else 0.", None),
         }
     }
@@ -177,16 +194,18 @@ impl Histogram {
         self.micros.fetch_add(u64::try_from(time.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    fn write(&self, out: &mut String, name: &str, help: &str) {
-        let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} histogram");
+    /// Writes its samples; `labels` go beside the bound, without braces.
+    fn write(&self, out: &mut String, name: &str, labels: &str) {
+        let (comma, braced) = if labels.is_empty() { ("", String::new()) } else { (",", format!("{{{labels}}}")) };
         let mut sum = 0;
         for (bound, bucket) in BOUNDS.iter().zip(&self.buckets) {
             sum += bucket.load(Ordering::Relaxed);
-            let _ = writeln!(out, "{name}_bucket{{le=\"{bound}\"}} {sum}");
+            let _ = writeln!(out, "{name}_bucket{{{labels}{comma}le=\"{bound}\"}} {sum}");
         }
         let count = self.count.load(Ordering::Relaxed).max(sum);
         let seconds = self.micros.load(Ordering::Relaxed) as f64 / 1e6;
-        let _ = writeln!(out, "{name}_bucket{{le=\"+Inf\"}} {count}\n{name}_sum {seconds}\n{name}_count {count}");
+        let _ = writeln!(out, "{name}_bucket{{{labels}{comma}le=\"+Inf\"}} {count}");
+        let _ = writeln!(out, "{name}_sum{braced} {seconds}\n{name}_count{braced} {count}");
     }
 }
 
@@ -194,6 +213,7 @@ impl Histogram {
 #[derive(Debug)]
 pub struct Telemetry {
     counts: [AtomicU64; SLOTS],
+    sinks: sinks::Sinks,
     /// From the beginning of a transaction of the spool to its commit on disk.
     pub commit_seconds: Histogram,
     /// From the first byte of an ingestion request to its answer.
@@ -204,6 +224,7 @@ impl Default for Telemetry {
     fn default() -> Self {
         Self {
             counts: [const { AtomicU64::new(0) }; SLOTS],
+            sinks: sinks::Sinks::default(),
             commit_seconds: Histogram::default(),
             ingest_seconds: Histogram::default(),
         }
@@ -220,6 +241,12 @@ impl Telemetry {
     #[must_use]
     pub fn get(&self, count: Count) -> u64 {
         self.counts[count.slot()].load(Ordering::Relaxed)
+    }
+
+    /// The counters of the sink `name`.
+    #[must_use]
+    pub fn sink(&self, name: &str) -> Arc<SinkCounts> {
+        self.sinks.of(name)
     }
 
     /// The page in the Prometheus text format 0.0.4, with `gauges` as they are now. Members of one family must be
@@ -241,16 +268,19 @@ impl Telemetry {
                 None => writeln!(out, "{name} {value}"),
             };
         }
-        self.commit_seconds.write(
-            &mut out,
-            "subway_commit_seconds",
-            "From the beginning of a transaction of the spool to its commit on disk.",
-        );
-        self.ingest_seconds.write(
-            &mut out,
-            "subway_ingest_seconds",
-            "From the arrival of an ingestion request to its answer.",
-        );
+        self.sinks.write(&mut out);
+        let histograms = [
+            (
+                "subway_commit_seconds",
+                "From the beginning of a transaction of the spool to its commit on disk.",
+                &self.commit_seconds,
+            ),
+            ("subway_ingest_seconds", "From the arrival of an ingestion request to its answer.", &self.ingest_seconds),
+        ];
+        for (name, help, histogram) in histograms {
+            head(&mut out, &mut family, name, help, "histogram");
+            histogram.write(&mut out, name, "");
+        }
         out
     }
 }

@@ -1,0 +1,167 @@
+//! `dead-letters list | show | replay`.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::commands::{Failure, print, runtime};
+use super::parse::DeadLetters;
+use crate::config::Config;
+use crate::fanout::{Replayed, Replayer};
+use crate::record::Record;
+use crate::row::Row;
+use crate::serve::{CONFIG_PATH, DataDir, StartError, connect};
+use crate::sinks;
+use crate::spool::{DeadLetter, Reader, Settings, Spool};
+
+/// Dead letters read at a time.
+const PAGE: u64 = 500;
+
+/// What `list` says of events that were given up.
+const SHED: &str = "given up because the spool was full (when_full = \"shed\"); they are in the embedded store only";
+
+pub(super) fn run(
+    action: DeadLetters,
+    data_dir: &Path,
+    sink: Option<&str>,
+    config: Option<&Path>,
+) -> Result<(), Failure> {
+    let reader = Reader::open(data_dir).map_err(runtime)?;
+    let ledger = reader.ledger().map_err(runtime)?;
+    if let Some(sink) = sink.filter(|sink| !ledger.sinks.contains_key(*sink)) {
+        return Err(Failure::Runtime(format!("no sink is named {sink}")));
+    }
+    let names = ledger.sinks.keys().filter(|name| sink.is_none_or(|sink| sink == name.as_str()));
+    let names: Vec<String> = names.cloned().collect();
+    match action {
+        DeadLetters::Show => each(&reader, &names, |letter| print(&format!("{}\n", shown(&letter)))),
+        DeadLetters::List => {
+            let mut counts: BTreeMap<(String, String), u64> = BTreeMap::new();
+            for (name, sink) in ledger.sinks.iter().filter(|(name, sink)| names.contains(name) && sink.shed > 0) {
+                counts.insert((name.clone(), SHED.to_owned()), sink.shed);
+            }
+            each(&reader, &names, |letter| {
+                *counts.entry((letter.sink, letter.reason)).or_default() += 1;
+                Ok(())
+            })?;
+            counts.iter().try_for_each(|((sink, reason), count)| {
+                print(&format!("{}\n", json!({"sink": sink, "reason": reason, "events": count})))
+            })
+        }
+        DeadLetters::Replay => {
+            let mut waiting = Vec::new();
+            for name in names {
+                if reader.count_dead_letters(&name).map_err(runtime)? > 0 {
+                    waiting.push(name);
+                }
+            }
+            replay(data_dir, &waiting, config)
+        }
+    }
+}
+
+/// Calls `visit` for every dead letter, page by page, sink by sink.
+fn each(
+    reader: &Reader,
+    names: &[String],
+    mut visit: impl FnMut(DeadLetter) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    for name in names {
+        let mut after = 0;
+        loop {
+            let page = reader.dead_letters(Some(name), after, PAGE).map_err(runtime)?;
+            let Some(last) = page.last() else { break };
+            after = last.position;
+            page.into_iter().try_for_each(&mut visit)?;
+        }
+    }
+    Ok(())
+}
+
+/// A letter for people and programs: the event as `export` gives it, or the damaged record as it is.
+fn shown(letter: &DeadLetter) -> Value {
+    let event = serde_json::from_str::<Record<'_>>(&letter.record).ok().and_then(|record| {
+        let event = record.events.first()?;
+        serde_json::to_value(Row::new(&record, event)).ok()
+    });
+    json!({"sink": letter.sink, "position": letter.position, "app_key": letter.app_key, "event_id": letter.event_id,
+        "reason": letter.reason, "dead_at": letter.dead_at, "event": event.unwrap_or_else(|| letter.record.as_str().into())})
+}
+
+/// Sends the letters again: through the running collector if there is one, else from here with the configuration that it
+/// last ran with.
+fn replay(data_dir: &Path, names: &[String], config: Option<&Path>) -> Result<(), Failure> {
+    if names.is_empty() {
+        return print("0 replayed\n");
+    }
+    match DataDir::take(data_dir) {
+        Err(StartError::InUse(_)) => names.iter().try_for_each(|name| through_the_collector(data_dir, name)),
+        Err(error) => Err(runtime(error)),
+        Ok(taken) => from_here(&taken, names, config),
+    }
+}
+
+fn report(replayed: &Replayed) -> Result<(), Failure> {
+    print(&format!("{}: {} replayed, {} refused again\n", replayed.sink, replayed.replayed, replayed.refused))
+}
+
+fn progress(replayed: &Replayed) {
+    let done = replayed.replayed + replayed.refused;
+    eprintln!("{}: {done} of {} dead letters", replayed.sink, replayed.total);
+}
+
+fn from_here(data_dir: &DataDir, names: &[String], config: Option<&Path>) -> Result<(), Failure> {
+    let noted =
+        || std::fs::read_to_string(data_dir.path().join(CONFIG_PATH)).ok().map(|path| PathBuf::from(path.trim()));
+    let path = config.map(Path::to_owned).or_else(noted);
+    let path = path.ok_or_else(|| Failure::Runtime("no collector runs on this data directory, and it is not known with which configuration one did; give it with --config FILE".into()))?;
+    let config = Config::read(&path)?;
+    let mut opened = Vec::new();
+    for name in names {
+        let sink = config.sinks.iter().find(|sink| sink.name == *name);
+        let sink = sink.ok_or_else(|| Failure::Runtime(format!("{}: no sink is named {name}", path.display())))?;
+        opened.push(sinks::open(sink, &config.zones()).map_err(runtime)?);
+    }
+    let runtime_ = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(runtime)?;
+    let spool = Spool::open(data_dir.path(), &Settings::default(), Arc::default()).map_err(runtime)?;
+    let replayer = Replayer::new(spool.clone(), opened);
+    let result = runtime_.block_on(async {
+        for name in names {
+            let replayed = replayer.replay(name, progress).await.map_err(Failure::Runtime)?;
+            report(&replayed)?;
+        }
+        Ok(())
+    });
+    spool.close();
+    result
+}
+
+fn through_the_collector(data_dir: &Path, name: &str) -> Result<(), Failure> {
+    let mut stream = connect(data_dir).map_err(|error| {
+        Failure::Runtime(format!(
+            "a collector runs on this data directory, but its control socket cannot be reached: {error}"
+        ))
+    })?;
+    stream.write_all(format!("replay {name}\n").as_bytes()).map_err(runtime)?;
+    let number = |line: &Value, key: &str| line[key].as_u64().unwrap_or_default();
+    for line in BufReader::new(stream).lines() {
+        let line: Value = serde_json::from_str(&line.map_err(runtime)?).map_err(runtime)?;
+        if let Some(error) = line["error"].as_str() {
+            return Err(Failure::Runtime(format!("{name}: {error}")));
+        }
+        let replayed = Replayed {
+            sink: name.to_owned(),
+            total: number(&line, "total"),
+            replayed: number(&line, "replayed"),
+            refused: number(&line, "refused"),
+        };
+        if line["done"] == true {
+            return report(&replayed);
+        }
+        progress(&replayed);
+    }
+    Err(Failure::Runtime(format!("{name}: the collector ended before the replay did; what it had replayed is settled")))
+}

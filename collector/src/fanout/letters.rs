@@ -1,0 +1,44 @@
+//! Dead letters out of a batch.
+
+use std::collections::BTreeMap;
+
+use crate::record::{Event, Record};
+use crate::sinks::{Refusal, SinkBatch, within};
+use crate::spool::DeadLetter;
+
+/// The JSON of a record with one event of `record`.
+fn alone(record: &Record<'_>, event: &Event<'_>) -> String {
+    let alone = Record { events: vec![event.clone()], ..record.clone() };
+    serde_json::to_string(&alone).unwrap_or_default()
+}
+
+/// The dead letters for the events of `batch` that the store refused. An event whose record cannot be read is kept with
+/// the whole record as it is.
+pub(super) fn dead_letters(sink: &str, batch: &SinkBatch, refused: &[Refusal]) -> Vec<DeadLetter> {
+    let mut missing: BTreeMap<u64, &Refusal> = refused.iter().map(|refusal| (refusal.position, refusal)).collect();
+    let mut letters = Vec::new();
+    let letter = |position: u64, reason: &str, (app, id, record): (&str, &str, String)| DeadLetter {
+        sink: sink.to_owned(),
+        position,
+        app_key: app.to_owned(),
+        event_id: id.to_owned(),
+        reason: reason.to_owned(),
+        dead_at: crate::clock::now(),
+        record,
+    };
+    for stored in &batch.records {
+        let Ok(record) = serde_json::from_str::<Record<'_>>(&stored.json) else { continue };
+        let (at, events) = within(stored.first, &record.events, batch.first, batch.last);
+        for (position, event) in (at..).zip(events) {
+            let Some(refusal) = missing.remove(&position) else { continue };
+            let parts = (&*record.app_key, &*event.event_id, alone(&record, event));
+            letters.push(letter(position, &refusal.reason, parts));
+        }
+    }
+    for (position, refusal) in missing {
+        let holder = batch.records.iter().rfind(|stored| stored.first <= position);
+        let text = holder.map(|stored| stored.json.clone()).unwrap_or_default();
+        letters.push(letter(position, &refusal.reason, ("", "", text)));
+    }
+    letters
+}
