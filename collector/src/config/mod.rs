@@ -17,7 +17,7 @@ use toml::Spanned;
 
 pub use app::App;
 pub use limits::Limits;
-pub use sink::{ClickHouse, Delivery, EMBEDDED, Elasticsearch, Kafka, Kind, Sink, WhenFull};
+pub use sink::{ClickHouse, Compression, Delivery, EMBEDDED, Elasticsearch, Kafka, Kind, Sink, WhenFull};
 pub use text::{Secret, Text};
 
 /// A valid configuration.

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 
 pub use clickhouse::ClickHouse;
-pub use elasticsearch::Elasticsearch;
+pub use elasticsearch::{Compression, Elasticsearch};
 pub use kafka::Kafka;
 
 use super::text::{Text, expand};

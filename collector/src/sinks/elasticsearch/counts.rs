@@ -355,9 +355,7 @@ mod tests {
     fn a_batch_gives_one_document_for_each_thing_counted() {
         let settings = Settings::of_test("http://127.0.0.1:1", "p", "");
         let counts = Counts::new(&settings, &[]).unwrap();
-        let event = |id: u64, theme: &str, code: &str, time: i64, user: &str| {
-            serde_json::json!({"event_id": format!("e{id}"), "seq": id, "theme": theme, "code": code, "event_time": time, "ts": 0, "user_id": user})
-        };
+        let event = |id: u64, theme: &str, code: &str, time: i64, user: &str| serde_json::json!({"event_id": format!("e{id}"), "seq": id, "theme": theme, "code": code, "event_time": time, "ts": 0, "user_id": user});
         let record = serde_json::json!({"app_key": "a", "batch_id": "b", "install_id": "i", "received_at": 1, "events": [
             event(1, "view", "v", 50, ""), event(2, "view", "v", 40, ""), event(3, "custom", "follow", 60, "u"), event(4, "custom", "unfollow", 60, "u"),
             event(5, "custom", "follow", 59, "u"), event(6, "custom", "follow", 1, "")]})
@@ -372,10 +370,17 @@ mod tests {
             documents.iter().map(|document| String::from_utf8(document.lines.clone()).unwrap()).collect();
         assert_eq!(lines.len(), 4, "{lines:?}");
         assert!(lines[0].contains(r#""_index":"p-uv-1970.01","_id":"a|1970-01-01|i""#), "{}", lines[0]);
-        assert!(lines[1].contains(r#""_id":"a|i","version":1152921504606846975,"version_type":"external""#), "{}", lines[1]);
+        assert!(
+            lines[1].contains(r#""_id":"a|i","version":1152921504606846975,"version_type":"external""#),
+            "{}",
+            lines[1]
+        );
         assert!(lines[1].contains(r#""first_time":1}"#), "{}", lines[1]);
         let follower = lines.iter().find(|line| line.contains("\"a|u\"")).unwrap();
         assert!(follower.contains(r#""following":false,"event_time":60,"event_id":"e4""#), "{follower}");
-        assert!(lines.iter().any(|line| line.contains("\"_index\":\"p-followers\",\"_id\":\"a|i\"")), "without a user the install counts");
+        assert!(
+            lines.iter().any(|line| line.contains("\"_index\":\"p-followers\",\"_id\":\"a|i\"")),
+            "without a user the install counts"
+        );
     }
 }

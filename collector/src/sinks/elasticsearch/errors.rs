@@ -9,12 +9,8 @@ const REASON_BYTES: usize = 1000;
 const CAUSES: usize = 8;
 
 /// Types of errors that speak of the document itself: it will be refused whenever it comes.
-const OF_DOCUMENT: [&str; 4] = [
-    "document_parsing_exception",
-    "mapper_parsing_exception",
-    "strict_dynamic_mapping_exception",
-    "parsing_exception",
-];
+const OF_DOCUMENT: [&str; 4] =
+    ["document_parsing_exception", "mapper_parsing_exception", "strict_dynamic_mapping_exception", "parsing_exception"];
 /// What `illegal_argument_exception`, which is said of many things, says when it speaks of the document: a term that is too
 /// long to be indexed, more fields than an index may have, a field whose name cannot be one.
 const ILLEGAL_IN_DOCUMENT: [&str; 3] = ["immense term", "Limit of ", "field name"];
@@ -104,10 +100,15 @@ mod tests {
     #[test]
     fn only_what_speaks_of_the_document_is_held_against_it() {
         assert_eq!(of(201, ""), Verdict::Taken);
-        assert_eq!(of(409, r#"{"type":"version_conflict_engine_exception","reason":"[a]: version conflict"}"#), Verdict::Exists);
+        assert_eq!(
+            of(409, r#"{"type":"version_conflict_engine_exception","reason":"[a]: version conflict"}"#),
+            Verdict::Exists
+        );
         let deep = r#"{"type":"document_parsing_exception","reason":"[1:20] failed to parse field [props]","caused_by":{"type":"illegal_argument_exception",
             "reason":"Keys cannot contain \\0"}}"#;
-        assert!(matches!(of(400, deep), Verdict::Refused(why) if why.contains("Keys cannot contain \\0") && why.contains("status 400")));
+        assert!(
+            matches!(of(400, deep), Verdict::Refused(why) if why.contains("Keys cannot contain \\0") && why.contains("status 400"))
+        );
         let immense = r#"{"type":"illegal_argument_exception","reason":"Document contains at least one immense term in field=\"props._value\""}"#;
         assert!(matches!(of(400, immense), Verdict::Refused(_)));
         for of_all in [
@@ -119,8 +120,14 @@ mod tests {
         ] {
             assert!(matches!(of(400, of_all), Verdict::Blocked(_)), "{of_all}");
         }
-        assert!(matches!(of(403, r#"{"type":"cluster_block_exception","reason":"FORBIDDEN/8/index write (api)"}"#), Verdict::Blocked(_)));
-        assert!(matches!(of(404, r#"{"type":"index_not_found_exception","reason":"no such index"}"#), Verdict::Blocked(_)));
+        assert!(matches!(
+            of(403, r#"{"type":"cluster_block_exception","reason":"FORBIDDEN/8/index write (api)"}"#),
+            Verdict::Blocked(_)
+        ));
+        assert!(matches!(
+            of(404, r#"{"type":"index_not_found_exception","reason":"no such index"}"#),
+            Verdict::Blocked(_)
+        ));
         assert!(matches!(of(429, r#"{"type":"es_rejected_execution_exception","reason":"queue"}"#), Verdict::Later(_)));
         assert!(matches!(of(503, r#"{"type":"unavailable_shards_exception","reason":"away"}"#), Verdict::Later(_)));
     }

@@ -171,8 +171,10 @@ impl Elasticsearch {
             Ok::<(), SinkError>(())
         })?;
         for some in found.chunks(LOOKUPS) {
-            let docs: Vec<_> =
-                some.iter().map(|(_, index, id, _)| json!({"_index": index, "_id": id, "_source": ["app_key"]})).collect();
+            let docs: Vec<_> = some
+                .iter()
+                .map(|(_, index, id, _)| json!({"_index": index, "_id": id, "_source": ["app_key"]}))
+                .collect();
             let path = "/_mget?filter_path=docs.found,docs._source,docs.error.type";
             let answer = self.server.ask(Method::POST, path, Some(&json!({"docs": docs}))).await?;
             if !answer.is_ok() {
@@ -304,7 +306,9 @@ impl Sink for Elasticsearch {
         let value = self.server.value(Method::GET, &path, None).await?;
         match value["status"].as_str() {
             Some("green" | "yellow") => Ok(()),
-            status => Err(SinkError::retryable(format!("the health of its indices is {}", status.unwrap_or("unknown")))),
+            status => {
+                Err(SinkError::retryable(format!("the health of its indices is {}", status.unwrap_or("unknown"))))
+            }
         }
     }
 }

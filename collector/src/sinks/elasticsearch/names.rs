@@ -143,7 +143,14 @@ mod tests {
         for day in (-800_000..3_000_000).step_by(97) {
             assert_eq!(day_of_ods("a-b", &ods("a-b", day)), Some(day));
         }
-        for name in ["p-ods-2015.5.17", "p-ods-2015.02.30", "p-ods-2015.05.17.1", "p-ods-x", "q-ods-2015.05.17", "p-ods-2015.05"] {
+        for name in [
+            "p-ods-2015.5.17",
+            "p-ods-2015.02.30",
+            "p-ods-2015.05.17.1",
+            "p-ods-x",
+            "q-ods-2015.05.17",
+            "p-ods-2015.05",
+        ] {
             assert_eq!(day_of_ods("p", name), None, "{name}");
         }
         assert_eq!(last_day_of_uv("p", "p-uv-2015.05").map(date).as_deref(), Some("2015-05-31"));

@@ -51,9 +51,7 @@ const NEEDED: [(&str, &str); 7] = [
 pub fn schema(settings: &Settings) -> String {
     let of = |flavour| {
         let requests = templates(settings, flavour).into_iter();
-        let request = |(name, body): (String, Value)| {
-            json!({"method": "PUT", "path": format!("/_index_template/{name}"), "body": body})
-        };
+        let request = |(name, body): (String, Value)| json!({"method": "PUT", "path": format!("/_index_template/{name}"), "body": body});
         requests.map(request).collect::<Vec<_>>()
     };
     let both = json!({"elasticsearch": of(Flavour::Elasticsearch), "opensearch": of(Flavour::OpenSearch)});
@@ -211,8 +209,9 @@ async fn counts_are_complete(server: &Server, settings: &Settings) -> Result<(),
     if exists || !settings.exact_counts {
         return Ok(());
     }
-    let events = server.value(Method::GET, &format!("/_resolve/index/{prefix}-ods-*?filter_path=indices.name"), None);
-    let complete = events.await?["indices"].as_array().is_none_or(Vec::is_empty);
+    let events = format!("/_resolve/index/{prefix}-ods-*?filter_path=indices.name");
+    let events = server.value(Method::GET, &events, None).await?;
+    let complete = events["indices"].as_array().is_none_or(Vec::is_empty);
     let answer = server.ask(Method::PUT, &format!("/{users}"), Some(&json!({"mappings": meta(complete)}))).await?;
     // Somebody else may have been faster.
     let raced = answer.status == 400 && answer.message().contains("resource_already_exists_exception");

@@ -25,7 +25,8 @@ pub(crate) enum Flavour {
     OpenSearch,
 }
 
-/// A store that can be asked.
+/// A store that can be asked. Clones share its connections.
+#[derive(Clone)]
 pub(crate) struct Server {
     http: Http,
     flavour: OnceCell<Flavour>,
@@ -168,11 +169,16 @@ mod tests {
         assert_eq!(fit(Flavour::Elasticsearch, "8.19.21"), Ok(()));
         assert_eq!(fit(Flavour::Elasticsearch, "9.0.0-SNAPSHOT"), Ok(()));
         assert_eq!(fit(Flavour::OpenSearch, "2.19.4"), Ok(()));
-        for (flavour, number, needed) in
-            [(Flavour::Elasticsearch, "7.17.29", "8.0"), (Flavour::OpenSearch, "2.6.0", "2.7"), (Flavour::OpenSearch, "?", "2.7")]
-        {
+        for (flavour, number, needed) in [
+            (Flavour::Elasticsearch, "7.17.29", "8.0"),
+            (Flavour::OpenSearch, "2.6.0", "2.7"),
+            (Flavour::OpenSearch, "?", "2.7"),
+        ] {
             let error = fit(flavour, number).unwrap_err();
-            assert!(matches!(&error, SinkError::Unfit { message } if message.contains(number) && message.contains(needed)), "{error}");
+            assert!(
+                matches!(&error, SinkError::Unfit { message } if message.contains(number) && message.contains(needed)),
+                "{error}"
+            );
         }
     }
 }
