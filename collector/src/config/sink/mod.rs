@@ -13,6 +13,8 @@ use toml::Spanned;
 
 pub use clickhouse::{ClickHouse, Compression};
 pub use elasticsearch::Elasticsearch;
+pub use clickhouse::ClickHouse;
+pub use elasticsearch::{Compression, Elasticsearch};
 pub use kafka::Kafka;
 
 use super::text::{Text, expand};
