@@ -4,7 +4,6 @@ use std::io::Write;
 use std::path::Path;
 
 use super::serve::{self, Source};
-use super::{Command, USAGE, dead_letters};
 use super::{Command, USAGE, dead_letters, schema};
 use crate::config::{Config, ConfigError, EMBEDDED};
 use crate::db::DbError;

@@ -4,8 +4,8 @@ mod commands;
 mod dead_letters;
 mod log;
 mod parse;
-mod serve;
 mod schema;
+mod serve;
 
 use std::process::ExitCode;
 

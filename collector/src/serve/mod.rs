@@ -93,7 +93,6 @@ impl Collector {
             connections: AtomicU64::new(0),
             draining: AtomicBool::new(false),
         });
-        let reloader = Reloader {
         let data_dir = Arc::new(data_dir);
         let reloader = Arc::new(Reloader {
             shared: Arc::clone(&shared),
@@ -102,17 +101,6 @@ impl Collector {
             data_dir: Arc::clone(&data_dir),
             certificate,
             running: tokio::sync::Mutex::new(config),
-        };
-        Ok(Self { shared, spool, fanout, replayer, reloader: Arc::new(reloader) })
-    }
-
-    /// Notes in the data directory with which configuration file this collector runs, for commands that come later.
-    ///
-    /// # Errors
-    /// If the file cannot be written.
-    pub fn note_config(&self, file: Option<&Path>) -> Result<(), StartError> {
-        let text = file.map(|file| file.display().to_string()).unwrap_or_default();
-        self.reloader.data_dir.write(CONFIG_PATH, &text)
         });
         Ok(Self { shared, spool, fanout, replayer, reloader, data_dir })
     }
@@ -157,7 +145,7 @@ impl Collector {
         let mut connections = connections::Connections::new(Arc::clone(&self.shared), app, certificate);
         let asked = tokio::select! {
             () = connections.take(&listener) => true,
-            () = control::serve(self.reloader.data_dir.path(), self.replayer.clone()), if cfg!(unix) => true,
+            () = control::serve(self.data_dir.path(), self.replayer.clone()), if cfg!(unix) => true,
             () = shutdown => true,
             () = self.spool.ended() => false,
         };
