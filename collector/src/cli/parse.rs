@@ -13,7 +13,7 @@ use crate::config::addresses;
 pub const USAGE: &str = "\
 usage:
   subway-collector serve [--config FILE] [--listen ADDR] [--data-dir DIR]
-      receive events until SIGTERM or SIGINT; without --config: one app with the key `demo`,
+      receive events until SIGTERM or SIGINT; SIGHUP reads FILE again; without --config: one app with the key `demo`,
       SQLite in ./subway-data, on 127.0.0.1:8080
   subway-collector check --config FILE
       say whether the file is valid, or which line and key is not
@@ -28,7 +28,7 @@ usage:
       what a sink needs in its store: print it, or make and migrate what is missing
   subway-collector --help | --version
 
-exit codes: 0 done, 1 failed, 2 wrong usage or configuration; the log level is taken from RUST_LOG
+exit codes: 0 done, 1 failed, 2 wrong usage or configuration; RUST_LOG overrides [log] level
 ";
 
 /// One command with its arguments.

@@ -51,6 +51,9 @@ pub enum StartError {
     /// Opening was broken off by a defect.
     #[error("opening was broken off: {0}")]
     Interrupted(String),
+    /// The certificate or its key cannot be used.
+    #[error("tls: {0}")]
+    Tls(String),
     /// The address cannot be listened on.
     #[error("cannot listen: {0}")]
     Listen(String),

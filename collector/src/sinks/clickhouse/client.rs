@@ -6,7 +6,7 @@ use bytes::Bytes;
 use reqwest::Method;
 
 use super::errors;
-use crate::config::{ClickHouse as Settings, Compression};
+use crate::config::{BlockCompression as Compression, ClickHouse as Settings};
 use crate::sinks::SinkError;
 use crate::sinks::http::{Answer, Endpoint, Http};
 

@@ -12,7 +12,7 @@ use lz4_flex::frame::{BlockMode, BlockSize, FrameEncoder, FrameInfo};
 use subway_protocol::limits::MAX_TIME_MS;
 
 use super::columns::{self, Kind, OF_EVENT, OF_RECORD, uuid};
-use crate::config::Compression;
+use crate::config::BlockCompression as Compression;
 use crate::record::{Event, Record};
 use crate::sinks::{SinkBatch, SinkError};
 
