@@ -141,7 +141,10 @@ impl Client {
         compression: Compression,
     ) -> Result<Answer, SinkError> {
         let mut request = self.http.request(Method::POST, &format!("/{}", parameters.0));
-        if compression == Compression::Lz4 && !body.is_empty() {
+        if body.is_empty() {
+            // Left out otherwise, and the server insists on it.
+            request = request.header("content-length", "0");
+        } else if compression == Compression::Lz4 {
             request = request.header("content-encoding", "lz4");
         }
         self.http.send(request.body(body)).await
