@@ -7,7 +7,7 @@ use subway_protocol::Theme;
 use super::commands::{Failure, print, runtime};
 use super::parse::Schema;
 use crate::config::{Config, Kafka, Kind, Sink};
-use crate::sinks::{self, clickhouse};
+use crate::sinks::{self, clickhouse, elasticsearch};
 
 pub(super) fn run(action: Schema, config: &Path, name: &str) -> Result<(), Failure> {
     let config = Config::read(config)?;
@@ -27,7 +27,7 @@ pub(super) fn run(action: Schema, config: &Path, name: &str) -> Result<(), Failu
 fn show(sink: &Sink) -> Result<String, Failure> {
     match &sink.kind {
         Kind::ClickHouse(settings) => Ok(clickhouse::schema(settings)),
-        Kind::Elasticsearch(_) => Err(Failure::Runtime("the kind elasticsearch has no schema to show yet".into())),
+        Kind::Elasticsearch(settings) => Ok(elasticsearch::schema(settings)),
         Kind::Kafka(settings) => Ok(topics(settings)),
     }
 }
