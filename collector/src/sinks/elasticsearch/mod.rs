@@ -17,6 +17,10 @@ mod schema;
 pub(crate) mod server;
 
 #[cfg(test)]
+mod counts_tests;
+#[cfg(test)]
+mod fault_tests;
+#[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeSet, HashSet};
@@ -57,6 +61,15 @@ pub fn open(
     zones: &[(String, String)],
 ) -> Result<Arc<dyn Sink>, SinkError> {
     Ok(Arc::new(Elasticsearch::new(name, settings, delivery, zones)?))
+}
+
+/// Makes what is missing in the store; says what it did, a line for each step. Does so even if the settings say
+/// `manage_schema = false`: a person asked for it.
+///
+/// # Errors
+/// As [`Sink::prepare`].
+pub async fn apply(settings: &Settings, delivery: &Delivery) -> Result<Vec<String>, SinkError> {
+    schema::apply(&Server::new(settings, Duration::from_millis(delivery.timeout_ms))?, settings).await
 }
 
 struct Elasticsearch {
