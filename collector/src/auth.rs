@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use subway_protocol::codec::server::{Problem, ProblemCode};
 
 use crate::config::Secret;
+use crate::limit::Quota;
 
 /// An app that is being served.
 #[derive(Debug)]
@@ -20,6 +21,8 @@ pub struct App {
     pub timezone: TimeZone,
     /// If given, its requests must be signed.
     pub secret: Option<Secret>,
+    /// What it may send.
+    pub quota: Quota,
     read_token: Secret,
 }
 
@@ -27,7 +30,14 @@ impl App {
     /// An app.
     #[must_use]
     pub fn new(key: String, number: i64, timezone: TimeZone, secret: Option<Secret>, read_token: Secret) -> Self {
-        Self { key, number, timezone, secret, read_token }
+        Self { key, number, timezone, secret, quota: Quota::default(), read_token }
+    }
+
+    /// The same app with a quota.
+    #[must_use]
+    pub fn with_quota(mut self, quota: Quota) -> Self {
+        self.quota = quota;
+        self
     }
 }
 
@@ -43,6 +53,12 @@ impl Keys {
     #[must_use]
     pub fn new(apps: impl IntoIterator<Item = App>, admin_token: Secret) -> Self {
         Self { apps: apps.into_iter().map(|app| (app.key.clone(), Arc::new(app))).collect(), admin_token }
+    }
+
+    /// The app with this key.
+    #[must_use]
+    pub fn app(&self, key: &str) -> Option<&Arc<App>> {
+        self.apps.get(key)
     }
 
     /// The app that may send with this key.

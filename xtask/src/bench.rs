@@ -31,6 +31,7 @@ impl Row {
 /// If something does not build or run. A missed goal is shown, and is no error: machines are noisy.
 pub(crate) fn run() -> Result<()> {
     let mut rows = ingest()?;
+    rows.push(idle()?);
     rows.extend(native()?);
     rows.extend(javascript()?);
     let width = |cell: fn(&Row) -> &str| rows.iter().map(|row| cell(row).chars().count()).max().unwrap_or(0);
@@ -91,6 +92,18 @@ fn ingest() -> Result<Vec<Row>> {
         Row::plain("durable ingest, events per second on this machine", thousands(get("ingest_per_second")?)),
         Row::plain("events per fsync (group commit)", thousands(get("events")? / get("commits")?.max(1.0))),
     ])
+}
+
+/// What the collector holds in memory at most with 10,000 idle connections, MiB.
+const IDLE_MIB: f64 = 256.0;
+
+fn idle() -> Result<Row> {
+    eprintln!("bench: idle connections");
+    let report = json(&["bench", "--locked", "--package", "subway-collector", "--bench", "idle"])?;
+    let mib = |name| Ok::<_, anyhow::Error>(number(&report, name)? / 1024.0 / 1024.0);
+    let (rss, before) = (mib("rss_bytes")?, mib("rss_bytes_before")?);
+    let what = format!("memory with {} idle connections", thousands(number(&report, "connections")?));
+    Ok(Row::goal(&what, format!("{rss:.0} MiB ({before:.0} before)"), "<= 256 MiB", rss <= IDLE_MIB))
 }
 
 fn native() -> Result<Vec<Row>> {

@@ -22,9 +22,10 @@ const COMMON: &[&str] = &["telemetry", "config", "clock", "db", "record", "row"]
 /// Rooms of the collector and the rooms they may name, besides [`COMMON`]. `lib`, `main`, `cli` and `serve` put the
 /// others together and may name all.
 const ROOMS: &[(&str, &[&str])] = &[
-    ("http", &["auth", "accept", "query"]),
-    ("accept", &["auth", "pipeline", "spool"]),
-    ("auth", &[]),
+    ("http", &["auth", "accept", "limit", "process", "query"]),
+    ("accept", &["auth", "limit", "pipeline", "spool"]),
+    ("auth", &["limit"]),
+    ("process", &[]),
     ("spool", &[]),
     ("fanout", &["spool", "sinks"]),
     ("sinks", &[]),
@@ -34,6 +35,7 @@ const ROOMS: &[(&str, &[&str])] = &[
 
 /// Rooms and files that are PURE: they may name only these rooms, and nothing that touches the world.
 const PURE: &[(&str, &[&str])] = &[
+    ("limit", &[]),
     ("pipeline", &["record"]),
     ("metrics", &[]),
     ("fanout/plan.rs", &[]),
@@ -54,6 +56,7 @@ const WORLD: &[&str] = &[
     "Timestamp::now",
     "tokio::",
     "rusqlite",
+    "rdkafka",
     "reqwest",
     "axum",
 ];

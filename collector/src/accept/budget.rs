@@ -10,7 +10,7 @@ use super::unavailable;
 /// The cap, and how much of it is taken.
 #[derive(Debug)]
 pub struct Budget {
-    cap: u64,
+    cap: AtomicU64,
     taken: AtomicU64,
 }
 
@@ -25,7 +25,12 @@ impl Budget {
     /// A budget of `cap` bytes.
     #[must_use]
     pub fn new(cap: u64) -> Arc<Self> {
-        Arc::new(Self { cap, taken: AtomicU64::new(0) })
+        Arc::new(Self { cap: AtomicU64::new(cap), taken: AtomicU64::new(0) })
+    }
+
+    /// Changes the cap. What is held beyond a smaller one comes back in its time.
+    pub fn set_cap(&self, cap: u64) {
+        self.cap.store(cap, Ordering::Relaxed);
     }
 
     /// Bytes taken now.
@@ -52,7 +57,7 @@ impl Held {
         } else {
             let more = bytes - self.bytes;
             let before = self.budget.taken.fetch_add(more, Ordering::Relaxed);
-            if before.saturating_add(more) > self.budget.cap {
+            if before.saturating_add(more) > self.budget.cap.load(Ordering::Relaxed) {
                 self.budget.taken.fetch_sub(more, Ordering::Relaxed);
                 return Err(unavailable("too many bytes are being worked on"));
             }
@@ -90,6 +95,8 @@ mod tests {
         a.resize(1).unwrap();
         b.grow(5).unwrap();
         assert_eq!(budget.taken(), 10);
+        budget.set_cap(9);
+        assert!(a.grow(0).is_ok() && a.grow(1).is_err());
         drop((a, b));
         assert_eq!(budget.taken(), 0);
     }

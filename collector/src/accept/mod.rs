@@ -7,7 +7,9 @@ mod job;
 mod signature;
 
 use std::sync::Arc;
+use std::time::Instant;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use subway_protocol::codec::server::{Problem, ProblemCode, Receipt, decode};
 use tokio::sync::{Semaphore, oneshot};
@@ -19,6 +21,7 @@ pub use crate::spool::Ledger;
 
 use crate::auth::App;
 use crate::config::Limits;
+use crate::limit::Exceeded;
 use crate::pipeline::{self, Prepared};
 use crate::spool::{Spool, SpoolError};
 use crate::telemetry::{Count, Telemetry};
@@ -48,7 +51,7 @@ pub struct Arrival {
 /// Accepts batches.
 pub struct Acceptor {
     spool: Spool,
-    limits: Limits,
+    limits: ArcSwap<Limits>,
     telemetry: Arc<Telemetry>,
     /// One permit a core: more decoders at once would only take memory.
     decoders: Semaphore,
@@ -67,12 +70,26 @@ pub fn unavailable(detail: &str) -> Problem {
     Problem::new(ProblemCode::Unavailable, detail.to_owned())
 }
 
+/// A client or an app asks too often.
+#[must_use]
+pub fn too_many(exceeded: &Exceeded) -> Problem {
+    let mut problem = Problem::new(ProblemCode::TooManyRequests, exceeded.describe());
+    problem.limit = Some(exceeded.per_second);
+    problem.retry_after = Some(exceeded.retry_after());
+    problem
+}
+
 impl Acceptor {
     /// An acceptor for `spool`.
     #[must_use]
     pub fn new(spool: Spool, limits: Limits, telemetry: Arc<Telemetry>) -> Arc<Self> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Arc::new(Self { spool, limits, telemetry, decoders: Semaphore::new(cores) })
+        Arc::new(Self { spool, limits: ArcSwap::from_pointee(limits), telemetry, decoders: Semaphore::new(cores) })
+    }
+
+    /// Changes the limits. What is being accepted goes on under the old ones.
+    pub fn set_limits(&self, limits: Limits) {
+        self.limits.store(Arc::new(limits));
     }
 
     /// Accepts one batch. Returns after the commit that holds it is on disk.
@@ -82,9 +99,11 @@ impl Acceptor {
     pub async fn accept(self: &Arc<Self>, arrival: Arrival) -> Result<Receipt, Problem> {
         self.room().map_err(|why| unavailable(&why))?;
         let (number, received_at) = (arrival.app.number, arrival.received_at);
-        let decoded = self.decode(arrival).await?;
+        let limits = self.limits.load_full();
+        let signature_age = limits.wire.signature_age_ms;
+        let decoded = self.decode(arrival, limits).await?;
         let (reply, answer) = oneshot::channel();
-        let job = Job::new(number, decoded, received_at, self.limits.wire.signature_age_ms, reply);
+        let job = Job::new(number, decoded, received_at, signature_age, reply);
         self.spool.submit(Box::new(job)).map_err(|(_, error)| match error {
             SpoolError::Busy => unavailable("too many requests wait for the disk"),
             _ => unavailable("the collector is shutting down"),
@@ -105,7 +124,7 @@ impl Acceptor {
     }
 
     fn room(&self) -> Result<(), String> {
-        if self.spool.backlog_bytes() > self.limits.spool_bytes {
+        if self.spool.backlog_bytes() > self.limits.load().spool_bytes {
             return Err("the spool is full because a sink takes nothing".into());
         }
         Ok(())
@@ -162,19 +181,19 @@ impl Acceptor {
         }
     }
 
-    async fn decode(self: &Arc<Self>, arrival: Arrival) -> Result<Decoded, Problem> {
+    async fn decode(self: &Arc<Self>, arrival: Arrival, limits: Arc<Limits>) -> Result<Decoded, Problem> {
         if arrival.body.len() <= INLINE_BYTES {
-            return self.decode_here(arrival);
+            return self.decode_here(arrival, &limits);
         }
         let _permit = self.decoders.acquire().await;
         let acceptor = Arc::clone(self);
-        let task = tokio::task::spawn_blocking(move || acceptor.decode_here(arrival));
+        let task = tokio::task::spawn_blocking(move || acceptor.decode_here(arrival, &limits));
         task.await.unwrap_or_else(|_| Err(unavailable("decoding was interrupted")))
     }
 
-    fn decode_here(&self, arrival: Arrival) -> Result<Decoded, Problem> {
+    fn decode_here(&self, arrival: Arrival, limits: &Limits) -> Result<Decoded, Problem> {
         let Arrival { app, body, gzip, signature, received_at, mut held } = arrival;
-        let limits = &self.limits.wire;
+        let limits = &limits.wire;
         let signature = match &app.secret {
             Some(secret) => {
                 Some(Signature::check(signature.as_deref(), secret, &body, received_at, limits.signature_age_ms)?)
@@ -192,6 +211,10 @@ impl Acceptor {
         };
         self.telemetry.add(Count::DecompressedBytes, json.len() as u64);
         let batch = decode(json, limits)?;
+        app.quota.events(batch.events.len() as u64, Instant::now()).map_err(|exceeded| {
+            self.telemetry.add(Count::RateLimited(exceeded.limited), 1);
+            too_many(&exceeded)
+        })?;
         let prepared = pipeline::prepare(&app.key, &batch, received_at, limits);
         // From here on only the prepared text is held.
         held.resize(prepared.bytes())?;

@@ -2,7 +2,10 @@
 
 mod commands;
 mod dead_letters;
+mod log;
 mod parse;
+mod schema;
+mod serve;
 
 use std::process::ExitCode;
 

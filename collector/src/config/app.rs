@@ -20,6 +20,10 @@ pub struct App {
     pub read_token: Option<Secret>,
     /// If given, every request must be signed with it.
     pub secret: Option<Secret>,
+    /// Requests a second that it may send, if limited.
+    pub requests_per_second: Option<u64>,
+    /// Events a second that it may send, if limited.
+    pub events_per_second: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -29,7 +33,12 @@ pub(super) struct Table {
     timezone: Spanned<Text>,
     read_token: Option<Spanned<Text>>,
     secret: Option<Spanned<Text>>,
+    requests_per_second: Option<Spanned<u64>>,
+    events_per_second: Option<Spanned<u64>>,
 }
+
+/// The highest rate that can be asked for: far beyond what one machine takes, and small enough to count with.
+const MOST_PER_SECOND: u64 = 1_000_000_000;
 
 /// Bytes of a key: it is part of addresses and file names.
 const KEY_BYTES: usize = 64;
@@ -44,7 +53,24 @@ impl App {
     pub(super) fn demo() -> Self {
         // The zone is compiled in; UTC only if that were ever not so.
         let timezone = TimeZone::get("Asia/Shanghai").unwrap_or(TimeZone::UTC);
-        Self { key: "demo".into(), timezone, read_token: None, secret: None }
+        Self {
+            key: "demo".into(),
+            timezone,
+            read_token: None,
+            secret: None,
+            requests_per_second: None,
+            events_per_second: None,
+        }
+    }
+}
+
+fn rate(source: &Source<'_>, key: &str, rate: Option<Spanned<u64>>) -> Result<Option<u64>, ConfigError> {
+    match rate {
+        Some(rate) if !(1..=MOST_PER_SECOND).contains(rate.get_ref()) => {
+            let why = format!("must be 1 to {MOST_PER_SECOND}; without it there is no limit");
+            Err(source.error(rate.span(), key, why))
+        }
+        rate => Ok(rate.map(Spanned::into_inner)),
     }
 }
 
@@ -74,7 +100,9 @@ pub(super) fn all(source: &Source<'_>, tables: Vec<Spanned<Table>>) -> Result<Ve
             secret => secret.map(|secret| Secret::new(secret.get_ref().to_string())),
         };
         let read_token = table.read_token.map(|token| Secret::token(source, "app.read_token", token)).transpose()?;
-        apps.push(App { key, timezone, read_token, secret });
+        let requests_per_second = rate(source, "app.requests_per_second", table.requests_per_second)?;
+        let events_per_second = rate(source, "app.events_per_second", table.events_per_second)?;
+        apps.push(App { key, timezone, read_token, secret, requests_per_second, events_per_second });
     }
     Ok(apps)
 }

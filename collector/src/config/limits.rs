@@ -92,14 +92,26 @@ const GIB: u64 = 1024 * MIB;
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
 limits! {
-    /// Connections open at once. Each costs a socket and a buffer; further ones are told 503 and closed.
-    connections = 4096, 1..=1_000_000;
+    /// Connections open at once. An idle one costs a socket and 13 KiB, with TLS 23 KiB (`cargo xtask bench`); further ones
+    /// are told 503 and closed.
+    connections = 10_000, 1..=1_000_000;
+    /// Connections open at once from one client address (of IPv6: one /64); further ones are told 429 and closed. 0 is no
+    /// limit: an address may be a proxy, or a mobile network's that thousands of phones share. Trusted proxies are exempt.
+    connections_per_ip = 0, 0..=1_000_000;
+    /// Time for a TLS handshake, milliseconds. Two round trips of the slowest network, and nobody holds a place with less.
+    handshake_ms = 10_000, 1..=DAY_MS;
     /// Bytes of one request's head. Ours need a few hundred.
     head_bytes = 16 * KIB, 8 * KIB..=MIB;
     /// Time for a request's head to arrive, and for an idle connection to wait for the next request, milliseconds.
     head_ms = 30_000, 1..=DAY_MS;
     /// Time for a request's body to arrive, milliseconds. Slow senders must not hold memory for ever.
     body_ms = 60_000, 1..=DAY_MS;
+    /// Requests a second to `/v1/*` that one client address (of IPv6: one /64) may make; further ones are told 429. 0 is no
+    /// limit, for the same reasons as `connections_per_ip`: set it where the collector sees its clients' own addresses.
+    requests_per_second = 0, 0..=1_000_000_000;
+    /// Requests of one client address that may come at once: a device that was offline sends its backlog. At least a
+    /// second's worth counts. Without effect where `requests_per_second` is 0.
+    request_burst = 100, 1..=1_000_000_000;
     /// Bytes of requests being worked on: bodies, their decompressed form, and what waits for the commit. It bounds the
     /// collector's memory; beyond it clients are told 503.
     in_flight_bytes = 256 * MIB, MIB..=1024 * GIB;

@@ -5,8 +5,12 @@
 
 mod app;
 mod limits;
+mod log;
+mod network;
+mod reload;
 mod sink;
 mod text;
+mod tls;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::ops::Range;
@@ -17,8 +21,13 @@ use toml::Spanned;
 
 pub use app::App;
 pub use limits::Limits;
-pub use sink::{ClickHouse, Compression, Delivery, EMBEDDED, Elasticsearch, Kafka, Kind, Sink, WhenFull};
+pub use log::{Format, Log};
+pub use network::Network;
+pub use sink::{
+    BlockCompression, BulkCompression, ClickHouse, Delivery, EMBEDDED, Elasticsearch, Kafka, Kind, Sink, WhenFull,
+};
 pub use text::{Secret, Text};
+pub use tls::Tls;
 
 /// A valid configuration.
 #[derive(Clone, Debug)]
@@ -38,6 +47,14 @@ pub struct Config {
     pub sinks: Vec<Sink>,
     /// The name of the sink that questions are answered from.
     pub reading: String,
+    /// The proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<Network>,
+    /// The certificate, if the collector speaks HTTPS itself.
+    pub tls: Option<Tls>,
+    /// How to log.
+    pub log: Log,
+    /// A digest of the tables of the sinks as written, which tells whether they are still the same.
+    pub sinks_digest: u64,
 }
 
 /// Why a configuration is refused: where, and what is wrong.
@@ -79,6 +96,11 @@ struct File {
     #[serde(default)]
     sink: Vec<Spanned<toml::Table>>,
     reading: Option<Reading>,
+    #[serde(default)]
+    trusted_proxies: Vec<Spanned<Text>>,
+    tls: Option<tls::Table>,
+    #[serde(default)]
+    log: log::Table,
 }
 
 #[derive(Deserialize)]
@@ -106,6 +128,17 @@ impl Source<'_> {
     fn error(&self, at: Range<usize>, key: &str, why: impl Into<String>) -> ConfigError {
         let line = self.0.bytes().take(at.start).filter(|byte| *byte == b'\n').count() + 1;
         ConfigError::Value { line, key: key.into(), why: why.into() }
+    }
+
+    /// An error of the parser, with its line, but without the text of the line: it may hold a secret.
+    fn toml(&self, error: &toml::de::Error) -> ConfigError {
+        let Some(at) = error.span() else { return ConfigError::Toml(error.message().replace('\n', " ")) };
+        let before = &self.0.as_bytes()[..at.start.min(self.0.len())];
+        let line = before.iter().filter(|byte| **byte == b'\n').count();
+        let words = self.0.lines().nth(line).and_then(|text| text.split_once('=')).map_or("", |(key, _)| key.trim());
+        let is_key = !words.is_empty() && words.bytes().all(|c| c.is_ascii_alphanumeric() || b"_-.".contains(&c));
+        let key = if is_key { format!(", key `{words}`") } else { String::new() };
+        ConfigError::Toml(format!("line {}{key}: {}", line + 1, error.message().replace('\n', " ")))
     }
 }
 
@@ -138,6 +171,10 @@ impl Config {
             limits: Limits::default(),
             sinks: Vec::new(),
             reading: EMBEDDED.to_owned(),
+            trusted_proxies: Vec::new(),
+            tls: None,
+            log: Log::default(),
+            sinks_digest: 0,
         }
     }
 
@@ -163,8 +200,8 @@ impl Config {
     /// # Errors
     /// See [`ConfigError`].
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
-        let file: File = toml::from_str(text).map_err(|error| ConfigError::Toml(error.to_string()))?;
         let source = Source(text);
+        let file: File = toml::from_str(text).map_err(|error| source.toml(&error))?;
         let listen = match file.listen {
             None => vec![LISTEN],
             Some(listen) => addresses(listen.get_ref()).map_err(|why| source.error(listen.span(), "listen", why))?,
@@ -177,7 +214,11 @@ impl Config {
             Some(dir) => PathBuf::from(&**dir.get_ref()),
         };
         let admin_token = file.admin_token.map(|token| Secret::token(&source, "admin_token", token)).transpose()?;
+        let sinks_digest = reload::digest(&file.sink);
         let sinks = sink::all(&source, file.sink)?;
+        let network = |text: Spanned<Text>| {
+            text.get_ref().parse().map_err(|why| source.error(text.span(), "trusted_proxies", why))
+        };
         Ok(Self {
             listen,
             data_dir,
@@ -186,6 +227,10 @@ impl Config {
             limits: file.limits.checked(&source)?,
             reading: reading(&source, file.reading, &sinks)?,
             sinks,
+            trusted_proxies: file.trusted_proxies.into_iter().map(network).collect::<Result<_, _>>()?,
+            tls: file.tls.map(|tls| tls.checked(&source)).transpose()?,
+            log: file.log.checked(&source)?,
+            sinks_digest,
         })
     }
 }

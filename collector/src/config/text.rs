@@ -20,7 +20,10 @@ impl std::ops::Deref for Text {
 
 impl<'de> Deserialize<'de> for Text {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
+        // Not `String::deserialize`: its error would show a token that somebody wrote without quotes.
+        let toml::Value::String(text) = toml::Value::deserialize(deserializer)? else {
+            return Err(D::Error::custom("must be a string in quotes"));
+        };
         expand(&text, &|name| std::env::var(name).ok()).map(Text).map_err(D::Error::custom)
     }
 }

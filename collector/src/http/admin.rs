@@ -12,6 +12,6 @@ use crate::accept::Ledger;
 
 /// The ledger, exact as of one commit.
 pub(super) async fn ledger(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Result<Json<Ledger>, Refusal> {
-    shared.keys.admin(authorization(&headers))?;
+    shared.live().keys.admin(authorization(&headers))?;
     Ok(Json(shared.ledger().await?))
 }

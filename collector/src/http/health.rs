@@ -44,6 +44,7 @@ pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
     let waits = |name: &str| sinks.iter().any(|(sink, ledger)| sink == name && ledger.pending > 0);
     let lag = |name: &str, millis: u64| if waits(name) { millis.div_ceil(1000) } else { 0 };
     gauges.extend(lags.iter().map(|(name, millis)| (Gauge::SinkLag(name), lag(name, *millis))));
+    gauges.extend(shared.process.gauges());
     let page = shared.telemetry.page(&gauges);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page).into_response()
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
@@ -13,9 +14,11 @@ use http_body_util::BodyExt;
 use subway_protocol::codec::server::{Problem, ProblemCode, Receipt};
 use subway_protocol::outcome::Got;
 
-use super::Shared;
+use super::client::Peer;
 use super::problem::Refusal;
+use super::{Live, Shared};
 use crate::accept::{Arrival, Held, unavailable};
+use crate::auth::App;
 use crate::clock;
 
 /// How much of the body of a refused request is still taken in and thrown away, so that a client that is busy sending
@@ -37,19 +40,28 @@ async fn take(shared: &Arc<Shared>, request: Request) -> Result<Receipt, Problem
     let received_at = clock::now();
     let (parts, body) = request.into_parts();
     let key = text(&parts.headers, "x-subway-key").or_else(|| parameter(parts.uri.query(), "key"));
-    let app = match shared.keys.sender(key.as_deref()) {
-        Ok(app) => Arc::clone(app),
+    let live = shared.live();
+    let app = match admit(shared, &live, &parts, key.as_deref()) {
+        Ok(app) => app,
         Err(problem) => {
             linger(&parts.headers, body);
             return Err(problem);
         }
     };
     let mut held = shared.budget.hold();
-    let body = read(shared, &parts.headers, body, &mut held).await?;
+    let body = read(&live, &parts.headers, body, &mut held).await?;
     let gzip = text(&parts.headers, header::CONTENT_ENCODING.as_str());
     let gzip = gzip.is_some_and(|encoding| matches!(encoding.to_ascii_lowercase().as_str(), "gzip" | "x-gzip"));
     let signature = text(&parts.headers, "x-subway-signature");
     shared.acceptor.accept(Arrival { app, body, gzip, signature, received_at, held }).await
+}
+
+/// The app that sends, if it and its client may send now. Decided before the body is read.
+fn admit(shared: &Shared, live: &Live, parts: &Parts, key: Option<&str>) -> Result<Arc<App>, Problem> {
+    shared.admit(live, Peer::of(&parts.extensions), &parts.headers)?;
+    let app = live.keys.sender(key)?;
+    app.quota.request(Instant::now()).map_err(|exceeded| shared.limited(&exceeded))?;
+    Ok(Arc::clone(app))
 }
 
 fn text(headers: &HeaderMap, name: &str) -> Option<String> {
@@ -69,14 +81,14 @@ fn too_large(limit: u64, got: Option<u64>) -> Problem {
 }
 
 /// Reads the body, with the caps on its size, its time and the memory of all.
-async fn read(shared: &Shared, headers: &HeaderMap, mut body: Body, held: &mut Held) -> Result<Bytes, Problem> {
-    let limit = shared.limits.wire.body_bytes;
+async fn read(live: &Live, headers: &HeaderMap, mut body: Body, held: &mut Held) -> Result<Bytes, Problem> {
+    let limit = live.limits.wire.body_bytes;
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|length| length > limit) {
         linger(headers, body);
         return Err(too_large(limit, announced));
     }
-    let deadline = Duration::from_millis(shared.limits.body_ms);
+    let deadline = Duration::from_millis(live.limits.body_ms);
     match tokio::time::timeout(deadline, collect(&mut body, announced.unwrap_or(0), limit, held)).await {
         Ok(Ok(bytes)) => Ok(bytes),
         Ok(Err(problem)) => {

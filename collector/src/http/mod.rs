@@ -4,6 +4,7 @@
 //! document, also those of the router itself.
 
 pub mod admin;
+pub mod client;
 pub mod console;
 pub mod health;
 pub mod ingest;
@@ -11,25 +12,40 @@ pub mod problem;
 pub mod query;
 pub mod router;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
+use arc_swap::ArcSwap;
 use axum::http::HeaderMap;
 
 use subway_protocol::codec::server::Problem;
 
-use crate::accept::{Acceptor, Budget, Ledger};
+use crate::accept::{Acceptor, Budget, Ledger, too_many};
 use crate::auth::Keys;
-use crate::config::{EMBEDDED, Limits};
+use crate::config::{EMBEDDED, Limits, Network};
+use crate::limit::{Clients, Exceeded, Rate};
+use crate::process::Process;
 use crate::query::{Freshness, Reader};
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Count, Telemetry};
+use client::Peer;
 
-/// What the handlers share.
-pub struct Shared {
+/// What a configuration that is read again changes, all at once.
+pub struct Live {
     /// Who may do what.
     pub keys: Keys,
     /// The limits in force.
     pub limits: Limits,
+    /// The proxies whose `X-Forwarded-For` is believed.
+    pub proxies: Vec<Network>,
+}
+
+/// What the handlers share.
+pub struct Shared {
+    /// What can change while the collector runs. A request takes it once and finishes under it.
+    pub live: ArcSwap<Live>,
+    /// How often each client address asked.
+    pub clients: Mutex<Clients>,
     /// Takes batches.
     pub acceptor: Arc<Acceptor>,
     /// Answers questions about stored events.
@@ -38,6 +54,8 @@ pub struct Shared {
     pub freshness: Box<dyn Freshness>,
     /// The collector's own counters.
     pub telemetry: Arc<Telemetry>,
+    /// What the system says about the process.
+    pub process: Process,
     /// The bytes of requests being worked on.
     pub budget: Arc<Budget>,
     /// Connections open now.
@@ -47,6 +65,34 @@ pub struct Shared {
 }
 
 impl Shared {
+    /// Keys and limits as they are now.
+    #[must_use]
+    pub fn live(&self) -> Arc<Live> {
+        self.live.load_full()
+    }
+
+    /// Whether the client of a request may ask now.
+    ///
+    /// # Errors
+    /// `too_many_requests`.
+    pub fn admit(&self, live: &Live, peer: Peer, headers: &HeaderMap) -> Result<(), Problem> {
+        let limits = &live.limits;
+        if limits.requests_per_second == 0 {
+            return Ok(());
+        }
+        let client = client::origin(peer, headers, &live.proxies);
+        let rate = Rate::new(limits.requests_per_second, limits.request_burst);
+        // A poisoned lock guards a table whose entries are whole at every moment.
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        clients.take(client, rate, Instant::now()).map_err(|exceeded| self.limited(&exceeded))
+    }
+
+    /// Counts a refusal and puts it into words.
+    fn limited(&self, exceeded: &Exceeded) -> Problem {
+        self.telemetry.add(Count::RateLimited(exceeded.limited), 1);
+        too_many(exceeded)
+    }
+
     /// Whether a batch could be accepted now.
     ///
     /// # Errors

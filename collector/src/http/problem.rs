@@ -6,7 +6,7 @@ use subway_protocol::codec::server::{Problem, ProblemCode};
 
 /// What a refused client is asked to wait, seconds: long enough for a commit or a small queue, short enough not to be
 /// noticed. Clients add their own jitter.
-const RETRY_AFTER: HeaderValue = HeaderValue::from_static("2");
+const RETRY_AFTER: u64 = 2;
 
 /// A refusal. Also left as an extension of the response, so that the telemetry knows its code.
 #[derive(Clone, Debug)]
@@ -26,7 +26,8 @@ impl IntoResponse for Refusal {
         let kind = HeaderValue::from_static("application/problem+json");
         let mut response = (status, [(header::CONTENT_TYPE, kind)], body).into_response();
         if matches!(code, ProblemCode::TooManyRequests | ProblemCode::Unavailable) {
-            response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+            let seconds = self.0.retry_after.unwrap_or(RETRY_AFTER);
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         if matches!(code, ProblemCode::BadToken) {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

@@ -64,7 +64,8 @@ fn zone_name(zone: &TimeZone) -> String {
 
 /// The apps that the token opens.
 async fn apps(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Result<Json<Apps>, Refusal> {
-    let apps = shared.keys.readable(authorization(&headers))?;
+    let live = shared.live();
+    let apps = live.keys.readable(authorization(&headers))?;
     let entry = |app: &Arc<App>| AppEntry { key: app.key.clone(), timezone: zone_name(&app.timezone) };
     Ok(Json(Apps { apps: apps.into_iter().map(entry).collect() }))
 }
@@ -91,7 +92,8 @@ async fn metric(
     headers: HeaderMap,
 ) -> Result<Json<Series>, Refusal> {
     let (key, name) = segments(path)?;
-    let app = shared.keys.reader(&key, authorization(&headers))?;
+    let live = shared.live();
+    let app = live.keys.reader(&key, authorization(&headers))?;
     let metric = Metric::parse(&name).ok_or_else(|| {
         let known = Metric::ALL.map(Metric::as_str).join(", ");
         Problem::new(ProblemCode::NotFound, format!("there is no such metric; known are {known}"))
@@ -120,7 +122,8 @@ async fn events(
     headers: HeaderMap,
 ) -> Result<Json<Events>, Refusal> {
     let key = segments(path)?;
-    let app = shared.keys.reader(&key, authorization(&headers))?;
+    let live = shared.live();
+    let app = live.keys.reader(&key, authorization(&headers))?;
     let query = events_query(app, &pairs(&uri)?).map_err(invalid)?;
     shared.freshness.catch_up().await;
     Ok(Json(Events { events: shared.reader.newest(query).await.map_err(unreadable)? }))
@@ -164,7 +167,8 @@ async fn range(
     headers: HeaderMap,
 ) -> Result<Json<Range>, Refusal> {
     let key = segments(path)?;
-    let app = shared.keys.reader(&key, authorization(&headers))?;
+    let live = shared.live();
+    let app = live.keys.reader(&key, authorization(&headers))?;
     shared.freshness.catch_up().await;
     let extent = shared.reader.extent(&app.key).await.map_err(unreadable)?;
     Ok(Json(Range { first: extent.map(|extent| utc(extent.first)), last: extent.map(|extent| utc(extent.last)) }))

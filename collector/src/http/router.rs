@@ -1,7 +1,7 @@
 //! Which address leads where.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -12,7 +12,7 @@ use axum::routing::{get, post};
 use subway_protocol::codec::server::ProblemCode;
 use tower_http::cors::{Any, CorsLayer};
 
-use super::{Shared, admin, console, health, ingest, problem, query};
+use super::{Shared, admin, client, console, health, ingest, problem, query};
 use crate::telemetry::Count;
 
 /// How long a browser may remember the answer to a preflight. Browsers cap it at two hours or a day themselves.
@@ -25,17 +25,20 @@ pub fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/events", post(ingest::ingest))
         .method_not_allowed_fallback(problem::method_not_allowed)
         .layer(cors());
+    let reading = Router::new()
+        .route("/v1/admin/ledger", get(admin::ledger))
+        .merge(query::routes())
+        .layer(from_fn_with_state(Arc::clone(&shared), client::limit));
     Router::new()
         .merge(ingest)
-        .route("/v1/admin/ledger", get(admin::ledger))
+        .merge(reading)
         .route("/health/live", get(health::live))
         .route("/health/ready", get(health::ready))
         .route("/metrics", get(health::metrics))
-        .merge(query::routes())
         .merge(console::routes())
         .fallback(problem::not_found)
         .method_not_allowed_fallback(problem::method_not_allowed)
-        .layer(from_fn_with_state(Arc::clone(&shared), count))
+        .layer(from_fn_with_state(Arc::clone(&shared), observe))
         .with_state(shared)
 }
 
@@ -55,11 +58,22 @@ fn cors() -> CorsLayer {
         .max_age(PREFLIGHT)
 }
 
-async fn count(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+/// Counts every answer, and at the level debug logs it: never the query of its address nor a header, because keys and
+/// tokens stand there.
+async fn observe(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+    let told = tracing::enabled!(tracing::Level::DEBUG).then(|| {
+        let peer = client::Peer::of(request.extensions());
+        (Instant::now(), request.method().clone(), request.uri().path().to_owned(), peer)
+    });
     let response = next.run(request).await;
     shared.telemetry.add(Count::Requests(response.status().as_u16()), 1);
     if let Some(code) = response.extensions().get::<ProblemCode>() {
         shared.telemetry.add(Count::Refused(*code), 1);
+    }
+    if let Some((began, method, path, peer)) = told {
+        let code = response.extensions().get::<ProblemCode>().map_or("", |code| code.as_str());
+        let (status, micros) = (response.status().as_u16(), began.elapsed().as_micros() as u64);
+        tracing::debug!(%method, path, status, code, micros, peer = %peer.0, "request");
     }
     response
 }

@@ -1,20 +1,32 @@
-//! Takes connections, caps them, and lets them finish when the collector drains.
+//! Takes connections, caps them in all and by client, lets them speak TLS if configured, and lets them finish when the
+//! collector drains.
 
+use std::collections::HashMap;
 use std::io::ErrorKind;
-use std::sync::Arc;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
-use tokio::io::AsyncWriteExt;
+use subway_protocol::codec::server::{Problem, ProblemCode};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
 
+use super::reload::Certificate;
 use crate::accept::unavailable;
-use crate::http::Shared;
+use crate::config::Limits;
+use crate::http::client::Peer;
+use crate::http::{Live, Shared};
+use crate::limit::Origin;
 use crate::telemetry::Count;
 
 /// How long to wait when the system has no more sockets to give.
@@ -23,37 +35,82 @@ const OUT_OF_SOCKETS: Duration = Duration::from_millis(100);
 /// How long a connection that is turned away may take to hear so.
 const TURN_AWAY: Duration = Duration::from_secs(1);
 
+/// Seconds after which a connection that is turned away may try again.
+const RETRY_AFTER: u64 = 2;
+
 pub(super) struct Connections {
     shared: Arc<Shared>,
     service: TowerToHyperService<Router>,
     graceful: GracefulShutdown,
-    builder: http1::Builder,
+    certificate: Certificate,
+    by_client: Arc<ByClient>,
+}
+
+/// How many connections each client has open; never more entries than connections.
+#[derive(Default)]
+struct ByClient(Mutex<HashMap<Origin, u64>>);
+
+impl ByClient {
+    /// A poisoned lock guards counts, which are whole at every moment.
+    fn counts(&self) -> MutexGuard<'_, HashMap<Origin, u64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Counts a connection of a client as long as it lives.
+struct Place {
+    client: Origin,
+    by_client: Arc<ByClient>,
+}
+
+impl Place {
+    /// A place for one more connection of the client, if it may have `most`.
+    fn take(by_client: &Arc<ByClient>, client: Origin, most: u64) -> Option<Self> {
+        let mut counts = by_client.counts();
+        let count = counts.entry(client).or_default();
+        if *count >= most {
+            return None;
+        }
+        *count += 1;
+        Some(Self { client, by_client: Arc::clone(by_client) })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut counts = self.by_client.counts();
+        if let Some(count) = counts.get_mut(&self.client) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.client);
+            }
+        }
+    }
 }
 
 /// Counts a connection as long as it lives.
-struct Open(Arc<Shared>);
+struct Open {
+    shared: Arc<Shared>,
+    _place: Option<Place>,
+}
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+        self.shared.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl Connections {
-    pub(super) fn new(shared: Arc<Shared>, app: Router) -> Self {
-        let mut builder = http1::Builder::new();
-        builder
-            .timer(TokioTimer::new())
-            .header_read_timeout(Duration::from_millis(shared.limits.head_ms))
-            .max_buf_size(usize::try_from(shared.limits.head_bytes).unwrap_or(usize::MAX));
-        Self { shared, service: TowerToHyperService::new(app), graceful: GracefulShutdown::new(), builder }
+    pub(super) fn new(shared: Arc<Shared>, app: Router, certificate: Certificate) -> Self {
+        let service = TowerToHyperService::new(app);
+        Self { shared, service, graceful: GracefulShutdown::new(), certificate, by_client: Arc::default() }
     }
 
     /// Takes connections for ever.
     pub(super) async fn take(&mut self, listener: &TcpListener) {
         loop {
             match listener.accept().await {
-                Ok((stream, _)) => self.admit(stream),
+                Ok((stream, from)) => self.admit(stream, from),
                 // The client has gone already.
                 Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset) => {}
                 Err(error) => {
@@ -64,26 +121,61 @@ impl Connections {
         }
     }
 
-    fn admit(&mut self, stream: TcpStream) {
-        let open = self.shared.connections.fetch_add(1, Ordering::Relaxed);
-        let guard = Open(Arc::clone(&self.shared));
-        if open >= self.shared.limits.connections {
+    fn admit(&mut self, stream: TcpStream, from: SocketAddr) {
+        let live = self.shared.live();
+        let (guard, refusal) = self.place(&live, from.ip());
+        if let Some(refusal) = refusal {
             self.shared.telemetry.add(Count::ConnectionsRefused, 1);
             drop(guard);
-            tokio::spawn(tokio::time::timeout(TURN_AWAY, turn_away(stream)));
+            // Under TLS nothing can be said before the handshake, which would cost more than it is worth.
+            if self.certificate.is_none() {
+                tokio::spawn(tokio::time::timeout(TURN_AWAY, turn_away(stream, refusal)));
+            }
             return;
         }
         self.shared.telemetry.add(Count::Connections, 1);
         // Answers are small and complete; waiting for more to send would only delay them.
         let _ = stream.set_nodelay(true);
-        let connection = self.builder.serve_connection(TokioIo::new(stream), self.service.clone());
-        let connection = self.graceful.watch(connection);
-        tokio::spawn(async move {
-            let _guard = guard;
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection broke");
+        let serving = Serving {
+            http: http(&live.limits),
+            service: self.service.clone(),
+            watcher: self.graceful.watcher(),
+            peer: Peer(from.ip()),
+            guard,
+        };
+        match &self.certificate {
+            None => drop(tokio::spawn(serving.serve(stream))),
+            Some(certificate) => {
+                let acceptor = TlsAcceptor::from(certificate.load_full());
+                let limit = Duration::from_millis(live.limits.handshake_ms);
+                tokio::spawn(async move {
+                    match tokio::time::timeout(limit, acceptor.accept(stream)).await {
+                        Ok(Ok(stream)) => serving.serve(stream).await,
+                        Ok(Err(error)) => serving.no_handshake(&error.to_string()),
+                        Err(_) => serving.no_handshake("it took too long"),
+                    }
+                });
             }
-        });
+        }
+    }
+
+    /// A place for a connection, and why it has to go if there is none.
+    fn place(&self, live: &Live, address: IpAddr) -> (Open, Option<Problem>) {
+        let limits = &live.limits;
+        let open = self.shared.connections.fetch_add(1, Ordering::Relaxed);
+        let mut guard = Open { shared: Arc::clone(&self.shared), _place: None };
+        if open >= limits.connections {
+            return (guard, Some(unavailable("too many connections are open already")));
+        }
+        let most = limits.connections_per_ip;
+        if most > 0 && !live.proxies.iter().any(|proxy| proxy.contains(address)) {
+            guard._place = Place::take(&self.by_client, Origin::from(address), most);
+            if guard._place.is_none() {
+                let why = format!("your address has {most} connections open already");
+                return (guard, Some(Problem::new(ProblemCode::TooManyRequests, why)));
+            }
+        }
+        (guard, None)
     }
 
     /// Lets every connection finish the request it is in; gives up after `limit`.
@@ -95,18 +187,56 @@ impl Connections {
     }
 }
 
-/// The answer to a connection beyond the cap, written by hand because no request of it is read.
-fn too_many() -> String {
-    let body = serde_json::to_string(&unavailable("too many connections are open already")).unwrap_or_default();
+/// HTTP with the limits of heads.
+fn http(limits: &Limits) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_millis(limits.head_ms))
+        .max_buf_size(usize::try_from(limits.head_bytes).unwrap_or(usize::MAX));
+    builder
+}
+
+/// One connection and all it needs.
+struct Serving {
+    http: http1::Builder,
+    service: TowerToHyperService<Router>,
+    watcher: Watcher,
+    peer: Peer,
+    guard: Open,
+}
+
+impl Serving {
+    async fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin + 'static) {
+        let Self { http, service, watcher, peer, guard: _guard } = self;
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(peer);
+            service.call(request)
+        });
+        if let Err(error) = watcher.watch(http.serve_connection(TokioIo::new(stream), service)).await {
+            tracing::debug!(%error, "a connection broke");
+        }
+    }
+
+    fn no_handshake(self, why: &str) {
+        self.guard.shared.telemetry.add(Count::HandshakeFailures, 1);
+        tracing::debug!(why, peer = %self.peer.0, "a TLS handshake failed");
+    }
+}
+
+/// The answer to a connection that is turned away, written by hand because no request of it is read.
+fn answer(refusal: &Problem) -> String {
+    let body = serde_json::to_string(refusal).unwrap_or_default();
     let length = body.len();
+    let (_, status, title) = refusal.code.parts();
     format!(
-        "HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\nretry-after: 2\r\n\
+        "HTTP/1.1 {status} {title}\r\nconnection: close\r\nretry-after: {RETRY_AFTER}\r\n\
         content-type: application/problem+json\r\ncontent-length: {length}\r\n\r\n{body}"
     )
 }
 
-async fn turn_away(mut stream: TcpStream) {
-    if stream.write_all(too_many().as_bytes()).await.is_ok() {
+async fn turn_away(mut stream: TcpStream, refusal: Problem) {
+    if stream.write_all(answer(&refusal).as_bytes()).await.is_ok() {
         let _ = stream.shutdown().await;
         // Until the client closes too: closing first with its request unread would take the answer away from it.
         let mut rest = [0; 1024];

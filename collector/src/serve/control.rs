@@ -57,6 +57,8 @@ pub(super) use server::serve;
 
 #[cfg(unix)]
 mod server {
+    use std::os::unix::fs::PermissionsExt;
+
     use serde_json::{Value, json};
     use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
     use tokio::net::{UnixListener, UnixStream};
@@ -68,7 +70,11 @@ mod server {
     pub(crate) async fn serve(data_dir: &Path, replayer: Replayer) {
         // Left behind by a collector that was killed; the directory is ours alone.
         let _ = std::fs::remove_file(data_dir.join(SOCKET));
-        let listener = socket(data_dir).and_then(|(path, _dir)| UnixListener::bind(path));
+        let listener = socket(data_dir).and_then(|(path, _dir)| {
+            let listener = UnixListener::bind(path)?;
+            std::fs::set_permissions(data_dir.join(SOCKET), std::fs::Permissions::from_mode(0o600))?;
+            Ok(listener)
+        });
         let listener = match listener {
             Ok(listener) => listener,
             Err(error) => {

@@ -51,6 +51,9 @@ pub enum StartError {
     /// Opening was broken off by a defect.
     #[error("opening was broken off: {0}")]
     Interrupted(String),
+    /// The certificate or its key cannot be used.
+    #[error("tls: {0}")]
+    Tls(String),
     /// The address cannot be listened on.
     #[error("cannot listen: {0}")]
     Listen(String),
@@ -107,7 +110,7 @@ impl DataDir {
     pub fn token(&self, name: &str, what: &str) -> Result<Secret, StartError> {
         let path = self.path.join(name);
         if !path.exists() {
-            self.make_token(&path)?;
+            self.make_token(&path, name)?;
             tracing::info!(file = %path.display(), "made the {what}");
         }
         let token = std::fs::read_to_string(&path).map_err(io(&path))?;
@@ -122,21 +125,29 @@ impl DataDir {
         Ok(Secret::new(token.to_owned()))
     }
 
-    /// Written beside and renamed, so that a crash leaves no half token.
-    fn make_token(&self, path: &Path) -> Result<(), StartError> {
+    fn make_token(&self, path: &Path, name: &str) -> Result<(), StartError> {
         let mut bytes = [0; TOKEN_BYTES];
         getrandom::fill(&mut bytes)
             .map_err(|error| StartError::Io { path: path.to_owned(), why: error.to_string() })?;
         let mut text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         text.push('\n');
-        let draft = path.with_extension("new");
+        self.write(name, &text)
+    }
+
+    /// Writes the file `name`, for its owner alone: beside it and renamed, so that a crash leaves no half file.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn write(&self, name: &str, text: &str) -> Result<(), StartError> {
+        let path = self.path.join(name);
+        let draft = self.path.join(format!("{name}.new"));
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let mut file = options.open(&draft).map_err(io(&draft))?;
         file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(io(&draft))?;
-        std::fs::rename(&draft, path).map_err(io(path))
+        std::fs::rename(&draft, &path).map_err(io(&path))
     }
 }
 

@@ -3,25 +3,29 @@
 mod connections;
 mod control;
 mod data_dir;
+mod reload;
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use tokio::net::TcpListener;
 
 pub use control::connect;
 pub use data_dir::{CONFIG_PATH, DataDir, StartError};
+pub use reload::Reloader;
 
 use crate::accept::{Acceptor, Budget};
-use crate::auth::{App, Keys};
-use crate::config::Config;
+use crate::config::{Config, Tls};
 use crate::fanout::{self, Fanout, Progress, Replayer, Surroundings};
-use crate::http::Shared;
 use crate::http::router::router;
+use crate::http::{Live, Shared};
+use crate::limit::Clients;
+use crate::process::Process;
 use crate::query::{self, Freshness, Reader};
 use crate::sinks::sqlite::{EmbeddedSink, StoreHistory};
 use crate::sinks::{self, Sink};
@@ -46,8 +50,9 @@ pub struct Collector {
     spool: Spool,
     fanout: Fanout,
     replayer: Replayer,
+    reloader: Arc<Reloader>,
     /// Held as long as the collector lives: keeps other processes out.
-    data_dir: DataDir,
+    data_dir: Arc<DataDir>,
 }
 
 /// Serves on `listener` until `shutdown` resolves, then drains: no new connections, what was accepted is answered, the
@@ -66,7 +71,7 @@ impl Collector {
     /// See [`StartError`].
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let opening = tokio::task::spawn_blocking(move || Opened::new(config));
-        let Opened { config, data_dir, telemetry, spool, keys, sinks, reader } =
+        let Opened { config, data_dir, telemetry, spool, live, certificate, embedded, sinks, reader } =
             opening.await.map_err(|error| StartError::Interrupted(error.to_string()))??;
         let surroundings = Surroundings {
             history: Some(Arc::new(StoreHistory::new(data_dir.path()))),
@@ -77,17 +82,39 @@ impl Collector {
         let fanout = Fanout::start(&spool, sinks, surroundings).await?;
         let source = fanout.progress().iter().find(|progress| progress.name() == config.reading).cloned();
         let shared = Arc::new(Shared {
-            keys,
+            live: ArcSwap::from_pointee(live),
+            clients: Mutex::new(Clients::default()),
             acceptor: Acceptor::new(spool.clone(), config.limits.clone(), Arc::clone(&telemetry)),
             reader,
             freshness: Box::new(CatchUp { spool: spool.clone(), source, embedded: fanout.embedded() }),
             budget: Budget::new(config.limits.in_flight_bytes),
-            limits: config.limits,
+            process: Process::begin(data_dir.path()),
             telemetry,
             connections: AtomicU64::new(0),
             draining: AtomicBool::new(false),
         });
-        Ok(Self { shared, spool, fanout, replayer, data_dir })
+        let data_dir = Arc::new(data_dir);
+        let reloader = Arc::new(Reloader {
+            shared: Arc::clone(&shared),
+            spool: spool.clone(),
+            embedded,
+            data_dir: Arc::clone(&data_dir),
+            certificate,
+            running: tokio::sync::Mutex::new(config),
+        });
+        Ok(Self { shared, spool, fanout, replayer, reloader, data_dir })
+    }
+
+    /// Gives the collector another configuration while it runs.
+    #[must_use]
+    pub fn reloader(&self) -> Arc<Reloader> {
+        Arc::clone(&self.reloader)
+    }
+
+    /// Where a client reaches the collector at `address`.
+    fn url(&self, address: SocketAddr) -> String {
+        let scheme = if self.reloader.certificate.is_some() { "https" } else { "http" };
+        format!("{scheme}://{address}")
     }
 
     /// Notes in the data directory with which configuration file this collector runs, for commands that come later.
@@ -95,12 +122,12 @@ impl Collector {
     /// # Errors
     /// If the file cannot be written.
     pub fn note_config(&self, file: Option<&Path>) -> Result<(), StartError> {
-        let path = self.data_dir.path().join(CONFIG_PATH);
         let text = file.map(|file| file.display().to_string()).unwrap_or_default();
-        std::fs::write(&path, text).map_err(|error| StartError::Io { path, why: error.to_string() })
+        self.data_dir.write(CONFIG_PATH, &text)
     }
 
-    /// Serves until `shutdown` resolves, then drains. `ready` is told the address as soon as connections are taken.
+    /// Serves until `shutdown` resolves, then drains. `ready` is told the address, `http://..` or
+    /// `https://..`, as soon as connections are taken.
     ///
     /// # Errors
     /// If the listener has no address, or the spool's writer has ended by itself: a collector that can never store again
@@ -109,12 +136,13 @@ impl Collector {
         self,
         listener: TcpListener,
         shutdown: impl Future<Output = ()>,
-        ready: impl FnOnce(SocketAddr),
+        ready: impl FnOnce(&str),
     ) -> Result<(), StartError> {
         let address = listener.local_addr().map_err(|error| StartError::Listen(error.to_string()))?;
         let app = router(Arc::clone(&self.shared));
-        ready(address);
-        let mut connections = connections::Connections::new(Arc::clone(&self.shared), app);
+        ready(&self.url(address));
+        let certificate = self.reloader.certificate.clone();
+        let mut connections = connections::Connections::new(Arc::clone(&self.shared), app, certificate);
         let asked = tokio::select! {
             () = connections.take(&listener) => true,
             () = control::serve(self.data_dir.path(), self.replayer.clone()), if cfg!(unix) => true,
@@ -163,7 +191,9 @@ struct Opened {
     data_dir: DataDir,
     telemetry: Arc<Telemetry>,
     spool: Spool,
-    keys: Keys,
+    live: Live,
+    certificate: reload::Certificate,
+    embedded: Arc<EmbeddedSink>,
     sinks: Vec<(Arc<dyn Sink>, fanout::Settings)>,
     reader: Arc<dyn Reader>,
 }
@@ -177,39 +207,22 @@ impl Opened {
             commit_bytes: config.limits.commit_bytes,
         };
         let spool = Spool::open(data_dir.path(), &settings, Arc::clone(&telemetry))?;
-        let keys = keys(&config, &data_dir, &spool)?;
-        let embedded = EmbeddedSink::open(data_dir.path())?;
+        let certificate = config.tls.as_ref().map(Tls::load).transpose().map_err(StartError::Tls)?;
+        let certificate = certificate.map(|certificate| Arc::new(ArcSwap::new(certificate)));
+        let live = reload::live(&config, &data_dir, &spool, None)?;
+        let embedded = Arc::new(EmbeddedSink::open(data_dir.path())?);
         let zones = config.zones();
         embedded.set_timezones(&zones)?;
         let mut sinks: Vec<(Arc<dyn Sink>, fanout::Settings)> =
-            vec![(Arc::new(embedded), fanout::Settings::embedded())];
+            vec![(Arc::clone(&embedded) as Arc<dyn Sink>, fanout::Settings::embedded())];
         for sink in &config.sinks {
             let wrong = |error| StartError::Sink(sink.name.clone(), error);
             sinks.push((sinks::open(sink, &zones).map_err(wrong)?, fanout::Settings::of(&sink.delivery)));
         }
         let wrong = |error| StartError::Sink(config.reading.clone(), error);
         let reader = query::open(&config, data_dir.path()).map_err(wrong)?;
-        Ok(Self { config, data_dir, telemetry, spool, keys, sinks, reader })
+        Ok(Self { config, data_dir, telemetry, spool, live, certificate, embedded, sinks, reader })
     }
-}
-
-/// The apps with their numbers and tokens. Tokens that the configuration does not give are made at the first start.
-fn keys(config: &Config, data_dir: &DataDir, spool: &Spool) -> Result<Keys, StartError> {
-    let numbers = spool.app_numbers(config.apps.iter().map(|app| app.key.clone()).collect())?;
-    let mut apps = Vec::new();
-    for app in &config.apps {
-        let read_token = match &app.read_token {
-            Some(token) => token.clone(),
-            None => data_dir.token(&format!("read-token-{}", app.key), &format!("read token of app {}", app.key))?,
-        };
-        let number = numbers.get(&app.key).copied().unwrap_or_default();
-        apps.push(App::new(app.key.clone(), number, app.timezone.clone(), app.secret.clone(), read_token));
-    }
-    let admin = match &config.admin_token {
-        Some(token) => token.clone(),
-        None => data_dir.token("admin-token", "admin token")?,
-    };
-    Ok(Keys::new(apps, admin))
 }
 
 #[cfg(test)]

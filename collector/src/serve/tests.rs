@@ -23,11 +23,11 @@ async fn it_runs_inside_of_a_process_and_leaves_the_directory_free() {
 async fn an_address_is_told_once_everything_is_open() {
     let dir = tempfile::tempdir().unwrap();
     let listener = listener().await;
-    let expected = listener.local_addr().unwrap();
+    let expected = format!("http://{}", listener.local_addr().unwrap());
     let (told, address) = tokio::sync::oneshot::channel();
     let collector = Collector::start(config(&dir)).await.unwrap();
     let shutdown = async move { assert_eq!(address.await, Ok(expected)) };
-    collector.serve(listener, shutdown, |address| told.send(address).unwrap()).await.unwrap();
+    collector.serve(listener, shutdown, |address| told.send(address.to_owned()).unwrap()).await.unwrap();
 }
 
 /// A defect.

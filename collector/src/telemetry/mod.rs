@@ -14,6 +14,8 @@ use subway_protocol::codec::server::ProblemCode;
 
 pub use sinks::SinkCounts;
 
+use crate::limit::Limited;
+
 /// Everything that is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Count {
@@ -41,6 +43,12 @@ pub enum Count {
     Connections,
     /// Connections turned away because there were too many.
     ConnectionsRefused,
+    /// TLS handshakes that failed or took too long.
+    HandshakeFailures,
+    /// Requests refused because a client or an app asked too often, by limit.
+    RateLimited(Limited),
+    /// Times the configuration was read again: `true` with success.
+    Reloads(bool),
 }
 
 /// The statuses that are counted by themselves; any other counts as 500, which the collector never means to send.
@@ -55,7 +63,16 @@ const PLAIN: [Count; 8] = [
     Count::CommitFailures,
     Count::Connections,
 ];
-const SLOTS: usize = STATUSES.len() + ProblemCode::ALL.len() + RejectReason::ALL.len() + PLAIN.len() + 1;
+const LAST: [Count; 7] = [
+    Count::ConnectionsRefused,
+    Count::HandshakeFailures,
+    Count::RateLimited(Limited::Client),
+    Count::RateLimited(Limited::AppRequests),
+    Count::RateLimited(Limited::AppEvents),
+    Count::Reloads(true),
+    Count::Reloads(false),
+];
+const SLOTS: usize = STATUSES.len() + ProblemCode::ALL.len() + RejectReason::ALL.len() + PLAIN.len() + LAST.len();
 
 impl Count {
     /// Every count, in the order of the page.
@@ -68,7 +85,7 @@ impl Count {
             .chain(PLAIN[..4].iter().copied())
             .chain(rejected)
             .chain(PLAIN[4..].iter().copied())
-            .chain([Count::ConnectionsRefused])
+            .chain(LAST)
     }
 
     fn slot(self) -> usize {
@@ -78,8 +95,10 @@ impl Count {
             Count::Requests(status) => STATUSES.iter().position(|s| *s == status).unwrap_or(STATUSES.len() - 2),
             Count::Refused(code) => STATUSES.len() + code as usize,
             Count::Rejected(reason) => base + 4 + reason as usize,
-            Count::ConnectionsRefused => SLOTS - 1,
-            other => base + plain(PLAIN.iter().position(|p| *p == other).unwrap_or(0)),
+            other => match LAST.iter().position(|last| *last == other) {
+                Some(at) => SLOTS - LAST.len() + at,
+                None => base + plain(PLAIN.iter().position(|p| *p == other).unwrap_or(0)),
+            },
         }
     }
 
@@ -115,6 +134,19 @@ impl Count {
                 "Connections turned away because there were too many.",
                 String::new(),
             ),
+            Count::HandshakeFailures => {
+                ("subway_tls_handshake_failures_total", "TLS handshakes that failed or took too long.", String::new())
+            }
+            Count::RateLimited(limited) => (
+                "subway_rate_limited_requests_total",
+                "Requests refused because a client or an app asked too often, by limit.",
+                label("limit", limited.as_str()),
+            ),
+            Count::Reloads(success) => (
+                "subway_config_reloads_total",
+                "Times the configuration was read again, by result.",
+                label("result", if success { "applied" } else { "refused" }),
+            ),
         }
     }
 }
@@ -145,6 +177,16 @@ pub enum Gauge<'a> {
     SinkLag(&'a str),
     /// 1 if the collector can accept, else 0.
     Ready,
+    /// Bytes free on the file system of the data directory.
+    DiskFreeBytes,
+    /// Bytes of memory that the process holds.
+    ResidentBytes,
+    /// Files and sockets that the process has open.
+    OpenFiles,
+    /// Files and sockets that it may have open.
+    MaxOpenFiles,
+    /// When the process began, seconds since the epoch.
+    StartTime,
 }
 
 impl Gauge<'_> {
@@ -168,6 +210,15 @@ impl Gauge<'_> {
                 ("subway_sink_lag_seconds", "Age of the oldest event that a sink still has to deliver.", Some(sink))
             }
             Gauge::Ready => ("subway_ready", "1 if the collector can accept, else 0.", None),
+            Gauge::DiskFreeBytes => {
+                ("subway_disk_free_bytes", "Bytes free on the file system of the data directory.", None)
+            }
+            Gauge::ResidentBytes => ("process_resident_memory_bytes", "Bytes of memory that the process holds.", None),
+            Gauge::OpenFiles => ("process_open_fds", "Files and sockets that the process has open.", None),
+            Gauge::MaxOpenFiles => ("process_max_fds", "Files and sockets that the process may have open.", None),
+            Gauge::StartTime => {
+                ("process_start_time_seconds", "When the process began, seconds since the epoch.", None)
+            }
         }
     }
 }

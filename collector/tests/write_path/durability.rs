@@ -168,7 +168,17 @@ fn the_files_of_the_data_directory_are_for_their_owner_alone() {
         assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{name}");
         names.insert(name);
     }
-    for name in ["lock", "spool.db", "spool.db-wal", "spool.db-shm", "store.db", "store.db-wal", "store.db-shm"] {
+    for name in [
+        "lock",
+        "config-path",
+        "control.sock",
+        "spool.db",
+        "spool.db-wal",
+        "spool.db-shm",
+        "store.db",
+        "store.db-wal",
+        "store.db-shm",
+    ] {
         assert!(names.contains(name), "{name}: {names:?}");
     }
 }

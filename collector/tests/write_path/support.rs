@@ -84,7 +84,12 @@ impl Site {
 impl Collector {
     /// Starts it and waits for the line that says where it listens.
     pub(crate) fn spawn(command: &mut Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        Self::spawn_with_log(command, Stdio::null())
+    }
+
+    /// The same, with its log going to `log`.
+    pub(crate) fn spawn_with_log(command: &mut Command, log: Stdio) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
         stdout.read_line(&mut line).unwrap();

@@ -13,7 +13,7 @@ use super::counts::Collector;
 use super::document::{self, Shared};
 use super::errors::{Verdict, judge};
 use super::names;
-use crate::config::{Compression, Elasticsearch as Settings};
+use crate::config::{BulkCompression as Compression, Elasticsearch as Settings};
 use crate::record::{Event, Record};
 
 /// Where bulks go. What is not needed of the answer is not sent back; a refresh is left to the index or to who asks.

@@ -16,7 +16,7 @@ use super::errors::Verdict;
 use super::names;
 use super::pause::Pauses;
 use super::server::Server;
-use crate::config::{Compression, Elasticsearch as Settings};
+use crate::config::{BulkCompression as Compression, Elasticsearch as Settings};
 use crate::record::{Event, Record};
 
 /// Theme of the events that make a visitor.

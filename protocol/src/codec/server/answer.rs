@@ -176,13 +176,15 @@ pub struct Problem {
     pub limit: Option<u64>,
     /// What came.
     pub got: Option<Got>,
+    /// Seconds after which it is worth trying again, if known. Travels in the header `Retry-After`, not in the document.
+    pub retry_after: Option<u64>,
 }
 
 impl Problem {
     /// A refusal without a place.
     #[must_use]
     pub fn new(code: ProblemCode, detail: String) -> Self {
-        Self { code, detail, field: None, limit: None, got: None }
+        Self { code, detail, field: None, limit: None, got: None, retry_after: None }
     }
 
     /// The same, at `field`.
@@ -209,6 +211,7 @@ impl Problem {
             field: Some(violation.field.clone()),
             limit: violation.limit,
             got: violation.got.clone(),
+            retry_after: None,
         }
     }
 }

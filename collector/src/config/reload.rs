@@ -1,0 +1,86 @@
+//! What a configuration that is read again cannot change while the collector runs.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use toml::Spanned;
+
+use super::Config;
+
+/// A digest of the tables of the sinks, as written. Secrets cannot be read back from it.
+pub(super) fn digest(sinks: &[Spanned<toml::Table>]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for sink in sinks {
+        sink.get_ref().to_string().hash(&mut hasher);
+    }
+    hasher.finish()
+}
+
+impl Config {
+    /// The keys in which this configuration differs from the `running` one and that only take effect at the next start:
+    /// sockets and files that are open, workers that run, queues that have their size.
+    #[must_use]
+    pub fn needs_restart(&self, running: &Config) -> Vec<&'static str> {
+        let (new, old) = (&self.limits, &running.limits);
+        [
+            ("listen", self.listen != running.listen),
+            ("data_dir", self.data_dir != running.data_dir),
+            ("tls (on or off)", self.tls.is_some() != running.tls.is_some()),
+            ("log", self.log != running.log),
+            ("sink", self.sinks_digest != running.sinks_digest),
+            ("reading", self.reading != running.reading),
+            ("limits.queue_requests", new.queue_requests != old.queue_requests),
+            ("limits.commit_bytes", new.commit_bytes != old.commit_bytes),
+            ("limits.spool_bytes", new.spool_bytes != old.spool_bytes),
+        ]
+        .into_iter()
+        .filter_map(|(key, differs)| differs.then_some(key))
+        .collect()
+    }
+
+    /// This configuration as it takes effect in a collector that runs with `running`: what needs a restart stays as it is.
+    #[must_use]
+    pub fn applied_to(mut self, running: &Config) -> Config {
+        self.listen.clone_from(&running.listen);
+        self.data_dir.clone_from(&running.data_dir);
+        self.log.clone_from(&running.log);
+        self.sinks.clone_from(&running.sinks);
+        self.reading.clone_from(&running.reading);
+        self.sinks_digest = running.sinks_digest;
+        self.limits.queue_requests = running.limits.queue_requests;
+        self.limits.commit_bytes = running.limits.commit_bytes;
+        self.limits.spool_bytes = running.limits.spool_bytes;
+        if self.tls.is_some() != running.tls.is_some() {
+            self.tls.clone_from(&running.tls);
+        }
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const APP: &str = "[[app]]\nkey = \"demo\"\ntimezone = \"UTC\"\n";
+
+    #[test]
+    fn what_cannot_change_while_running_is_named_and_stays() {
+        let running = Config::parse(&format!("data_dir = \"/a\"\n{APP}[limits]\nconnections = 5\n")).unwrap();
+        let new = Config::parse(&format!(
+            "listen = \"127.0.0.1:1\"\ndata_dir = \"/b\"\n{APP}[limits]\nconnections = 6\nqueue_requests = 7\n\
+             commit_bytes = 9999\nspool_bytes = 9999\n[log]\nlevel = \"debug\"\n[[sink]]\nname = \"embedded\"\nkind = \"sqlite\"\n"
+        ))
+        .unwrap();
+        let named =
+            ["listen", "data_dir", "log", "sink", "limits.queue_requests", "limits.commit_bytes", "limits.spool_bytes"];
+        assert_eq!(new.needs_restart(&running), named);
+        let applied = new.applied_to(&running);
+        assert_eq!(applied.limits.connections, 6, "what can change does");
+        assert!(applied.needs_restart(&running).is_empty());
+    }
+
+    #[test]
+    fn the_same_file_needs_nothing() {
+        let config = Config::parse(APP).unwrap();
+        assert!(config.needs_restart(&Config::parse(APP).unwrap()).is_empty());
+    }
+}

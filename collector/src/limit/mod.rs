@@ -1,0 +1,189 @@
+//! PURE: how often a client or an app may ask. Token buckets; the time is an argument.
+//!
+//! A bucket is kept as the moment at which it will be full again (the "generic cell rate algorithm" of ATM's traffic
+//! management, ITU-T I.371): one time stamp, no rounding, and a bucket nobody has used for a while is no bucket at all.
+
+mod bucket;
+mod clients;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+pub use bucket::{Bucket, Rate};
+pub use clients::{Clients, Origin};
+
+/// An app's traffic comes in waves (a push message, the top of the hour): what it may send in this many seconds may
+/// come at once.
+const APP_BURST_SECONDS: u64 = 10;
+
+/// Which limit was reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limited {
+    /// Requests of one client address.
+    Client,
+    /// Requests of one app.
+    AppRequests,
+    /// Events of one app.
+    AppEvents,
+}
+
+impl Limited {
+    /// Every limit.
+    pub const ALL: [Limited; 3] = [Limited::Client, Limited::AppRequests, Limited::AppEvents];
+
+    /// Its name in metrics and logs.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Limited::Client => "client",
+            Limited::AppRequests => "app_requests",
+            Limited::AppEvents => "app_events",
+        }
+    }
+}
+
+/// A refusal: what was reached, what is allowed, and how long until the next request has a chance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exceeded {
+    /// Which limit.
+    pub limited: Limited,
+    /// What is allowed in a second.
+    pub per_second: u64,
+    /// Until a token is there.
+    pub wait: Duration,
+}
+
+impl Exceeded {
+    /// Whole seconds to wait, at least one: the unit of the header `Retry-After`.
+    #[must_use]
+    pub fn retry_after(&self) -> u64 {
+        (self.wait.as_secs() + u64::from(self.wait.subsec_nanos() > 0)).max(1)
+    }
+
+    /// The refusal as a sentence.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let Self { limited, per_second, .. } = self;
+        let (who, what) = match limited {
+            Limited::Client => ("your address", "requests"),
+            Limited::AppRequests => ("this app", "requests"),
+            Limited::AppEvents => ("this app", "events"),
+        };
+        format!("{who} may send {per_second} {what} a second; try again in {} s", self.retry_after())
+    }
+}
+
+#[derive(Debug)]
+struct Metered {
+    rate: Rate,
+    bucket: Mutex<Bucket>,
+}
+
+impl Metered {
+    fn new(per_second: u64) -> Arc<Self> {
+        let rate = Rate::new(per_second, per_second.saturating_mul(APP_BURST_SECONDS));
+        Arc::new(Self { rate, bucket: Mutex::default() })
+    }
+
+    fn with<T>(&self, limited: Limited, act: impl FnOnce(&mut Bucket) -> Result<T, Duration>) -> Result<T, Exceeded> {
+        // A poisoned lock guards a time stamp, which is whole at every moment.
+        let mut bucket = self.bucket.lock().unwrap_or_else(PoisonError::into_inner);
+        act(&mut bucket).map_err(|wait| Exceeded { limited, per_second: self.rate.per_second(), wait })
+    }
+}
+
+/// What one app may send.
+#[derive(Clone, Debug, Default)]
+pub struct Quota {
+    requests: Option<Arc<Metered>>,
+    events: Option<Arc<Metered>>,
+}
+
+impl Quota {
+    /// A quota of requests and of events a second; `None` is unlimited.
+    #[must_use]
+    pub fn new(requests_per_second: Option<u64>, events_per_second: Option<u64>) -> Self {
+        Self { requests: requests_per_second.map(Metered::new), events: events_per_second.map(Metered::new) }
+    }
+
+    /// This quota, with what has been used of `before` where the rate is the same: a configuration that is read again
+    /// gives nothing away.
+    #[must_use]
+    pub fn continuing(self, before: &Quota) -> Self {
+        let keep = |new: Option<Arc<Metered>>, old: &Option<Arc<Metered>>| {
+            let same = old.clone().filter(|old| new.as_ref().is_some_and(|new| new.rate == old.rate));
+            same.or(new)
+        };
+        Self { requests: keep(self.requests, &before.requests), events: keep(self.events, &before.events) }
+    }
+
+    /// Takes one request. Also looks whether any event would pass, so that a body need not be read in vain.
+    ///
+    /// # Errors
+    /// The limit that is reached; nothing is taken then.
+    pub fn request(&self, now: Instant) -> Result<(), Exceeded> {
+        if let Some(events) = &self.events {
+            events.with(Limited::AppEvents, |bucket| bucket.look(events.rate, now))?;
+        }
+        match &self.requests {
+            Some(requests) => requests.with(Limited::AppRequests, |bucket| bucket.take(requests.rate, 1, now)),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes the events of one batch. A batch passes if there is a token for one event; the others are taken in advance,
+    /// so that the rate holds in the long run and a batch that is larger than the burst has its turn too.
+    ///
+    /// # Errors
+    /// The limit that is reached; nothing is taken then.
+    pub fn events(&self, count: u64, now: Instant) -> Result<(), Exceeded> {
+        match &self.events {
+            Some(events) => events.with(Limited::AppEvents, |bucket| bucket.take(events.rate, count, now)),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn without_a_quota_everything_passes() {
+        let now = Instant::now();
+        let quota = Quota::default();
+        assert!((0..1000).all(|_| quota.request(now).is_ok() && quota.events(u64::MAX, now).is_ok()));
+    }
+
+    #[test]
+    fn a_large_batch_has_its_turn_and_is_paid_for_afterwards() {
+        let now = Instant::now();
+        let quota = Quota::new(None, Some(10));
+        quota.events(1000, now).unwrap();
+        // 1000 events are worth 100 s; the burst is worth 10 s.
+        let refused = quota.request(now).unwrap_err();
+        assert_eq!((refused.limited, refused.per_second), (Limited::AppEvents, 10));
+        assert_eq!(refused.wait, 90 * SECOND + SECOND / 10);
+        assert_eq!(refused.retry_after(), 91);
+        assert_eq!(quota.events(1, now + refused.wait - Duration::from_nanos(1)).unwrap_err().retry_after(), 1);
+        quota.events(1, now + refused.wait).unwrap();
+    }
+
+    #[test]
+    fn a_quota_that_stays_the_same_goes_on_and_another_begins_anew() {
+        let now = Instant::now();
+        let quota = Quota::new(Some(1), Some(5));
+        (0..10).for_each(|_| quota.request(now).unwrap());
+        assert!(Quota::new(Some(1), None).continuing(&quota).request(now).is_err());
+        assert!(Quota::new(Some(2), None).continuing(&quota).request(now).is_ok());
+        assert!(Quota::default().continuing(&quota).request(now).is_ok());
+    }
+
+    #[test]
+    fn a_refusal_says_what_is_allowed() {
+        let refused = Exceeded { limited: Limited::AppEvents, per_second: 7, wait: SECOND * 3 };
+        assert_eq!(refused.describe(), "this app may send 7 events a second; try again in 3 s");
+    }
+}

@@ -1,0 +1,104 @@
+//! Keys and limits, made at the start and made anew when the configuration is read again.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use rustls::ServerConfig;
+use tokio::sync::Mutex;
+
+use super::{DataDir, StartError};
+use crate::auth::{App, Keys};
+use crate::config::{Config, Tls};
+use crate::http::{Live, Shared};
+use crate::limit::Quota;
+use crate::sinks::sqlite::EmbeddedSink;
+use crate::spool::Spool;
+use crate::telemetry::Count;
+
+/// The certificate of new connections; `None` if the collector speaks plain HTTP.
+pub(super) type Certificate = Option<Arc<ArcSwap<ServerConfig>>>;
+
+/// Lets a running collector have another configuration.
+pub struct Reloader {
+    pub(super) shared: Arc<Shared>,
+    pub(super) spool: Spool,
+    pub(super) embedded: Arc<EmbeddedSink>,
+    pub(super) data_dir: Arc<DataDir>,
+    pub(super) certificate: Certificate,
+    pub(super) running: Mutex<Config>,
+}
+
+impl Reloader {
+    /// Takes over a configuration: apps with their zones, tokens, secrets and rates, the admin token, limits, trusted
+    /// proxies and the certificate. Requests in flight finish under the old one. Gives the keys that differ and that only
+    /// a restart changes.
+    ///
+    /// # Errors
+    /// If something needed cannot be had; nothing has changed then.
+    pub async fn reload(self: &Arc<Self>, config: Config) -> Result<Vec<&'static str>, StartError> {
+        let mut running = self.running.lock().await;
+        let left = config.needs_restart(&running);
+        let config = config.applied_to(&running);
+        let this = Arc::clone(self);
+        let applying = tokio::task::spawn_blocking(move || this.apply(&config).map(|()| config));
+        let applied = applying.await.unwrap_or_else(|error| Err(StartError::Interrupted(error.to_string())));
+        self.shared.telemetry.add(Count::Reloads(applied.is_ok()), 1);
+        *running = applied?;
+        Ok(left)
+    }
+
+    /// Counts a configuration that could not even be read.
+    pub fn refused(&self) {
+        self.shared.telemetry.add(Count::Reloads(false), 1);
+    }
+
+    /// Everything that can fail comes first.
+    fn apply(&self, config: &Config) -> Result<(), StartError> {
+        let certificate = config.tls.as_ref().map(Tls::load).transpose().map_err(StartError::Tls)?;
+        let before = self.shared.live();
+        let live = live(config, &self.data_dir, &self.spool, Some(&before.keys))?;
+        self.embedded.set_timezones(&config.zones())?;
+        if let (Some(place), Some(certificate)) = (&self.certificate, certificate) {
+            place.store(certificate);
+        }
+        self.shared.budget.set_cap(config.limits.in_flight_bytes);
+        self.shared.acceptor.set_limits(config.limits.clone());
+        self.shared.live.store(Arc::new(live));
+        Ok(())
+    }
+}
+
+/// What requests are judged by. Blocks.
+pub(super) fn live(
+    config: &Config,
+    data_dir: &DataDir,
+    spool: &Spool,
+    before: Option<&Keys>,
+) -> Result<Live, StartError> {
+    let keys = keys(config, data_dir, spool, before)?;
+    Ok(Live { keys, limits: config.limits.clone(), proxies: config.trusted_proxies.clone() })
+}
+
+/// The apps with their numbers and tokens. Tokens that the configuration does not give are made when first needed.
+fn keys(config: &Config, data_dir: &DataDir, spool: &Spool, before: Option<&Keys>) -> Result<Keys, StartError> {
+    let numbers = spool.app_numbers(config.apps.iter().map(|app| app.key.clone()).collect())?;
+    let mut apps = Vec::new();
+    for app in &config.apps {
+        let read_token = match &app.read_token {
+            Some(token) => token.clone(),
+            None => data_dir.token(&format!("read-token-{}", app.key), &format!("read token of app {}", app.key))?,
+        };
+        let number = numbers.get(&app.key).copied().unwrap_or_default();
+        let mut quota = Quota::new(app.requests_per_second, app.events_per_second);
+        if let Some(old) = before.and_then(|keys| keys.app(&app.key)) {
+            quota = quota.continuing(&old.quota);
+        }
+        let new = App::new(app.key.clone(), number, app.timezone.clone(), app.secret.clone(), read_token);
+        apps.push(new.with_quota(quota));
+    }
+    let admin = match &config.admin_token {
+        Some(token) => token.clone(),
+        None => data_dir.token("admin-token", "admin token")?,
+    };
+    Ok(Keys::new(apps, admin))
+}

@@ -1,0 +1,143 @@
+//! From a batch to messages, and from their reports to what became of the batch.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::message::{Header, OwnedHeaders};
+
+use super::blocking;
+use super::errors::{Meaning, meaning};
+use super::producer::{Message, Producer, Reports};
+use super::topics::Topics;
+use crate::record::{Event, Record};
+use crate::row::Row;
+use crate::sinks::{Refusal, SinkBatch, SinkError, Unreadable, within};
+
+/// Lets go of the reports when nobody waits for them any more, so that what has not been sent never is.
+struct Waiting(Arc<Reports>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.abandoned.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Sends every event of `batch` and waits for all reports. Returns those that the brokers will never take.
+///
+/// # Errors
+/// [`SinkError::Refused`] if a record cannot be read; then nothing was sent. [`SinkError::Retryable`] if some message was
+/// not acknowledged.
+pub(super) async fn deliver(
+    producer: &Arc<Producer>,
+    topics: &Arc<Topics>,
+    batch: &Arc<SinkBatch>,
+) -> Result<Vec<Refusal>, SinkError> {
+    let failed = send(producer, topics, batch, None).await?;
+    let (suspects, others): (Vec<_>, Vec<_>) =
+        failed.into_iter().partition(|(_, code)| meaning(*code) == Meaning::Suspect);
+    if let Some((position, code)) = others.first() {
+        let message = format!("{} messages were not acknowledged; at position {position}: {code}", others.len());
+        return Err(SinkError::retryable(message));
+    }
+    // A broker refuses the whole request that a message travelled in. So each of these gets a request of its own.
+    let mut refused = Vec::new();
+    for (position, _) in suspects {
+        match send(producer, topics, batch, Some(position)).await?.first() {
+            None => {}
+            Some((_, code)) if meaning(*code) == Meaning::Suspect => {
+                refused.push(Refusal { position, reason: code.to_string() });
+            }
+            Some((_, code)) => return Err(SinkError::retryable(format!("at position {position}: {code}"))),
+        }
+    }
+    refused.sort_by_key(|refusal| refusal.position);
+    Ok(refused)
+}
+
+/// Sends the events of `batch`, or only that at one position, and waits for all reports. Returns what was not acknowledged.
+async fn send(
+    producer: &Arc<Producer>,
+    topics: &Arc<Topics>,
+    batch: &Arc<SinkBatch>,
+    only: Option<u64>,
+) -> Result<Vec<(u64, RDKafkaErrorCode)>, SinkError> {
+    let waiting = Waiting(Arc::new(Reports::default()));
+    let (producer, topics, batch) = (Arc::clone(producer), Arc::clone(topics), Arc::clone(batch));
+    let reports = Arc::clone(&waiting.0);
+    let unsent = blocking(move || {
+        let records = read(&batch)?;
+        let encoder = Encoder { producer: &producer, topics: &topics, batch: &batch, reports: &reports };
+        encoder.send_all(&records, only)
+    })
+    .await?;
+    let mut failed = waiting.0.all().await;
+    failed.extend(unsent);
+    Ok(failed)
+}
+
+/// All records of a batch, before anything is sent.
+fn read(batch: &SinkBatch) -> Result<Vec<(u64, Record<'_>)>, Unreadable> {
+    let mut records = Vec::with_capacity(batch.records.len());
+    for stored in &batch.records {
+        let record = serde_json::from_str(&stored.json)
+            .map_err(|error| Unreadable { first: stored.first, why: error.to_string() })?;
+        records.push((stored.first, record));
+    }
+    Ok(records)
+}
+
+struct Encoder<'a> {
+    producer: &'a Producer,
+    topics: &'a Topics,
+    batch: &'a SinkBatch,
+    reports: &'a Arc<Reports>,
+}
+
+impl Encoder<'_> {
+    /// Hands the messages to the library, as fast as it has room. Returns those that it does not take.
+    fn send_all(
+        &self,
+        records: &[(u64, Record<'_>)],
+        only: Option<u64>,
+    ) -> Result<Vec<(u64, RDKafkaErrorCode)>, SinkError> {
+        let (mut value, mut failed) = (Vec::new(), Vec::new());
+        let (first, last) = only.map_or((self.batch.first, self.batch.last), |position| (position, position));
+        for (start, record) in records {
+            let (at, events) = within(*start, &record.events, first, last);
+            for (position, event) in (at..).zip(events) {
+                if self.reports.is_over() {
+                    // What is left is sent with all the others, next time.
+                    return Ok(failed);
+                }
+                if let Err(code) = self.send(position, record, event, &mut value)? {
+                    failed.push((position, code));
+                    if meaning(code) == Meaning::Retryable {
+                        return Ok(failed);
+                    }
+                }
+            }
+        }
+        Ok(failed)
+    }
+
+    fn send(
+        &self,
+        position: u64,
+        record: &Record<'_>,
+        event: &Event<'_>,
+        value: &mut Vec<u8>,
+    ) -> Result<Result<(), RDKafkaErrorCode>, SinkError> {
+        value.clear();
+        Row::new(record, event)
+            .write_json(value)
+            .map_err(|error| Unreadable { first: position, why: error.to_string() })?;
+        let number = position.to_string();
+        let headers = OwnedHeaders::new_with_capacity(2)
+            .insert(Header { key: "subway-batch", value: Some(&self.batch.token) })
+            .insert(Header { key: "subway-position", value: Some(&number) });
+        let topic = self.topics.of(&event.theme);
+        let message = Message { position, topic: &topic, key: &record.install_id, value, headers };
+        Ok(self.producer.send(message, self.reports))
+    }
+}

@@ -1,0 +1,202 @@
+//! The topics: their names, whether they are there, and making them.
+
+use std::borrow::Cow;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::metadata::Metadata;
+use subway_protocol::Theme;
+
+use super::client::Voice;
+use super::errors::words;
+use crate::config::Kafka as Settings;
+use crate::sinks::SinkError;
+
+/// How long the brokers may take to make a topic, and a new topic to get a leader for each partition.
+const MAKING_TIMEOUT: Duration = Duration::from_secs(30);
+/// Between two looks at whether a new topic is ready.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Which topic an event goes to, and how the topics are made.
+pub(super) struct Topics {
+    sink: String,
+    prefix: String,
+    per_theme: bool,
+    partitions: i32,
+    /// -1: the brokers' default.
+    replication: i32,
+    manage: bool,
+    message_bytes: u32,
+    client: ClientConfig,
+    /// How long the cluster may take to answer.
+    patience: Duration,
+    /// That the topics' limits may not be read was said once.
+    warned: AtomicBool,
+}
+
+impl Topics {
+    pub(super) fn new(sink: &str, settings: &Settings, client: ClientConfig, patience: Duration) -> Self {
+        Self {
+            sink: sink.to_owned(),
+            prefix: settings.topic().to_owned(),
+            per_theme: settings.topic_per_theme,
+            partitions: settings.partitions().into(),
+            replication: settings.replication_factor.map_or(-1, i32::from),
+            manage: settings.manage_schema(),
+            message_bytes: settings.message_bytes(),
+            client,
+            patience,
+            warned: AtomicBool::new(false),
+        }
+    }
+
+    /// The topic of events of a theme.
+    pub(super) fn of(&self, theme: &str) -> Cow<'_, str> {
+        if self.per_theme { Cow::Owned(format!("{}-{theme}", self.prefix)) } else { Cow::Borrowed(&self.prefix) }
+    }
+
+    fn all(&self) -> Vec<String> {
+        if self.per_theme {
+            Theme::ALL.iter().map(|theme| self.of(theme.as_str()).into_owned()).collect()
+        } else {
+            vec![self.prefix.clone()]
+        }
+    }
+
+    pub(super) fn admin(&self) -> Result<AdminClient<Voice>, SinkError> {
+        let voice = Voice { sink: self.sink.clone() };
+        AdminClient::from_config_and_context(&self.client, voice)
+            .map_err(|error| SinkError::unfit(format!("Kafka's client: {}", words(&error))))
+    }
+
+    /// Makes sure that the topics are there and take the largest message. Blocks.
+    ///
+    /// # Errors
+    /// [`SinkError::Unfit`] if a topic takes only smaller messages; [`SinkError::Retryable`] if the cluster cannot be
+    /// reached, or a topic is missing and cannot or must not be made.
+    pub(super) fn prepare(&self) -> Result<(), SinkError> {
+        let admin = self.admin()?;
+        let missing = self.missing(&self.metadata(&admin)?);
+        if !missing.is_empty() && !self.manage {
+            let names = missing.join(", ");
+            return Err(SinkError::retryable(format!(
+                "missing topics: {names}; with manage_schema = false nobody makes them"
+            )));
+        }
+        if !missing.is_empty() {
+            self.make(&admin, &missing)?;
+        }
+        self.check_limits(&admin)?;
+        let began = std::time::Instant::now();
+        loop {
+            match self.led(&self.metadata(&admin)?) {
+                Ok(()) => return Ok(()),
+                Err(why) if began.elapsed() > MAKING_TIMEOUT => return Err(SinkError::retryable(why)),
+                Err(_) => std::thread::sleep(LOOK),
+            }
+        }
+    }
+
+    /// Whether every topic is there with a broker that leads each partition. Blocks.
+    ///
+    /// # Errors
+    /// [`SinkError::Retryable`] with what is missing.
+    pub(super) fn healthy(&self) -> Result<(), SinkError> {
+        let metadata = self.metadata(&self.admin()?)?;
+        // A topic that was deleted is made again by `prepare`, which is asked next.
+        if self.manage && !self.missing(&metadata).is_empty() {
+            return Ok(());
+        }
+        self.led(&metadata).map_err(SinkError::retryable)
+    }
+
+    /// Which topics and brokers there are. Asks for all topics: a question for one would make it, where the brokers do so.
+    fn metadata(&self, admin: &AdminClient<Voice>) -> Result<Metadata, SinkError> {
+        admin
+            .inner()
+            .fetch_metadata(None, self.patience)
+            .map_err(|error| SinkError::retryable(format!("the brokers cannot be asked: {}", words(&error))))
+    }
+
+    fn missing(&self, metadata: &Metadata) -> Vec<String> {
+        let there = |name: &String| metadata.topics().iter().any(|topic| topic.name() == name);
+        self.all().into_iter().filter(|name| !there(name)).collect()
+    }
+
+    fn led(&self, metadata: &Metadata) -> Result<(), String> {
+        for name in self.all() {
+            let topic = metadata.topics().iter().find(|topic| topic.name() == name);
+            let topic = topic.ok_or_else(|| format!("the topic {name} is missing"))?;
+            if topic.partitions().is_empty() {
+                return Err(format!("the topic {name} has no partitions yet"));
+            }
+            if let Some(partition) = topic.partitions().iter().find(|partition| partition.leader() < 0) {
+                return Err(format!("no broker leads partition {} of the topic {name}", partition.id()));
+            }
+        }
+        Ok(())
+    }
+
+    fn make(&self, admin: &AdminClient<Voice>, names: &[String]) -> Result<(), SinkError> {
+        let bytes = self.message_bytes.to_string();
+        let new = |name| {
+            NewTopic::new(name, self.partitions, TopicReplication::Fixed(self.replication))
+                .set("max.message.bytes", &bytes)
+        };
+        let topics: Vec<NewTopic<'_>> = names.iter().map(|name| new(name)).collect();
+        let options = AdminOptions::new().request_timeout(Some(MAKING_TIMEOUT)).operation_timeout(Some(MAKING_TIMEOUT));
+        let made = wait(admin.create_topics(&topics, &options))?
+            .map_err(|error| SinkError::retryable(format!("topics cannot be made: {}", words(&error))))?;
+        for topic in made {
+            match topic {
+                Ok(name) => tracing::info!(sink = self.sink, name, "topic made"),
+                // Another collector was faster.
+                Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+                Err((name, code)) => {
+                    return Err(SinkError::retryable(format!("the topic {name} cannot be made: {code}")));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A topic that takes less than the largest message would make the brokers refuse whole requests.
+    fn check_limits(&self, admin: &AdminClient<Voice>) -> Result<(), SinkError> {
+        let names = self.all();
+        let topics: Vec<ResourceSpecifier<'_>> = names.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
+        let options = AdminOptions::new().request_timeout(Some(self.patience));
+        let described = wait(admin.describe_configs(&topics, &options))?;
+        let described = described.map_err(|error| SinkError::retryable(words(&error)))?;
+        for (name, config) in names.iter().zip(described) {
+            let entry = match &config {
+                Ok(config) => {
+                    config.get("max.message.bytes").and_then(|entry| entry.value.as_deref()?.parse::<u32>().ok())
+                }
+                Err(code) => {
+                    if !self.warned.swap(true, Ordering::Relaxed) {
+                        tracing::warn!(sink = self.sink, name, %code, "the topic's settings cannot be read");
+                    }
+                    None
+                }
+            };
+            if entry.is_some_and(|bytes| bytes < self.message_bytes) {
+                return Err(SinkError::unfit(format!(
+                    "the topic {name} takes messages up to {} bytes (max.message.bytes), but message_bytes is {}: raise one or lower the other",
+                    entry.unwrap_or_default(),
+                    self.message_bytes
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Waits for an answer of the library, which comes within the timeout that the question carries.
+fn wait<T>(answer: impl Future<Output = T>) -> Result<T, SinkError> {
+    let runtime = tokio::runtime::Handle::try_current().map_err(|error| SinkError::retryable(error.to_string()))?;
+    Ok(runtime.block_on(answer))
+}

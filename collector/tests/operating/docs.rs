@@ -1,0 +1,65 @@
+//! docs/operations.md has every key of the configuration and every alert, and no other.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+
+use super::files::{Operated, demo};
+use super::support::BINARY;
+
+const TEXT: &str = include_str!("../../../docs/operations.md");
+
+/// The keys that `table` of a configuration may have, as the binary itself says when it meets another one.
+fn known(config: &str) -> BTreeSet<String> {
+    let site = Operated::new(config);
+    let output = Command::new(BINARY).args(["check", "--config"]).arg(site.path("config.toml")).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    let (_, expected) = said.split_once("expected ").unwrap_or_else(|| panic!("{config}\n{said}"));
+    expected.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+/// The keys in the first cell of the rows that begin with `prefix`.
+fn documented(prefix: &str) -> BTreeSet<String> {
+    let rows = TEXT.lines().skip_while(|line| !line.starts_with("| key | default | meaning |")).skip(2);
+    let rows = rows.take_while(|line| line.starts_with('|')).filter_map(|line| line.strip_prefix(prefix));
+    rows.flat_map(|rest| rest.split(" | ").next().unwrap().split('`').skip(1).step_by(2)).map(str::to_owned).collect()
+}
+
+#[test]
+fn every_key_is_documented() {
+    let unknown = "no_such_key = 1\n";
+    assert_eq!(documented("| `[[app]]`"), known(&demo("", unknown, "")), "[[app]]");
+    for table in ["tls", "log", "reading"] {
+        let config = demo("", "", &format!("[{table}]\n{unknown}"));
+        assert_eq!(documented(&format!("| `[{table}]`")), known(&config), "[{table}]");
+    }
+    let mut top = known(&demo(unknown, "", ""));
+    for table in ["app", "limits", "tls", "log", "sink", "reading"] {
+        assert!(top.remove(table), "{table} is a table");
+    }
+    let plain: BTreeSet<String> = documented("|").into_iter().filter(|key| top.contains(key)).collect();
+    assert_eq!(plain, top);
+}
+
+#[test]
+fn every_alert_is_documented() {
+    let alerts = include_str!("../../../deploy/alerts.yaml");
+    let real: BTreeSet<&str> = alerts.lines().filter_map(|line| line.trim_start().strip_prefix("- alert: ")).collect();
+    let rows = TEXT.lines().skip_while(|line| !line.starts_with("| alert |")).skip(2);
+    let stated: BTreeSet<&str> =
+        rows.take_while(|line| line.starts_with('|')).map(|line| line.split('`').nth(1).unwrap()).collect();
+    assert_eq!(stated, real);
+}
+
+#[test]
+fn every_request_that_can_be_held_back_says_so() {
+    let text = include_str!("../../../docs/openapi.yaml");
+    let (_, paths) = text.split_once("\npaths:\n").unwrap();
+    let (paths, _) = paths.split_once("\ncomponents:\n").unwrap();
+    let mut seen = 0;
+    for block in paths.split("\n  /").map(|block| block.trim_start_matches("  /")) {
+        let path = block.split(':').next().unwrap();
+        assert_eq!(block.contains("'429':"), path.starts_with("v1/"), "{path}");
+        seen += 1;
+    }
+    assert!(seen >= 11, "{seen}");
+}

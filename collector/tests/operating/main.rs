@@ -1,0 +1,14 @@
+//! What an operator does with the built binary: limits, TLS, logs, another configuration while it runs, and the files in
+//! `deploy/`.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod deploy;
+mod docs;
+mod files;
+mod limits;
+mod logs;
+mod reload;
+#[path = "../write_path/support.rs"]
+#[allow(dead_code, reason = "the tests of the write path use more of it")]
+mod support;
+mod tls;
