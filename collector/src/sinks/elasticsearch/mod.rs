@@ -16,13 +16,6 @@ mod retention;
 mod schema;
 pub(crate) mod server;
 
-#[cfg(test)]
-mod counts_tests;
-#[cfg(test)]
-mod fault_tests;
-#[cfg(test)]
-mod tests;
-
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -78,7 +71,7 @@ struct Elasticsearch {
     server: Server,
     encoder: Arc<Encoder>,
     counts: Option<Counts>,
-    retention: Retention,
+    retention: Arc<Retention>,
 }
 
 /// What is known of a batch so far.
@@ -129,7 +122,7 @@ impl Elasticsearch {
             server: Server::new(settings, Duration::from_millis(delivery.timeout_ms))?,
             encoder: Arc::new(Encoder::new(settings)),
             counts: if settings.exact_counts { Some(Counts::new(settings, zones)?) } else { None },
-            retention: Retention::new(settings.index_prefix(), settings.retention_days),
+            retention: Arc::new(Retention::new(settings.index_prefix(), settings.retention_days)),
             settings: settings.clone(),
         })
     }
@@ -309,7 +302,7 @@ impl Sink for Elasticsearch {
                 counts.write(&self.server, collector).await?;
             }
         }
-        self.retention.look(&self.server).await;
+        self.retention.look(&self.server);
         Ok(Delivered { refused })
     }
 
@@ -325,3 +318,10 @@ impl Sink for Elasticsearch {
         }
     }
 }
+
+#[cfg(test)]
+mod counts_tests;
+#[cfg(test)]
+mod fault_tests;
+#[cfg(test)]
+mod tests;
