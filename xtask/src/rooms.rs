@@ -56,6 +56,7 @@ const WORLD: &[&str] = &[
     "Timestamp::now",
     "tokio::",
     "rusqlite",
+    "rdkafka",
     "reqwest",
     "axum",
 ];

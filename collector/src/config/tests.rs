@@ -79,6 +79,24 @@ fn errors_name_line_and_key() {
         ),
         (format!("{APP}[[sink]]\nname = \"x\"\nkind = \"kafka\"\nurl = \"h\"\n"), 4, "sink.url"),
         (format!("{APP}[[sink]]\nname = \"x\"\nkind = \"kafka\"\nurl = \"h:1\"\ncolour = 1\n"), 4, "colour"),
+        (format!("{APP}[[sink]]\nname = \"x\"\nkind = \"kafka\"\nurl = \"h:1\"\ntopic = \"a b\"\n"), 4, "sink.topic"),
+        (
+            format!("{APP}[[sink]]\nname = \"x\"\nkind = \"kafka\"\nurl = \"h:1\"\npartitions = 0\n"),
+            4,
+            "sink.partitions",
+        ),
+        (
+            format!("{APP}[[sink]]\nname = \"x\"\nkind = \"kafka\"\nurl = \"h:1\"\nmessage_bytes = 1000\n"),
+            4,
+            "sink.message_bytes",
+        ),
+        (
+            format!("{APP}[[sink]]\nname = \"x\"\nkind = \"kafka\"\nurl = \"h:1\"\nqueue_bytes = 1\n"),
+            4,
+            "sink.queue_bytes",
+        ),
+        (format!("{APP}[[sink]]\nname = \"x\"\nkind = \"kafka\"\nurl = \"h:1\"\ncompression = \"zstd\"\n"), 4, "zstd"),
+        (format!("{APP}[[sink]]\nname = \"x\"\nkind = \"kafka\"\nurl = \"h:1\"\nuser = \"u\"\n"), 4, "sink.user"),
         (format!("{APP}[[sink]]\nname = \"a b\"\nkind = \"kafka\"\nurl = \"h:1\"\n"), 4, "sink.name"),
         (format!("{APP}[reading]\nsink = \"x\"\n"), 5, "reading.sink"),
         (format!("{APP}[[sink]]\nname = \"x\"\nkind = \"oracle\"\n"), 4, "sink.kind"),
@@ -123,4 +141,15 @@ fn a_host_may_be_named() {
     // A name that by its definition (RFC 2606) never has an address.
     let refusal = refusal(&format!("listen = \"no-such-host.invalid:1\"\n{APP}"));
     assert!(refusal.contains("line 1") && refusal.contains("must be a host and a port"), "{refusal}");
+}
+
+#[test]
+fn what_this_build_cannot_do_for_kafka_is_said_at_once() {
+    for line in ["tls = true", "tls_ca = \"/ca.pem\"", "sasl_mechanism = \"SCRAM-SHA-512\""] {
+        let text = format!("{APP}[[sink]]\nname = \"x\"\nkind = \"kafka\"\nurl = \"h:1\"\n{line}\n");
+        match Config::parse(&text) {
+            Ok(_) => assert!(cfg!(feature = "kafka-ssl"), "{line}"),
+            Err(error) => assert!(!cfg!(feature = "kafka-ssl") && error.to_string().contains("kafka-ssl"), "{error}"),
+        }
+    }
 }

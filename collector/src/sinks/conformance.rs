@@ -14,7 +14,8 @@ use crate::row::Row;
 pub(crate) trait Subject {
     /// Opens the sink on the store, as after a start of the collector. What was delivered before is there.
     async fn open(&self) -> Box<dyn Sink>;
-    /// Every event in the store as the JSON of a [`Row`], in the order of delivery if the store has one.
+    /// Every event in the store as the JSON of a [`Row`], in the order of delivery if the store has one. Of a log, which has no
+    /// keys that it would recognise a repetition by, this is what its readers have: the first of each `(app_key, event_id)`.
     async fn contents(&self) -> Vec<Value>;
     /// Whether the store keeps the order.
     fn keeps_order(&self) -> bool;
