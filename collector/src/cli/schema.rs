@@ -52,8 +52,9 @@ fn topics(settings: &Kafka) -> String {
 async fn apply(sink: &Sink, zones: &[(String, String)]) -> Result<String, Failure> {
     let did = match &sink.kind {
         Kind::ClickHouse(settings) => clickhouse::apply(settings, &sink.delivery).await.map_err(runtime)?,
-        // These say only whether everything is there in the end.
-        Kind::Elasticsearch(_) | Kind::Kafka(_) => {
+        Kind::Elasticsearch(settings) => elasticsearch::apply(settings, &sink.delivery).await.map_err(runtime)?,
+        // It says only whether everything is there in the end.
+        Kind::Kafka(_) => {
             sinks::open(sink, zones).map_err(runtime)?.prepare().await.map_err(runtime)?;
             return Ok(format!("{}: everything is there\n", sink.name));
         }
