@@ -16,7 +16,7 @@ pub(super) fn run(action: Schema, config: &Path, name: &str) -> Result<(), Failu
         Failure::Runtime(format!("no [[sink]] is named {name}; there are: {}", known.join(", ")))
     })?;
     match action {
-        Schema::Show => print(&show(sink)?),
+        Schema::Show => print(&show(sink)),
         Schema::Apply => {
             let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(runtime)?;
             print(&tokio.block_on(apply(sink, &config.zones()))?)
@@ -24,11 +24,11 @@ pub(super) fn run(action: Schema, config: &Path, name: &str) -> Result<(), Failu
     }
 }
 
-fn show(sink: &Sink) -> Result<String, Failure> {
+fn show(sink: &Sink) -> String {
     match &sink.kind {
-        Kind::ClickHouse(settings) => Ok(clickhouse::schema(settings)),
-        Kind::Elasticsearch(settings) => Ok(elasticsearch::schema(settings)),
-        Kind::Kafka(settings) => Ok(topics(settings)),
+        Kind::ClickHouse(settings) => clickhouse::schema(settings),
+        Kind::Elasticsearch(settings) => elasticsearch::schema(settings),
+        Kind::Kafka(settings) => topics(settings),
     }
 }
 

@@ -186,6 +186,8 @@ impl Sink for ClickHouse {
 #[cfg(test)]
 mod schema_tests;
 #[cfg(test)]
+mod speed_tests;
+#[cfg(test)]
 pub(crate) mod test_support;
 #[cfg(test)]
 mod tests;
