@@ -9,10 +9,16 @@ const ALL: [&str; 4] = ["embedded", "ch", "es", "kafka"];
 /// A materialized view that counts what is inserted: it shows a repetition that the table's own engine would hide.
 fn count_inserts(lab: &Lab<'_>) {
     for sql in [
-        format!("CREATE TABLE {}.inserted (theme String, n UInt64) ENGINE = SummingMergeTree ORDER BY theme \
-                 SETTINGS non_replicated_deduplication_window = 10000", lab.name),
-        format!("CREATE MATERIALIZED VIEW {0}.inserted_mv TO {0}.inserted AS SELECT theme, count() AS n FROM {0}.ods_event \
-                 GROUP BY theme", lab.name),
+        format!(
+            "CREATE TABLE {}.inserted (theme String, n UInt64) ENGINE = SummingMergeTree ORDER BY theme \
+                 SETTINGS non_replicated_deduplication_window = 10000",
+            lab.name
+        ),
+        format!(
+            "CREATE MATERIALIZED VIEW {0}.inserted_mv TO {0}.inserted AS SELECT theme, count() AS n FROM {0}.ods_event \
+                 GROUP BY theme",
+            lab.name
+        ),
     ] {
         lab.stores.clickhouse.query(&sql).unwrap();
     }
@@ -133,6 +139,11 @@ fn stores_killed_under_load_have_everything_once_after_they_are_back() {
     let outcome = lab.assert_exactly_once(sent);
     // What a server lost of its own memory in the crash it may count twice or not at all in a view; the table is exact.
     let counted = inserted(&lab);
-    row("kill -9 of a store (ClickHouse 2, Kafka 2, Elasticsearch 1)", 5, &format!("{outcome}; view {counted}"), recovered);
+    row(
+        "kill -9 of a store (ClickHouse 2, Kafka 2, Elasticsearch 1)",
+        5,
+        &format!("{outcome}; view {counted}"),
+        recovered,
+    );
     assert_eq!(counted, sent, "a materialized aggregate counts every event once");
 }

@@ -154,7 +154,12 @@ impl<'a> Lab<'a> {
         assert_eq!((self.in_elasticsearch(), es.2), (es.0, 0), "Elasticsearch, {ledger}");
         let (records, events) = self.in_kafka();
         assert_eq!((events, kafka.2), (kafka.0, 0), "Kafka, {ledger}");
-        format!("{sent} events; dead: ch {}, es {}; Kafka has {} records more than events", ch.1, es.1, records - events)
+        format!(
+            "{sent} events; dead: ch {}, es {}; Kafka has {} records more than events",
+            ch.1,
+            es.1,
+            records - events
+        )
     }
 }
 

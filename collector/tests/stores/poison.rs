@@ -138,7 +138,10 @@ fn a_store_that_refuses_everything_gets_no_dead_letters() {
     let mut sent = 0;
     let mut recovered = Duration::ZERO;
     for (break_it, mend_it) in [
-        (format!("RENAME TABLE {name}.ods_event TO {name}.hidden"), format!("RENAME TABLE {name}.hidden TO {name}.ods_event")),
+        (
+            format!("RENAME TABLE {name}.ods_event TO {name}.hidden"),
+            format!("RENAME TABLE {name}.hidden TO {name}.ods_event"),
+        ),
         (
             format!("ALTER TABLE {name}.ods_event ADD CONSTRAINT nothing CHECK 0"),
             format!("ALTER TABLE {name}.ods_event DROP CONSTRAINT nothing"),
