@@ -1,5 +1,8 @@
 //! ClickHouse, from chDB's library: it is clickhouse-local with the server's real HTTP listener.
 
+mod old;
+
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -31,6 +34,24 @@ pub struct ClickHouse {
     port: u16,
     dir: RunDir,
     agent: ureq::Agent,
+    /// A statement and what this instance answers to it, to tell it from a stranger on its port.
+    proof: (&'static str, String),
+}
+
+/// Starts ClickHouse 18.16 of Debian 12, for what a collector says to a store that is too old: it lacks DateTime64, TTL,
+/// JSONExtract, deduplication tokens and zstd. The server is a [`ClickHouse`].
+pub struct OldClickHouse;
+
+impl OldClickHouse {
+    /// Fetches it if need be and starts a fresh instance.
+    ///
+    /// # Errors
+    /// This is no Debian that has it, and why it does not start.
+    pub fn start() -> Result<ClickHouse> {
+        let home =
+            tools::debian_unpack("clickhouse-18", &["clickhouse-server"]).context("ClickHouse 18 cannot be had")?;
+        process::retry_taken_port(|| old::start_from(&home))
+    }
 }
 
 impl ClickHouse {
@@ -54,23 +75,28 @@ impl ClickHouse {
 
     fn start_from(home: &Path) -> Result<Self> {
         let (dir, port) = (RunDir::new()?, process::free_port()?);
-        let plan = Plan {
-            name: "ClickHouse".to_owned(),
-            command: vec![
-                home.join("launcher").into(),
-                home.join("package/libchdb.so").into(),
-                format!("--path={}", dir.join("data").display()).into(),
-                "--listen_host=127.0.0.1".into(),
-                format!("--http_port={port}").into(),
-                "--query".into(),
-                SERVE.into(),
-            ],
-            env: Vec::new(),
-            log: dir.join("log"),
-            pidfile: None,
-            limit: START_LIMIT,
-        };
-        let server = Self { process: Process::new(plan), port, dir, agent: http::agent() };
+        let command = vec![
+            home.join("launcher").into(),
+            home.join("package/libchdb.so").into(),
+            format!("--path={}", dir.join("data").display()).into(),
+            "--listen_host=127.0.0.1".into(),
+            format!("--http_port={port}").into(),
+            "--query".into(),
+            SERVE.into(),
+        ];
+        let proof = ("SELECT path FROM system.disks", format!("{}/", dir.join("data").display()));
+        Self::run(command, Vec::new(), (dir, port), proof)
+    }
+
+    fn run(
+        command: Vec<OsString>,
+        env: Vec<(String, OsString)>,
+        (dir, port): (RunDir, u16),
+        proof: (&'static str, String),
+    ) -> Result<Self> {
+        let name = "ClickHouse".to_owned();
+        let plan = Plan { name, command, env, log: dir.join("log"), pidfile: None, limit: START_LIMIT };
+        let server = Self { process: Process::new(plan), port, dir, agent: http::agent(), proof };
         server.restart()?;
         Ok(server)
     }
@@ -107,12 +133,10 @@ impl ClickHouse {
     /// It runs already, or why it does not start.
     pub fn restart(&self) -> Result<()> {
         let quick = http::agent_within(Duration::from_secs(2));
-        let data = format!("{}/", self.dir.join("data").display());
-        // It must be this instance that answers, not a stranger on its port.
+        let (question, expected) = &self.proof;
         self.process.start(&|| {
-            let ask = Some(("text/plain", &b"SELECT path FROM system.disks"[..]));
-            let answer = http::send(&quick, "POST", &self.url(), ask);
-            answer.and_then(Answer::ok).is_ok_and(|path| path.trim() == data)
+            let answer = http::send(&quick, "POST", &self.url(), Some(("text/plain", question.as_bytes())));
+            answer.and_then(Answer::ok).is_ok_and(|answer| answer.trim() == expected)
         })
     }
 

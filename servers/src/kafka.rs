@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::process::{self, Plan, Process};
 use crate::rundir::RunDir;
-use crate::{Shared, maven, tools};
+use crate::{Proxy, Shared, maven, tools};
 
 /// The broker, its command line tools, and a logger.
 const ARTIFACTS: &[&str] = &[
@@ -26,6 +26,8 @@ const ARTIFACTS: &[&str] = &[
 const START_LIMIT: Duration = Duration::from_secs(120);
 /// The longest time that the console consumer waits for the next record, in milliseconds.
 const CONSUMER_PATIENCE: &str = "30000";
+/// The longest time that one of Kafka's tools may run, in seconds.
+const TOOL_LIMIT: &str = "180";
 /// Between key and value, and after each record: bytes that no JSON and no ID holds.
 const KEY_END: char = '\u{1f}';
 const RECORD_END: char = '\u{1e}';
@@ -48,11 +50,23 @@ impl Kafka {
     /// # Errors
     /// What is missing to fetch or run it, and why it does not start.
     pub fn start() -> Result<Self> {
-        let java = maven::java_home().context("Kafka cannot be had")?.join("bin/java");
-        let lib = maven::jars("kafka", ARTIFACTS).context("Kafka cannot be had")?;
-        let mut jars = lib.into_os_string();
-        jars.push("/*");
-        process::retry_taken_port(|| Self::start_from(&java, &jars))
+        let (java, jars) = fetch()?;
+        process::retry_taken_port(|| Self::start_from(&java, &jars, None))
+    }
+
+    /// The same with a proxy in front: clients that begin at [`Proxy::addr`] speak to the broker only through it, those
+    /// that begin at [`Kafka::bootstrap`] go past it.
+    ///
+    /// # Errors
+    /// As [`Kafka::start`].
+    pub fn start_behind_proxy() -> Result<(Self, Proxy)> {
+        let (java, jars) = fetch()?;
+        process::retry_taken_port(|| {
+            let port = process::free_port()?;
+            let proxy = Proxy::kafka(port)?;
+            let broker = Self::start_from(&java, &jars, Some((port, proxy.addr().port())))?;
+            Ok((broker, proxy))
+        })
     }
 
     /// The broker that all tests of this process share: each test takes a topic of its own.
@@ -64,10 +78,11 @@ impl Kafka {
         crate::shared(&SHARED, Self::start)
     }
 
-    fn start_from(java: &Path, jars: &OsString) -> Result<Self> {
+    /// `proxied`: the port of a second listener, and the port that it names to clients.
+    fn start_from(java: &Path, jars: &OsString, proxied: Option<(u16, u16)>) -> Result<Self> {
         let (dir, port) = (RunDir::new()?, process::free_port()?);
         let settings = dir.join("server.properties");
-        fs::write(&settings, properties(&dir, port, process::free_port()?))?;
+        fs::write(&settings, properties(&dir, port, process::free_port()?, proxied))?;
         let id = cluster_id();
         let mut format = java_command(java, jars, "kafka.tools.StorageTool");
         format.args(["format", "--standalone", "-t", &id, "-c"]).arg(&settings);
@@ -113,14 +128,27 @@ impl Kafka {
     /// # Errors
     /// The broker did not take them.
     pub fn produce(&self, topic: &str, records: &[(&str, &str)]) -> Result<()> {
-        let mut command = self.tool("ConsoleProducer");
+        self.produce_at(&self.bootstrap(), &[], topic, records)
+    }
+
+    /// The same with a client that begins at another address (a proxy's) and with settings of the producer, as
+    /// `delivery.timeout.ms=5000`. It is idempotent and waits for all acknowledgements unless they say otherwise.
+    ///
+    /// # Errors
+    /// The broker did not take them, or the client does not know that it did.
+    pub fn produce_at(&self, bootstrap: &str, settings: &[&str], topic: &str, records: &[(&str, &str)]) -> Result<()> {
+        let mut command = self.tool_at("ConsoleProducer", bootstrap);
         command.args(["--topic", topic, "--reader-property", "parse.key=true", "--reader-property"]);
-        command.arg(format!("key.separator={KEY_END}")).args(["--command-property", "acks=all"]);
-        let errors = self.dir.join("producer.log");
+        command.arg(format!("key.separator={KEY_END}"));
+        for setting in ["acks=all"].iter().chain(settings) {
+            command.args(["--command-property", setting]);
+        }
+        let log = tempfile::NamedTempFile::new_in(self.dir.path())?;
+        let output = fs::File::options().append(true).open(log.path())?;
         let mut producer = command
             .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(fs::File::create(&errors)?)
+            .stdout(output.try_clone()?)
+            .stderr(output)
             .spawn()
             .context("cannot start Kafka's console producer")?;
         let mut input = producer.stdin.take().context("no pipe to Kafka's console producer")?;
@@ -130,7 +158,7 @@ impl Kafka {
         drop(input);
         let status = producer.wait()?;
         // It ends with 0 even when the broker refused records; what it says then is an error.
-        let said = fs::read_to_string(&errors)?;
+        let said = fs::read_to_string(log.path())?;
         ensure!(status.success() && !said.contains("ERROR"), "Kafka's console producer ended with {status}:\n{said}");
         Ok(())
     }
@@ -178,8 +206,12 @@ impl Kafka {
 
     /// One of the release's own tools, told where the broker is.
     fn tool(&self, class: &str) -> Command {
+        self.tool_at(class, &self.bootstrap())
+    }
+
+    fn tool_at(&self, class: &str, bootstrap: &str) -> Command {
         let mut command = java_command(&self.java, &self.jars, &format!("org.apache.kafka.tools.{class}"));
-        command.args(["--bootstrap-server", &self.bootstrap()]);
+        command.args(["--bootstrap-server", bootstrap]);
         command
     }
 
@@ -218,8 +250,23 @@ impl Kafka {
     }
 }
 
+/// Fetches Kafka; gives the `java` to run it with and its class path.
+fn fetch() -> Result<(PathBuf, OsString)> {
+    let java = maven::java_home().context("Kafka cannot be had")?.join("bin/java");
+    let mut jars = maven::jars("kafka", ARTIFACTS).context("Kafka cannot be had")?.into_os_string();
+    jars.push("/*");
+    Ok((java, jars))
+}
+
+/// One of Kafka's programs. It is ended after a while, also when the process that started it is not there to do so.
 fn java_command(java: &Path, jars: &OsString, class: &str) -> Command {
-    let mut command = Command::new(java);
+    let mut command = if tools::exists("timeout") {
+        let mut command = Command::new("timeout");
+        command.args(["-s", "KILL", TOOL_LIMIT]).arg(java);
+        command
+    } else {
+        Command::new(java)
+    };
     command.args(["-Xmx256m", "-XX:TieredStopAtLevel=1", "-cp"]).arg(jars).arg(class);
     command
 }
@@ -244,14 +291,21 @@ fn cluster_id() -> String {
     format!("subway{:015}A", random.finish() % 1_000_000_000_000_000)
 }
 
-fn properties(dir: &RunDir, port: u16, controller: u16) -> String {
+fn properties(dir: &RunDir, port: u16, controller: u16, proxied: Option<(u16, u16)>) -> String {
+    // A listener tells its clients the address of the proxy, so that they never go past it.
+    let (mut listener, mut named) = (String::new(), String::new());
+    if let Some((port, proxy)) = proxied {
+        listener = format!(",PROXIED://127.0.0.1:{port}");
+        named = format!(",PROXIED://127.0.0.1:{proxy}");
+    }
     format!(
         "process.roles=broker,controller\n\
          node.id=1\n\
          controller.quorum.bootstrap.servers=127.0.0.1:{controller}\n\
-         listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
-         advertised.listeners=PLAINTEXT://127.0.0.1:{port}\n\
-         listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
+         listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}{listener}\n\
+         advertised.listeners=PLAINTEXT://127.0.0.1:{port}{named}\n\
+         listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,PROXIED:PLAINTEXT\n\
+         inter.broker.listener.name=PLAINTEXT\n\
          controller.listener.names=CONTROLLER\n\
          log.dirs={}\n\
          default.replication.factor=1\n\

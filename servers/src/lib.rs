@@ -20,7 +20,7 @@ mod rundir;
 pub mod tools;
 mod user;
 
-pub use clickhouse::ClickHouse;
+pub use clickhouse::{ClickHouse, OldClickHouse};
 pub use elastic::{Elastic, Elasticsearch, OpenSearch};
 pub use http::Answer;
 pub use kafka::Kafka;

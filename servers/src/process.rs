@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal};
 
+use crate::tools::is_alive;
+
 /// Starts `"$@"`, names its process ID, and ends it when standard input ends.
 const SUPERVISOR: &str = r#"
 exec 3<&0
@@ -133,7 +135,7 @@ impl Process {
     /// The ID of the server's process.
     pub(crate) fn pid(&self) -> Option<u32> {
         let running = self.lock();
-        running.as_ref().map(|running| self.server(running).as_raw_nonzero().get().unsigned_abs())
+        running.as_ref().map(|running| id(self.server(running)))
     }
 
     /// The server itself, not its launcher.
@@ -162,7 +164,7 @@ impl Process {
         }
         let _ = running.supervisor.wait();
         let end = Instant::now() + GONE;
-        while (is_alive(server) || is_alive(running.child)) && Instant::now() < end {
+        while (is_alive(id(server)) || is_alive(id(running.child))) && Instant::now() < end {
             std::thread::sleep(ASK);
         }
     }
@@ -198,17 +200,8 @@ impl Drop for Process {
     }
 }
 
-/// False once the process is gone, or is dead and only waits for its parent to notice.
-pub(crate) fn is_alive(pid: Pid) -> bool {
-    let state = Command::new("ps").args(["-o", "stat=", "-p", &pid.as_raw_nonzero().to_string()]).output();
-    match state {
-        Ok(state) => {
-            let state = String::from_utf8_lossy(&state.stdout).trim().to_owned();
-            !state.is_empty() && !state.starts_with('Z')
-        }
-        // Without ps: a dead child of nobody is counted as alive until it is collected.
-        Err(_) => rustix::process::test_kill_process(pid).is_ok(),
-    }
+fn id(pid: Pid) -> u32 {
+    pid.as_raw_nonzero().get().unsigned_abs()
 }
 
 /// A free port on loopback.

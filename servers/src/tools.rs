@@ -101,6 +101,18 @@ pub fn exists(program: &str) -> bool {
     Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
 }
 
+/// False once the process is gone, or is dead and only waits for its parent to notice.
+pub fn is_alive(pid: u32) -> bool {
+    let state = if Path::new("/proc/self/stat").exists() {
+        // `ID (name) STATE ..`; the name may hold anything.
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit(')').next().unwrap_or_default().trim().to_owned()
+    } else {
+        output(Command::new("ps").args(["-o", "stat=", "-p", &pid.to_string()])).unwrap_or_default()
+    };
+    !state.trim().is_empty() && !state.starts_with(['Z', 'X'])
+}
+
 /// Remembers a failure in `target/tools/NAME.failed`, so that a hanging server is not waited for at every run.
 pub fn remember_failure(name: &str, why: &str) -> Result<()> {
     fs::create_dir_all(tools_dir())?;

@@ -1,6 +1,6 @@
 //! ClickHouse as the tests use it.
 
-use subway_servers::{ClickHouse, available};
+use subway_servers::{ClickHouse, OldClickHouse, available};
 
 #[test]
 fn what_is_written_is_read() {
@@ -59,4 +59,16 @@ fn a_paused_server_answers_after_it_is_resumed() {
         store.resume().unwrap();
         assert_eq!(asking.join().unwrap().unwrap(), "1\n");
     });
+}
+
+#[test]
+fn the_old_version_is_one_that_is_too_old() {
+    let Some(store) = available(OldClickHouse::start()) else { return };
+    assert!(store.query("SELECT version()").unwrap().starts_with("18.16."));
+    assert!(store.query("SELECT toDateTime64('2020-01-01 00:00:00', 3)").is_err());
+    store.query("CREATE TABLE t (a UInt32) ENGINE = MergeTree ORDER BY a").unwrap();
+    store.query("INSERT INTO t VALUES (1)").unwrap();
+    store.kill();
+    store.restart().unwrap();
+    assert_eq!(store.query("SELECT count() FROM t").unwrap(), "1\n");
 }

@@ -31,3 +31,29 @@ fn the_records_of_all_partitions_are_counted() {
     got.sort_unstable();
     assert_eq!(got, (0..20).collect::<Vec<u32>>());
 }
+
+#[test]
+fn behind_a_proxy_a_cut_answer_is_a_record_that_the_broker_has_and_nobody_knows() {
+    let Some((broker, proxy)) = available(Kafka::start_behind_proxy()) else { return };
+    let through = proxy.addr().to_string();
+    proxy.matching("Produce");
+
+    // Every answer is cut: the producer gives up, the broker has the record, once however often it was sent.
+    proxy.cut_answers(u64::MAX);
+    let impatient = ["delivery.timeout.ms=6000", "request.timeout.ms=3000", "linger.ms=0", "retry.backoff.ms=500"];
+    let lost = broker.produce_at(&through, &impatient, "cut", &[("k", "1")]);
+    assert!(lost.is_err());
+    assert!(proxy.injected() > 0);
+    assert_eq!(broker.count("cut").unwrap(), 1);
+
+    // One answer is cut, one request arrives twice: an idempotent producer's record is there once.
+    proxy.cut_answers(1);
+    proxy.duplicate(1);
+    broker.produce_at(&through, &[], "twice", &[("k", "1"), ("k", "2")]).unwrap();
+    assert_eq!(proxy.outstanding(), 0);
+    assert_eq!(broker.count("twice").unwrap(), 2);
+    // Without idempotence it is there twice.
+    proxy.duplicate(1);
+    broker.produce_at(&through, &["enable.idempotence=false"], "plain", &[("k", "1")]).unwrap();
+    assert_eq!(broker.count("plain").unwrap(), 2);
+}

@@ -24,13 +24,13 @@ fn the_server_of_a_killed_process_ends() {
         .spawn()
         .unwrap();
     let lines = BufReader::new(holder.stdout.take().unwrap()).lines();
-    let server = lines.map_while(Result::ok).find_map(|line| line.strip_prefix("holds ").map(str::to_owned)).unwrap();
-    assert!(runs(&server));
+    let server = lines.map_while(Result::ok).find_map(|line| line.strip_prefix("holds ")?.parse().ok()).unwrap();
+    assert!(tools::is_alive(server));
     // SIGKILL: nothing in the holder can clean up.
     holder.kill().unwrap();
     holder.wait().unwrap();
     let end = Instant::now() + Duration::from_secs(20);
-    while runs(&server) {
+    while tools::is_alive(server) {
         assert!(Instant::now() < end, "the server {server} outlived its holder");
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -42,9 +42,4 @@ fn hold_a_server() -> ! {
     loop {
         std::thread::park();
     }
-}
-
-/// True if a process with this ID runs, and is not only waiting to be collected.
-fn runs(pid: &str) -> bool {
-    tools::output(Command::new("ps").args(["-o", "stat=", "-p", pid])).is_ok_and(|state| !state.starts_with('Z'))
 }

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 
 use super::serve::{self, Source};
-use super::{Command, USAGE, dead_letters};
+use super::{Command, USAGE, dead_letters, schema};
 use crate::config::{Config, ConfigError, EMBEDDED};
 use crate::db::DbError;
 use crate::sinks::sqlite::StoredRows;
@@ -47,6 +47,7 @@ pub(super) fn run(command: Command) -> Result<(), Failure> {
         Command::DeadLetters { action, data_dir, sink, config } => {
             dead_letters::run(action, &data_dir, sink.as_deref(), config.as_deref())
         }
+        Command::Schema { action, config, sink } => schema::run(action, &config, &sink),
         Command::Help => print(USAGE),
         Command::Version => print(concat!("subway-collector ", env!("CARGO_PKG_VERSION"), "\n")),
     }

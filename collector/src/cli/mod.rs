@@ -4,6 +4,7 @@ mod commands;
 mod dead_letters;
 mod log;
 mod parse;
+mod schema;
 mod serve;
 
 use std::process::ExitCode;

@@ -24,6 +24,8 @@ usage:
   subway-collector dead-letters list|show|replay --data-dir DIR [--sink NAME] [--config FILE]
       events that a sink refused: how many and why, or each in full; or deliver them again, through the
       running collector, or without one with FILE (default: the configuration it last ran with)
+  subway-collector schema show|apply --config FILE --sink NAME
+      what a sink needs in its store: print it, or make and migrate what is missing
   subway-collector --help | --version
 
 exit codes: 0 done, 1 failed, 2 wrong usage or configuration; RUST_LOG overrides [log] level
@@ -73,6 +75,15 @@ pub enum Command {
         /// The configuration to replay with when no collector runs.
         config: Option<PathBuf>,
     },
+    /// Print what a sink needs in its store, or make it.
+    Schema {
+        /// What to do with it.
+        action: Schema,
+        /// The configuration.
+        config: PathBuf,
+        /// The sink's name.
+        sink: String,
+    },
     /// Print the usage.
     Help,
     /// Print the version.
@@ -88,6 +99,15 @@ pub enum DeadLetters {
     Show,
     /// Deliver them again.
     Replay,
+}
+
+/// What to do with a sink's schema.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Schema {
+    /// Print it.
+    Show,
+    /// Make and migrate what is missing.
+    Apply,
 }
 
 #[derive(Default)]
@@ -138,6 +158,7 @@ fn allowed(words: &[String]) -> &'static [&'static str] {
         Some("export") => &["data-dir", "app", "from", "to"],
         Some("ledger") => &["data-dir"],
         Some("dead-letters") => &["data-dir", "sink", "config"],
+        Some("schema") => &["config", "sink"],
         _ => &[],
     }
 }
@@ -171,6 +192,12 @@ fn command(words: &[&str], options: Options) -> Result<Command, String> {
             };
             Ok(Command::DeadLetters { action, data_dir: dir(data_dir)?, sink, config })
         }
+        ["schema", word @ ("show" | "apply")] => {
+            let action = if *word == "show" { Schema::Show } else { Schema::Apply };
+            let (config, sink) = (config.ok_or("--config is missing")?, sink.ok_or("--sink is missing")?);
+            Ok(Command::Schema { action, config, sink })
+        }
+        ["schema"] => Err("schema needs show or apply".into()),
         ["dead-letters"] => Err("dead-letters needs list, show or replay".into()),
         [] => Err("no command".into()),
         [first, ..] => Err(format!("unknown command {first}, or too many words")),
@@ -226,6 +253,10 @@ mod tests {
                 config: Some("c".into())
             })
         );
+        assert_eq!(
+            words("schema apply --config c --sink s"),
+            Ok(Command::Schema { action: Schema::Apply, config: "c".into(), sink: "s".into() })
+        );
         assert_eq!(words("serve --help"), Ok(Command::Help));
         assert_eq!(words("--version"), Ok(Command::Version));
     }
@@ -244,6 +275,9 @@ mod tests {
             "ledger --app x --data-dir d",
             "dead-letters --data-dir d",
             "dead-letters eat --data-dir d",
+            "schema --config c --sink s",
+            "schema show --config c",
+            "schema drop --config c --sink s",
             "serve --config",
             "--config x serve",
             "-x",

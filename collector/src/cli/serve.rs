@@ -49,10 +49,10 @@ pub(super) fn run(source: Source) -> Result<(), Failure> {
 }
 
 async fn serve(source: Source, config: Config) -> Result<(), Failure> {
+    let file = source.config.as_deref().and_then(|path| std::path::absolute(path).ok());
     let signals = Signals::catch(source.config.is_some()).map_err(runtime)?;
     let addresses = config.listen.clone();
     let collector = Collector::start(config).await.map_err(runtime)?;
-    let file = source.config.as_deref().and_then(|path| std::path::absolute(path).ok());
     collector.note_config(file.as_deref()).map_err(runtime)?;
     let listener = TcpListener::bind(&addresses[..]).await.map_err(|error| {
         let tried: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();

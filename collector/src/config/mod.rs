@@ -23,7 +23,9 @@ pub use app::App;
 pub use limits::Limits;
 pub use log::{Format, Log};
 pub use network::Network;
-pub use sink::{ClickHouse, Delivery, EMBEDDED, Elasticsearch, Kafka, Kind, Sink, WhenFull};
+pub use sink::{
+    BlockCompression, BulkCompression, ClickHouse, Delivery, EMBEDDED, Elasticsearch, Kafka, Kind, Sink, WhenFull,
+};
 pub use text::{Secret, Text};
 pub use tls::Tls;
 

@@ -30,6 +30,7 @@ impl Config {
             ("reading", self.reading != running.reading),
             ("limits.queue_requests", new.queue_requests != old.queue_requests),
             ("limits.commit_bytes", new.commit_bytes != old.commit_bytes),
+            ("limits.spool_bytes", new.spool_bytes != old.spool_bytes),
         ]
         .into_iter()
         .filter_map(|(key, differs)| differs.then_some(key))
@@ -47,6 +48,7 @@ impl Config {
         self.sinks_digest = running.sinks_digest;
         self.limits.queue_requests = running.limits.queue_requests;
         self.limits.commit_bytes = running.limits.commit_bytes;
+        self.limits.spool_bytes = running.limits.spool_bytes;
         if self.tls.is_some() != running.tls.is_some() {
             self.tls.clone_from(&running.tls);
         }
@@ -65,10 +67,11 @@ mod tests {
         let running = Config::parse(&format!("data_dir = \"/a\"\n{APP}[limits]\nconnections = 5\n")).unwrap();
         let new = Config::parse(&format!(
             "listen = \"127.0.0.1:1\"\ndata_dir = \"/b\"\n{APP}[limits]\nconnections = 6\nqueue_requests = 7\n\
-             commit_bytes = 9999\n[log]\nlevel = \"debug\"\n[[sink]]\nname = \"embedded\"\nkind = \"sqlite\"\n"
+             commit_bytes = 9999\nspool_bytes = 9999\n[log]\nlevel = \"debug\"\n[[sink]]\nname = \"embedded\"\nkind = \"sqlite\"\n"
         ))
         .unwrap();
-        let named = ["listen", "data_dir", "log", "sink", "limits.queue_requests", "limits.commit_bytes"];
+        let named =
+            ["listen", "data_dir", "log", "sink", "limits.queue_requests", "limits.commit_bytes", "limits.spool_bytes"];
         assert_eq!(new.needs_restart(&running), named);
         let applied = new.applied_to(&running);
         assert_eq!(applied.limits.connections, 6, "what can change does");

@@ -51,6 +51,8 @@ pub struct Collector {
     fanout: Fanout,
     replayer: Replayer,
     reloader: Arc<Reloader>,
+    /// Held as long as the collector lives: keeps other processes out.
+    data_dir: Arc<DataDir>,
 }
 
 /// Serves on `listener` until `shutdown` resolves, then drains: no new connections, what was accepted is answered, the
@@ -91,24 +93,16 @@ impl Collector {
             connections: AtomicU64::new(0),
             draining: AtomicBool::new(false),
         });
-        let reloader = Reloader {
+        let data_dir = Arc::new(data_dir);
+        let reloader = Arc::new(Reloader {
             shared: Arc::clone(&shared),
             spool: spool.clone(),
             embedded,
-            data_dir: Arc::new(data_dir),
+            data_dir: Arc::clone(&data_dir),
             certificate,
             running: tokio::sync::Mutex::new(config),
-        };
-        Ok(Self { shared, spool, fanout, replayer, reloader: Arc::new(reloader) })
-    }
-
-    /// Notes in the data directory with which configuration file this collector runs, for commands that come later.
-    ///
-    /// # Errors
-    /// If the file cannot be written.
-    pub fn note_config(&self, file: Option<&Path>) -> Result<(), StartError> {
-        let text = file.map(|file| file.display().to_string()).unwrap_or_default();
-        self.reloader.data_dir.write(CONFIG_PATH, &text)
+        });
+        Ok(Self { shared, spool, fanout, replayer, reloader, data_dir })
     }
 
     /// Gives the collector another configuration while it runs.
@@ -118,10 +112,18 @@ impl Collector {
     }
 
     /// Where a client reaches the collector at `address`.
-    #[must_use]
-    pub fn url(&self, address: SocketAddr) -> String {
+    fn url(&self, address: SocketAddr) -> String {
         let scheme = if self.reloader.certificate.is_some() { "https" } else { "http" };
         format!("{scheme}://{address}")
+    }
+
+    /// Notes in the data directory with which configuration file this collector runs, for commands that come later.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn note_config(&self, file: Option<&Path>) -> Result<(), StartError> {
+        let text = file.map(|file| file.display().to_string()).unwrap_or_default();
+        self.data_dir.write(CONFIG_PATH, &text)
     }
 
     /// Serves until `shutdown` resolves, then drains. `ready` is told the address, `http://..` or
@@ -143,7 +145,7 @@ impl Collector {
         let mut connections = connections::Connections::new(Arc::clone(&self.shared), app, certificate);
         let asked = tokio::select! {
             () = connections.take(&listener) => true,
-            () = control::serve(self.reloader.data_dir.path(), self.replayer.clone()), if cfg!(unix) => true,
+            () = control::serve(self.data_dir.path(), self.replayer.clone()), if cfg!(unix) => true,
             () = shutdown => true,
             () = self.spool.ended() => false,
         };

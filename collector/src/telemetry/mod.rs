@@ -12,8 +12,9 @@ use std::time::Duration;
 use subway_protocol::RejectReason;
 use subway_protocol::codec::server::ProblemCode;
 
-use crate::limit::Limited;
 pub use sinks::SinkCounts;
+
+use crate::limit::Limited;
 
 /// Everything that is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -68,7 +68,7 @@ impl<'a> Lab<'a> {
         let name = format!("{name}_{}", std::process::id());
         let sinks = format!(
             "[[sink]]\nname = \"ch\"\nkind = \"clickhouse\"\nurl = \"{}\"\ndatabase = \"{name}\"\n{every}\n\
-             [[sink]]\nname = \"es\"\nkind = \"elasticsearch\"\nurl = \"{}\"\nindex_prefix = \"{name}-\"\n{every}\n\
+             [[sink]]\nname = \"es\"\nkind = \"elasticsearch\"\nurl = \"{}\"\nindex_prefix = \"{name}\"\n{every}\n\
              [[sink]]\nname = \"kafka\"\nkind = \"kafka\"\nurl = \"{}\"\ntopic = \"{name}\"\n{every}\n{more}",
             ch.url(),
             es.url(),
@@ -129,7 +129,7 @@ impl<'a> Lab<'a> {
 
     /// What Elasticsearch has, by its own query.
     pub(crate) fn in_elasticsearch(&self) -> u64 {
-        let indices = format!("{}-*", self.name);
+        let indices = format!("{}-ods-*", self.name);
         self.stores.elastic.post(&format!("/{indices}/_refresh"), "").unwrap().ok().unwrap();
         self.stores.elastic.count(&indices).unwrap()
     }

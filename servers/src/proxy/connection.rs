@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::message::Message;
-use super::{Action, Mode, State};
+use super::{Action, Mode, Protocol, State, kafka};
 
 /// How often a held connection looks whether it is still to be held.
 const LOOK: Duration = Duration::from_millis(20);
@@ -18,8 +18,14 @@ pub(super) fn serve(client: &TcpStream, state: &State) -> io::Result<()> {
     client.set_nodelay(true)?;
     let mut reader = BufReader::new(client);
     loop {
-        let go_on = || (&mut &*client).write_all(b"HTTP/1.1 100 Continue\r\n\r\n");
-        let Some(request) = Message::request(&mut reader, go_on)? else { return Ok(()) };
+        let request = match state.protocol {
+            Protocol::Http => {
+                let go_on = || (&mut &*client).write_all(b"HTTP/1.1 100 Continue\r\n\r\n");
+                Message::request(&mut reader, go_on)?
+            }
+            Protocol::Kafka => kafka::request(&mut reader)?,
+        };
+        let Some(request) = request else { return Ok(()) };
         state.requests.fetch_add(1, Ordering::SeqCst);
         state.bytes.fetch_add(request.bytes.len() as u64, Ordering::SeqCst);
         let answer = match state.decide(&request.head) {
@@ -37,7 +43,8 @@ pub(super) fn serve(client: &TcpStream, state: &State) -> io::Result<()> {
                 ask(&request, state)?;
                 ask(&request, state)?
             }
-            Action::Instead(status) => own_answer(status),
+            Action::Instead(status) if state.protocol == Protocol::Http => own_answer(status),
+            Action::Instead(_) => return Ok(()),
         };
         (&mut &*client).write_all(&answer.bytes)?;
         if request.last || answer.last {
@@ -53,7 +60,11 @@ fn ask(request: &Message, state: &State) -> io::Result<Message> {
     server.set_read_timeout(Some(SERVER_SILENCE))?;
     // A server may answer before it has read the whole request, and close: the answer counts then.
     let sent = (&mut &server).write_all(&request.bytes);
-    let answer = Message::answer(&mut BufReader::new(&server), &request.head);
+    let mut reader = BufReader::new(&server);
+    let answer = match state.protocol {
+        Protocol::Http => Message::answer(&mut reader, &request.head),
+        Protocol::Kafka => kafka::answer(&mut reader),
+    };
     match (sent, answer) {
         (_, Ok(answer)) => Ok(answer),
         (Err(error), Err(_)) | (Ok(()), Err(error)) => Err(error),

@@ -1,6 +1,7 @@
-//! A TCP proxy that stands between the collector and a store and injects faults into their HTTP.
+//! A TCP proxy that stands between the collector and a store and injects faults into what they say.
 
 mod connection;
+mod kafka;
 mod message;
 
 use std::collections::BTreeMap;
@@ -11,8 +12,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-/// The proxy. It understands HTTP/1.1 well enough to tell requests from each other and to know when an answer is complete;
-/// connections of the client are kept alive, and each request goes to the server on a connection of its own.
+/// The proxy. It understands HTTP/1.1, or Kafka's protocol ([`crate::Kafka::start_behind_proxy`]), well enough to tell
+/// requests from each other and to know when an answer is complete; connections of the client are kept alive, and each request goes to the server on a connection of its own.
 ///
 /// Faults are switched at run time and hold for the requests that come after. [`Proxy::refuse`], [`Proxy::blackhole`],
 /// [`Proxy::delay`] hold until another is chosen; the counted ones ([`Proxy::cut_answers`], [`Proxy::cut_requests`],
@@ -20,6 +21,13 @@ use anyhow::{Context, Result};
 pub struct Proxy {
     state: Arc<State>,
     addr: SocketAddr,
+}
+
+/// What the client and the server speak.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Protocol {
+    Http,
+    Kafka,
 }
 
 /// What holds until something else is chosen.
@@ -57,6 +65,7 @@ enum Action {
 }
 
 struct State {
+    protocol: Protocol,
     target: Mutex<SocketAddr>,
     faults: Mutex<Faults>,
     ended: AtomicBool,
@@ -137,10 +146,19 @@ impl Proxy {
     /// # Errors
     /// The address cannot be read, or no port is free.
     pub fn to(server: &str) -> Result<Self> {
-        let target = address(server)?;
+        Self::start(Protocol::Http, address(server)?)
+    }
+
+    /// Starts a proxy to a Kafka broker, which must name the proxy to its clients as its own address.
+    pub(crate) fn kafka(port: u16) -> Result<Self> {
+        Self::start(Protocol::Kafka, (Ipv4Addr::LOCALHOST, port).into())
+    }
+
+    fn start(protocol: Protocol, target: SocketAddr) -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no port for the proxy")?;
         let addr = listener.local_addr()?;
         let state = Arc::new(State {
+            protocol,
             target: Mutex::new(target),
             faults: Mutex::new(Faults::NONE),
             ended: AtomicBool::new(false),
@@ -214,12 +232,13 @@ impl Proxy {
     }
 
     /// For the next `requests`: the proxy answers with this status and `Retry-After: 1`, as a balancer in front of a store
-    /// does; the server does not see them.
+    /// does; the server does not see them. HTTP only: a Kafka client's connection is closed instead.
     pub fn answer_instead(&self, requests: u64, status: u16) {
         self.state.faults().instead = (requests, status);
     }
 
-    /// Faults apply only to requests whose head (request line and headers) contains this; empty means all of them.
+    /// Faults apply only to requests whose head contains this; empty means all of them. The head is the request line and
+    /// the headers; of Kafka's protocol it is the kind of the request, as `Produce v11`.
     pub fn matching(&self, substring: &str) {
         substring.clone_into(&mut self.state.faults().matching);
     }

@@ -11,8 +11,8 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use toml::Spanned;
 
-pub use clickhouse::ClickHouse;
-pub use elasticsearch::Elasticsearch;
+pub use clickhouse::{ClickHouse, Compression as BlockCompression};
+pub use elasticsearch::{Compression as BulkCompression, Elasticsearch};
 pub use kafka::Kafka;
 
 use super::text::{Text, expand};

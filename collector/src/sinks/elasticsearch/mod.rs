@@ -1,19 +1,314 @@
-//! Elasticsearch as a sink.
+//! Elasticsearch and OpenSearch as a sink.
+//!
+//! Every event is a document in the index of its day (UTC), created under its own ID, so that a repetition is refused by the
+//! store and counts as delivered. The index follows from the stored event time, so it is the same in every attempt.
+//!
+//! The ID of an event is unique within its app. Should two apps have one ID, the second document lives under `APP|ID`: a
+//! conflict is followed by a look at whose document is there, which costs only batches that are repeated.
 
+mod bulk;
+mod counts;
+mod document;
+mod errors;
+pub(crate) mod names;
+mod pause;
+mod retention;
+mod schema;
+pub(crate) mod server;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::{Sink, SinkError};
+use async_trait::async_trait;
+use reqwest::Method;
+use serde::Deserialize;
+use serde_json::json;
+use tokio::sync::mpsc;
+
+pub use self::schema::schema;
+
+use self::bulk::{Encoder, Form, Forms, Part, verdicts};
+use self::counts::{Collector, Counts};
+use self::errors::Verdict;
+use self::pause::Pauses;
+use self::retention::Retention;
+use self::server::Server;
+use super::{Delivered, Refusal, Sink, SinkBatch, SinkError, Unreadable};
 use crate::config::{Delivery, Elasticsearch as Settings};
+use crate::record::{Event, Record};
 
-/// Opens the sink. Nothing is sent yet.
+/// Most days in one delivery. Each may make an index, which takes the cluster tens of milliseconds.
+const DAYS: usize = 50;
+/// Identities looked up by one request.
+const LOOKUPS: usize = 5000;
+
+/// Opens the sink. Nothing is sent yet. `zones`: the apps' time zones, key and IANA name.
 ///
 /// # Errors
 /// [`SinkError::Unfit`] if the settings cannot be used.
 pub fn open(
     name: &str,
-    _settings: &Settings,
-    _delivery: &Delivery,
-    _zones: &[(String, String)],
+    settings: &Settings,
+    delivery: &Delivery,
+    zones: &[(String, String)],
 ) -> Result<Arc<dyn Sink>, SinkError> {
-    Err(SinkError::unfit(format!("{name}: the kind elasticsearch is not built yet")))
+    Ok(Arc::new(Elasticsearch::new(name, settings, delivery, zones)?))
+}
+
+struct Elasticsearch {
+    name: String,
+    settings: Settings,
+    server: Server,
+    encoder: Arc<Encoder>,
+    counts: Option<Counts>,
+    retention: Retention,
+}
+
+/// What is known of a batch so far.
+#[derive(Default)]
+struct Progress {
+    refused: Vec<Refusal>,
+    /// Events to be sent again, and how.
+    again: Forms,
+    /// Events under whose ID there is a document.
+    conflicts: BTreeSet<u64>,
+    /// What the store said to those it had no time for.
+    later: Option<String>,
+    /// What the store said to those it will not take until it is changed.
+    blocked: Option<String>,
+}
+
+impl Progress {
+    fn note(&mut self, position: u64, form: Form, verdict: Verdict) {
+        match verdict {
+            Verdict::Taken => {}
+            Verdict::Exists if form.foreign => {}
+            Verdict::Exists => {
+                self.conflicts.insert(position);
+            }
+            // What the store cannot make fields of it can keep as text.
+            Verdict::Refused(_) if !form.as_text => {
+                self.again.insert(position, Form { as_text: true, ..form });
+            }
+            Verdict::Refused(reason) => self.refused.push(Refusal { position, reason }),
+            Verdict::Later(why) => {
+                self.again.insert(position, form);
+                self.later = Some(why);
+            }
+            Verdict::Blocked(why) => self.blocked = Some(why),
+        }
+    }
+}
+
+impl Elasticsearch {
+    fn new(
+        name: &str,
+        settings: &Settings,
+        delivery: &Delivery,
+        zones: &[(String, String)],
+    ) -> Result<Self, SinkError> {
+        Ok(Self {
+            name: name.to_owned(),
+            server: Server::new(settings, Duration::from_millis(delivery.timeout_ms))?,
+            encoder: Arc::new(Encoder::new(settings)),
+            counts: if settings.exact_counts { Some(Counts::new(settings, zones)?) } else { None },
+            retention: Retention::new(settings.index_prefix(), settings.retention_days),
+            settings: settings.clone(),
+        })
+    }
+
+    /// Sends the batch, or those events of it that are `wanted`, and notes what becomes of each. The next part is made while
+    /// the store works on the last.
+    async fn send(
+        &self,
+        batch: &Arc<SinkBatch>,
+        wanted: Option<Forms>,
+        collector: Option<Collector>,
+        progress: &mut Progress,
+    ) -> Result<Option<Collector>, SinkError> {
+        let (parts, mut made) = mpsc::channel(1);
+        let (encoder, batch) = (Arc::clone(&self.encoder), Arc::clone(batch));
+        let making = tokio::task::spawn_blocking(move || {
+            let mut collector = collector;
+            let mut send = |part: Part| parts.blocking_send(part).is_ok();
+            encoder.encode(&batch, wanted.as_ref(), collector.as_mut(), &mut send).map(|()| collector)
+        });
+        while let Some(part) = made.recv().await {
+            self.send_part(part, progress).await?;
+        }
+        making.await.map_err(|error| SinkError::retryable(error.to_string()))?
+    }
+
+    async fn send_part(&self, part: Part, progress: &mut Progress) -> Result<(), SinkError> {
+        let answer = self.server.send_lines(bulk::PATH, part.body, self.encoder.gzip).await?;
+        match answer.status {
+            200 => {}
+            413 => return Err(SinkError::TooLarge { message: answer.message() }),
+            _ => return Err(answer.retryable()),
+        }
+        let verdicts = verdicts(&answer.body, part.items.len())?;
+        for ((position, form), verdict) in part.items.into_iter().zip(verdicts) {
+            progress.note(position, form, verdict);
+        }
+        Ok(())
+    }
+
+    /// Looks whose documents were in the way. An event's own is what was wanted; the others go under another identity.
+    async fn settle(&self, batch: &SinkBatch, progress: &mut Progress) -> Result<(), SinkError> {
+        let conflicts = std::mem::take(&mut progress.conflicts);
+        let mut found: Vec<(u64, String, String, String)> = Vec::new();
+        batch.for_each_record(|record: &Record<'_>, first, events: &[Event<'_>]| {
+            for (event, position) in events.iter().zip(first..) {
+                if conflicts.contains(&position) {
+                    let index = names::ods(self.settings.index_prefix(), names::day_of(event.event_time));
+                    found.push((position, index, names::id(&[&event.event_id]), record.app_key.to_string()));
+                }
+            }
+            Ok::<(), SinkError>(())
+        })?;
+        for some in found.chunks(LOOKUPS) {
+            let docs: Vec<_> = some
+                .iter()
+                .map(|(_, index, id, _)| json!({"_index": index, "_id": id, "_source": ["app_key"]}))
+                .collect();
+            let path = "/_mget?filter_path=docs.found,docs._source,docs.error.type";
+            let answer = self.server.ask(Method::POST, path, Some(&json!({"docs": docs}))).await?;
+            if !answer.is_ok() {
+                return Err(answer.retryable());
+            }
+            let there: Lookup<'_> = serde_json::from_slice(&answer.body)
+                .map_err(|error| SinkError::retryable(format!("the answer to a lookup cannot be read: {error}")))?;
+            if there.docs.len() != some.len() {
+                return Err(SinkError::retryable("the answer to a lookup has another number of documents"));
+            }
+            for ((position, _, _, app), document) in some.iter().zip(&there.docs) {
+                match &document.source {
+                    Some(source) if source.app_key == *app => {}
+                    Some(_) => {
+                        progress.again.insert(*position, Form { foreign: true, ..Form::default() });
+                    }
+                    // Deleted meanwhile, or its shard is away.
+                    None => {
+                        progress.again.insert(*position, Form::default());
+                        progress.later = Some("a document that was in the way cannot be looked at".into());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What is to be counted of the events of `batch` that were not refused.
+    fn collect_again(&self, batch: &SinkBatch, counts: &Counts, refused: &[Refusal]) -> Result<Collector, SinkError> {
+        let refused: HashSet<u64> = refused.iter().map(|refusal| refusal.position).collect();
+        let mut collector = counts.collector();
+        batch.for_each_record(|record: &Record<'_>, first, events| {
+            for (event, position) in events.iter().zip(first..) {
+                if !refused.contains(&position) {
+                    collector.see(record, event, position);
+                }
+            }
+            Ok::<(), SinkError>(())
+        })?;
+        Ok(collector)
+    }
+}
+
+#[derive(Deserialize)]
+struct Lookup<'a> {
+    #[serde(borrow)]
+    docs: Vec<Found<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Found<'a> {
+    #[serde(borrow, rename = "_source", default)]
+    source: Option<FoundSource<'a>>,
+}
+
+#[derive(Deserialize)]
+struct FoundSource<'a> {
+    #[serde(borrow)]
+    app_key: std::borrow::Cow<'a, str>,
+}
+
+#[async_trait]
+impl Sink for Elasticsearch {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    async fn prepare(&self) -> Result<(), SinkError> {
+        schema::prepare(&self.server, &self.settings).await
+    }
+
+    fn cut(&self, batch: &SinkBatch) -> Result<u64, Unreadable> {
+        let (mut days, mut last, mut full) = (HashSet::new(), batch.first, false);
+        batch.for_each_record(|_, first, events| {
+            for (event, position) in events.iter().zip(first..) {
+                let day = names::day_of(event.event_time);
+                full = full || days.len() >= DAYS && !days.contains(&day);
+                if full {
+                    break;
+                }
+                days.insert(day);
+                last = position;
+            }
+            Ok::<(), Unreadable>(())
+        })?;
+        Ok(last)
+    }
+
+    async fn deliver(&self, batch: Arc<SinkBatch>) -> Result<Delivered, SinkError> {
+        let mut progress = Progress::default();
+        let collector = self.counts.as_ref().map(Counts::collector);
+        let mut collector = self.send(&batch, None, collector, &mut progress).await?;
+        let mut pauses = Pauses::default();
+        loop {
+            if !progress.conflicts.is_empty() {
+                self.settle(&batch, &mut progress).await?;
+            }
+            if progress.again.is_empty() {
+                break;
+            }
+            if let Some(why) = progress.later.take() {
+                pauses.next(&why).await?;
+            }
+            let wanted = std::mem::take(&mut progress.again);
+            self.send(&batch, Some(wanted), None, &mut progress).await?;
+        }
+        if let Some(message) = progress.blocked {
+            return Err(SinkError::retryable(message));
+        }
+        let refused = progress.refused;
+        if refused.len() as u64 > batch.last - batch.first {
+            return Err(SinkError::refused(refused.into_iter().next().map(|one| one.reason).unwrap_or_default()));
+        }
+        if let Some(counts) = &self.counts {
+            if !refused.is_empty() {
+                collector = Some(self.collect_again(&batch, counts, &refused)?);
+            }
+            if let Some(collector) = collector {
+                counts.write(&self.server, collector).await?;
+            }
+        }
+        self.retention.look(&self.server).await;
+        Ok(Delivered { refused })
+    }
+
+    async fn health(&self) -> Result<(), SinkError> {
+        // Only this sink's indices: others on the same cluster are not its concern.
+        let path = format!("/_cluster/health/{}-*?filter_path=status", self.settings.index_prefix());
+        let value = self.server.value(Method::GET, &path, None).await?;
+        match value["status"].as_str() {
+            Some("green" | "yellow") => Ok(()),
+            status => {
+                Err(SinkError::retryable(format!("the health of its indices is {}", status.unwrap_or("unknown"))))
+            }
+        }
+    }
 }

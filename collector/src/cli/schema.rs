@@ -1,0 +1,65 @@
+//! `schema show|apply`: what a sink needs in its store.
+
+use std::path::Path;
+
+use subway_protocol::Theme;
+
+use super::commands::{Failure, print, runtime};
+use super::parse::Schema;
+use crate::config::{Config, Kafka, Kind, Sink};
+use crate::sinks::{self, clickhouse};
+
+pub(super) fn run(action: Schema, config: &Path, name: &str) -> Result<(), Failure> {
+    let config = Config::read(config)?;
+    let sink = config.sinks.iter().find(|sink| sink.name == name).ok_or_else(|| {
+        let known: Vec<&str> = config.sinks.iter().map(|sink| sink.name.as_str()).collect();
+        Failure::Runtime(format!("no [[sink]] is named {name}; there are: {}", known.join(", ")))
+    })?;
+    match action {
+        Schema::Show => print(&show(sink)?),
+        Schema::Apply => {
+            let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(runtime)?;
+            print(&tokio.block_on(apply(sink, &config.zones()))?)
+        }
+    }
+}
+
+fn show(sink: &Sink) -> Result<String, Failure> {
+    match &sink.kind {
+        Kind::ClickHouse(settings) => Ok(clickhouse::schema(settings)),
+        Kind::Elasticsearch(_) => Err(Failure::Runtime("the kind elasticsearch has no schema to show yet".into())),
+        Kind::Kafka(settings) => Ok(topics(settings)),
+    }
+}
+
+/// The topics, one a line.
+fn topics(settings: &Kafka) -> String {
+    let names: Vec<String> = if settings.topic_per_theme {
+        Theme::ALL.iter().map(|theme| format!("{}-{}", settings.topic(), theme.as_str())).collect()
+    } else {
+        vec![settings.topic().to_owned()]
+    };
+    let (partitions, message_bytes) = (settings.partitions(), settings.message_bytes());
+    let replicas = settings.replication_factor.map_or("the brokers' default".to_owned(), |factor| factor.to_string());
+    let line = |name| {
+        format!(
+            "topic {name}: {partitions} partitions, replication factor {replicas}, max.message.bytes at least {message_bytes}\n"
+        )
+    };
+    names.into_iter().map(line).collect()
+}
+
+async fn apply(sink: &Sink, zones: &[(String, String)]) -> Result<String, Failure> {
+    let did = match &sink.kind {
+        Kind::ClickHouse(settings) => clickhouse::apply(settings, &sink.delivery).await.map_err(runtime)?,
+        // These say only whether everything is there in the end.
+        Kind::Elasticsearch(_) | Kind::Kafka(_) => {
+            sinks::open(sink, zones).map_err(runtime)?.prepare().await.map_err(runtime)?;
+            return Ok(format!("{}: everything is there\n", sink.name));
+        }
+    };
+    if did.is_empty() {
+        return Ok(format!("{}: nothing to do\n", sink.name));
+    }
+    Ok(did.iter().map(|step| format!("{}: {step}\n", sink.name)).collect())
+}

@@ -1,0 +1,244 @@
+//! Questions answered from ClickHouse, one query each.
+//!
+//! A repetition that the server did not recognise is there until its parts are merged. Distinct things and first times are
+//! the same with it and without; events are counted with FINAL, which leaves it out; of the newest events one per ID is
+//! taken.
+
+mod decode;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::Deserialize;
+
+use super::{CountQuery, Counts, EventsQuery, Extent, Filter, Measure, ReadError, Reader};
+use crate::config::{ClickHouse as Settings, Delivery};
+use crate::row::Row;
+use crate::sinks::SinkError;
+use crate::sinks::clickhouse::{Client, Failure, Parameters, column_names};
+
+/// How long one question may work. A range that takes longer should be asked in pieces, and nobody waits longer in front of
+/// a page.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// How much longer the answer may be on its way.
+const GRACE: Duration = Duration::from_secs(5);
+/// Questions asked at the same time. The console asks for eight numbers at once.
+const QUESTIONS: usize = 8;
+
+/// What the server says when it will not go on: took too long, too many rows, too many queries, memory, cancelled.
+const BUSY: [u32; 8] = [158, 159, 160, 202, 241, 307, 394, 396];
+
+/// The external table with the boundaries of the buckets.
+const BOUNDS: &str = "bounds";
+
+/// The bucket of a time: the last boundary that is not after it.
+fn bucket(time: &str) -> String {
+    format!("roundDown(toUnixTimestamp64Milli({time}), (SELECT groupArray(value) FROM {BOUNDS})) AS bucket")
+}
+
+struct ClickHouseReader {
+    client: Client,
+    table: String,
+    deadline: Duration,
+    permits: tokio::sync::Semaphore,
+}
+
+/// Opens a reader. Nothing is asked yet.
+///
+/// # Errors
+/// [`SinkError::Unfit`] if the settings cannot be used.
+pub fn open(settings: &Settings, _delivery: &Delivery) -> Result<Arc<dyn Reader>, SinkError> {
+    Ok(Arc::new(ClickHouseReader::new(settings, DEADLINE)?))
+}
+
+/// The answer to a count: bucket and number, and the number over all buckets.
+#[derive(Deserialize)]
+struct Answer {
+    data: Vec<(i64, u64)>,
+    totals: Option<(i64, u64)>,
+}
+
+impl ClickHouseReader {
+    fn new(settings: &Settings, deadline: Duration) -> Result<Self, SinkError> {
+        Ok(Self {
+            client: Client::new(settings, deadline + GRACE)?,
+            table: format!("{}.{}", settings.database(), settings.table()),
+            deadline,
+            permits: tokio::sync::Semaphore::new(QUESTIONS),
+        })
+    }
+
+    /// The settings of every question.
+    fn parameters(&self) -> Parameters {
+        Parameters::default()
+            // Nothing may be changed but settings.
+            .with("readonly", "2")
+            .with("max_execution_time", &format!("{:.3}", self.deadline.as_secs_f64()))
+            .with("timeout_overflow_mode", "throw")
+            .with("cancel_http_readonly_queries_on_client_close", "1")
+            .with("output_format_json_quote_64bit_integers", "0")
+            // The same event has the same time, so that its repetitions are in the same partition.
+            .with("do_not_merge_across_partitions_select_final", "1")
+    }
+
+    async fn permit(&self) -> Result<tokio::sync::SemaphorePermit<'_>, ReadError> {
+        let permit = tokio::time::timeout(self.deadline, self.permits.acquire()).await;
+        permit.ok().and_then(Result::ok).ok_or_else(|| ReadError::Busy("Too many questions are being answered.".into()))
+    }
+}
+
+fn read_error(failure: Failure) -> ReadError {
+    match failure {
+        Failure::Answer(code, _) if BUSY.contains(&code) => {
+            ReadError::Busy("The question takes too long; ask for a shorter range or wider buckets.".into())
+        }
+        failure => ReadError::Failed(failure.retryable().to_string()),
+    }
+}
+
+fn unreadable(error: impl std::fmt::Display) -> ReadError {
+    ReadError::Failed(format!("the answer of ClickHouse cannot be read: {error}"))
+}
+
+/// The conditions of a question, and the values that they name.
+struct Conditions {
+    sql: String,
+    parameters: Parameters,
+}
+
+impl Conditions {
+    fn new(parameters: Parameters, app: &str, filter: &Filter) -> Self {
+        let mut conditions =
+            Self { sql: "app_key = {app:String}".to_owned(), parameters: parameters.with_value("app", app) };
+        if let Some(theme) = filter.theme {
+            conditions.and("theme = {theme:String}", "theme", theme.as_str());
+        }
+        if let Some(code) = &filter.code {
+            conditions.and("code = {code:String}", "code", code);
+        }
+        conditions
+    }
+
+    fn and(&mut self, sql: &str, name: &str, value: &str) {
+        self.sql.push_str(" AND ");
+        self.sql.push_str(sql);
+        self.parameters = std::mem::take(&mut self.parameters).with_value(name, value);
+    }
+
+    fn from(&mut self, time: i64) {
+        self.and("event_time >= fromUnixTimestamp64Milli({from:Int64}, 'UTC')", "from", &time.to_string());
+    }
+
+    fn to(&mut self, time: i64) {
+        self.and("event_time < fromUnixTimestamp64Milli({to:Int64}, 'UTC')", "to", &time.to_string());
+    }
+}
+
+/// The statement that counts `query` in the events of `table` that meet `conditions`.
+fn count_statement(table: &str, query: &CountQuery, conditions: &mut Conditions) -> String {
+    let (Some(from), Some(to)) = (query.bounds.first(), query.bounds.last()) else { return String::new() };
+    conditions.to(*to);
+    let distinct = |conditions: &mut Conditions, column: &str| {
+        conditions.from(*from);
+        let condition = &conditions.sql;
+        let bucket = bucket("event_time");
+        format!("SELECT {bucket}, uniqExact({column}) FROM {table} WHERE {condition} AND {column} != ''")
+    };
+    let statement = match query.measure {
+        Measure::Events => {
+            conditions.from(*from);
+            format!("SELECT {}, count() FROM {table} FINAL WHERE {}", bucket("event_time"), conditions.sql)
+        }
+        Measure::Installs => distinct(conditions, "install_id"),
+        Measure::Users => distinct(conditions, "user_id"),
+        Measure::Sessions => distinct(conditions, "session_id"),
+        Measure::NewInstalls | Measure::InstallsSeen => {
+            // Later events do not matter to whom was first seen before the end.
+            let firsts =
+                format!("SELECT min(event_time) AS first FROM {table} WHERE {} GROUP BY install_id", conditions.sql);
+            let all = format!("SELECT {}, count() FROM ({firsts})", bucket("first"));
+            if query.measure == Measure::InstallsSeen {
+                all
+            } else {
+                let parameters = std::mem::take(&mut conditions.parameters);
+                conditions.parameters = parameters.with_value("from", &from.to_string());
+                format!("{all} WHERE first >= fromUnixTimestamp64Milli({{from:Int64}}, 'UTC')")
+            }
+        }
+    };
+    format!("{statement} GROUP BY bucket WITH TOTALS FORMAT JSONCompact")
+}
+
+/// Puts what was answered in its buckets. For installs seen: whoever came before the first boundary is under the first.
+fn counts(query: &CountQuery, answer: &Answer) -> Result<Counts, ReadError> {
+    let mut buckets = vec![0u64; query.bounds.len().saturating_sub(1)];
+    for (bound, number) in &answer.data {
+        let at = query.bounds.binary_search(bound).map_err(|_| unreadable(format!("{bound} is no boundary")))?;
+        *buckets.get_mut(at).ok_or_else(|| unreadable(format!("{bound} is the last boundary")))? += number;
+    }
+    if query.measure == Measure::InstallsSeen {
+        let mut seen = 0;
+        for bucket in &mut buckets {
+            seen += *bucket;
+            *bucket = seen;
+        }
+    }
+    Ok(Counts { buckets, total: answer.totals.map_or(0, |(_, total)| total) })
+}
+
+#[async_trait]
+impl Reader for ClickHouseReader {
+    async fn count(&self, query: CountQuery) -> Result<Counts, ReadError> {
+        let _permit = self.permit().await?;
+        let mut conditions = Conditions::new(self.parameters(), &query.app, &query.filter);
+        let statement = count_statement(&self.table, &query, &mut conditions);
+        let answer = self.client.run_with_numbers(&statement, conditions.parameters, BOUNDS, &query.bounds).await;
+        let answer: Answer = serde_json::from_slice(&answer.map_err(read_error)?).map_err(unreadable)?;
+        counts(&query, &answer)
+    }
+
+    async fn newest(&self, query: EventsQuery) -> Result<Vec<Row<'static>>, ReadError> {
+        let _permit = self.permit().await?;
+        let mut conditions = Conditions::new(self.parameters(), &query.app, &query.filter);
+        query.from.into_iter().for_each(|from| conditions.from(from));
+        query.to.into_iter().for_each(|to| conditions.to(to));
+        if let Some(install) = &query.install_id {
+            conditions.and("install_id = {install:String}", "install", install);
+        }
+        if let Some(user) = &query.user_id {
+            conditions.and("user_id = {user:String}", "user", user);
+        }
+        // Read from the end of the key; not more than what is asked for.
+        let statement = format!(
+            "SELECT {} FROM {} WHERE {} ORDER BY event_time DESC, position DESC LIMIT 1 BY event_id LIMIT {} FORMAT RowBinary",
+            column_names(),
+            self.table,
+            conditions.sql,
+            query.limit
+        );
+        let answer = self.client.run(&statement, conditions.parameters).await.map_err(read_error)?;
+        decode::rows(&answer).map_err(unreadable)
+    }
+
+    async fn extent(&self, app: &str) -> Result<Option<Extent>, ReadError> {
+        let _permit = self.permit().await?;
+        let conditions = Conditions::new(self.parameters(), app, &Filter::default());
+        let statement = format!(
+            "SELECT toUnixTimestamp64Milli(min(event_time)), toUnixTimestamp64Milli(max(event_time)), count() \
+             FROM {} WHERE {} FORMAT JSONCompact",
+            self.table, conditions.sql
+        );
+        #[derive(Deserialize)]
+        struct Ends {
+            data: Vec<(i64, i64, u64)>,
+        }
+        let answer = self.client.run(&statement, conditions.parameters).await.map_err(read_error)?;
+        let ends: Ends = serde_json::from_slice(&answer).map_err(unreadable)?;
+        let ends = ends.data.first().filter(|(_, _, count)| *count > 0);
+        Ok(ends.map(|(first, last, _)| Extent { first: *first, last: *last }))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,203 @@
+//! Questions answered from Elasticsearch or OpenSearch, exactly: nothing is estimated.
+//!
+//! What can be added up is counted by ranges. What is distinct is counted by walking over every distinct value together with
+//! the time it was seen in, page by page, at one point in time of the store.
+
+mod count;
+mod pages;
+pub(crate) mod row;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use reqwest::Method;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+
+use super::{CountQuery, Counts, EventsQuery, Extent, Filter, ReadError, Reader};
+use crate::config::{Delivery, Elasticsearch as Settings};
+use crate::row::Row;
+use crate::sinks::SinkError;
+use crate::sinks::elasticsearch::names;
+use crate::sinks::elasticsearch::server::Server;
+
+/// How long one question may take. A range that takes longer should be asked in pieces.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// Questions answered at the same time: the console asks for eight numbers at once, and each is a search over every shard.
+const QUESTIONS: usize = 4;
+/// Most events in one answer of the store: its `index.max_result_window`.
+const WINDOW: usize = 10_000;
+/// How indices are named in a path: a pattern may match nothing, but what it matches must be open, because an answer
+/// without a closed index would be a wrong one.
+pub(super) const OPTIONS: &str = "ignore_unavailable=false&allow_no_indices=true&expand_wildcards=open,closed";
+
+/// Opens a reader. Nothing is asked yet. Blocks on reading certificates.
+///
+/// # Errors
+/// [`SinkError::Unfit`] if the settings cannot be used.
+pub fn open(settings: &Settings, _delivery: &Delivery) -> Result<Arc<dyn Reader>, SinkError> {
+    Ok(Arc::new(ElasticsearchReader::new(settings)?))
+}
+
+/// Answers questions, a few at a time, each within a deadline.
+pub(crate) struct ElasticsearchReader {
+    server: Server,
+    prefix: String,
+    permits: Semaphore,
+}
+
+#[derive(Deserialize)]
+struct Page<'a> {
+    #[serde(borrow)]
+    hits: Hits<'a>,
+}
+
+#[derive(Deserialize)]
+struct Hits<'a> {
+    #[serde(borrow)]
+    hits: Vec<Hit<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Hit<'a> {
+    #[serde(borrow, rename = "_source")]
+    source: &'a RawValue,
+    #[serde(borrow)]
+    sort: &'a RawValue,
+}
+
+impl ElasticsearchReader {
+    /// # Errors
+    /// [`SinkError::Unfit`] if the settings cannot be used.
+    pub(crate) fn new(settings: &Settings) -> Result<Self, SinkError> {
+        Ok(Self {
+            server: Server::new(settings, DEADLINE)?,
+            prefix: settings.index_prefix().to_owned(),
+            permits: Semaphore::new(QUESTIONS),
+        })
+    }
+
+    /// Lets `work` have its turn and its time.
+    async fn run<T>(&self, work: impl Future<Output = Result<T, ReadError>>) -> Result<T, ReadError> {
+        let all = async {
+            let _permit = self.permits.acquire().await.map_err(|error| ReadError::Failed(error.to_string()))?;
+            work.await
+        };
+        tokio::time::timeout(DEADLINE, all).await.unwrap_or_else(|_| Err(too_long()))
+    }
+
+    /// Makes what was delivered visible.
+    async fn refresh(&self, indices: &str) -> Result<(), ReadError> {
+        self.ask(&format!("/{indices}/_refresh?{OPTIONS}&filter_path=_shards"), &Value::Null).await.map(|_| ())
+    }
+
+    /// Sends a request; the answer's text if it is a good one and complete.
+    async fn ask(&self, path: &str, body: &Value) -> Result<bytes::Bytes, ReadError> {
+        let body = (!body.is_null()).then_some(body);
+        let answer = self.server.ask(Method::POST, path, body).await.map_err(read_error)?;
+        match answer.status {
+            200 => Ok(answer.body),
+            429 | 503 => Err(ReadError::Busy(answer.message())),
+            _ => Err(ReadError::Failed(answer.message())),
+        }
+    }
+
+    /// The JSON of a search's answer, unless the store gave up before the end.
+    async fn search(&self, indices: &str, body: &Value) -> Result<Value, ReadError> {
+        let path = format!(
+            "/{indices}/_search?{OPTIONS}&allow_partial_search_results=false&filter_path=timed_out,aggregations"
+        );
+        let body = self.ask(&path, body).await?;
+        let value: Value = serde_json::from_slice(&body).map_err(|error| ReadError::Failed(error.to_string()))?;
+        if value["timed_out"] == true { Err(too_long()) } else { Ok(value) }
+    }
+
+    async fn read_newest(&self, query: &EventsQuery) -> Result<Vec<Row<'static>>, ReadError> {
+        let indices = names::covering(&self.prefix, query.from, query.to);
+        self.refresh(&indices).await?;
+        let mut conditions = conditions(&query.app, &query.filter);
+        let more = [("install_id", &query.install_id), ("user_id", &query.user_id)];
+        conditions.extend(more.iter().filter_map(|(name, id)| id.as_ref().map(|id| json!({"term": {*name: id}}))));
+        conditions.push(between(query.from, query.to));
+        let path = format!("/{indices}/_search?{OPTIONS}&allow_partial_search_results=false");
+        let (mut rows, mut after) = (Vec::new(), None::<Box<RawValue>>);
+        while rows.len() < query.limit {
+            let size = (query.limit - rows.len()).min(WINDOW);
+            let mut body = json!({"size": size, "track_total_hits": false, "timeout": "10s", "query": {"bool": {"filter": conditions}},
+                "sort": [{"event_time": {"order": "desc", "unmapped_type": "date"}}, {"position": {"order": "desc", "unmapped_type": "long"}}]});
+            if let Some(after) = &after {
+                body["search_after"] =
+                    serde_json::from_str(after.get()).map_err(|error| ReadError::Failed(error.to_string()))?;
+            }
+            let answer = self.ask(&path, &body).await?;
+            let page: Page<'_> =
+                serde_json::from_slice(&answer).map_err(|error| ReadError::Failed(error.to_string()))?;
+            for hit in &page.hits.hits {
+                rows.push(row::read(hit.source.get()).map_err(|error| ReadError::Failed(error.to_string()))?);
+            }
+            match page.hits.hits.last() {
+                Some(last) if page.hits.hits.len() == size => after = Some(last.sort.to_owned()),
+                _ => break,
+            }
+        }
+        Ok(rows)
+    }
+
+    async fn read_extent(&self, app: &str) -> Result<Option<Extent>, ReadError> {
+        let indices = names::covering(&self.prefix, None, None);
+        self.refresh(&indices).await?;
+        let body = json!({"size": 0, "track_total_hits": false, "timeout": "10s", "query": {"bool": {"filter": [{"term": {"app_key": app}}]}},
+            "aggs": {"first": {"min": {"field": "event_time"}}, "last": {"max": {"field": "event_time"}}}});
+        let answer = self.search(&indices, &body).await?;
+        // Times below 2^53 are exact as floating-point numbers.
+        let time = |name: &str| answer["aggregations"][name]["value"].as_f64().map(|value| value as i64);
+        Ok(time("first").zip(time("last")).map(|(first, last)| Extent { first, last }))
+    }
+}
+
+#[async_trait]
+impl Reader for ElasticsearchReader {
+    async fn count(&self, query: CountQuery) -> Result<Counts, ReadError> {
+        self.run(self.read_count(&query)).await
+    }
+
+    async fn newest(&self, query: EventsQuery) -> Result<Vec<Row<'static>>, ReadError> {
+        self.run(self.read_newest(&query)).await
+    }
+
+    async fn extent(&self, app: &str) -> Result<Option<Extent>, ReadError> {
+        self.run(self.read_extent(app)).await
+    }
+}
+
+/// What an event of `app` must meet.
+fn conditions(app: &str, filter: &Filter) -> Vec<Value> {
+    let mut conditions = vec![json!({"term": {"app_key": app}})];
+    if let Some(theme) = filter.theme {
+        conditions.push(json!({"term": {"theme": theme.as_str()}}));
+    }
+    if let Some(code) = &filter.code {
+        conditions.push(json!({"term": {"code": code}}));
+    }
+    conditions
+}
+
+/// `from <= event_time < to`.
+fn between(from: Option<i64>, to: Option<i64>) -> Value {
+    let mut range = serde_json::Map::new();
+    range.insert("format".into(), json!("epoch_millis"));
+    let ends = [("gte", from), ("lt", to)];
+    range.extend(ends.into_iter().filter_map(|(name, end)| end.map(|end| (name.to_owned(), json!(end)))));
+    if range.len() == 1 { json!({"match_all": {}}) } else { json!({"range": {"event_time": range}}) }
+}
+
+fn too_long() -> ReadError {
+    ReadError::Busy("The question takes too long; ask for a shorter range or wider buckets.".into())
+}
+
+fn read_error(error: SinkError) -> ReadError {
+    ReadError::Failed(error.to_string())
+}

@@ -1,0 +1,148 @@
+//! A walk over every distinct combination of some values, page by page, at one point in time of the store.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use reqwest::Method;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use super::{ElasticsearchReader, OPTIONS, ReadError, read_error, too_long};
+use crate::sinks::elasticsearch::server::Flavour;
+
+/// Combinations in one page. Each page goes over all matching events again, so there should be few; the store allows 65,535
+/// (`search.max_buckets`).
+const PAGE: usize = 30_000;
+/// How long the store keeps the point in time after each page: longer than a question may take.
+const KEEP_ALIVE: &str = "20s";
+
+/// The walk.
+pub(super) struct Walk<'a> {
+    reader: &'a ElasticsearchReader,
+    point: String,
+    flavour: Flavour,
+    body: Value,
+    done: bool,
+}
+
+/// One page of the answer.
+pub(super) struct Page(Bytes);
+
+#[derive(Deserialize)]
+struct Answer<'a> {
+    timed_out: bool,
+    #[serde(borrow, default)]
+    aggregations: Option<Aggregations<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Aggregations<'a> {
+    #[serde(borrow)]
+    walk: Composite<'a>,
+}
+
+#[derive(Deserialize)]
+struct Composite<'a> {
+    #[serde(borrow, default)]
+    after_key: Option<&'a RawValue>,
+    #[serde(borrow)]
+    buckets: Vec<Bucket<'a>>,
+}
+
+/// One combination.
+#[derive(Deserialize)]
+pub(super) struct Bucket<'a> {
+    #[serde(borrow)]
+    pub(super) key: Key<'a>,
+    /// The earliest time, if it was asked for.
+    #[serde(default)]
+    pub(super) first: Option<First>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Key<'a> {
+    #[serde(borrow)]
+    pub(super) value: Cow<'a, str>,
+    /// Where the cell that holds the time begins.
+    #[serde(default)]
+    pub(super) time: Option<i64>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct First {
+    pub(super) value: f64,
+}
+
+impl Page {
+    pub(super) fn buckets(&self) -> Result<Vec<Bucket<'_>>, ReadError> {
+        Ok(self.read()?.aggregations.map(|all| all.walk.buckets).unwrap_or_default())
+    }
+
+    fn read(&self) -> Result<Answer<'_>, ReadError> {
+        serde_json::from_slice(&self.0).map_err(|error| ReadError::Failed(error.to_string()))
+    }
+}
+
+impl<'a> Walk<'a> {
+    /// Begins a walk over the combinations of `sources` among the events in `indices` that meet `conditions`.
+    pub(super) async fn over(
+        reader: &'a ElasticsearchReader,
+        indices: &str,
+        conditions: Vec<Value>,
+        sources: &[Value],
+    ) -> Result<Self, ReadError> {
+        let flavour = reader.server.flavour().await.map_err(read_error)?;
+        let (path, name) = match flavour {
+            Flavour::Elasticsearch => ("_pit", "id"),
+            Flavour::OpenSearch => ("_search/point_in_time", "pit_id"),
+        };
+        let answer = reader.ask(&format!("/{indices}/{path}?keep_alive={KEEP_ALIVE}&{OPTIONS}"), &Value::Null).await?;
+        let answer: Value = serde_json::from_slice(&answer).map_err(|error| ReadError::Failed(error.to_string()))?;
+        let point = answer[name].as_str().unwrap_or_default().to_owned();
+        let body = json!({"size": 0, "track_total_hits": false, "timeout": "10s", "query": {"bool": {"filter": conditions}},
+            "aggs": {"walk": {"composite": {"size": PAGE, "sources": sources}}}});
+        Ok(Self { reader, point, flavour, body, done: false })
+    }
+
+    /// Asks for `aggs` of each combination too.
+    pub(super) fn with(&mut self, aggs: Value) {
+        self.body["aggs"]["walk"]["aggs"] = aggs;
+    }
+
+    /// The next page; `None` at the end.
+    pub(super) async fn next(&mut self) -> Result<Option<Page>, ReadError> {
+        if self.done {
+            return Ok(None);
+        }
+        self.body["pit"] = json!({"id": self.point, "keep_alive": KEEP_ALIVE});
+        let path = "/_search?allow_partial_search_results=false&filter_path=timed_out,aggregations";
+        let page = Page(self.reader.ask(path, &self.body).await?);
+        let answer = page.read()?;
+        if answer.timed_out {
+            return Err(too_long());
+        }
+        let after = match answer.aggregations {
+            Some(all) if all.walk.buckets.len() == PAGE => all.walk.after_key,
+            _ => None,
+        };
+        match after {
+            Some(after) => {
+                self.body["aggs"]["walk"]["composite"]["after"] =
+                    serde_json::from_str(after.get()).map_err(|error| ReadError::Failed(error.to_string()))?;
+            }
+            None => self.done = true,
+        }
+        Ok(Some(page))
+    }
+
+    /// Lets the store forget the point in time. Nobody waits for it; the store forgets by itself after a while.
+    pub(super) fn end(self) {
+        let (path, body) = match self.flavour {
+            Flavour::Elasticsearch => ("/_pit", json!({"id": self.point})),
+            Flavour::OpenSearch => ("/_search/point_in_time", json!({"pit_id": [self.point]})),
+        };
+        let server = self.reader.server.clone();
+        tokio::spawn(async move { server.ask(Method::DELETE, path, Some(&body)).await });
+    }
+}

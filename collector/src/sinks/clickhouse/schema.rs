@@ -1,0 +1,144 @@
+//! The tables: numbered migrations, and what they become with the settings. PURE; `migrate` brings them into a database.
+
+use crate::config::ClickHouse as Settings;
+
+/// What must be there before any migration.
+const VERSIONS: &str = include_str!("migrations/000_versions.sql");
+
+/// Every migration: its number, its name, its statements. Only ever appended to.
+pub(super) const MIGRATIONS: [(u32, &str, &str); 2] =
+    [(1, "ods", include_str!("migrations/001_ods.sql")), (2, "dwd", include_str!("migrations/002_dwd.sql"))];
+
+/// Marks a statement that is only for clusters.
+const ONLY_WITH_CLUSTER: &str = "-- with a cluster";
+
+/// Blocks whose tokens a table remembers: each partition of an insert is one, so at least the last 200 inserts.
+const DEDUPLICATION_BLOCKS: u32 = 10_000;
+/// How long a replicated table remembers them, seconds: a batch that was sent before a long outage is known after it.
+const DEDUPLICATION_SECONDS: u32 = 30 * 24 * 60 * 60;
+
+/// The latest time that a time to live is counted from; see `TTL_DAYS` of the settings.
+const TTL_FROM_AT_MOST: &str = "2050-01-01 00:00:00";
+
+/// Most different properties that become columns of their own inside of the JSON column; the others share one.
+const JSON_PATHS: u32 = 256;
+
+/// Keeps the properties as a column of type JSON.
+pub(super) const PROPS_JSON: &str = "props_json";
+
+/// The table that holds the events: behind the distributed one if there is a cluster.
+pub(super) fn local(settings: &Settings) -> String {
+    match settings.cluster() {
+        Some(_) => format!("{}_local", settings.table()),
+        None => settings.table().to_owned(),
+    }
+}
+
+fn on_cluster(settings: &Settings) -> String {
+    settings.cluster().map(|cluster| format!(" ON CLUSTER '{cluster}'")).unwrap_or_default()
+}
+
+fn engine(settings: &Settings, version: &str) -> String {
+    if settings.replicated {
+        let (path, replica) = (settings.zookeeper_path(), settings.replica_name());
+        format!("ReplicatedReplacingMergeTree('{path}', '{replica}', {version})")
+    } else {
+        format!("ReplacingMergeTree({version})")
+    }
+}
+
+fn deduplication(settings: &Settings) -> String {
+    if settings.replicated {
+        format!(
+            "replicated_deduplication_window = {DEDUPLICATION_BLOCKS}, \
+             replicated_deduplication_window_seconds = {DEDUPLICATION_SECONDS}"
+        )
+    } else {
+        format!("non_replicated_deduplication_window = {DEDUPLICATION_BLOCKS}")
+    }
+}
+
+/// The statements of a template, in order, without the semicolons.
+pub(super) fn statements(template: &str, settings: &Settings) -> Vec<String> {
+    let values = [
+        ("database", settings.database().to_owned()),
+        ("table", settings.table().to_owned()),
+        ("local", local(settings)),
+        ("dwd", settings.dwd_prefix().to_owned()),
+        ("cluster", settings.cluster().unwrap_or_default().to_owned()),
+        ("on_cluster", on_cluster(settings)),
+        ("engine_of_events", engine(settings, "received_at")),
+        ("engine_of_versions", engine(settings, "applied_at")),
+        ("deduplication", deduplication(settings)),
+    ];
+    let mut text = template.to_owned();
+    for (name, value) in values {
+        text = text.replace(&format!("{{{{{name}}}}}"), &value);
+    }
+    let statements = text.split(";\n").map(str::trim).filter(|statement| !statement.is_empty());
+    let wanted =
+        statements.filter(|statement| settings.cluster().is_some() || !statement.starts_with(ONLY_WITH_CLUSTER));
+    wanted.map(str::to_owned).collect()
+}
+
+/// What must be there before any migration.
+pub(super) fn versions(settings: &Settings) -> Vec<String> {
+    statements(VERSIONS, settings)
+}
+
+/// The expression of the time to live, spelt as the server does.
+pub(super) fn ttl(days: u64) -> String {
+    format!("toDateTime(least(event_time, toDateTime64('{TTL_FROM_AT_MOST}', 3, 'UTC'))) + toIntervalDay({days})")
+}
+
+/// The statement that sets or removes the time to live.
+pub(super) fn alter_ttl(settings: &Settings, days: u64) -> String {
+    let table = format!("{}.{}{}", settings.database(), local(settings), on_cluster(settings));
+    match days {
+        0 => format!("ALTER TABLE {table} REMOVE TTL"),
+        // Parts are not rewritten for it: what is too old goes with the next merge.
+        days => format!("ALTER TABLE {table} MODIFY TTL {} SETTINGS materialize_ttl_after_modify = 0", ttl(days)),
+    }
+}
+
+/// The statements that add the column of type JSON, one for each table. It is computed from the text when a row comes, so
+/// rows that were there before have it computed when they are read.
+pub(super) fn add_props_json(settings: &Settings) -> Vec<String> {
+    let mut tables = vec![local(settings)];
+    if settings.cluster().is_some() {
+        tables.push(settings.table().to_owned());
+    }
+    let column = format!("{PROPS_JSON} JSON(max_dynamic_paths = {JSON_PATHS}) MATERIALIZED props");
+    let add = |table| {
+        let (database, on_cluster) = (settings.database(), on_cluster(settings));
+        format!("ALTER TABLE {database}.{table}{on_cluster} ADD COLUMN IF NOT EXISTS {column}")
+    };
+    tables.into_iter().map(add).collect()
+}
+
+/// Notes that a migration was done.
+pub(super) fn note(settings: &Settings, version: u32) -> String {
+    let (database, object) = (settings.database(), settings.table());
+    format!("INSERT INTO {database}.schema_version (object, version) VALUES ('{object}', {version})")
+}
+
+/// Everything, for a person to read or to run.
+pub(super) fn script(settings: &Settings) -> String {
+    let mut all = versions(settings);
+    for (version, _, template) in MIGRATIONS {
+        all.extend(statements(template, settings));
+        all.push(note(settings, version));
+    }
+    if let Some(days) = settings.ttl_days.filter(|days| *days > 0) {
+        all.push(alter_ttl(settings, days));
+    }
+    if settings.props_json {
+        all.extend(add_props_json(settings));
+    }
+    let mut script = String::new();
+    for statement in all {
+        script.push_str(&statement);
+        script.push_str(";\n\n");
+    }
+    script
+}

@@ -1,0 +1,170 @@
+use subway_servers::{ClickHouse as Server, available};
+
+use super::test_support::{Database, batch, event};
+use super::*;
+
+const DAY: i64 = 86_400_000;
+
+fn unfolded(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[tokio::test]
+async fn applying_the_schema_twice_does_nothing_the_second_time_and_two_may_apply_it_at_once() {
+    let Some(server) = available(Server::shared()) else { return };
+    let database = Database::new(server);
+    let (settings, delivery) = database.configured("ttl_days = 30\nprops_json = true");
+    let (one, other) = tokio::join!(apply(&settings, &delivery), apply(&settings, &delivery));
+    assert!(one.unwrap().len() + other.unwrap().len() >= 4);
+    assert_eq!(apply(&settings, &delivery).await, Ok(Vec::new()));
+    assert_eq!(database.run("SELECT max(version) FROM {db}.schema_version WHERE object = 'ods_event'"), "2\n");
+    let views = database
+        .run("SELECT count() FROM system.tables WHERE database = '{db}' AND engine = 'View' AND name LIKE 'dwd\\_%'");
+    assert_eq!(views, format!("{}\n", subway_protocol::Theme::ALL.len()));
+    let table = database.run("SELECT engine_full FROM system.tables WHERE database = '{db}' AND name = 'ods_event'");
+    for part in [
+        "ReplacingMergeTree(received_at)",
+        "PARTITION BY toYYYYMMDD(event_time)",
+        "ORDER BY (app_key, event_time, event_id)",
+        "+ toIntervalDay(30)",
+        "non_replicated_deduplication_window = 10000",
+        "fsync_after_insert = 1",
+    ] {
+        assert!(table.contains(part), "{part}: {table}");
+    }
+}
+
+#[tokio::test]
+async fn a_database_of_an_older_collector_is_migrated_and_keeps_its_rows() {
+    let Some(server) = available(Server::shared()) else { return };
+    let database = Database::new(server);
+    let (settings, delivery) = database.configured("");
+    let [(version, _, first), ..] = schema::MIGRATIONS;
+    for statement in schema::versions(&settings).iter().chain(&schema::statements(first, &settings)) {
+        database.run(statement);
+    }
+    database.run(&schema::note(&settings, version));
+    database.open("").deliver(batch(1, &[event(1, 5)])).await.unwrap();
+    let did = apply(&settings, &delivery).await.unwrap();
+    assert_eq!(did, [format!("migration 2 (dwd) of {}.ods_event", database.name())]);
+    assert_eq!(database.run("SELECT count() FROM {db}.dwd_view"), "1\n");
+}
+
+#[tokio::test]
+async fn tables_that_somebody_dropped_are_made_again() {
+    let Some(server) = available(Server::shared()) else { return };
+    let database = Database::new(server);
+    let sink = database.prepared("").await;
+    database.run("DROP TABLE {db}.ods_event SYNC");
+    assert!(sink.health().await.is_err());
+    assert_eq!(sink.prepare().await, Ok(()));
+    assert_eq!(sink.deliver(batch(1, &[event(1, 1)])).await, Ok(Delivered::default()));
+    assert_eq!(database.delivered(), 1);
+}
+
+#[tokio::test]
+async fn a_sink_that_may_not_manage_the_schema_changes_nothing_and_says_what_is_missing() {
+    let Some(server) = available(Server::shared()) else { return };
+    let database = Database::new(server);
+    let sink = database.open("manage_schema = false");
+    let says = |result: Result<(), SinkError>, what: &str| {
+        assert!(matches!(&result, Err(SinkError::Retryable { message, .. }) if message.contains(what)), "{result:?}");
+    };
+    says(sink.prepare().await, "schema apply");
+    assert_eq!(database.run("SELECT count() FROM system.databases WHERE name = '{db}'"), "0\n");
+    let (settings, delivery) = database.configured("manage_schema = false");
+    assert!(!apply(&settings, &delivery).await.unwrap().is_empty());
+    assert_eq!(sink.prepare().await, Ok(()));
+    database.run("ALTER TABLE {db}.ods_event DROP COLUMN boot");
+    says(sink.prepare().await, "boot");
+}
+
+#[tokio::test]
+async fn events_of_any_time_stay_for_their_time_to_live_and_no_longer() {
+    let Some(server) = available(Server::shared()) else { return };
+    let database = Database::new(server);
+    let today = crate::clock::now() / DAY * DAY;
+    // Far beyond what the seconds of a time to live can count.
+    let kept = [today - 5 * DAY, today, 4_294_967_295_999, 4_294_967_296_000, 10_413_792_000_000, 253_402_300_799_999];
+    let events: Vec<_> = [today - 40 * DAY, 0].iter().chain(&kept).zip(1..).map(|(time, n)| event(n, *time)).collect();
+    let sink = database.prepared("ttl_days = 30").await;
+    sink.deliver(batch(1, &events)).await.unwrap();
+    database.run("OPTIMIZE TABLE {db}.ods_event FINAL");
+    let left = database.run("SELECT toUnixTimestamp64Milli(event_time) AS t FROM {db}.ods_event ORDER BY t");
+    assert_eq!(left.lines().map(|line| line.parse::<i64>().unwrap()).collect::<Vec<_>>(), kept);
+    // Another time to live is set on the table that is there, none is removed, and no word leaves it alone.
+    let ttl = || {
+        database.run("SELECT extract(engine_full, 'toIntervalDay\\\\((\\\\d+)\\\\)') FROM system.tables WHERE database = '{db}' AND name = 'ods_event'")
+    };
+    for (keys, days) in [("ttl_days = 20000", "20000\n"), ("", "20000\n"), ("ttl_days = 0", "\n")] {
+        database.prepared(keys).await;
+        assert_eq!(ttl(), days);
+    }
+}
+
+#[tokio::test]
+async fn properties_can_be_asked_for_as_text_in_the_views_and_as_json() {
+    let Some(server) = available(Server::shared()) else { return };
+    let database = Database::new(server);
+    let sink = database.prepared("props_json = true").await;
+    let mut request = event(1, 5);
+    request["theme"] = "network".into();
+    request["props"] = serde_json::json!({"method": "GET", "status": 404, "cart": {"items": [1, 2]}});
+    let mut click = event(2, 5);
+    click["theme"] = "click".into();
+    click["props"] = serde_json::json!({"element_id": "buy", "dataset": {"a": 1}});
+    sink.deliver(batch(1, &[request, click])).await.unwrap();
+    let found =
+        database.run("SELECT method, status, bytes, JSONExtractInt(props, 'cart', 'items', 2) FROM {db}.dwd_network");
+    assert_eq!(found, "GET\t404\t\\N\t2\n");
+    assert_eq!(database.run("SELECT element_id, dataset FROM {db}.dwd_click"), "buy\t{\"a\":1}\n");
+    assert_eq!(
+        database.run("SELECT props_json.status, props_json.cart.items FROM {db}.ods_event WHERE theme = 'network'"),
+        "404\t[1,2]\n"
+    );
+    // The same name twice is no reason to refuse an event.
+    let mut twice = crate::sinks::SinkBatch::clone(&batch(3, &[event(3, 5)]));
+    twice.records[0].json = twice.records[0].json.replace("{\"n\":3}", "{\"n\":3,\"n\":4,\"a\":{\"b\":1},\"a.b\":2}");
+    assert!(twice.records[0].json.contains("a.b"));
+    assert_eq!(sink.deliver(Arc::new(twice)).await, Ok(Delivered::default()));
+    for theme in subway_protocol::Theme::ALL {
+        database.run(&format!("SELECT * FROM {{db}}.dwd_{} FORMAT Null", theme.as_str()));
+    }
+}
+
+#[tokio::test]
+async fn what_is_printed_for_a_cluster_is_what_the_server_can_read() {
+    let Some(server) = available(Server::shared()) else { return };
+    let database = Database::new(server);
+    let keys = "cluster = 'main'\nreplicated = true\ninsert_quorum = 2\nttl_days = 90\nprops_json = true";
+    let script = unfolded(&schema(&database.settings(keys)));
+    for part in [
+        "ON CLUSTER 'main'",
+        "ReplicatedReplacingMergeTree('/clickhouse/tables/{shard}/{database}/{table}', '{replica}', received_at)",
+        "ENGINE = Distributed('main',",
+        "ods_event_local ON CLUSTER",
+        "replicated_deduplication_window_seconds = 2592000",
+    ] {
+        assert!(script.contains(part), "{part}: {script}");
+    }
+    for statement in schema(&database.settings(keys)).split(";\n").filter(|statement| !statement.trim().is_empty()) {
+        database.run(&format!("EXPLAIN AST {statement}"));
+    }
+    // Without ON CLUSTER the server checks the whole definition before it misses its Keeper.
+    let settings =
+        database.settings("replicated = true\nzookeeper_path = '/tables/{database}/{table}'\nreplica_name = 'one'");
+    let statements: Vec<String> =
+        [schema::versions(&settings), schema::statements(schema::MIGRATIONS[0].2, &settings)].concat();
+    database.run(&statements[0]);
+    let answer = server.post("", statements[2].as_bytes()).unwrap();
+    assert!(answer.body.contains("eeper"), "{}", answer.body);
+}
+
+#[test]
+fn a_script_without_options_has_nothing_of_them() {
+    let script = schema(&Settings::for_test("url = 'http://x'").0);
+    for absent in ["CLUSTER", "Replicated", "Distributed", "TTL", "props_json", "{{"] {
+        assert!(!script.contains(absent), "{absent}");
+    }
+    assert!(script.contains("CREATE TABLE IF NOT EXISTS subway.ods_event\n"));
+}

@@ -1,0 +1,314 @@
+use serde_json::{Value, json};
+use subway_servers::{ClickHouse as Server, available};
+
+use super::test_support::{Database, batch, event};
+use super::*;
+use crate::sinks::conformance;
+
+struct Store(Database);
+
+#[async_trait]
+impl conformance::Subject for Store {
+    async fn open(&self) -> Box<dyn Sink> {
+        Box::new(Opened(self.0.prepared("").await))
+    }
+
+    async fn contents(&self) -> Vec<Value> {
+        let times = ["event_time", "received_at", "ts", "page_enter_ts"];
+        let select: Vec<String> = columns::all()
+            .filter(|(name, _)| *name != "position")
+            .map(|(name, _)| {
+                if times.contains(&name) { format!("toUnixTimestamp64Milli(t.{name}) AS {name}") } else { name.into() }
+            })
+            .collect();
+        let lines = self.0.run(&format!(
+            "SELECT {} FROM {{db}}.ods_event AS t FINAL FORMAT JSONEachRow SETTINGS output_format_json_quote_64bit_integers = 0",
+            select.join(", ")
+        ));
+        let row = |line: &str| {
+            let mut row: Value = serde_json::from_str(line).unwrap();
+            for name in ["props", "common"] {
+                row[name] = serde_json::from_str(row[name].as_str().unwrap()).unwrap();
+            }
+            row
+        };
+        lines.lines().map(row).collect()
+    }
+
+    fn keeps_order(&self) -> bool {
+        false
+    }
+}
+
+struct Opened(Arc<dyn Sink>);
+
+#[async_trait]
+impl Sink for Opened {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+    async fn deliver(&self, batch: Arc<SinkBatch>) -> Result<Delivered, SinkError> {
+        self.0.deliver(batch).await
+    }
+    async fn health(&self) -> Result<(), SinkError> {
+        self.0.health().await
+    }
+}
+
+fn is_retryable<T: std::fmt::Debug>(result: &Result<T, SinkError>, says: &str) -> bool {
+    matches!(result, Err(SinkError::Retryable { message, .. }) if message.contains(says))
+}
+
+#[tokio::test]
+async fn conforms_as_a_sink() {
+    let Some(server) = available(Server::shared()) else { return };
+    conformance::run(|| Store(Database::new(server))).await;
+}
+
+/// The view sums, so whatever it sees twice it counts twice.
+const SUMMING_VIEW: &str = "CREATE MATERIALIZED VIEW {db}.per_code ENGINE = SummingMergeTree ORDER BY code \
+    SETTINGS non_replicated_deduplication_window = 100 AS SELECT code, count() AS events FROM {db}.ods_event GROUP BY code";
+
+#[tokio::test]
+async fn a_batch_sent_again_doubles_neither_rows_nor_the_sums_behind_them_even_over_a_kill_of_the_server() {
+    let Some(server) = available(Server::start()) else { return };
+    let server: &'static Server = Box::leak(Box::new(server));
+    let database = Database::new(server);
+    let sink = database.prepared("").await;
+    database.run(SUMMING_VIEW);
+    // Two days: two partitions, each a block of its own to the server.
+    let events: Vec<_> = (1..=500).map(|n| event(n, 86_400_000 * (n as i64 % 2))).collect();
+    let sums = || database.run("SELECT sum(events) FROM {db}.per_code");
+    for _ in 0..3 {
+        assert_eq!(sink.deliver(batch(1, &events)).await, Ok(Delivered::default()));
+    }
+    assert_eq!((database.run("SELECT count() FROM {db}.ods_event"), sums()), ("500\n".into(), "500\n".into()));
+    server.kill();
+    let dead = sink.deliver(batch(1, &events)).await;
+    assert!(is_retryable(&dead, ""), "{dead:?}");
+    assert!(is_retryable(&sink.health().await, ""));
+    server.restart().unwrap();
+    assert_eq!(sink.prepare().await, Ok(()));
+    assert_eq!(sink.deliver(batch(1, &events)).await, Ok(Delivered::default()));
+    assert_eq!((database.run("SELECT count() FROM {db}.ods_event"), sums()), ("500\n".into(), "500\n".into()));
+    assert_eq!(sink.deliver(batch(501, &[event(501, 5)])).await, Ok(Delivered::default()));
+    assert_eq!((database.delivered(), sums()), (501, "501\n".into()));
+    server.kill();
+}
+
+#[tokio::test]
+async fn halves_of_a_batch_that_was_there_already_collapse() {
+    let Some(server) = available(Server::shared()) else { return };
+    let database = Database::new(server);
+    let sink = database.prepared("").await;
+    let events: Vec<_> = (1..=100).map(|n| event(n, 86_400_000 * n as i64 / 20)).collect();
+    sink.deliver(batch(1, &events)).await.unwrap();
+    sink.deliver(batch(1, &events[..50])).await.unwrap();
+    sink.deliver(batch(51, &events[50..])).await.unwrap();
+    assert_eq!(database.delivered(), 100);
+}
+
+/// A view sees the settings of the insert that feeds it.
+#[tokio::test]
+async fn the_settings_that_exactness_rests_on_are_in_force_whatever_the_server_has() {
+    let Some(server) = available(Server::shared()) else { return };
+    let database = Database::new(server);
+    let sink = database.prepared("").await;
+    let wanted = [
+        ("insert_deduplicate", "true"),
+        ("insert_deduplication_token", "id-1-3"),
+        ("deduplicate_blocks_in_dependent_materialized_views", "true"),
+        ("deduplicate_insert", "enable"),
+        ("materialized_views_ignore_errors", "false"),
+        ("async_insert", "false"),
+        ("optimize_on_insert", "false"),
+        ("max_insert_block_size", ONE_BLOCK_ROWS),
+        ("min_insert_block_size_rows", ONE_BLOCK_ROWS),
+        ("min_insert_block_size_bytes", ONE_BLOCK_BYTES),
+        ("max_insert_block_size_bytes", "0"),
+        ("use_strict_insert_block_limits", "false"),
+        ("max_partitions_per_insert_block", PARTITIONS),
+        ("distributed_foreground_insert", "true"),
+    ];
+    let seen = wanted.map(|(name, _)| format!("toString(getSetting('{name}')) AS {name}")).join(", ");
+    database.run(&format!(
+        "CREATE MATERIALIZED VIEW {{db}}.seen ENGINE = MergeTree ORDER BY tuple() AS SELECT count() AS events, {seen} FROM {{db}}.ods_event"
+    ));
+    sink.deliver(batch(1, &[event(1, 1), event(2, 2), event(3, 3)])).await.unwrap();
+    let seen: Value = serde_json::from_str(&database.run("SELECT * FROM {db}.seen FORMAT JSONEachRow")).unwrap();
+    for (name, value) in wanted {
+        assert_eq!(seen[name], value, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_the_table_will_never_take_is_refused_in_the_servers_words_and_nothing_is_stored() {
+    let Some(server) = available(Server::shared()) else { return };
+    let database = Database::new(server);
+    let sink = database.prepared("").await;
+    database.run("ALTER TABLE {db}.ods_event ADD CONSTRAINT no_seven CHECK seq != 7");
+    let events: Vec<_> = (1..=10).map(|n| event(n, 86_400_000 * n as i64)).collect();
+    let refused = sink.deliver(batch(1, &events)).await;
+    assert!(matches!(&refused, Err(SinkError::Refused { message }) if message.contains("no_seven")), "{refused:?}");
+    assert_eq!(database.delivered(), 0);
+    assert_eq!(sink.deliver(batch(1, &events[..6])).await, Ok(Delivered::default()));
+    assert!(matches!(sink.deliver(batch(7, &events[6..7])).await, Err(SinkError::Refused { .. })));
+    assert_eq!(sink.deliver(batch(8, &events[7..])).await, Ok(Delivered::default()));
+    assert_eq!(database.delivered(), 9);
+}
+
+#[tokio::test]
+async fn a_view_that_refuses_a_row_refuses_the_row() {
+    let Some(server) = available(Server::shared()) else { return };
+    let database = Database::new(server);
+    let sink = database.prepared("").await;
+    database.run(
+        "CREATE MATERIALIZED VIEW {db}.strict ENGINE = MergeTree ORDER BY tuple() AS \
+         SELECT throwIf(seq = 2, 'not this one') AS fine FROM {db}.ods_event",
+    );
+    let refused = sink.deliver(batch(1, &[event(1, 1), event(2, 2)])).await;
+    assert!(matches!(&refused, Err(SinkError::Refused { message }) if message.contains("not this one")), "{refused:?}");
+    assert_eq!(sink.deliver(batch(1, &[event(1, 1)])).await, Ok(Delivered::default()));
+    assert_eq!(database.run("SELECT count() FROM {db}.strict"), "1\n");
+}
+
+#[tokio::test]
+async fn what_the_table_could_not_give_back_is_refused_with_its_position() {
+    let Some(server) = available(Server::shared()) else { return };
+    let database = Database::new(server);
+    let sink = database.prepared("").await;
+    let mut odd = event(2, 2);
+    odd["event_id"] = json!("00000000-0000-7000-8000-00000000000A");
+    for (bad, says) in [(odd, "event_id"), (event(2, -1), "event_time"), (event(2, 253_402_300_800_000), "event_time")]
+    {
+        let refused = sink.deliver(batch(1, &[event(1, 1), bad])).await;
+        let expected = |message: &str| message.contains("position 2") && message.contains(says);
+        assert!(matches!(&refused, Err(SinkError::Refused { message }) if expected(message)), "{refused:?}");
+    }
+    assert_eq!(database.delivered(), 0);
+}
+
+#[tokio::test]
+async fn what_refuses_every_row_is_no_refusal_of_a_row() {
+    let Some(server) = available(Server::shared()) else { return };
+    let database = Database::new(server);
+    let one = || batch(1, &[event(1, 1)]);
+    let unmade = database.open("");
+    assert!(is_retryable(&unmade.deliver(one()).await, "does not exist"));
+    assert!(is_retryable(&unmade.health().await, "does not exist"));
+    let sink = database.prepared("").await;
+    database.run("ALTER TABLE {db}.ods_event MODIFY SETTING table_readonly = 1");
+    let result = sink.deliver(one()).await;
+    assert!(is_retryable(&result, "read"), "{result:?}");
+    let result = sink.health().await;
+    assert!(is_retryable(&result, "read"), "{result:?}");
+    database.run("ALTER TABLE {db}.ods_event MODIFY SETTING table_readonly = 0");
+    assert_eq!(sink.health().await, Ok(()));
+    database.run("ALTER TABLE {db}.ods_event RENAME COLUMN boot TO run");
+    let result = sink.deliver(one()).await;
+    assert!(is_retryable(&result, "boot"), "{result:?}");
+    database.run("ALTER TABLE {db}.ods_event RENAME COLUMN run TO boot");
+    assert_eq!(sink.deliver(one()).await, Ok(Delivered::default()));
+    let stranger = database.open("user = 'nobody'\npassword = 'wrong-password'");
+    let result = stranger.deliver(one()).await;
+    assert!(is_retryable(&result, ""), "{result:?}");
+    assert!(!format!("{result:?}").contains("wrong-password"));
+}
+
+#[tokio::test]
+async fn a_batch_of_fifty_days_is_one_insert_and_words_may_be_as_many_as_events() {
+    let Some(server) = available(Server::shared()) else { return };
+    let database = Database::new(server);
+    let sink = database.prepared("compression = 'none'").await;
+    for (first, count) in [(1u64, 200u64), (1001, 300), (10_001, 70_000)] {
+        let events: Vec<_> = (first..first + count)
+            .map(|n| {
+                let mut event = event(n, 86_400_000 * (n % 50) as i64);
+                event["code"] = json!(format!("code{n}"));
+                event
+            })
+            .collect();
+        let batch = batch(first, &events);
+        assert_eq!(sink.cut(&batch), Ok(batch.last));
+        assert_eq!(sink.deliver(batch).await, Ok(Delivered::default()));
+        let found = database.run(&format!(
+            "SELECT count(), uniqExact(code), countIf(code = concat('code', toString(seq))) FROM {{db}}.ods_event FINAL WHERE seq >= {first}"
+        ));
+        assert_eq!(found, format!("{count}\t{count}\t{count}\n"));
+    }
+    let sink = database.prepared("").await;
+    let days: Vec<_> = (0..60).map(|n| event(100_000 + n, 86_400_000 * n as i64)).collect();
+    assert_eq!(sink.cut(&batch(100_000, &days)), Ok(100_049));
+}
+
+/// By hand: `cargo test --release -p subway-collector clickhouse_speed -- --ignored --nocapture`.
+#[tokio::test]
+#[ignore = "measures, and says nothing about right and wrong"]
+async fn clickhouse_speed() {
+    let Some(server) = available(Server::start()) else { return };
+    let server: &'static Server = Box::leak(Box::new(server));
+    let record = |first: u64| {
+        let events: Vec<Value> = (first..first + 50)
+            .map(|n| {
+                let time = 1_795_000_000_000 + n as i64 * 5;
+                json!({"event_time": time, "event_id": format!("0198c0de-0001-7000-8000-{:012x}", n.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 16),
+                    "seq": n, "theme": "view", "code": "page_view", "ts": time, "mono": n * 7, "boot": "b7f1", "user_id": format!("user {}", n % 700),
+                    "session_id": format!("0198c0de-0002-7000-8000-{:012x}", n % 2000), "session_index": 3, "session_event": n % 100,
+                    "page_path": format!("pages/{}", n % 30), "page_title": "Home", "page_referrer": "pages/list", "page_enter_ts": time,
+                    "props": {"n": n, "button": "buy now", "price": n % 9973, "list": [1, 2, 3]}})
+            })
+            .collect();
+        let json = json!({"app_key": "demo", "batch_id": format!("0198c0de-0003-7000-8000-{first:012x}"),
+            "install_id": format!("0198c0de-0004-7000-8000-{:012x}", first % 1000), "received_at": 1_795_000_000_000_i64,
+            "context": {"app_version": "1.2.0", "sdk_name": "subway-miniprogram", "sdk_version": "0.1.0", "platform": "jd", "host_app": "jdapp",
+                "host_version": "13.0", "os": "iOS", "os_version": "17.1", "brand": "Apple", "model": format!("iPhone{}", first % 20),
+                "screen": "390x844", "language": "zh-CN", "timezone": "Asia/Shanghai", "network": "wifi"},
+            "common": {"channel": "qr"}, "events": events});
+        crate::sinks::StoredRecord { first, json: json.to_string() }
+    };
+    let batches: Vec<Arc<SinkBatch>> = (0..5u64)
+        .map(|at| {
+            let first = 1 + at * 100_000;
+            let records = (0..2000).map(|n| record(first + n * 50)).collect();
+            Arc::new(SinkBatch { first, last: first + 99_999, token: format!("t{at}"), records })
+        })
+        .collect();
+    let rate = |began: std::time::Instant| 500_000.0 / began.elapsed().as_secs_f64();
+    let began = std::time::Instant::now();
+    assert!(batches.iter().all(|batch| cut::cut(batch) == Ok(batch.last)));
+    eprintln!("cut: {:.0} rows/s", rate(began));
+    for compression in ["none", "lz4"] {
+        let database = Database::new(server);
+        let sink = database.prepared(&format!("compression = '{compression}'")).await;
+        let settings = database.settings(&format!("compression = '{compression}'"));
+        let began = std::time::Instant::now();
+        let bytes: usize = batches.iter().map(|batch| native::encode(batch, settings.compression).unwrap().len()).sum();
+        eprintln!("{compression}: encode {:.0} rows/s, {} bytes a row", rate(began), bytes / 500_000);
+        let began = std::time::Instant::now();
+        for batch in &batches {
+            sink.deliver(Arc::clone(batch)).await.unwrap();
+        }
+        eprintln!("{compression}: encode and insert {:.0} rows/s", rate(began));
+        assert_eq!(database.delivered(), 500_000);
+        // What a plain loader gets: the same rows, prepared, in the format that such loaders use.
+        let names = column_names();
+        let client = Client::new(&settings, Duration::from_secs(60)).unwrap();
+        let mut prepared = Vec::new();
+        for batch in &batches {
+            let (name, first, last) = (database.name(), batch.first, batch.last);
+            let query = format!(
+                "SELECT {names} FROM {name}.ods_event WHERE position BETWEEN {first} AND {last} FORMAT RowBinary"
+            );
+            prepared.push(client.run(&query, Parameters::default()).await.unwrap());
+        }
+        database.run("CREATE TABLE {db}.plain AS {db}.ods_event");
+        let began = std::time::Instant::now();
+        for body in &prepared {
+            let query = format!("INSERT INTO {}.plain ({names}) FORMAT RowBinary", database.name()).replace(' ', "%20");
+            let answer = server.post(&format!("async_insert=0&query={query}"), body).unwrap();
+            assert_eq!(answer.status, 200);
+        }
+        eprintln!("plain loader, RowBinary: {:.0} rows/s", rate(began));
+    }
+    server.kill();
+}

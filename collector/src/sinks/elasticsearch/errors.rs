@@ -1,0 +1,141 @@
+//! What the store's answers mean for an event.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+/// Bytes of a reason that are kept.
+const REASON_BYTES: usize = 1000;
+/// Causes that are followed downwards for the one that says what is wrong.
+const CAUSES: usize = 8;
+
+/// Types of errors that speak of the document itself: it will be refused whenever it comes.
+const OF_DOCUMENT: [&str; 4] =
+    ["document_parsing_exception", "mapper_parsing_exception", "strict_dynamic_mapping_exception", "parsing_exception"];
+/// What `illegal_argument_exception`, which is said of many things, says when it speaks of the document: a term that is too
+/// long to be indexed, more fields than an index may have, a field whose name cannot be one.
+const ILLEGAL_IN_DOCUMENT: [&str; 3] = ["immense term", "Limit of ", "field name"];
+
+/// What became of one document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It is in the store, now.
+    Taken,
+    /// A document of this identity was there before.
+    Exists,
+    /// The store will never take it.
+    Refused(String),
+    /// The store has too much to do, or a shard is away for the moment.
+    Later(String),
+    /// Nothing of this kind is taken until somebody changes the store.
+    Blocked(String),
+}
+
+#[derive(Deserialize)]
+struct StoreError<'a> {
+    #[serde(rename = "type", default)]
+    kind: String,
+    #[serde(default)]
+    reason: Option<String>,
+    #[serde(borrow, default)]
+    caused_by: Option<&'a RawValue>,
+}
+
+/// What `status` and `error` of one item of a bulk's answer mean.
+pub(super) fn judge(status: u16, error: Option<&RawValue>) -> Verdict {
+    match status {
+        200 | 201 => return Verdict::Taken,
+        409 => return Verdict::Exists,
+        _ => {}
+    }
+    let (speaks_of_document, message) = match error {
+        Some(error) => read(error),
+        None => (false, String::new()),
+    };
+    let message = format!("status {status}: {message}");
+    match status {
+        429 | 500..=599 => Verdict::Later(message),
+        400 if speaks_of_document => Verdict::Refused(message),
+        _ => Verdict::Blocked(message),
+    }
+}
+
+/// Whether the error speaks of the document, and what it says.
+fn read(error: &RawValue) -> (bool, String) {
+    let Ok(top) = serde_json::from_str::<StoreError<'_>>(error.get()) else {
+        return (false, clip(error.get()));
+    };
+    let reason = top.reason.unwrap_or_default();
+    let speaks = OF_DOCUMENT.contains(&top.kind.as_str())
+        || top.kind == "illegal_argument_exception" && ILLEGAL_IN_DOCUMENT.iter().any(|words| reason.contains(words));
+    let mut message = format!("{}: {reason}", top.kind);
+    let mut cause = top.caused_by;
+    for _ in 0..CAUSES {
+        let Some(Ok(below)) = cause.map(|raw| serde_json::from_str::<StoreError<'_>>(raw.get())) else { break };
+        message.push_str("; ");
+        message.push_str(&below.kind);
+        message.push_str(": ");
+        message.push_str(below.reason.as_deref().unwrap_or_default());
+        cause = below.caused_by;
+    }
+    (speaks, clip(&message))
+}
+
+fn clip(text: &str) -> String {
+    let mut end = text.len().min(REASON_BYTES);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(status: u16, error: &str) -> Verdict {
+        let raw: Option<Box<RawValue>> = (!error.is_empty()).then(|| serde_json::from_str(error).unwrap());
+        judge(status, raw.as_deref())
+    }
+
+    #[test]
+    fn only_what_speaks_of_the_document_is_held_against_it() {
+        assert_eq!(of(201, ""), Verdict::Taken);
+        assert_eq!(
+            of(409, r#"{"type":"version_conflict_engine_exception","reason":"[a]: version conflict"}"#),
+            Verdict::Exists
+        );
+        let deep = r#"{"type":"document_parsing_exception","reason":"[1:20] failed to parse field [props]","caused_by":{"type":"illegal_argument_exception",
+            "reason":"Keys cannot contain \\0"}}"#;
+        assert!(
+            matches!(of(400, deep), Verdict::Refused(why) if why.contains("Keys cannot contain \\0") && why.contains("status 400"))
+        );
+        let immense = r#"{"type":"illegal_argument_exception","reason":"Document contains at least one immense term in field=\"props._value\""}"#;
+        assert!(matches!(of(400, immense), Verdict::Refused(_)));
+        for of_all in [
+            r#"{"type":"illegal_argument_exception","reason":"pipeline with id [x] does not exist"}"#,
+            r#"{"type":"index_closed_exception","reason":"closed"}"#,
+            r#"{"type":"validation_exception","reason":"this action would add [2] shards, but this cluster currently has [1000]/[1000] maximum"}"#,
+            r#"{"type":"something_new","reason":null}"#,
+            "",
+        ] {
+            assert!(matches!(of(400, of_all), Verdict::Blocked(_)), "{of_all}");
+        }
+        assert!(matches!(
+            of(403, r#"{"type":"cluster_block_exception","reason":"FORBIDDEN/8/index write (api)"}"#),
+            Verdict::Blocked(_)
+        ));
+        assert!(matches!(
+            of(404, r#"{"type":"index_not_found_exception","reason":"no such index"}"#),
+            Verdict::Blocked(_)
+        ));
+        assert!(matches!(of(429, r#"{"type":"es_rejected_execution_exception","reason":"queue"}"#), Verdict::Later(_)));
+        assert!(matches!(of(503, r#"{"type":"unavailable_shards_exception","reason":"away"}"#), Verdict::Later(_)));
+    }
+
+    #[test]
+    fn a_long_reason_is_clipped_between_characters() {
+        let long = format!(r#"{{"type":"parsing_exception","reason":"{}"}}"#, "\u{9875}".repeat(2000));
+        let Verdict::Refused(why) = of(400, &long) else { panic!() };
+        assert!(why.len() <= REASON_BYTES + "status 400: ".len());
+    }
+}

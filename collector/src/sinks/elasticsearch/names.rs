@@ -1,0 +1,181 @@
+//! Names of indices and identities of documents. PURE.
+
+use sha2::{Digest, Sha256};
+
+/// Milliseconds of a day.
+const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+/// Longest `_id` that the store takes, bytes.
+const ID_BYTES: usize = 512;
+/// Most names in one path. With a hundred bytes each the path stays below the 4 KB that the store takes as a whole.
+const NAMES_IN_PATH: i64 = 31;
+
+/// Year, month and day of the day that is `days` after 1 January 1970, in the proleptic Gregorian calendar.
+/// Howard Hinnant, <https://howardhinnant.github.io/date_algorithms.html#civil_from_days>.
+fn civil(days: i64) -> (i64, i64, i64) {
+    let shifted = days + 719_468;
+    let era = shifted.div_euclid(146_097);
+    let day_of_era = shifted.rem_euclid(146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
+}
+
+/// The day since the epoch (UTC) of a time in milliseconds.
+pub(crate) fn day_of(millis: i64) -> i64 {
+    millis.div_euclid(DAY_MS)
+}
+
+/// `YYYY-MM-DD` of a day since the epoch.
+pub(super) fn date(day: i64) -> String {
+    let (year, month, day) = civil(day);
+    format!("{year:04}-{month:02}-{day:02}")
+}
+
+/// The index of the events of one day (UTC) since the epoch.
+pub(crate) fn ods(prefix: &str, day: i64) -> String {
+    let (year, month, day) = civil(day);
+    format!("{prefix}-ods-{year:04}.{month:02}.{day:02}")
+}
+
+/// The index of the visitors of the month that holds the local day `day`.
+pub(super) fn uv(prefix: &str, day: i64) -> String {
+    let (year, month, _) = civil(day);
+    format!("{prefix}-uv-{year:04}.{month:02}")
+}
+
+/// The index of the installs with the time of their first event.
+pub(crate) fn users(prefix: &str) -> String {
+    format!("{prefix}-users")
+}
+
+/// The index of those who follow, and of those who did.
+pub(super) fn followers(prefix: &str) -> String {
+    format!("{prefix}-followers")
+}
+
+/// The day of a daily index, if `name` is exactly what [`ods`] makes of it.
+pub(super) fn day_of_ods(prefix: &str, name: &str) -> Option<i64> {
+    let date = name.strip_prefix(prefix)?.strip_prefix("-ods-")?;
+    let mut parts = date.split('.').map(|part| part.parse::<i64>().ok());
+    let (year, month, day) = (parts.next()??, parts.next()??, parts.next()??);
+    let found = days_from_civil(year, month, day)?;
+    (ods(prefix, found) == name).then_some(found)
+}
+
+/// The last day of the month of an index that [`uv`] named.
+pub(super) fn last_day_of_uv(prefix: &str, name: &str) -> Option<i64> {
+    let date = name.strip_prefix(prefix)?.strip_prefix("-uv-")?;
+    let mut parts = date.split('.').map(|part| part.parse::<i64>().ok());
+    let (year, month) = (parts.next()??, parts.next()??);
+    let next = if month == 12 { days_from_civil(year + 1, 1, 1)? } else { days_from_civil(year, month + 1, 1)? };
+    (uv(prefix, next - 1) == name).then_some(next - 1)
+}
+
+fn days_from_civil(year: i64, month: i64, day: i64) -> Option<i64> {
+    if !(1..=12).contains(&month) || !(1..=31).contains(&day) || year.abs() > 1_000_000_000 {
+        return None;
+    }
+    let year = if month <= 2 { year - 1 } else { year };
+    let era = year.div_euclid(400);
+    let year_of_era = year.rem_euclid(400);
+    let from_march = (month + 9) % 12;
+    let day_of_year = (153 * from_march + 2) / 5 + day - 1;
+    Some(era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468)
+}
+
+/// The daily indices that can hold events with `from <= event_time < to`, as a list of patterns for a path. Every name ends
+/// in a wildcard, because a pattern may match nothing, but a name must be there.
+pub(crate) fn covering(prefix: &str, from: Option<i64>, to: Option<i64>) -> String {
+    let all = format!("{prefix}-ods-*");
+    let (Some(from), Some(to)) = (from, to) else { return all };
+    let (first, last) = (day_of(from), day_of(to.saturating_sub(1)).max(day_of(from)));
+    let (from, to) = (civil(first), civil(last));
+    let months = (to.0 - from.0) * 12 + to.1 - from.1 + 1;
+    let list = if last - first < NAMES_IN_PATH {
+        (first..=last).map(|day| format!("{}*", ods(prefix, day))).collect::<Vec<_>>()
+    } else if months <= NAMES_IN_PATH {
+        let month = |n: i64| (from.0 + (from.1 - 1 + n).div_euclid(12), (from.1 - 1 + n).rem_euclid(12) + 1);
+        (0..months).map(month).map(|(year, month)| format!("{prefix}-ods-{year:04}.{month:02}.*")).collect()
+    } else if to.0 - from.0 < NAMES_IN_PATH {
+        (from.0..=to.0).map(|year| format!("{prefix}-ods-{year:04}.*")).collect()
+    } else {
+        return all;
+    };
+    list.join(",")
+}
+
+/// The identity made of `parts`: joined by `|`, or the hash of that where it is longer than the store takes.
+pub(super) fn id(parts: &[&str]) -> String {
+    let joined = parts.join("|");
+    if joined.len() <= ID_BYTES {
+        return joined;
+    }
+    let mut id = "sha256-".to_owned();
+    for byte in Sha256::digest(joined.as_bytes()) {
+        id.push_str(&format!("{byte:02x}"));
+    }
+    id
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days_have_the_names_of_their_dates_however_far_away() {
+        assert_eq!(ods("subway", day_of(1_431_835_512_345)), "subway-ods-2015.05.17");
+        assert_eq!(ods("p", day_of(0)), "p-ods-1970.01.01");
+        assert_eq!(ods("p", day_of(-1)), "p-ods-1969.12.31");
+        assert_eq!(ods("p", day_of(951_782_400_000)), "p-ods-2000.02.29");
+        assert_eq!(ods("p", day_of(253_402_300_799_999)), "p-ods-9999.12.31");
+        assert_eq!(ods("p", day_of(253_402_300_800_000)), "p-ods-10000.01.01");
+        assert_eq!(date(-719_529), "-001-12-31");
+        assert!(ods("p", day_of(i64::MAX)).starts_with("p-ods-292278994."));
+        assert!(ods("p", day_of(i64::MIN)).starts_with("p-ods--292275055."));
+        assert_eq!(uv("p", 16_572), "p-uv-2015.05");
+    }
+
+    #[test]
+    fn a_name_gives_its_day_back_and_no_other_name_does() {
+        for day in (-800_000..3_000_000).step_by(97) {
+            assert_eq!(day_of_ods("a-b", &ods("a-b", day)), Some(day));
+        }
+        for name in [
+            "p-ods-2015.5.17",
+            "p-ods-2015.02.30",
+            "p-ods-2015.05.17.1",
+            "p-ods-x",
+            "q-ods-2015.05.17",
+            "p-ods-2015.05",
+        ] {
+            assert_eq!(day_of_ods("p", name), None, "{name}");
+        }
+        assert_eq!(last_day_of_uv("p", "p-uv-2015.05").map(date).as_deref(), Some("2015-05-31"));
+        assert_eq!(last_day_of_uv("p", "p-uv-2015.12").map(date).as_deref(), Some("2015-12-31"));
+        assert_eq!(last_day_of_uv("p", "p-uv-2015.13"), None);
+    }
+
+    #[test]
+    fn a_range_names_days_then_months_then_years_then_everything() {
+        let day = |n: i64| Some((16_572 + n) * DAY_MS);
+        assert_eq!(covering("p", day(0), day(1)), "p-ods-2015.05.17*");
+        assert_eq!(covering("p", day(0), day(2)), "p-ods-2015.05.17*,p-ods-2015.05.18*");
+        assert_eq!(covering("p", day(0), day(40)), "p-ods-2015.05.*,p-ods-2015.06.*");
+        assert_eq!(covering("p", day(0), day(3 * 365)), "p-ods-2015.*,p-ods-2016.*,p-ods-2017.*,p-ods-2018.*");
+        assert_eq!(covering("p", Some(0), Some(253_402_300_800_000)), "p-ods-*");
+        assert_eq!(covering("p", None, day(1)), "p-ods-*");
+        assert!(covering(&"x".repeat(100), day(0), day(31)).len() < 4000);
+        assert_eq!(covering("p", Some(5), Some(5)), "p-ods-1970.01.01*");
+    }
+
+    #[test]
+    fn an_identity_that_is_too_long_becomes_its_hash() {
+        assert_eq!(id(&["a", "b"]), "a|b");
+        let (one, other) = (id(&["a", &"x".repeat(600)]), id(&["a", &"x".repeat(601)]));
+        assert_ne!(one, other);
+        assert!(one.len() < ID_BYTES && one.starts_with("sha256-"));
+    }
+}

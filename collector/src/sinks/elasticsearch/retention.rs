@@ -1,0 +1,68 @@
+//! Deletes daily indices that are older than they should be.
+
+use std::sync::Mutex;
+use std::sync::PoisonError;
+
+use reqwest::Method;
+
+use super::super::SinkError;
+use super::names;
+use super::server::Server;
+use crate::clock;
+
+/// Indices deleted by one request: their names stay below what a path may have.
+const NAMES: usize = 20;
+
+/// When indices were last looked through.
+pub(super) struct Retention {
+    prefix: String,
+    days: i64,
+    /// The day of the last look.
+    looked: Mutex<i64>,
+}
+
+impl Retention {
+    /// `days` 0: nothing is ever deleted.
+    pub(super) fn new(prefix: &str, days: u64) -> Self {
+        let days = i64::try_from(days).unwrap_or(i64::MAX);
+        Self { prefix: prefix.to_owned(), days, looked: Mutex::new(i64::MIN) }
+    }
+
+    /// Once a day deletes what is too old. A failure is logged and tried again the next day; no event waits for it.
+    pub(super) async fn look(&self, server: &Server) {
+        let today = names::day_of(clock::now());
+        {
+            let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+            if self.days == 0 || *looked == today {
+                return;
+            }
+            *looked = today;
+        }
+        match self.delete(server, today).await {
+            Ok(deleted) if !deleted.is_empty() => {
+                tracing::info!("deleted {} indices older than {} days", deleted.len(), self.days);
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!("indices older than {} days could not be deleted: {error}", self.days),
+        }
+    }
+
+    /// Deletes the indices whose whole day, or month, lies more than the retention before `today`; returns their names.
+    ///
+    /// # Errors
+    /// [`SinkError::Retryable`].
+    pub(super) async fn delete(&self, server: &Server, today: i64) -> Result<Vec<String>, SinkError> {
+        let path = format!("/_resolve/index/{0}-ods-*,{0}-uv-*?filter_path=indices.name", self.prefix);
+        let value = server.value(Method::GET, &path, None).await?;
+        let names = value["indices"].as_array().into_iter().flatten().filter_map(|index| index["name"].as_str());
+        let day = |name| names::day_of_ods(&self.prefix, name).or_else(|| names::last_day_of_uv(&self.prefix, name));
+        let oldest = today.saturating_sub(self.days);
+        let old: Vec<String> =
+            names.filter(|name| day(name).is_some_and(|day| day < oldest)).map(str::to_owned).collect();
+        for some in old.chunks(NAMES) {
+            // Whole names without wildcards: nothing else can be hit.
+            server.value(Method::DELETE, &format!("/{}?ignore_unavailable=true", some.join(",")), None).await?;
+        }
+        Ok(old)
+    }
+}

@@ -1,0 +1,184 @@
+//! The connection to one Elasticsearch or OpenSearch, and which of the two it is.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use reqwest::Method;
+use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::sync::OnceCell;
+
+use super::super::SinkError;
+use super::super::http::{Answer, Endpoint, Http};
+use crate::config::Elasticsearch as Settings;
+
+/// The oldest Elasticsearch that has what is used here: composable templates, `flattened`, points in time without a licence.
+const ELASTICSEARCH: (u64, u64) = (8, 0);
+/// The oldest OpenSearch that has `flat_object` and points in time.
+const OPENSEARCH: (u64, u64) = (2, 7);
+
+/// Which of the two families a server belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flavour {
+    Elasticsearch,
+    OpenSearch,
+}
+
+/// A store that can be asked. Clones share its connections.
+#[derive(Clone)]
+pub(crate) struct Server {
+    http: Http,
+    flavour: OnceCell<Flavour>,
+}
+
+/// What `GET /` says.
+#[derive(Deserialize)]
+struct Banner {
+    version: BannerVersion,
+}
+
+#[derive(Deserialize)]
+struct BannerVersion {
+    number: String,
+    #[serde(default)]
+    distribution: Option<String>,
+}
+
+impl Server {
+    /// Prepares to connect; asks nothing yet. Blocks on reading `tls_ca`.
+    ///
+    /// # Errors
+    /// [`SinkError::Unfit`] if the certificate cannot be read.
+    pub(crate) fn new(settings: &Settings, timeout: Duration) -> Result<Self, SinkError> {
+        let tls_ca = settings.tls_ca();
+        let endpoint = Endpoint {
+            url: settings.url(),
+            user: settings.user.as_deref(),
+            password: settings.password.as_ref(),
+            tls_ca: tls_ca.as_deref(),
+            timeout,
+        };
+        Ok(Self { http: Http::new(&endpoint)?, flavour: OnceCell::new() })
+    }
+
+    /// Sends a request with or without a JSON body.
+    ///
+    /// # Errors
+    /// [`SinkError::Retryable`] if no complete answer comes.
+    pub(crate) async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Answer, SinkError> {
+        let mut request = self.http.request(method, path);
+        if let Some(body) = body {
+            request = request.header(CONTENT_TYPE, "application/json").body(body.to_string());
+        }
+        self.http.send(request).await
+    }
+
+    /// Sends lines of JSON.
+    ///
+    /// # Errors
+    /// [`SinkError::Retryable`] if no complete answer comes.
+    pub(super) async fn send_lines(&self, path: &str, body: Bytes, gzip: bool) -> Result<Answer, SinkError> {
+        let mut request = self.http.request(Method::POST, path).header(CONTENT_TYPE, "application/x-ndjson");
+        if gzip {
+            request = request.header(CONTENT_ENCODING, "gzip");
+        }
+        self.http.send(request.body(body)).await
+    }
+
+    /// The JSON of a good answer; every other is a failure that may pass.
+    ///
+    /// # Errors
+    /// [`SinkError::Retryable`].
+    pub(crate) async fn value(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, SinkError> {
+        let answer = self.ask(method, path, body).await?;
+        if answer.is_ok() { parse(&answer) } else { Err(answer.retryable()) }
+    }
+
+    /// Which family the server belongs to; asked once.
+    ///
+    /// # Errors
+    /// [`SinkError::Retryable`] if it cannot be asked.
+    pub(crate) async fn flavour(&self) -> Result<Flavour, SinkError> {
+        self.flavour.get_or_try_init(|| async { Ok(self.version().await?.0) }).await.copied()
+    }
+
+    /// Checks that the server is recent enough.
+    ///
+    /// # Errors
+    /// [`SinkError::Unfit`] if it is too old; [`SinkError::Retryable`] if it cannot be asked.
+    pub(super) async fn check_version(&self) -> Result<Flavour, SinkError> {
+        let (flavour, number) = self.version().await?;
+        fit(flavour, &number)?;
+        self.flavour().await
+    }
+
+    async fn version(&self) -> Result<(Flavour, String), SinkError> {
+        let answer = self.ask(Method::GET, "/", None).await?;
+        match answer.status {
+            200 => {
+                let banner: Banner = serde_json::from_slice(&answer.body)
+                    .map_err(|_| SinkError::retryable(format!("this is no Elasticsearch: {}", answer.message())))?;
+                let open = banner.version.distribution.as_deref() == Some("opensearch");
+                let flavour = if open { Flavour::OpenSearch } else { Flavour::Elasticsearch };
+                Ok((flavour, banner.version.number))
+            }
+            // Builds without the module of the banner say so. Only Elasticsearch tells a flavour of its build.
+            404 | 405 => {
+                let path = "/_nodes/_local?filter_path=nodes.*.version,nodes.*.build_flavor";
+                let value = self.value(Method::GET, path, None).await?;
+                let node = value["nodes"].as_object().and_then(|nodes| nodes.values().next());
+                let node = node.ok_or_else(|| SinkError::retryable("the store names no node"))?;
+                let flavour =
+                    if node["build_flavor"].is_string() { Flavour::Elasticsearch } else { Flavour::OpenSearch };
+                Ok((flavour, node["version"].as_str().unwrap_or_default().to_owned()))
+            }
+            _ => Err(answer.retryable()),
+        }
+    }
+}
+
+/// The JSON of an answer.
+///
+/// # Errors
+/// [`SinkError::Retryable`] if it is none.
+pub(crate) fn parse(answer: &Answer) -> Result<Value, SinkError> {
+    serde_json::from_slice(&answer.body)
+        .map_err(|error| SinkError::retryable(format!("the answer is not JSON ({error}): {}", answer.message())))
+}
+
+fn fit(flavour: Flavour, number: &str) -> Result<(), SinkError> {
+    let mut parts = number.split(['.', '-']).map(|part| part.parse::<u64>().ok());
+    let found = parts.next().flatten().zip(parts.next().flatten());
+    let (name, (major, minor)) = match flavour {
+        Flavour::Elasticsearch => ("Elasticsearch", ELASTICSEARCH),
+        Flavour::OpenSearch => ("OpenSearch", OPENSEARCH),
+    };
+    match found {
+        Some(version) if version >= (major, minor) => Ok(()),
+        _ => Err(SinkError::unfit(format!("the store is {name} {number}; {name} {major}.{minor} or later is needed"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_that_is_too_old_is_refused_with_the_version_it_needs() {
+        assert_eq!(fit(Flavour::Elasticsearch, "8.19.21"), Ok(()));
+        assert_eq!(fit(Flavour::Elasticsearch, "9.0.0-SNAPSHOT"), Ok(()));
+        assert_eq!(fit(Flavour::OpenSearch, "2.19.4"), Ok(()));
+        for (flavour, number, needed) in [
+            (Flavour::Elasticsearch, "7.17.29", "8.0"),
+            (Flavour::OpenSearch, "2.6.0", "2.7"),
+            (Flavour::OpenSearch, "?", "2.7"),
+        ] {
+            let error = fit(flavour, number).unwrap_err();
+            assert!(
+                matches!(&error, SinkError::Unfit { message } if message.contains(number) && message.contains(needed)),
+                "{error}"
+            );
+        }
+    }
+}
