@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::bulk::{Sum, cpu_of};
 use crate::http::get;
 use crate::load::cpu_seconds;
 
@@ -60,22 +61,19 @@ impl Collector {
         cpu_seconds(&std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap())
     }
 
-    /// Events per second with which a sink empties its backlog, up to `last`: from the end of its first delivery on, so that
-    /// neither the start nor the wait for company counts.
-    pub(crate) fn drain_rate(&self, sink: &str, last: u64) -> f64 {
+    /// Waits until a sink has emptied its backlog, up to `last`. Counted is what comes after its first delivery, so that neither
+    /// the start nor the making of tables counts.
+    pub(crate) fn drain(&self, sink: &str, last: u64, store: Option<u32>, sum: &mut Sum) {
         let began = Instant::now();
-        let mut first = None;
-        loop {
-            let (now, at) = (Instant::now(), self.position(sink));
-            if at > 0 {
-                let (since, from) = *first.get_or_insert((now, at));
-                if at >= last {
-                    return (last - from) as f64 / (now - since).as_secs_f64();
-                }
-            }
-            assert!(began.elapsed() < PATIENCE, "{sink} is at {at} of {last}");
+        let mut from = self.position(sink);
+        while from == 0 {
+            assert!(began.elapsed() < PATIENCE, "{sink} does not begin");
             std::thread::sleep(LOOK);
+            from = self.position(sink);
         }
+        let (began, cpu) = (Instant::now(), cpu_of(store));
+        self.wait_for(sink, last);
+        sum.add(last - from, began, cpu_of(store) - cpu);
     }
 }
 
@@ -93,13 +91,33 @@ pub(crate) fn position(address: &str, sink: &str) -> u64 {
     page.lines().find_map(|line| line.strip_prefix(&series)?.parse().ok()).unwrap_or(0)
 }
 
-/// A folder with a collector's data that holds `bodies` and has delivered them to its embedded store, but not to the sink
-/// named `name` of kind `kind`, which was out of reach.
-pub(crate) fn backlog(bodies: &[Vec<u8>], name: &str, kind: &str, url: &str) -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    let sink = format!("[[sink]]\nname = \"{name}\"\nkind = \"{kind}\"\nurl = \"{url}\"\n");
-    let collector = Collector::start(folder.path(), &sink);
-    crate::http::send_all(bodies, &collector.address, 32);
-    collector.wait_for("embedded", (bodies.len() * crate::load::EVENTS) as u64);
-    folder
+/// A collector's data with a backlog, to be emptied several times.
+pub(crate) struct Backlog(tempfile::TempDir);
+
+impl Backlog {
+    /// Data that holds `bodies` and has delivered them to its embedded store, but not to the sink named `name` of kind `kind`,
+    /// which was out of reach.
+    pub(crate) fn fill(bodies: &[Vec<u8>], name: &str, kind: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let sink = format!("[[sink]]\nname = \"{name}\"\nkind = \"{kind}\"\nurl = \"http://127.0.0.1:1\"\n");
+        let collector = Collector::start(folder.path(), &sink);
+        crate::http::send_all(bodies, &collector.address, 32);
+        collector.wait_for("embedded", (bodies.len() * crate::load::EVENTS) as u64);
+        Self(folder)
+    }
+
+    /// A copy of it.
+    pub(crate) fn copy(&self) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        let (from, to) = (self.0.path().join("data"), folder.path().join("data"));
+        std::fs::create_dir(&to).unwrap();
+        for file in std::fs::read_dir(from).unwrap() {
+            let path = file.unwrap().path();
+            // A socket is none of the data.
+            if path.metadata().unwrap().is_file() {
+                std::fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
+            }
+        }
+        folder
+    }
 }
