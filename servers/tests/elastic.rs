@@ -1,4 +1,5 @@
 //! Elasticsearch and OpenSearch as the tests use them.
+#![allow(clippy::unwrap_used, reason = "a helper of tests fails the test")]
 
 use subway_servers::{Elastic, Elasticsearch, OpenSearch, available};
 

@@ -1,4 +1,5 @@
 //! Each fault of the proxy does what it says, with ClickHouse behind it.
+#![allow(clippy::unwrap_used, reason = "a helper of tests fails the test")]
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

@@ -1,4 +1,5 @@
 //! No server outlives the process that started it, however that process ends.
+#![allow(clippy::unwrap_used, reason = "a helper of tests fails the test")]
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};

@@ -17,22 +17,26 @@ const KEY: &str = "hush-key-in-an-address";
 const EVENT: &str = "hush-property-of-an-event";
 const ALL: [&str; 6] = [READ, ADMIN, SECRET, PASSWORD, KEY, EVENT];
 
-/// A configuration in which everything that is secret has a value of its own. The stores are not there.
-fn config(more: &str) -> String {
-    let sink = |name: &str, kind: &str| {
-        format!(
-            "[[sink]]\nname = \"{name}\"\nkind = \"{kind}\"\nurl = \"http://127.0.0.1:9\"\nuser = \"u\"\npassword = \"{PASSWORD}\"\n"
-        )
-    };
-    let sinks = [sink("ch", "clickhouse"), sink("es", "elasticsearch")].concat();
-    format!("{}{sinks}", without_sinks(more))
+/// The table of a sink whose store is not there and whose password is a secret.
+fn sink(kind: &str, url: &str) -> String {
+    format!(
+        "[[sink]]\nname = \"{kind}\"\nkind = \"{kind}\"\nurl = \"{url}\"\nuser = \"u\"\npassword = \"{PASSWORD}\"\n"
+    )
 }
 
-fn without_sinks(more: &str) -> String {
-    format!(
+/// A configuration in which everything that is secret has a value of its own, with every kind of sink.
+fn config(more: &str) -> String {
+    let address = "http://127.0.0.1:9";
+    [running(more), sink("clickhouse", address), sink("elasticsearch", address)].concat()
+}
+
+/// The same without the kinds of sinks that cannot be started here.
+fn running(more: &str) -> String {
+    let apps = format!(
         "admin_token = \"{ADMIN}\"\n[[app]]\nkey = \"{KEY}\"\ntimezone = \"UTC\"\nread_token = \"{READ}\"\n\
          [[app]]\nkey = \"signed\"\ntimezone = \"UTC\"\nread_token = \"{READ}\"\nsecret = \"{SECRET}\"\n{more}"
-    )
+    );
+    apps + &sink("kafka", "127.0.0.1:9")
 }
 
 /// Everything that could bring a secret into the log: right and wrong keys, tokens and signatures, in headers and
@@ -90,7 +94,7 @@ fn assert_silent(log: &str) {
 #[test]
 fn no_secret_is_ever_logged_even_at_the_level_trace() {
     for level in ["info", "trace"] {
-        let site = Operated::new(&without_sinks(""));
+        let site = Operated::new(&running(""));
         let collector = site.start_with(&[("RUST_LOG", level)]);
         everything(&site, &collector);
         assert!(collector.terminate().success());
@@ -119,7 +123,7 @@ fn no_command_shows_a_secret_of_a_broken_file() {
 
 #[test]
 fn json_logs_are_one_object_a_line() {
-    let site = Operated::new(&without_sinks("[log]\nformat = \"json\"\nlevel = \"debug\"\n"));
+    let site = Operated::new(&running("[log]\nformat = \"json\"\nlevel = \"debug\"\n"));
     let collector = site.start();
     collector.get("/v1/apps/signed/range?x=1", Some(READ));
     site.configure("broken\n[\n");
@@ -137,7 +141,7 @@ fn json_logs_are_one_object_a_line() {
 
 #[test]
 fn text_logs_are_one_event_a_line_and_the_level_is_configured() {
-    let site = Operated::new(&without_sinks("[log]\nlevel = \"warn\"\n"));
+    let site = Operated::new(&running("[log]\nlevel = \"warn\"\n"));
     let collector = site.start();
     site.configure("broken\n[\n");
     site.reload(&collector);

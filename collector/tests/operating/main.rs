@@ -2,6 +2,7 @@
 //! `deploy/`.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod backup;
 mod deploy;
 mod docs;
 mod files;

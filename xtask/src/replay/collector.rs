@@ -19,9 +19,21 @@ impl Collector {
     /// Starts `binary` with the embedded default configuration and waits until it answers. `listen` as the option of the
     /// same name; port 0 takes a free one. Its log goes to `log`.
     pub(crate) fn start(binary: &Path, data_dir: &Path, listen: &str, log: Stdio) -> Result<Self> {
+        Self::start_with(binary, data_dir, listen, log, &[])
+    }
+
+    /// [`Collector::start`] with more arguments of `serve`.
+    pub(crate) fn start_with(
+        binary: &Path,
+        data_dir: &Path,
+        listen: &str,
+        log: Stdio,
+        arguments: &[&std::ffi::OsStr],
+    ) -> Result<Self> {
         let mut child = Command::new(binary)
             .args(["serve", "--listen", listen, "--data-dir"])
             .arg(data_dir)
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)

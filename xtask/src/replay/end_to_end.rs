@@ -49,6 +49,35 @@ fn every_bucket_of_the_example_log_is_as_the_oracle_says() {
 }
 
 #[test]
+fn every_bucket_of_the_example_log_is_as_the_oracle_says_from_clickhouse_and_elasticsearch_too() {
+    use subway_servers::{ClickHouse, Elasticsearch, available};
+    let Some(clickhouse) = available(ClickHouse::start()) else { return };
+    let Some(elastic) = available(Elasticsearch::start()) else { return };
+    let dir = TempDir::new().unwrap();
+    let config = dir.path().join("config.toml");
+    let read_from = |sink: &str| {
+        let text = format!(
+            "[[app]]\nkey = \"demo\"\ntimezone = \"Asia/Shanghai\"\n[reading]\nsink = \"{sink}\"\n\
+             [[sink]]\nname = \"ch\"\nkind = \"clickhouse\"\nurl = \"{}\"\n\
+             [[sink]]\nname = \"es\"\nkind = \"elasticsearch\"\nurl = \"{}\"\n",
+            clickhouse.url(),
+            elastic.url()
+        );
+        std::fs::write(&config, text).unwrap();
+        let arguments = ["--config".as_ref(), config.as_os_str()];
+        let data = dir.path().join("data");
+        Collector::start_with(&build_collector().unwrap(), &data, "127.0.0.1:0", Stdio::null(), &arguments).unwrap()
+    };
+    let collector = read_from("ch");
+    let summary = run(&Options::new(example_log(), &collector.address, "demo")).unwrap();
+    assert_eq!((summary.played.acked, summary.played.lost), (6513, 0));
+    assert_as_the_oracle_says(&collector, &example_log());
+    drop(collector);
+    assert_as_the_oracle_says(&read_from("es"), &example_log());
+    assert_as_the_oracle_says(&read_from("embedded"), &example_log());
+}
+
+#[test]
 fn a_collector_that_is_killed_meanwhile_costs_nothing_and_doubles_nothing() {
     let dir = TempDir::new().unwrap();
     let collector = start(dir.path(), "127.0.0.1:0");
