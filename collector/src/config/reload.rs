@@ -4,7 +4,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use toml::Spanned;
 
-use super::Config;
+use super::{Config, Kind};
 
 /// A digest of the tables of the sinks, as written. Secrets cannot be read back from it.
 pub(super) fn digest(sinks: &[Spanned<toml::Table>]) -> u64 {
@@ -27,6 +27,7 @@ impl Config {
             ("tls (on or off)", self.tls.is_some() != running.tls.is_some()),
             ("log", self.log != running.log),
             ("sink", self.sinks_digest != running.sinks_digest),
+            ("app.timezone (for exact_counts)", running.counts_days() && self.zones() != running.zones()),
             ("reading", self.reading != running.reading),
             ("limits.queue_requests", new.queue_requests != old.queue_requests),
             ("limits.commit_bytes", new.commit_bytes != old.commit_bytes),
@@ -35,6 +36,11 @@ impl Config {
         .into_iter()
         .filter_map(|(key, differs)| differs.then_some(key))
         .collect()
+    }
+
+    /// Whether a sink keeps documents by the apps' days, whose zones it takes at its start.
+    fn counts_days(&self) -> bool {
+        self.sinks.iter().any(|sink| matches!(&sink.kind, Kind::Elasticsearch(settings) if settings.exact_counts))
     }
 
     /// This configuration as it takes effect in a collector that runs with `running`: what needs a restart stays as it is.
@@ -76,6 +82,20 @@ mod tests {
         let applied = new.applied_to(&running);
         assert_eq!(applied.limits.connections, 6, "what can change does");
         assert!(applied.needs_restart(&running).is_empty());
+    }
+
+    #[test]
+    fn a_sink_that_counts_by_days_hears_of_zones_at_its_start_only() {
+        let file = |zone: &str, exact: bool| {
+            let text = format!(
+                "[[app]]\nkey = \"a\"\ntimezone = \"{zone}\"\n[[sink]]\nname = \"es\"\nkind = \"elasticsearch\"\n\
+                 url = \"http://127.0.0.1:9200\"\nexact_counts = {exact}\n"
+            );
+            Config::parse(&text).unwrap()
+        };
+        let named = file("Asia/Shanghai", true).needs_restart(&file("UTC", true));
+        assert_eq!(named, ["app.timezone (for exact_counts)"]);
+        assert!(file("Asia/Shanghai", false).needs_restart(&file("UTC", false)).is_empty());
     }
 
     #[test]

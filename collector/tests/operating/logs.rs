@@ -26,17 +26,12 @@ fn sink(kind: &str, url: &str) -> String {
 
 /// A configuration in which everything that is secret has a value of its own, with every kind of sink.
 fn config(more: &str) -> String {
-    let address = "http://127.0.0.1:9";
-    [running(more), sink("clickhouse", address), sink("elasticsearch", address)].concat()
-}
-
-/// The same without the kinds of sinks that cannot be started here.
-fn running(more: &str) -> String {
     let apps = format!(
         "admin_token = \"{ADMIN}\"\n[[app]]\nkey = \"{KEY}\"\ntimezone = \"UTC\"\nread_token = \"{READ}\"\n\
          [[app]]\nkey = \"signed\"\ntimezone = \"UTC\"\nread_token = \"{READ}\"\nsecret = \"{SECRET}\"\n{more}"
     );
-    apps + &sink("kafka", "127.0.0.1:9")
+    let address = "http://127.0.0.1:9";
+    [apps, sink("kafka", "127.0.0.1:9"), sink("clickhouse", address), sink("elasticsearch", address)].concat()
 }
 
 /// Everything that could bring a secret into the log: right and wrong keys, tokens and signatures, in headers and
@@ -94,12 +89,17 @@ fn assert_silent(log: &str) {
 #[test]
 fn no_secret_is_ever_logged_even_at_the_level_trace() {
     for level in ["info", "trace"] {
-        let site = Operated::new(&running(""));
+        let site = Operated::new(&config(""));
         let collector = site.start_with(&[("RUST_LOG", level)]);
         everything(&site, &collector);
         assert!(collector.terminate().success());
         let log = site.log();
         assert!(log.contains("stopped"), "{log}");
+        for sink in ["kafka", "clickhouse", "elasticsearch"] {
+            let says =
+                |line: &&str| line.contains(&format!("sink=\"{sink}\"")) || line.contains(&format!("sink={sink}"));
+            assert!(log.lines().find(says).is_some(), "the sink {sink} says that its store is not there: {log}");
+        }
         assert_eq!(log.contains("/v1/apps/signed/range"), level == "trace", "requests are logged at debug only");
         assert_silent(&log);
     }
@@ -123,7 +123,7 @@ fn no_command_shows_a_secret_of_a_broken_file() {
 
 #[test]
 fn json_logs_are_one_object_a_line() {
-    let site = Operated::new(&running("[log]\nformat = \"json\"\nlevel = \"debug\"\n"));
+    let site = Operated::new(&config("[log]\nformat = \"json\"\nlevel = \"debug\"\n"));
     let collector = site.start();
     collector.get("/v1/apps/signed/range?x=1", Some(READ));
     site.configure("broken\n[\n");
@@ -141,7 +141,7 @@ fn json_logs_are_one_object_a_line() {
 
 #[test]
 fn text_logs_are_one_event_a_line_and_the_level_is_configured() {
-    let site = Operated::new(&running("[log]\nlevel = \"warn\"\n"));
+    let site = Operated::new(&config("[log]\nlevel = \"warn\"\n"));
     let collector = site.start();
     site.configure("broken\n[\n");
     site.reload(&collector);

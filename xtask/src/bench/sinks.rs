@@ -13,6 +13,9 @@ const LAG_GOAL_MS: f64 = 2000.0;
 /// The least part of ingest's speed that is to be left while a sink is dead.
 const DEAD_GOAL: f64 = 0.95;
 
+/// Makes the rows of one part of the report.
+type Part = fn(&Value) -> Result<Vec<Row>>;
+
 /// Runs the benchmark; with the rival if wanted.
 pub(super) fn rows(with_rival: bool) -> Result<Vec<Row>> {
     let rival = if with_rival { Some(rival::fetch()?) } else { None };
@@ -22,7 +25,7 @@ pub(super) fn rows(with_rival: bool) -> Result<Vec<Row>> {
     let args = ["bench", "--locked", "--package", "subway-collector", "--bench", "sinks"];
     let report = json_with(&args, &environment)?;
     let mut rows = Vec::new();
-    let parts: [(&str, fn(&Value) -> Result<Vec<Row>>); 4] = [
+    let parts: [(&str, Part); 4] = [
         ("clickhouse", clickhouse),
         ("elasticsearch", elasticsearch),
         ("everything", everything),
