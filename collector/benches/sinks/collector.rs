@@ -44,7 +44,16 @@ impl Collector {
 
     /// Up to which position a sink has everything.
     pub(crate) fn position(&self, sink: &str) -> u64 {
-        position(&self.address, sink)
+        positions(&self.address, [sink])[0]
+    }
+
+    /// Waits until a sink counts as down.
+    pub(crate) fn wait_until_down(&self, sink: &str) {
+        let (began, series) = (Instant::now(), format!("subway_sink_down{{sink=\"{sink}\"}} "));
+        while value(&get(&self.address, "/metrics"), &series) != Some(1) {
+            assert!(began.elapsed() < PATIENCE, "{sink} does not count as down");
+            std::thread::sleep(LOOK);
+        }
     }
 
     /// Waits until a sink is at `position`.
@@ -84,11 +93,15 @@ impl Drop for Collector {
     }
 }
 
-/// Up to which position a sink of the collector at `address` has everything.
-pub(crate) fn position(address: &str, sink: &str) -> u64 {
+/// Up to which position each of the sinks of the collector at `address` has everything.
+pub(crate) fn positions<const N: usize>(address: &str, sinks: [&str; N]) -> [u64; N] {
     let page = get(address, "/metrics");
-    let series = format!("subway_sink_position{{sink=\"{sink}\"}} ");
-    page.lines().find_map(|line| line.strip_prefix(&series)?.parse().ok()).unwrap_or(0)
+    sinks.map(|sink| value(&page, &format!("subway_sink_position{{sink=\"{sink}\"}} ")).unwrap_or(0))
+}
+
+/// The value of a line of `/metrics`.
+fn value(page: &str, series: &str) -> Option<u64> {
+    page.lines().find_map(|line| line.strip_prefix(series)?.parse().ok())
 }
 
 /// A collector's data with a backlog, to be emptied several times.

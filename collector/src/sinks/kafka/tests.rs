@@ -261,8 +261,11 @@ async fn a_topic_that_takes_less_than_the_largest_message_is_named_at_the_start(
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_there_is_a_failure_that_may_pass() {
     let sink = sink("127.0.0.1:1", "t", "timeout_ms = 500\n");
+    let prepared = sink.prepare().await;
+    // What the library was told is said, not only that it waited in vain.
+    assert!(prepared.as_ref().is_err_and(|error| error.to_string().contains("refused")), "{prepared:?}");
     for result in [
-        sink.prepare().await,
+        prepared,
         sink.health().await,
         sink.deliver(batch(vec![record("i", 1, 9, nothing)], 9)).await.map(drop),
     ] {
