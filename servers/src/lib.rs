@@ -9,6 +9,8 @@
 //! # anyhow::Ok(())
 //! ```
 
+use std::io::Write;
+
 mod clickhouse;
 mod elastic;
 mod http;
@@ -39,7 +41,8 @@ pub fn available<T>(server: anyhow::Result<T>) -> Option<T> {
         Err(error) if std::env::var_os("CI").is_some() => panic!("a server is missing, and CI is set: {error:#}"),
         Err(error) => {
             let test = std::thread::current().name().unwrap_or("a test").to_owned();
-            eprintln!("\n!!! NOT RUN: {test}: {error:#}\n");
+            // Not eprintln: the test harness would keep it to itself.
+            let _ = writeln!(std::io::stderr(), "\n!!! NOT RUN: {test}: {error:#}\n");
             None
         }
     }

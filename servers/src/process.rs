@@ -221,9 +221,10 @@ pub(crate) fn free_port() -> Result<u16> {
 
 /// Tries again, with other ports, when another process took a port between the choice and the start.
 pub(crate) fn retry_taken_port<T>(start: impl Fn() -> Result<T>) -> Result<T> {
+    let taken = |said: &str| ["address already in use", "failed to bind"].iter().any(|words| said.contains(words));
     for _ in 0..2 {
         match start() {
-            Err(error) if error.to_string().to_lowercase().contains("address already in use") => {}
+            Err(error) if taken(&error.to_string().to_lowercase()) => {}
             other => return other,
         }
     }

@@ -17,7 +17,8 @@ cargo xtask <command>
 
   demo [--exit]                   the whole path on real traffic; keeps the console open
   test [step..]                   formatting, rooms, lints, docs, every test (or the steps whose names contain a word)
-  bench                           speed and sizes, one table
+  bench [part..] [--rival]        speed and sizes, one table; the parts are ingest, idle, native, javascript, sinks (real
+                                  servers, some minutes); with a rival collector beside ours
   wasm [build|test|sizes|bench]   the npm package: build it (default), run its tests, show sizes, time track()
   replay --log FILE --to URL --key KEY [..]
                                   a log becomes traffic, through the real SDK (`replay --help`)
@@ -30,7 +31,7 @@ fn main() -> ExitCode {
     let done = match command {
         "demo" => demo::run(rest),
         "test" => test::run(rest),
-        "bench" => bench::run(),
+        "bench" => bench::run(rest),
         "replay" => replay::command(rest),
         "wasm" => wasm::command(rest),
         "help" | "-h" | "--help" => {

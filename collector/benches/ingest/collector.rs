@@ -1,12 +1,11 @@
 //! The real binary, fed over loopback.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
+use crate::http::{get, send_all};
 use crate::load::cpu_seconds;
 
 /// What ingest took.
@@ -46,12 +45,7 @@ pub(crate) fn run(bodies: &[Vec<u8>], folder: &Path, connections: usize) -> Took
     let process = format!("/proc/{}", running.0.id());
     let before = cpu(&process);
     let begin = Instant::now();
-    let next = AtomicUsize::new(0);
-    std::thread::scope(|scope| {
-        for _ in 0..connections {
-            scope.spawn(|| send(bodies, &address, &next));
-        }
-    });
+    send_all(bodies, &address, connections);
     let wall = begin.elapsed().as_secs_f64();
     // What the embedded store still has to do is done before the CPU time is read.
     while !get(&address, "/metrics").lines().any(|line| line.contains("pending") && line.ends_with(" 0")) {
@@ -79,45 +73,4 @@ fn cpu(process: &str) -> (f64, f64) {
 fn metric(text: &str, word: &str) -> u64 {
     let line = text.lines().find(|line| !line.starts_with('#') && line.contains(word) && line.contains("_count"));
     line.and_then(|line| line.rsplit_once(' ')?.1.parse().ok()).unwrap_or(0)
-}
-
-fn send(bodies: &[Vec<u8>], address: &str, next: &AtomicUsize) {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_nodelay(true).unwrap();
-    while let Some(body) = bodies.get(next.fetch_add(1, Ordering::Relaxed)) {
-        let head = format!(
-            "POST /v1/events HTTP/1.1\r\nhost: {address}\r\nx-subway-key: demo\r\ncontent-encoding: gzip\r\ncontent-length: {}\r\n\r\n",
-            body.len()
-        );
-        stream.write_all(&[head.as_bytes(), body].concat()).unwrap();
-        let answer = read(&mut stream);
-        assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\"stored\":100,"), "{answer}");
-    }
-}
-
-fn get(address: &str, path: &str) -> String {
-    let mut stream = TcpStream::connect(address).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
-}
-
-/// One answer with a `content-length`.
-fn read(stream: &mut TcpStream) -> String {
-    let mut answer = Vec::new();
-    let mut buffer = [0; 4096];
-    loop {
-        let read = stream.read(&mut buffer).unwrap();
-        assert!(read > 0, "the connection was cut");
-        answer.extend_from_slice(&buffer[..read]);
-        let text = String::from_utf8_lossy(&answer);
-        if let Some((head, body)) = text.split_once("\r\n\r\n") {
-            let length = head.to_lowercase();
-            let length = length.split("content-length: ").nth(1).and_then(|rest| rest.lines().next()?.parse().ok());
-            if length.is_some_and(|length: usize| body.len() >= length) {
-                return text.into_owned();
-            }
-        }
-    }
 }

@@ -7,6 +7,9 @@
 #![allow(clippy::unwrap_used)]
 
 mod collector;
+#[path = "../common/http.rs"]
+mod http;
+#[path = "../common/load.rs"]
 mod load;
 mod serial;
 
@@ -23,7 +26,7 @@ fn main() {
     let events = (BATCHES * load::EVENTS) as f64;
     let report = serde_json::json!({
         "events": events,
-        "event_bytes": load::event_bytes(),
+        "event_bytes": load::event(123_456, 50).len(),
         "gzip_bytes_per_batch": bodies.iter().map(Vec::len).sum::<usize>() / bodies.len(),
         "serial_per_cpu_second": events / serial.cpu,
         "serial_per_second": events / serial.wall,

@@ -7,7 +7,7 @@ use subway_protocol::Theme;
 use super::commands::{Failure, print, runtime};
 use super::parse::Schema;
 use crate::config::{Config, Kafka, Kind, Sink};
-use crate::sinks::{self, clickhouse};
+use crate::sinks::{self, clickhouse, elasticsearch};
 
 pub(super) fn run(action: Schema, config: &Path, name: &str) -> Result<(), Failure> {
     let config = Config::read(config)?;
@@ -16,7 +16,7 @@ pub(super) fn run(action: Schema, config: &Path, name: &str) -> Result<(), Failu
         Failure::Runtime(format!("no [[sink]] is named {name}; there are: {}", known.join(", ")))
     })?;
     match action {
-        Schema::Show => print(&show(sink)?),
+        Schema::Show => print(&show(sink)),
         Schema::Apply => {
             let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(runtime)?;
             print(&tokio.block_on(apply(sink, &config.zones()))?)
@@ -24,11 +24,11 @@ pub(super) fn run(action: Schema, config: &Path, name: &str) -> Result<(), Failu
     }
 }
 
-fn show(sink: &Sink) -> Result<String, Failure> {
+fn show(sink: &Sink) -> String {
     match &sink.kind {
-        Kind::ClickHouse(settings) => Ok(clickhouse::schema(settings)),
-        Kind::Elasticsearch(_) => Err(Failure::Runtime("the kind elasticsearch has no schema to show yet".into())),
-        Kind::Kafka(settings) => Ok(topics(settings)),
+        Kind::ClickHouse(settings) => clickhouse::schema(settings),
+        Kind::Elasticsearch(settings) => elasticsearch::schema(settings),
+        Kind::Kafka(settings) => topics(settings),
     }
 }
 
@@ -52,8 +52,9 @@ fn topics(settings: &Kafka) -> String {
 async fn apply(sink: &Sink, zones: &[(String, String)]) -> Result<String, Failure> {
     let did = match &sink.kind {
         Kind::ClickHouse(settings) => clickhouse::apply(settings, &sink.delivery).await.map_err(runtime)?,
-        // These say only whether everything is there in the end.
-        Kind::Elasticsearch(_) | Kind::Kafka(_) => {
+        Kind::Elasticsearch(settings) => elasticsearch::apply(settings, &sink.delivery).await.map_err(runtime)?,
+        // It says only whether everything is there in the end.
+        Kind::Kafka(_) => {
             sinks::open(sink, zones).map_err(runtime)?.prepare().await.map_err(runtime)?;
             return Ok(format!("{}: everything is there\n", sink.name));
         }

@@ -147,9 +147,34 @@ fn a_host_may_be_named() {
 fn what_this_build_cannot_do_for_kafka_is_said_at_once() {
     for line in ["tls = true", "tls_ca = \"/ca.pem\"", "sasl_mechanism = \"SCRAM-SHA-512\""] {
         let text = format!("{APP}[[sink]]\nname = \"x\"\nkind = \"kafka\"\nurl = \"h:1\"\n{line}\n");
-        match Config::parse(&text) {
-            Ok(_) => assert!(cfg!(feature = "kafka-ssl"), "{line}"),
-            Err(error) => assert!(!cfg!(feature = "kafka-ssl") && error.to_string().contains("kafka-ssl"), "{error}"),
-        }
+        let refusal = Config::parse(&text).err().map(|error| error.to_string());
+        let refused = refusal.as_ref().is_some_and(|error| error.contains("kafka-ssl"));
+        assert_eq!(refused, !cfg!(feature = "kafka-ssl"), "{line}: {refusal:?}");
     }
+}
+
+#[test]
+fn what_clickhouse_could_not_use_is_refused_by_its_key() {
+    let with =
+        |lines: &str| format!("{APP}[[sink]]\nname = \"ch\"\nkind = \"clickhouse\"\nurl = \"http://h:1\"\n{lines}\n");
+    for (lines, key) in [
+        ("database = \"a b\"", "sink.database"),
+        ("table = \"x; DROP TABLE y\"", "sink.table"),
+        ("dwd_prefix = \"\"", "sink.dwd_prefix"),
+        ("cluster = \"it's\"", "sink.cluster"),
+        ("replicated = true\nzookeeper_path = \"/same/for/all\"", "sink.zookeeper_path"),
+        ("replica_name = \"r\"", "sink.replica_name"),
+        ("insert_quorum = 2", "sink.insert_quorum"),
+        ("ttl_days = 20001", "sink.ttl_days"),
+        ("tls_ca = \"/ca.pem\"", "sink.tls_ca"),
+        ("compression = \"gzip\"", "gzip"),
+        ("ttl = 3", "ttl"),
+    ] {
+        let refusal = refusal(&with(lines));
+        assert!(refusal.contains(key), "{lines}: {refusal}");
+    }
+    let all = "database = \"d\"\ntable = \"t\"\ndwd_prefix = \"v_\"\nmanage_schema = false\nttl_days = 0\nprops_json = true\ncluster = \"{cluster}\"\n\
+        replicated = true\nzookeeper_path = \"/x/{uuid}\"\nreplica_name = \"{replica}\"\ninsert_quorum = 2\ncompression = \"none\"\nuser = \"u\"\n\
+        password = \"p\"";
+    assert!(Config::parse(&with(all)).is_ok());
 }

@@ -27,11 +27,17 @@ pub struct Replayed {
     pub refused: u64,
 }
 
+/// A sink, and whose turn it is to replay its letters.
+struct Replayable {
+    sink: Arc<dyn Sink>,
+    turn: Mutex<()>,
+}
+
 /// Sends the dead letters of some sinks again, of each sink one group at a time.
 #[derive(Clone)]
 pub struct Replayer {
     spool: Spool,
-    sinks: Arc<Vec<(Arc<dyn Sink>, Mutex<()>)>>,
+    sinks: Arc<Vec<Replayable>>,
 }
 
 fn text(error: SpoolError) -> String {
@@ -42,13 +48,8 @@ impl Replayer {
     /// For these sinks.
     #[must_use]
     pub fn new(spool: Spool, sinks: Vec<Arc<dyn Sink>>) -> Self {
-        Self { spool, sinks: Arc::new(sinks.into_iter().map(|sink| (sink, Mutex::new(()))).collect()) }
-    }
-
-    /// The names of the sinks.
-    #[must_use]
-    pub fn names(&self) -> Vec<String> {
-        self.sinks.iter().map(|(sink, _)| sink.name().to_owned()).collect()
+        let replayable = |sink| Replayable { sink, turn: Mutex::new(()) };
+        Self { spool, sinks: Arc::new(sinks.into_iter().map(replayable).collect()) }
     }
 
     /// Sends all dead letters of the sink `name` again. `progress` hears after each group how far it is.
@@ -57,8 +58,8 @@ impl Replayer {
     /// A sentence: there is no such sink, the spool fails, or the store cannot be reached now; what was taken until then is
     /// settled.
     pub async fn replay(&self, name: &str, mut progress: impl FnMut(&Replayed)) -> Result<Replayed, String> {
-        let found = self.sinks.iter().find(|(sink, _)| sink.name() == name);
-        let (sink, turn) = found.ok_or_else(|| format!("no sink is named {name}"))?;
+        let found = self.sinks.iter().find(|replayable| replayable.sink.name() == name);
+        let Replayable { sink, turn } = found.ok_or_else(|| format!("no sink is named {name}"))?;
         let _turn = turn.lock().await;
         let (spool, owned) = (self.spool.clone(), name.to_owned());
         let total = blocking(move || spool.count_dead_letters(&owned)).await.map_err(text)?;

@@ -121,7 +121,9 @@ impl Worker {
             self.upkeep(self.now()).await;
             let head = *self.head.borrow_and_update();
             let draining = *self.channels.draining.borrow_and_update();
-            let hurry = draining || *self.channels.wanted_receiver.borrow_and_update() > self.cursor.delivered_to;
+            let wanted = *self.channels.wanted_receiver.borrow_and_update() > self.cursor.delivered_to;
+            // The rest of a batch that was cut has waited already.
+            let hurry = draining || wanted || self.cursor.suspect_to.is_some();
             let place = Place { delivered_to: self.cursor.delivered_to, frozen: self.cursor.frozen.is_some(), head };
             match self.plan.next(self.now(), place, hurry) {
                 Step::Idle | Step::WaitUntil(_) | Step::Probe if draining => break,

@@ -213,7 +213,8 @@ impl Load {
                 std::thread::sleep(Duration::from_millis(20));
             }
             self.sent.fetch_add(BATCH as u64, Ordering::Relaxed);
-            std::thread::sleep(Duration::from_millis(5));
+            // Some thousand events a second: a store that restarts for half a minute is not buried.
+            std::thread::sleep(Duration::from_millis(50));
         }
     }
 

@@ -7,6 +7,7 @@ mod independence;
 mod lab;
 mod poison;
 mod reading;
+mod schema;
 #[allow(dead_code, reason = "other test targets use the rest")]
 #[path = "../write_path/support.rs"]
 mod support;

@@ -74,7 +74,8 @@ impl ElasticsearchReader {
     /// [`SinkError::Unfit`] if the settings cannot be used.
     pub(crate) fn new(settings: &Settings) -> Result<Self, SinkError> {
         Ok(Self {
-            server: Server::new(settings, DEADLINE)?,
+            // The deadline itself is the question's; this one comes after it.
+            server: Server::new(settings, 2 * DEADLINE)?,
             prefix: settings.index_prefix().to_owned(),
             permits: Semaphore::new(QUESTIONS),
         })

@@ -97,12 +97,19 @@ impl<'a> Walk<'a> {
             Flavour::Elasticsearch => ("_pit", "id"),
             Flavour::OpenSearch => ("_search/point_in_time", "pit_id"),
         };
-        let answer = reader.ask(&format!("/{indices}/{path}?keep_alive={KEEP_ALIVE}&{OPTIONS}"), &Value::Null).await?;
-        let answer: Value = serde_json::from_slice(&answer).map_err(|error| ReadError::Failed(error.to_string()))?;
-        let point = answer[name].as_str().unwrap_or_default().to_owned();
+        // OpenSearch fails to make a point in time of no index at all.
+        let done = flavour == Flavour::OpenSearch && nothing(reader, indices).await?;
+        let mut point = String::new();
+        if !done {
+            let answer =
+                reader.ask(&format!("/{indices}/{path}?keep_alive={KEEP_ALIVE}&{OPTIONS}"), &Value::Null).await?;
+            let answer: Value =
+                serde_json::from_slice(&answer).map_err(|error| ReadError::Failed(error.to_string()))?;
+            answer[name].as_str().unwrap_or_default().clone_into(&mut point);
+        }
         let body = json!({"size": 0, "track_total_hits": false, "timeout": "10s", "query": {"bool": {"filter": conditions}},
             "aggs": {"walk": {"composite": {"size": PAGE, "sources": sources}}}});
-        Ok(Self { reader, point, flavour, body, done: false })
+        Ok(Self { reader, point, flavour, body, done })
     }
 
     /// Asks for `aggs` of each combination too.
@@ -138,6 +145,9 @@ impl<'a> Walk<'a> {
 
     /// Lets the store forget the point in time. Nobody waits for it; the store forgets by itself after a while.
     pub(super) fn end(self) {
+        if self.point.is_empty() {
+            return;
+        }
         let (path, body) = match self.flavour {
             Flavour::Elasticsearch => ("/_pit", json!({"id": self.point})),
             Flavour::OpenSearch => ("/_search/point_in_time", json!({"pit_id": [self.point]})),
@@ -145,4 +155,11 @@ impl<'a> Walk<'a> {
         let server = self.reader.server.clone();
         tokio::spawn(async move { server.ask(Method::DELETE, path, Some(&body)).await });
     }
+}
+
+/// Whether no index is meant by `indices`.
+async fn nothing(reader: &ElasticsearchReader, indices: &str) -> Result<bool, ReadError> {
+    let path = format!("/_resolve/index/{indices}?expand_wildcards=open,closed");
+    let value = reader.server.value(Method::GET, &path, None).await.map_err(read_error)?;
+    Ok(value["indices"].as_array().is_none_or(Vec::is_empty))
 }

@@ -89,24 +89,32 @@ pub(crate) fn names() -> String {
     all().map(|(name, _)| name).collect::<Vec<_>>().join(", ")
 }
 
-/// The bytes of a UUID from its canonical text. Any other text, upper case included, would not come back as it was.
+/// What each byte is as a digit of a UUID in lower case; what is none has the highest bit.
+const DIGITS: [u8; 256] = {
+    let mut digits = [0x80; 256];
+    let mut value = 0;
+    while value < 16 {
+        digits[b"0123456789abcdef"[value as usize] as usize] = value;
+        value += 1;
+    }
+    digits
+};
+
+/// The number of a UUID from its canonical text. Any other text, upper case included, would not come back as it was.
 pub(super) fn uuid(text: &str) -> Option<u128> {
-    let bytes = text.as_bytes();
-    if bytes.len() != 36 {
-        return None;
-    }
-    let mut value = 0u128;
-    for (at, byte) in bytes.iter().enumerate() {
-        let digit = match (at, byte) {
-            (8 | 13 | 18 | 23, b'-') => continue,
-            (8 | 13 | 18 | 23, _) => return None,
-            (_, b'0'..=b'9') => byte - b'0',
-            (_, b'a'..=b'f') => byte - b'a' + 10,
-            _ => return None,
-        };
-        value = value << 4 | u128::from(digit);
-    }
-    Some(value)
+    let bytes: &[u8; 36] = text.as_bytes().try_into().ok()?;
+    let mut seen = 0;
+    let mut number = |places: [std::ops::Range<usize>; 2]| {
+        places.into_iter().flatten().fold(0u64, |number, place| {
+            let digit = DIGITS[usize::from(bytes[place])];
+            seen |= digit;
+            number << 4 | u64::from(digit & 0xf)
+        })
+    };
+    let parts = [number([0..8, 9..13]), number([14..18, 19..23]), number([24..30, 30..36])];
+    let dashes = [8, 13, 18, 23].iter().all(|place| bytes[*place] == b'-');
+    let [first, second, last] = parts.map(u128::from);
+    (dashes && seen & 0x80 == 0).then_some(first << 80 | second << 48 | last)
 }
 
 /// The canonical text of a UUID.

@@ -16,8 +16,10 @@ const UNKNOWN_DATABASE: u32 = 81;
 
 /// What is there.
 struct Found {
-    /// The number of the last migration, 0 if none.
+    /// The number of the last migration, 0 if none or the table is not there.
     version: u32,
+    /// The table is not there although it was made once.
+    gone: bool,
     /// The columns of the table that is written and read; none if it does not exist.
     columns: Vec<String>,
     /// The engine of the table that holds the events, with everything that follows in its definition.
@@ -78,21 +80,38 @@ async fn find(client: &Client, settings: &Settings) -> Result<Found, SinkError> 
         Err(Failure::Answer(UNKNOWN_TABLE | UNKNOWN_DATABASE, _)) => 0,
         Err(failure) => return Err(failure.retryable()),
     };
+    let gone = engine.is_empty() || columns.is_empty();
     Ok(Found {
-        // A table that somebody dropped is made again, whatever was noted.
-        version: if engine.is_empty() || columns.is_empty() { 0 } else { version },
+        version: if gone { 0 } else { version },
+        gone: gone && version > 0,
         columns: columns.into_iter().map(|(name,)| name).collect(),
         engine: engine.into_iter().next().map(|(engine,)| engine).unwrap_or_default(),
     })
+}
+
+/// What is to be done about a table that was made once and is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Gone {
+    /// Make it anew: a person asked for it.
+    Remake,
+    /// Wait: whoever took it away, perhaps for a moment, would find an empty one in its place.
+    Wait,
 }
 
 /// Makes and migrates what is missing; says what it did, one line for each step. Doing it twice is fine, also at once.
 ///
 /// # Errors
 /// [`SinkError::Retryable`] with what the server said.
-pub(super) async fn apply(client: &Client, settings: &Settings) -> Result<Vec<String>, SinkError> {
+pub(super) async fn apply(client: &Client, settings: &Settings, gone: Gone) -> Result<Vec<String>, SinkError> {
     let mut did = Vec::new();
     let found = find(client, settings).await?;
+    if found.gone && gone == Gone::Wait {
+        return Err(SinkError::retryable(format!(
+            "the table {}.{} was made once and is gone; `subway-collector schema apply` makes it anew, empty",
+            settings.database(),
+            settings.table()
+        )));
+    }
     let missing: Vec<_> = schema::MIGRATIONS.iter().filter(|(version, ..)| *version > found.version).collect();
     if !missing.is_empty() {
         run(client, &schema::versions(settings)).await?;

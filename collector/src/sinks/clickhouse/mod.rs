@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use self::migrate::Gone;
 use super::{Delivered, Sink, SinkBatch, SinkError, Unreadable};
 use crate::config::{ClickHouse as Settings, Delivery};
 
@@ -82,7 +83,7 @@ pub fn schema(settings: &Settings) -> String {
 pub async fn apply(settings: &Settings, delivery: &Delivery) -> Result<Vec<String>, SinkError> {
     let client = Client::new(settings, timeout(delivery))?;
     migrate::check_version(&client).await?;
-    migrate::apply(&client, settings).await
+    migrate::apply(&client, settings, Gone::Remake).await
 }
 
 impl ClickHouse {
@@ -153,7 +154,7 @@ impl Sink for ClickHouse {
         if !self.settings.manage_schema {
             return migrate::check(&self.client, &self.settings).await;
         }
-        for step in migrate::apply(&self.client, &self.settings).await? {
+        for step in migrate::apply(&self.client, &self.settings, Gone::Wait).await? {
             tracing::info!(sink = self.name, step, "the schema was changed");
         }
         Ok(())
@@ -184,6 +185,8 @@ impl Sink for ClickHouse {
 
 #[cfg(test)]
 mod schema_tests;
+#[cfg(test)]
+mod speed_tests;
 #[cfg(test)]
 pub(crate) mod test_support;
 #[cfg(test)]

@@ -51,12 +51,17 @@ async fn a_database_of_an_older_collector_is_migrated_and_keeps_its_rows() {
 }
 
 #[tokio::test]
-async fn tables_that_somebody_dropped_are_made_again() {
+async fn a_table_that_is_gone_is_made_again_only_when_somebody_asks_for_it() {
     let Some(server) = available(Server::shared()) else { return };
     let database = Database::new(server);
     let sink = database.prepared("").await;
     database.run("DROP TABLE {db}.ods_event SYNC");
     assert!(sink.health().await.is_err());
+    assert!(
+        matches!(sink.prepare().await, Err(SinkError::Retryable { message, .. }) if message.contains("schema apply"))
+    );
+    let (settings, delivery) = database.configured("");
+    assert!(!apply(&settings, &delivery).await.unwrap().is_empty());
     assert_eq!(sink.prepare().await, Ok(()));
     assert_eq!(sink.deliver(batch(1, &[event(1, 1)])).await, Ok(Delivered::default()));
     assert_eq!(database.delivered(), 1);

@@ -1,5 +1,5 @@
 use serde_json::{Value, json};
-use subway_servers::{ClickHouse as Server, available};
+use subway_servers::{ClickHouse as Server, OldClickHouse, available};
 
 use super::test_support::{Database, batch, event};
 use super::*;
@@ -241,74 +241,16 @@ async fn a_batch_of_fifty_days_is_one_insert_and_words_may_be_as_many_as_events(
     assert_eq!(sink.cut(&batch(100_000, &days)), Ok(100_049));
 }
 
-/// By hand: `cargo test --release -p subway-collector clickhouse_speed -- --ignored --nocapture`.
 #[tokio::test]
-#[ignore = "measures, and says nothing about right and wrong"]
-async fn clickhouse_speed() {
-    let Some(server) = available(Server::start()) else { return };
-    let server: &'static Server = Box::leak(Box::new(server));
-    let record = |first: u64| {
-        let events: Vec<Value> = (first..first + 50)
-            .map(|n| {
-                let time = 1_795_000_000_000 + n as i64 * 5;
-                json!({"event_time": time, "event_id": format!("0198c0de-0001-7000-8000-{:012x}", n.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 16),
-                    "seq": n, "theme": "view", "code": "page_view", "ts": time, "mono": n * 7, "boot": "b7f1", "user_id": format!("user {}", n % 700),
-                    "session_id": format!("0198c0de-0002-7000-8000-{:012x}", n % 2000), "session_index": 3, "session_event": n % 100,
-                    "page_path": format!("pages/{}", n % 30), "page_title": "Home", "page_referrer": "pages/list", "page_enter_ts": time,
-                    "props": {"n": n, "button": "buy now", "price": n % 9973, "list": [1, 2, 3]}})
-            })
-            .collect();
-        let json = json!({"app_key": "demo", "batch_id": format!("0198c0de-0003-7000-8000-{first:012x}"),
-            "install_id": format!("0198c0de-0004-7000-8000-{:012x}", first % 1000), "received_at": 1_795_000_000_000_i64,
-            "context": {"app_version": "1.2.0", "sdk_name": "subway-miniprogram", "sdk_version": "0.1.0", "platform": "jd", "host_app": "jdapp",
-                "host_version": "13.0", "os": "iOS", "os_version": "17.1", "brand": "Apple", "model": format!("iPhone{}", first % 20),
-                "screen": "390x844", "language": "zh-CN", "timezone": "Asia/Shanghai", "network": "wifi"},
-            "common": {"channel": "qr"}, "events": events});
-        crate::sinks::StoredRecord { first, json: json.to_string() }
-    };
-    let batches: Vec<Arc<SinkBatch>> = (0..5u64)
-        .map(|at| {
-            let first = 1 + at * 100_000;
-            let records = (0..2000).map(|n| record(first + n * 50)).collect();
-            Arc::new(SinkBatch { first, last: first + 99_999, token: format!("t{at}"), records })
-        })
-        .collect();
-    let rate = |began: std::time::Instant| 500_000.0 / began.elapsed().as_secs_f64();
-    let began = std::time::Instant::now();
-    assert!(batches.iter().all(|batch| cut::cut(batch) == Ok(batch.last)));
-    eprintln!("cut: {:.0} rows/s", rate(began));
-    for compression in ["none", "lz4"] {
-        let database = Database::new(server);
-        let sink = database.prepared(&format!("compression = '{compression}'")).await;
-        let settings = database.settings(&format!("compression = '{compression}'"));
-        let began = std::time::Instant::now();
-        let bytes: usize = batches.iter().map(|batch| native::encode(batch, settings.compression).unwrap().len()).sum();
-        eprintln!("{compression}: encode {:.0} rows/s, {} bytes a row", rate(began), bytes / 500_000);
-        let began = std::time::Instant::now();
-        for batch in &batches {
-            sink.deliver(Arc::clone(batch)).await.unwrap();
-        }
-        eprintln!("{compression}: encode and insert {:.0} rows/s", rate(began));
-        assert_eq!(database.delivered(), 500_000);
-        // What a plain loader gets: the same rows, prepared, in the format that such loaders use.
-        let names = column_names();
-        let client = Client::new(&settings, Duration::from_secs(60)).unwrap();
-        let mut prepared = Vec::new();
-        for batch in &batches {
-            let (name, first, last) = (database.name(), batch.first, batch.last);
-            let query = format!(
-                "SELECT {names} FROM {name}.ods_event WHERE position BETWEEN {first} AND {last} FORMAT RowBinary"
-            );
-            prepared.push(client.run(&query, Parameters::default()).await.unwrap());
-        }
-        database.run("CREATE TABLE {db}.plain AS {db}.ods_event");
-        let began = std::time::Instant::now();
-        for body in &prepared {
-            let query = format!("INSERT INTO {}.plain ({names}) FORMAT RowBinary", database.name()).replace(' ', "%20");
-            let answer = server.post(&format!("async_insert=0&query={query}"), body).unwrap();
-            assert_eq!(answer.status, 200);
-        }
-        eprintln!("plain loader, RowBinary: {:.0} rows/s", rate(began));
+async fn a_server_that_is_too_old_is_unfit_and_told_both_versions() {
+    let Some(server) = available(OldClickHouse::start()) else { return };
+    let (settings, delivery) = Settings::for_test(&format!("url = '{}'", server.url()));
+    let sink = open("ch", &settings, &delivery).unwrap();
+    for _ in 0..2 {
+        let unfit = sink.prepare().await;
+        let says = |message: &str| message.contains("18.16") && message.contains("24.8");
+        assert!(matches!(&unfit, Err(SinkError::Unfit { message }) if says(message)), "{unfit:?}");
     }
-    server.kill();
+    let unfit = apply(&settings, &delivery).await;
+    assert!(matches!(unfit, Err(SinkError::Unfit { .. })), "{unfit:?}");
 }

@@ -16,9 +16,6 @@ mod retention;
 mod schema;
 pub(crate) mod server;
 
-#[cfg(test)]
-mod tests;
-
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,13 +56,22 @@ pub fn open(
     Ok(Arc::new(Elasticsearch::new(name, settings, delivery, zones)?))
 }
 
+/// Makes what is missing in the store; says what it did, a line for each step. Does so even if the settings say
+/// `manage_schema = false`: a person asked for it.
+///
+/// # Errors
+/// As [`Sink::prepare`].
+pub async fn apply(settings: &Settings, delivery: &Delivery) -> Result<Vec<String>, SinkError> {
+    schema::apply(&Server::new(settings, Duration::from_millis(delivery.timeout_ms))?, settings).await
+}
+
 struct Elasticsearch {
     name: String,
     settings: Settings,
     server: Server,
     encoder: Arc<Encoder>,
     counts: Option<Counts>,
-    retention: Retention,
+    retention: Arc<Retention>,
 }
 
 /// What is known of a batch so far.
@@ -116,7 +122,7 @@ impl Elasticsearch {
             server: Server::new(settings, Duration::from_millis(delivery.timeout_ms))?,
             encoder: Arc::new(Encoder::new(settings)),
             counts: if settings.exact_counts { Some(Counts::new(settings, zones)?) } else { None },
-            retention: Retention::new(settings.index_prefix(), settings.retention_days),
+            retention: Arc::new(Retention::new(settings.index_prefix(), settings.retention_days)),
             settings: settings.clone(),
         })
     }
@@ -296,7 +302,7 @@ impl Sink for Elasticsearch {
                 counts.write(&self.server, collector).await?;
             }
         }
-        self.retention.look(&self.server).await;
+        self.retention.look(&self.server);
         Ok(Delivered { refused })
     }
 
@@ -312,3 +318,10 @@ impl Sink for Elasticsearch {
         }
     }
 }
+
+#[cfg(test)]
+mod counts_tests;
+#[cfg(test)]
+mod fault_tests;
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,6 @@
 //! Deletes daily indices that are older than they should be.
 
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use reqwest::Method;
 
@@ -28,16 +27,18 @@ impl Retention {
         Self { prefix: prefix.to_owned(), days, looked: Mutex::new(i64::MIN) }
     }
 
-    /// Once a day deletes what is too old. A failure is logged and tried again the next day; no event waits for it.
-    pub(super) async fn look(&self, server: &Server) {
+    /// Once a day deletes what is too old, in a task of its own: no event waits for it. A failure is logged and tried again
+    /// the next day.
+    pub(super) fn look(self: &Arc<Self>, server: &Server) {
         let today = names::day_of(clock::now());
-        {
-            let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
-            if self.days == 0 || *looked == today {
-                return;
-            }
-            *looked = today;
+        let looked = std::mem::replace(&mut *self.looked.lock().unwrap_or_else(PoisonError::into_inner), today);
+        if self.days > 0 && looked != today {
+            let (this, server) = (Arc::clone(self), server.clone());
+            tokio::spawn(async move { this.delete_and_tell(&server, today).await });
         }
+    }
+
+    async fn delete_and_tell(&self, server: &Server, today: i64) {
         match self.delete(server, today).await {
             Ok(deleted) if !deleted.is_empty() => {
                 tracing::info!("deleted {} indices older than {} days", deleted.len(), self.days);
@@ -51,7 +52,7 @@ impl Retention {
     ///
     /// # Errors
     /// [`SinkError::Retryable`].
-    pub(super) async fn delete(&self, server: &Server, today: i64) -> Result<Vec<String>, SinkError> {
+    async fn delete(&self, server: &Server, today: i64) -> Result<Vec<String>, SinkError> {
         let path = format!("/_resolve/index/{0}-ods-*,{0}-uv-*?filter_path=indices.name", self.prefix);
         let value = server.value(Method::GET, &path, None).await?;
         let names = value["indices"].as_array().into_iter().flatten().filter_map(|index| index["name"].as_str());

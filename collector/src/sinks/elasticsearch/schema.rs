@@ -129,29 +129,54 @@ fn events(flavour: Flavour) -> Value {
     json!({"dynamic": false, "properties": properties})
 }
 
-/// Brings the templates into the store, or checks that the store has what is needed if they are the operator's.
+/// Brings what is needed into the store, or checks that it is there if the templates are the operator's.
 ///
 /// # Errors
 /// [`SinkError::Unfit`] if the store refuses a template or lacks what is needed; [`SinkError::Retryable`].
 pub(super) async fn prepare(server: &Server, settings: &Settings) -> Result<(), SinkError> {
+    if settings.manage_schema {
+        return apply(server, settings).await.map(|_| ());
+    }
+    check_server(server, settings).await?;
+    check(server, settings).await?;
+    if !settings.exact_counts {
+        counts_are_incomplete(server, settings).await?;
+    }
+    Ok(())
+}
+
+/// Brings what is missing into the store; says what it did.
+///
+/// # Errors
+/// [`SinkError::Unfit`] if the store refuses a template; [`SinkError::Retryable`].
+pub(super) async fn apply(server: &Server, settings: &Settings) -> Result<Vec<String>, SinkError> {
+    let flavour = check_server(server, settings).await?;
+    let mut did = Vec::new();
+    for (name, body) in templates(settings, flavour) {
+        if put(server, &name, &body).await? {
+            did.push(format!("index template {name}, version {VERSION}"));
+        }
+    }
+    if !settings.exact_counts {
+        counts_are_incomplete(server, settings).await?;
+    } else if make_users(server, settings).await? {
+        did.push(format!("index {}", names::users(settings.index_prefix())));
+    }
+    Ok(did)
+}
+
+async fn check_server(server: &Server, settings: &Settings) -> Result<Flavour, SinkError> {
     let flavour = server.check_version().await?;
     if flavour == Flavour::OpenSearch && settings.ilm_policy.is_some() {
         return Err(SinkError::unfit(
             "ilm_policy is of Elasticsearch; OpenSearch's policies name the indices they are for themselves (ism_template)",
         ));
     }
-    if settings.manage_schema {
-        for (name, body) in templates(settings, flavour) {
-            put(server, &name, &body).await?;
-        }
-    } else {
-        check(server, settings).await?;
-    }
-    counts_are_complete(server, settings).await
+    Ok(flavour)
 }
 
-/// Puts one template, unless the store has it already or has a newer one.
-async fn put(server: &Server, name: &str, body: &Value) -> Result<(), SinkError> {
+/// Puts one template, unless the store has it already or has a newer one. Says whether it did.
+async fn put(server: &Server, name: &str, body: &Value) -> Result<bool, SinkError> {
     let path = format!("/_index_template/{name}");
     let answer = server.ask(Method::GET, &path, None).await?;
     match answer.status {
@@ -161,14 +186,14 @@ async fn put(server: &Server, name: &str, body: &Value) -> Result<(), SinkError>
             let there = &value["index_templates"][0]["index_template"];
             let version = there["version"].as_u64().unwrap_or(0);
             if version > VERSION || version == VERSION && there["_meta"]["content"] == body["_meta"]["content"] {
-                return Ok(());
+                return Ok(false);
             }
         }
         _ => return Err(answer.retryable()),
     }
     let answer = server.ask(Method::PUT, &path, Some(body)).await?;
     match answer.status {
-        200 => Ok(()),
+        200 => Ok(true),
         400 => Err(SinkError::unfit(format!("the store refuses the template {name}: {}", answer.message()))),
         _ => Err(answer.retryable()),
     }
@@ -191,31 +216,44 @@ async fn check(server: &Server, settings: &Settings) -> Result<(), SinkError> {
     Ok(())
 }
 
-/// Notes in the index of installs whether it has the first time of every install, so that questions may be answered from
-/// it: not if there were events before it, or if a sink writes events without it.
-async fn counts_are_complete(server: &Server, settings: &Settings) -> Result<(), SinkError> {
+/// Whether there is an index of installs.
+async fn has_users(server: &Server, users: &str) -> Result<bool, SinkError> {
+    let answer = server.ask(Method::GET, &format!("/{users}/_mapping?filter_path=*.mappings._meta"), None).await?;
+    match answer.status {
+        200 => Ok(true),
+        404 => Ok(false),
+        _ => Err(answer.retryable()),
+    }
+}
+
+/// A note in the index of installs: whether it has the first time of every one, so that questions may be answered from it.
+fn note(complete: bool) -> Value {
+    json!({"_meta": {"complete": complete}})
+}
+
+/// Makes the index of installs if there is none, and notes whether there were events before it. Says whether it did.
+async fn make_users(server: &Server, settings: &Settings) -> Result<bool, SinkError> {
     let prefix = settings.index_prefix();
     let users = names::users(prefix);
-    let there = server.ask(Method::GET, &format!("/{users}/_mapping?filter_path=*.mappings._meta"), None).await?;
-    let meta = |complete: bool| json!({"_meta": {"complete": complete}});
-    let exists = match there.status {
-        200 => true,
-        404 => false,
-        _ => return Err(there.retryable()),
-    };
-    if exists && !settings.exact_counts {
-        server.value(Method::PUT, &format!("/{users}/_mapping"), Some(&meta(false))).await?;
-    }
-    if exists || !settings.exact_counts {
-        return Ok(());
+    if has_users(server, &users).await? {
+        return Ok(false);
     }
     let events = format!("/_resolve/index/{prefix}-ods-*?filter_path=indices.name");
     let events = server.value(Method::GET, &events, None).await?;
     let complete = events["indices"].as_array().is_none_or(Vec::is_empty);
-    let answer = server.ask(Method::PUT, &format!("/{users}"), Some(&json!({"mappings": meta(complete)}))).await?;
+    let answer = server.ask(Method::PUT, &format!("/{users}"), Some(&json!({"mappings": note(complete)}))).await?;
     // Somebody else may have been faster.
     let raced = answer.status == 400 && answer.message().contains("resource_already_exists_exception");
-    if answer.is_ok() || raced { Ok(()) } else { Err(answer.retryable()) }
+    if answer.is_ok() || raced { Ok(!raced) } else { Err(answer.retryable()) }
+}
+
+/// From now on events are written without their counts.
+async fn counts_are_incomplete(server: &Server, settings: &Settings) -> Result<(), SinkError> {
+    let users = names::users(settings.index_prefix());
+    if has_users(server, &users).await? {
+        server.value(Method::PUT, &format!("/{users}/_mapping"), Some(&note(false))).await?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

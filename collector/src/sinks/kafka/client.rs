@@ -1,11 +1,14 @@
 //! The settings of the client library.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use crate::config::{Delivery, Kafka as Settings};
+use crate::sinks::SinkError;
 
 /// How long messages wait for company inside the library, milliseconds. A batch is sent whole, so there is company.
 const LINGER_MS: u64 = 5;
@@ -59,9 +62,31 @@ pub(super) fn config(settings: &Settings, delivery: &Delivery) -> ClientConfig {
     config
 }
 
-/// Brings what the library has to say into the collector's log.
+/// Brings what the library has to say into the collector's log, and keeps the last of it as the reason of failures that come
+/// as mere timeouts. Clones share it.
+#[derive(Clone)]
 pub(super) struct Voice {
-    pub(super) sink: String,
+    sink: String,
+    said: Arc<Mutex<Option<String>>>,
+}
+
+impl Voice {
+    pub(super) fn new(sink: &str) -> Self {
+        Self { sink: sink.to_owned(), said: Arc::default() }
+    }
+
+    /// The failure with what the library last said about its connections.
+    pub(super) fn explain(&self, failure: String) -> SinkError {
+        match self.said.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(said) => SinkError::retryable(format!("{failure}; {said}")),
+            None => SinkError::retryable(failure),
+        }
+    }
+
+    /// All is well: what was said before explains nothing any more.
+    pub(super) fn forget(&self) {
+        *self.said.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
 }
 
 impl ClientContext for Voice {
@@ -72,5 +97,9 @@ impl ClientContext for Voice {
     fn error(&self, error: KafkaError, reason: &str) {
         // Connections come and go; what it costs is said by the deliveries.
         tracing::debug!(sink = self.sink, %error, reason, "Kafka's client");
+        // "All brokers are down" follows upon what says why.
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
+            *self.said.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
+        }
     }
 }

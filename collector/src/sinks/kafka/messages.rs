@@ -38,8 +38,9 @@ pub(super) async fn deliver(
         failed.into_iter().partition(|(_, code)| meaning(*code) == Meaning::Suspect);
     if let Some((position, code)) = others.first() {
         let message = format!("{} messages were not acknowledged; at position {position}: {code}", others.len());
-        return Err(SinkError::retryable(message));
+        return Err(producer.voice().explain(message));
     }
+    producer.voice().forget();
     // A broker refuses the whole request that a message travelled in. So each of these gets a request of its own.
     let mut refused = Vec::new();
     for (position, _) in suspects {
@@ -48,7 +49,7 @@ pub(super) async fn deliver(
             Some((_, code)) if meaning(*code) == Meaning::Suspect => {
                 refused.push(Refusal { position, reason: code.to_string() });
             }
-            Some((_, code)) => return Err(SinkError::retryable(format!("at position {position}: {code}"))),
+            Some((_, code)) => return Err(producer.voice().explain(format!("at position {position}: {code}"))),
         }
     }
     refused.sort_by_key(|refusal| refusal.position);

@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use self::client::Voice;
 use self::producer::Producers;
 use self::topics::Topics;
 use super::{Delivered, Sink, SinkBatch, SinkError};
@@ -49,8 +50,9 @@ impl Kafka {
     fn open(name: &str, settings: &Settings, delivery: &Delivery) -> Result<Self, SinkError> {
         let client = client::config(settings, delivery);
         let patience = METADATA_TIMEOUT.min(Duration::from_millis(delivery.timeout_ms));
-        let topics = Arc::new(Topics::new(name, settings, client.clone(), patience));
-        let producers = Arc::new(Producers::new(name, client));
+        let voice = Voice::new(name);
+        let topics = Arc::new(Topics::new(name, settings, (client.clone(), voice.clone()), patience));
+        let producers = Arc::new(Producers::new(name, client, voice));
         // Made now so that settings which the library refuses are found before anything starts. It connects by itself.
         producers.get()?;
         Ok(Self { name: name.to_owned(), topics, producers })

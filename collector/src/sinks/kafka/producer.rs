@@ -147,6 +147,11 @@ impl Producer {
         self.0.client().native_ptr()
     }
 
+    /// What the library says.
+    pub(super) fn voice(&self) -> &Voice {
+        &self.0.client().context().voice
+    }
+
     /// Whether the producer can never send again: its order or its numbering was lost.
     pub(super) fn is_broken(&self) -> bool {
         self.0.client().context().broken.load(Ordering::Relaxed) || self.0.client().fatal_error().is_some()
@@ -157,12 +162,13 @@ impl Producer {
 pub(super) struct Producers {
     sink: String,
     config: ClientConfig,
+    voice: Voice,
     current: Mutex<Option<Arc<Producer>>>,
 }
 
 impl Producers {
-    pub(super) fn new(sink: &str, config: ClientConfig) -> Self {
-        Self { sink: sink.to_owned(), config, current: Mutex::new(None) }
+    pub(super) fn new(sink: &str, config: ClientConfig, voice: Voice) -> Self {
+        Self { sink: sink.to_owned(), config, voice, current: Mutex::new(None) }
     }
 
     /// The producer, made if there is none.
@@ -174,7 +180,7 @@ impl Producers {
         if let Some(producer) = &*current {
             return Ok(Arc::clone(producer));
         }
-        let desk = Desk { voice: Voice { sink: self.sink.clone() }, broken: AtomicBool::new(false) };
+        let desk = Desk { voice: self.voice.clone(), broken: AtomicBool::new(false) };
         let made = ThreadedProducer::from_config_and_context(&self.config, desk)
             .map_err(|error| SinkError::unfit(format!("Kafka's client: {}", words(&error))))?;
         let producer = Arc::new(Producer(made));

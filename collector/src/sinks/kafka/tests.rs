@@ -204,7 +204,7 @@ fn noise(bytes: usize) -> String {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        char::from(b'!' + u8::try_from(state % 60).unwrap() + u8::from(state % 60 > 0))
+        char::from(b'!' + u8::try_from(state % 60).unwrap() + u8::from(!state.is_multiple_of(60)))
     })
     .map(|c| if matches!(c, '"' | '\\') { 'x' } else { c })
     .take(bytes)

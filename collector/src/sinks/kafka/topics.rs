@@ -32,6 +32,7 @@ pub(super) struct Topics {
     manage: bool,
     message_bytes: u32,
     client: ClientConfig,
+    voice: Voice,
     /// How long the cluster may take to answer.
     patience: Duration,
     /// That the topics' limits may not be read was said once.
@@ -39,7 +40,12 @@ pub(super) struct Topics {
 }
 
 impl Topics {
-    pub(super) fn new(sink: &str, settings: &Settings, client: ClientConfig, patience: Duration) -> Self {
+    pub(super) fn new(
+        sink: &str,
+        settings: &Settings,
+        (client, voice): (ClientConfig, Voice),
+        patience: Duration,
+    ) -> Self {
         Self {
             sink: sink.to_owned(),
             prefix: settings.topic().to_owned(),
@@ -49,6 +55,7 @@ impl Topics {
             manage: settings.manage_schema(),
             message_bytes: settings.message_bytes(),
             client,
+            voice,
             patience,
             warned: AtomicBool::new(false),
         }
@@ -68,8 +75,7 @@ impl Topics {
     }
 
     pub(super) fn admin(&self) -> Result<AdminClient<Voice>, SinkError> {
-        let voice = Voice { sink: self.sink.clone() };
-        AdminClient::from_config_and_context(&self.client, voice)
+        AdminClient::from_config_and_context(&self.client, self.voice.clone())
             .map_err(|error| SinkError::unfit(format!("Kafka's client: {}", words(&error))))
     }
 
@@ -119,7 +125,7 @@ impl Topics {
         admin
             .inner()
             .fetch_metadata(None, self.patience)
-            .map_err(|error| SinkError::retryable(format!("the brokers cannot be asked: {}", words(&error))))
+            .map_err(|error| self.voice.explain(format!("the brokers cannot be asked: {}", words(&error))))
     }
 
     fn missing(&self, metadata: &Metadata) -> Vec<String> {

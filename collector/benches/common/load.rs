@@ -9,7 +9,7 @@ use subway_protocol::Id;
 /// Events in a batch.
 pub(crate) const EVENTS: usize = 100;
 
-fn id(kind: u8, number: u64) -> Id {
+pub(crate) fn id(kind: u8, number: u64) -> Id {
     let mut random = [kind; 10];
     // Spread like random bits, so that gzip cannot profit from counting.
     let mixed = number.wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -17,7 +17,8 @@ fn id(kind: u8, number: u64) -> Id {
     Id::v7(1_790_000_000_000 + (number / 50) as i64, random)
 }
 
-fn event(number: u64, at: usize) -> String {
+/// One event as JSON.
+pub(crate) fn event(number: u64, at: usize) -> String {
     let page = ["pages/index", "pages/list", "pages/item", "pages/cart", "pages/pay"][at % 5];
     format!(
         concat!(
@@ -39,11 +40,6 @@ fn event(number: u64, at: usize) -> String {
         number % 10_000,
         at
     )
-}
-
-/// The size of one event, bytes.
-pub(crate) fn event_bytes() -> usize {
-    event(123_456, 50).len()
 }
 
 /// `count` gzip bodies.

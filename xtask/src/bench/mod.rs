@@ -2,10 +2,24 @@
 
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::{tools, wasm};
+
+mod rival;
+mod sinks;
+
+/// A part of the table: its name, and what makes its rows.
+type Part = (&'static str, fn(bool) -> Result<Vec<Row>>);
+
+const PARTS: [Part; 5] = [
+    ("ingest", |_| ingest()),
+    ("idle", |_| Ok(vec![idle()?])),
+    ("native", |_| native()),
+    ("javascript", |_| javascript()),
+    ("sinks", sinks::rows),
+];
 
 /// One row of the table.
 struct Row {
@@ -25,15 +39,21 @@ impl Row {
     }
 }
 
-/// Runs all benchmarks and prints the table.
+/// Runs the benchmarks, or those whose names are among `args`, and prints the table. `--rival`: side by side with a rival.
 ///
 /// # Errors
-/// If something does not build or run. A missed goal is shown, and is no error: machines are noisy.
-pub(crate) fn run() -> Result<()> {
-    let mut rows = ingest()?;
-    rows.push(idle()?);
-    rows.extend(native()?);
-    rows.extend(javascript()?);
+/// If an argument is unknown, or something does not build or run. A missed goal is shown, and is no error: machines are noisy.
+pub(crate) fn run(args: &[String]) -> Result<()> {
+    let (options, names): (Vec<&String>, Vec<&String>) = args.iter().partition(|arg| arg.starts_with("--"));
+    ensure!(options.iter().all(|option| *option == "--rival"), "the only option is --rival");
+    let known: Vec<&str> = PARTS.iter().map(|(name, _)| *name).collect();
+    ensure!(names.iter().all(|name| known.contains(&name.as_str())), "the parts are {}", known.join(", "));
+    let mut rows = Vec::new();
+    for (name, part) in PARTS {
+        if names.is_empty() || names.iter().any(|wanted| *wanted == name) {
+            rows.extend(part(!options.is_empty())?);
+        }
+    }
     let width = |cell: fn(&Row) -> &str| rows.iter().map(|row| cell(row).chars().count()).max().unwrap_or(0);
     let (what, figure, goal) = (width(|row| &row.what), width(|row| &row.figure), width(|row| &row.goal));
     println!("| {:what$} | {:>figure$} | {:goal$} | met |", "what", "figure", "goal");
@@ -47,8 +67,13 @@ pub(crate) fn run() -> Result<()> {
 
 /// Runs a command of cargo whose last line of output is one JSON object.
 fn json(args: &[&str]) -> Result<Value> {
+    json_with(args, &[])
+}
+
+/// The same with environment variables.
+fn json_with(args: &[&str], environment: &[(&str, String)]) -> Result<Value> {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.args(args).current_dir(tools::root());
+    command.args(args).envs(environment.iter().map(|(name, value)| (name, value))).current_dir(tools::root());
     let output = tools::output(&mut command)?;
     let line = output.lines().rfind(|line| line.starts_with('{')).context("the benchmark printed no figures")?;
     Ok(serde_json::from_str(line)?)
