@@ -4,7 +4,7 @@
 //!
 //! ```no_run
 //! use subway_servers::{ClickHouse, available};
-//! let Some(store) = available(ClickHouse::shared()) else { return };
+//! let Some(store) = available(ClickHouse::shared()) else { return Ok(()) };
 //! assert_eq!(store.query("SELECT 1")?, "1\n");
 //! # anyhow::Ok(())
 //! ```
