@@ -2,7 +2,11 @@
 //! now wait. Prints one JSON object; `cargo xtask bench` makes a row of it. Linux only, because it reads `/proc`.
 #![allow(clippy::unwrap_used)]
 
-use std::io::{BufRead, BufReader, Read, Write};
+#[allow(dead_code, reason = "the other benchmarks use the rest")]
+#[path = "common/http.rs"]
+mod http;
+
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 
@@ -85,32 +89,15 @@ fn connect(address: &str, number: usize) -> TcpStream {
         body.len()
     );
     stream.write_all(&[head.as_bytes(), body.as_bytes()].concat()).unwrap();
-    let answer = answer(&mut stream);
+    let answer = http::read(&mut stream);
     assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\"stored\":1"), "{answer}");
     stream
-}
-
-/// One answer with a `content-length`.
-fn answer(stream: &mut TcpStream) -> String {
-    let mut answer = Vec::new();
-    let mut buffer = [0; 4096];
-    loop {
-        let read = stream.read(&mut buffer).unwrap();
-        assert!(read > 0, "the connection was cut");
-        answer.extend_from_slice(&buffer[..read]);
-        let text = String::from_utf8_lossy(&answer);
-        let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
-        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok());
-        if length.is_some_and(|length| body.len() >= length) {
-            return text.into_owned();
-        }
-    }
 }
 
 /// How many connections the collector says are open.
 fn metric(stream: &mut TcpStream, address: &str) -> u64 {
     write!(stream, "GET /metrics HTTP/1.1\r\nhost: {address}\r\n\r\n").unwrap();
-    let page = answer(stream);
+    let page = http::read(stream);
     page.lines().find_map(|line| line.strip_prefix("subway_open_connections ")?.parse().ok()).unwrap()
 }
 

@@ -59,7 +59,7 @@ pub(crate) fn get(address: &str, path: &str) -> String {
 }
 
 /// One answer with a `content-length`.
-fn read(stream: &mut TcpStream) -> String {
+pub(crate) fn read(stream: &mut TcpStream) -> String {
     let mut answer = Vec::new();
     let mut buffer = [0; 4096];
     loop {

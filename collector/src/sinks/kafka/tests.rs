@@ -264,11 +264,9 @@ async fn nobody_there_is_a_failure_that_may_pass() {
     let prepared = sink.prepare().await;
     // What the library was told is said, not only that it waited in vain.
     assert!(prepared.as_ref().is_err_and(|error| error.to_string().contains("refused")), "{prepared:?}");
-    for result in [
-        prepared,
-        sink.health().await,
-        sink.deliver(batch(vec![record("i", 1, 9, nothing)], 9)).await.map(drop),
-    ] {
+    for result in
+        [prepared, sink.health().await, sink.deliver(batch(vec![record("i", 1, 9, nothing)], 9)).await.map(drop)]
+    {
         assert!(matches!(result, Err(SinkError::Retryable { .. })), "{result:?}");
     }
 }
