@@ -23,7 +23,8 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// For the embedded store: large transactions, because each waits for the disk; a short wait, because people look.
+    /// For the embedded store: large transactions, because each waits for the disk; a short wait, because people look; short
+    /// pauses, because it is our own disk that fails, and is to be used within seconds of having room again.
     #[must_use]
     pub fn embedded() -> Self {
         Self {
@@ -31,7 +32,7 @@ impl Settings {
             max_bytes: 16 * 1024 * 1024,
             linger_ms: 50,
             backoff_ms: 100,
-            backoff_cap_ms: 10_000,
+            backoff_cap_ms: 2_000,
             breaker_failures: 5,
             advance_ms: 250,
             sheds: false,
@@ -128,6 +129,12 @@ impl Plan {
         (self.failures, self.not_before, self.open, self.waiting_since) = (0, 0, false, None);
     }
 
+    /// A delivery failed at `now` because of our own disk, which is no fault of the store: it does not count towards being
+    /// down, and is tried again after `pause_ms`.
+    pub fn failed_ourselves(&mut self, now: u64, pause_ms: u64) {
+        self.not_before = now.saturating_add(pause_ms);
+    }
+
     /// The sink says that it is well after having been down: the batch may be tried.
     pub fn found_well(&mut self) {
         self.open = false;
@@ -211,6 +218,17 @@ mod tests {
         for _ in 0..100 {
             assert!(plan.failed(0, None, 0.999) < 1000);
         }
+    }
+
+    #[test]
+    fn our_own_disk_is_no_fault_of_the_store() {
+        let mut plan = plan();
+        for _ in 0..100 {
+            plan.failed_ourselves(0, 500);
+        }
+        assert!(!plan.is_down());
+        assert_eq!(plan.next(0, at(0, 5), true), Step::WaitUntil(500));
+        assert_eq!(plan.next(500, at(0, 5), true), Step::Next);
     }
 
     #[test]

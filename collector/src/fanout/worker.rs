@@ -16,6 +16,10 @@ use crate::telemetry::SinkCounts;
 /// forgotten in one commit.
 pub(super) const TRIM_MS: u64 = 1000;
 
+/// The pause after a delivery failed because the spool cannot be written, milliseconds. It ends by itself; what waits is to
+/// go on within seconds.
+const OWN_DISK_MS: u64 = 1000;
+
 /// How a worker talks to the outside.
 pub(super) struct Channels {
     pub(super) delivered_sender: watch::Sender<u64>,
@@ -206,6 +210,10 @@ impl Worker {
 
     /// Nothing was taken; the same is tried again after a pause. What no waiting will mend is tried rarely.
     pub(super) fn failed(&mut self, error: &SinkError) {
+        if self.source.spool.health().is_err() {
+            self.plan.failed_ourselves(self.now(), OWN_DISK_MS);
+            return tracing::warn!(sink = self.name, %error, "a delivery failed while the spool cannot be written");
+        }
         let asked = match error {
             SinkError::Retryable { after_ms, .. } => *after_ms,
             _ => Some(self.plan.settings().backoff_cap_ms),
