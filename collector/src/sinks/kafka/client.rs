@@ -57,6 +57,9 @@ pub(super) fn config(settings: &Settings, delivery: &Delivery) -> ClientConfig {
     }
     if let Some(path) = &settings.tls_ca {
         set("ssl.ca.location", &path.to_string_lossy());
+    } else if settings.tls() {
+        // Where systems keep their authorities: OpenSSL linked into the binary looks only where it was built for.
+        set("ssl.ca.location", "probe");
     }
     config.set_log_level(RDKafkaLogLevel::Warning);
     config
@@ -77,7 +80,7 @@ impl Voice {
 
     /// The failure with what the library last said about its connections.
     pub(super) fn explain(&self, failure: String) -> SinkError {
-        match self.said.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        match &*self.said.lock().unwrap_or_else(PoisonError::into_inner) {
             Some(said) => SinkError::retryable(format!("{failure}; {said}")),
             None => SinkError::retryable(failure),
         }

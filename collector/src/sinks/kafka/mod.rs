@@ -44,6 +44,7 @@ struct Kafka {
     name: String,
     topics: Arc<Topics>,
     producers: Arc<Producers>,
+    voice: Voice,
 }
 
 impl Kafka {
@@ -52,10 +53,10 @@ impl Kafka {
         let patience = METADATA_TIMEOUT.min(Duration::from_millis(delivery.timeout_ms));
         let voice = Voice::new(name);
         let topics = Arc::new(Topics::new(name, settings, (client.clone(), voice.clone()), patience));
-        let producers = Arc::new(Producers::new(name, client, voice));
+        let producers = Arc::new(Producers::new(name, client, voice.clone()));
         // Made now so that settings which the library refuses are found before anything starts. It connects by itself.
         producers.get()?;
-        Ok(Self { name: name.to_owned(), topics, producers })
+        Ok(Self { name: name.to_owned(), topics, producers, voice })
     }
 }
 
@@ -74,7 +75,7 @@ impl Sink for Kafka {
 
     async fn prepare(&self) -> Result<(), SinkError> {
         let topics = Arc::clone(&self.topics);
-        blocking(move || topics.prepare()).await
+        blocking(move || topics.prepare()).await.inspect(|()| self.voice.forget())
     }
 
     async fn deliver(&self, batch: Arc<SinkBatch>) -> Result<Delivered, SinkError> {
