@@ -104,7 +104,7 @@ fn lag(sinks: &str) -> Value {
     let (began, done) = (Instant::now(), AtomicBool::new(false));
     let acknowledged = AtomicU64::new(0);
     // How many events were acknowledged when, and how far each sink was when.
-    let (mut receipts, mut positions) = (Vec::new(), Vec::new());
+    let (mut receipts, mut looks) = (Vec::new(), Vec::new());
     std::thread::scope(|scope| {
         let watcher = scope.spawn(|| {
             let mut seen: Vec<(Duration, [u64; 4])> = Vec::new();
@@ -129,12 +129,12 @@ fn lag(sinks: &str) -> Value {
             receipts.push((began.elapsed(), count));
         }
         done.store(true, Ordering::Relaxed);
-        positions = watcher.join().unwrap();
+        looks = watcher.join().unwrap();
     });
     let mut report = serde_json::Map::new();
     for (at, name) in NAMES.iter().enumerate() {
         let lags = receipts.iter().map(|(time, count)| {
-            let passed = positions.iter().find(|(_, positions)| positions[at] >= *count);
+            let passed = looks.iter().find(|(_, positions)| positions[at] >= *count);
             passed.map_or(f64::INFINITY, |(when, _)| when.saturating_sub(*time).as_secs_f64() * 1000.0)
         });
         let mut lags: Vec<f64> = lags.collect();
