@@ -2,8 +2,6 @@
 
 use std::path::Path;
 
-use subway_protocol::Theme;
-
 use super::commands::{Failure, print, runtime};
 use super::parse::Schema;
 use crate::config::{Config, Kafka, Kind, Sink};
@@ -34,11 +32,6 @@ fn show(sink: &Sink) -> String {
 
 /// The topics, one a line.
 fn topics(settings: &Kafka) -> String {
-    let names: Vec<String> = if settings.topic_per_theme {
-        Theme::ALL.iter().map(|theme| format!("{}-{}", settings.topic(), theme.as_str())).collect()
-    } else {
-        vec![settings.topic().to_owned()]
-    };
     let (partitions, message_bytes) = (settings.partitions(), settings.message_bytes());
     let replicas = settings.replication_factor.map_or("the brokers' default".to_owned(), |factor| factor.to_string());
     let line = |name| {
@@ -46,7 +39,7 @@ fn topics(settings: &Kafka) -> String {
             "topic {name}: {partitions} partitions, replication factor {replicas}, max.message.bytes at least {message_bytes}\n"
         )
     };
-    names.into_iter().map(line).collect()
+    settings.topics().into_iter().map(line).collect()
 }
 
 async fn apply(sink: &Sink, zones: &[(String, String)]) -> Result<String, Failure> {

@@ -107,7 +107,12 @@ impl Worker {
                 return self.failed(&error);
             }
         }
-        self.counts.delivered(batch.last - batch.first + 1 - delivered.refused.len() as u64);
+        self.succeeded(batch.last - batch.first + 1 - delivered.refused.len() as u64);
+    }
+
+    /// The cursor has moved, and the store took so many events.
+    pub(super) fn succeeded(&mut self, taken: u64) {
+        self.counts.delivered(taken);
         self.plan.succeeded();
         self.channels.delivered_sender.send_replace(self.cursor.delivered_to);
     }

@@ -11,6 +11,7 @@ mod shed;
 mod source;
 mod worker;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -132,9 +133,10 @@ pub struct Surroundings {
     pub telemetry: Arc<Telemetry>,
 }
 
-/// Asks every store whether it can be used. One that cannot be reached now is no reason not to begin.
-async fn refuse_unfit(sinks: &[(Arc<dyn Sink>, Settings)]) -> Result<(), FanoutError> {
-    let mut asked = JoinSet::new();
+/// Asks every store whether it can be used; gives the names of those that can. One that cannot be reached now is no reason
+/// not to begin.
+async fn refuse_unfit(sinks: &[(Arc<dyn Sink>, Settings)]) -> Result<HashSet<String>, FanoutError> {
+    let (mut asked, mut fit) = (JoinSet::new(), HashSet::new());
     for (sink, _) in sinks {
         let sink = Arc::clone(sink);
         asked.spawn(async move {
@@ -144,14 +146,14 @@ async fn refuse_unfit(sinks: &[(Arc<dyn Sink>, Settings)]) -> Result<(), FanoutE
     }
     while let Some(answer) = asked.join_next().await {
         match answer.map_err(|error| FanoutError::Task(error.to_string()))? {
-            (_, Ok(())) => {}
+            (name, Ok(())) => drop(fit.insert(name)),
             (name, Err(error @ SinkError::Unfit { .. })) => return Err(FanoutError::Sink(name, error)),
             (sink, Err(error)) => {
                 tracing::warn!(sink, %error, "the store cannot be reached; its events wait in the spool")
             }
         }
     }
-    Ok(())
+    Ok(fit)
 }
 
 /// The running deliveries.
@@ -175,7 +177,7 @@ impl Fanout {
         let registrar = spool.clone();
         let register = move || registrar.register(&names.iter().map(String::as_str).collect::<Vec<_>>());
         tokio::task::spawn_blocking(register).await.map_err(|error| FanoutError::Task(error.to_string()))??;
-        refuse_unfit(&sinks).await?;
+        let fit = refuse_unfit(&sinks).await?;
         let (draining, _) = watch::channel(false);
         let mut fanout = Self { progress: Vec::new(), workers: JoinSet::new(), draining };
         let patient: Vec<String> =
@@ -192,7 +194,8 @@ impl Fanout {
                     }
                 });
             }
-            fanout.add(spool, sink, settings, &surroundings).await?;
+            let prepared = fit.contains(sink.name());
+            fanout.add(spool, sink, (settings, prepared), &surroundings).await?;
         }
         Ok(fanout)
     }
@@ -201,7 +204,7 @@ impl Fanout {
         &mut self,
         spool: &Spool,
         sink: Arc<dyn Sink>,
-        settings: Settings,
+        (settings, prepared): (Settings, bool),
         surroundings: &Surroundings,
     ) -> Result<(), FanoutError> {
         let (delivered_sender, delivered) = watch::channel(0);
@@ -212,7 +215,7 @@ impl Fanout {
         let source = Source { spool: spool.clone(), history: surroundings.history.clone() };
         let channels = worker::Channels { delivered_sender, down_sender, wanted_receiver, draining };
         let counts = surroundings.telemetry.sink(&name);
-        let worker = Worker::new(source, sink, settings, channels, counts).open().await?;
+        let worker = Worker::new(source, sink, (settings, prepared), channels, counts).open().await?;
         self.workers.spawn(worker.run());
         self.progress.push(Progress { name, delivered, down, wanted });
         Ok(())

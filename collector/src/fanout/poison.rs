@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::deliver::fails;
 use super::letters::dead_letters;
 use super::worker::{Worker, blocking};
-use crate::sinks::{Refusal, SinkBatch, SinkError};
+use crate::sinks::{Refusal, SinkBatch, SinkError, refusal_of_one};
 use crate::spool::DeadLetter;
 
 /// How many events after a refused one are tried alone, to see whether the store takes any. When none of so many is
@@ -52,13 +52,9 @@ impl Worker {
                 "an event is refused for good"
             );
         }
-        let taken = last + 1 - self.cursor.delivered_to - 1 - letters.len() as u64;
+        let taken = last - self.cursor.delivered_to - letters.len() as u64;
         match self.advance(last, letters, true).await {
-            Ok(()) => {
-                self.counts.delivered(taken);
-                self.plan.succeeded();
-                self.channels.delivered_sender.send_replace(self.cursor.delivered_to);
-            }
+            Ok(()) => self.succeeded(taken),
             Err(error) => self.failed(&error),
         }
     }
@@ -74,18 +70,11 @@ impl Worker {
         let head = *self.head.borrow();
         let end = if self.cursor.shed_to.is_some() { self.cursor.pinned_to() } else { head };
         for position in refused + 1..=end.min(refused.saturating_add(EVIDENCE_EVENTS)) {
-            let spool = self.source.spool.clone();
-            let token = blocking(move || spool.token(position, position)).await.map_err(fails)?;
-            let batch = Arc::new(self.batch(position, position, token).await?);
-            match self.send(Arc::clone(&batch)).await {
-                Ok(delivered) if delivered.refused.is_empty() => {
-                    return Ok(Some((position, self.confirm(letters).await?)));
+            match self.send_alone(position).await? {
+                (_, None) => return Ok(Some((position, self.confirm(letters).await?))),
+                (batch, Some(reason)) => {
+                    letters.extend(dead_letters(&self.name, &batch, &[Refusal { position, reason }]))
                 }
-                Ok(delivered) => letters.extend(dead_letters(&self.name, &batch, &delivered.refused)),
-                Err(SinkError::Refused { message } | SinkError::TooLarge { message }) => {
-                    letters.extend(dead_letters(&self.name, &batch, &[Refusal { position, reason: message }]));
-                }
-                Err(error) => return Err(error),
             }
         }
         Ok(None)
@@ -96,15 +85,20 @@ impl Worker {
     async fn confirm(&self, letters: Vec<DeadLetter>) -> Result<Vec<DeadLetter>, SinkError> {
         let mut confirmed = Vec::new();
         for letter in letters {
-            let (spool, position) = (self.source.spool.clone(), letter.position);
-            let token = blocking(move || spool.token(position, position)).await.map_err(fails)?;
-            let batch = Arc::new(self.batch(position, position, token).await?);
-            match self.send(batch).await {
-                Ok(delivered) => confirmed.extend(delivered.refused.first().map(|_| letter)),
-                Err(SinkError::Refused { .. } | SinkError::TooLarge { .. }) => confirmed.push(letter),
-                Err(error) => return Err(error),
+            if self.send_alone(letter.position).await?.1.is_some() {
+                confirmed.push(letter);
             }
         }
         Ok(confirmed)
+    }
+
+    /// Sends one event under the token that it would have as a batch. Returns that batch, and why the store refuses it, if
+    /// it does.
+    async fn send_alone(&self, position: u64) -> Result<(Arc<SinkBatch>, Option<String>), SinkError> {
+        let spool = self.source.spool.clone();
+        let token = blocking(move || spool.token(position, position)).await.map_err(fails)?;
+        let batch = Arc::new(self.batch(position, position, token).await?);
+        let refusal = refusal_of_one(self.send(Arc::clone(&batch)).await)?;
+        Ok((batch, refusal))
     }
 }

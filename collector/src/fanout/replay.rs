@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Mutex;
 
 use super::worker::blocking;
-use crate::sinks::{Sink, SinkBatch, SinkError, StoredRecord};
+use crate::sinks::{Sink, SinkBatch, SinkError, StoredRecord, refusal_of_one};
 use crate::spool::{DeadLetter, Spool, SpoolError};
 
 /// Letters sent together. A group that is refused is sent again one by one, which this bounds.
@@ -91,7 +91,7 @@ impl Replayer {
         letters.iter().for_each(|letter| name.update(letter.position.to_be_bytes()));
         let digest: String = name.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect();
         let (first, last) = (letters[0].position, letters[letters.len() - 1].position);
-        let (spool, owned) = (self.spool.clone(), sink.name().to_owned());
+        let spool = self.spool.clone();
         let token = blocking(move || spool.token(first, last)).await.map_err(text)?;
         match sink.deliver(batch(letters, format!("{token}-replay-{digest}"))).await {
             Ok(delivered) => {
@@ -103,12 +103,8 @@ impl Replayer {
                 Ok(true)
             }
             Err(SinkError::Refused { .. } | SinkError::TooLarge { .. }) => {
-                blocking({
-                    let spool = self.spool.clone();
-                    move || spool.replay_alone(&owned)
-                })
-                .await
-                .map_err(text)?;
+                let (spool, owned) = (self.spool.clone(), sink.name().to_owned());
+                blocking(move || spool.replay_alone(&owned)).await.map_err(text)?;
                 Ok(false)
             }
             Err(error) => Err(error.to_string()),
@@ -125,12 +121,8 @@ impl Replayer {
         for letter in letters {
             let (spool, position) = (self.spool.clone(), letter.position);
             let token = blocking(move || spool.token(position, position)).await.map_err(text)?;
-            let refused = match sink.deliver(batch(std::slice::from_ref(letter), token)).await {
-                Ok(delivered) => delivered.refused.into_iter().next().map(|refusal| refusal.reason),
-                Err(SinkError::Refused { message } | SinkError::TooLarge { message }) => Some(message),
-                Err(error) => return Err(error.to_string()),
-            };
-            let (taken, refused) = match refused {
+            let result = sink.deliver(batch(std::slice::from_ref(letter), token)).await;
+            let (taken, refused) = match refusal_of_one(result).map_err(|error| error.to_string())? {
                 None => (vec![position], Vec::new()),
                 Some(reason) => (Vec::new(), vec![(position, reason)]),
             };

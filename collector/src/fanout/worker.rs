@@ -60,10 +60,11 @@ pub(super) async fn blocking<T: Send + 'static>(
 }
 
 impl Worker {
+    /// `prepared`: the store was found to be usable just now.
     pub(super) fn new(
         source: Source,
         sink: Arc<dyn Sink>,
-        settings: Settings,
+        (settings, prepared): (Settings, bool),
         channels: Channels,
         counts: Arc<SinkCounts>,
     ) -> Self {
@@ -75,7 +76,7 @@ impl Worker {
             advanced_to: 0,
             remembers: false,
             evidence: false,
-            prepared: false,
+            prepared,
             advance_due: None,
             trim_due: None,
             head: source.spool.watch_head(),

@@ -99,6 +99,18 @@ pub struct Delivered {
     pub refused: Vec<Refusal>,
 }
 
+/// What a delivery of a single event says of it: `None` if the store took it, or why the store will never take it.
+///
+/// # Errors
+/// Whatever is not the event's own fault.
+pub(crate) fn refusal_of_one(result: Result<Delivered, SinkError>) -> Result<Option<String>, SinkError> {
+    match result {
+        Ok(delivered) => Ok(delivered.refused.into_iter().next().map(|refusal| refusal.reason)),
+        Err(SinkError::Refused { message } | SinkError::TooLarge { message }) => Ok(Some(message)),
+        Err(error) => Err(error),
+    }
+}
+
 /// A batch was not delivered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SinkError {

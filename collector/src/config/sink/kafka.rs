@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
+use std::borrow::Cow;
+
 use serde::Deserialize;
+use subway_protocol::Theme;
 
 use super::super::text::{Secret, Text};
 use super::{Delivery, Settings};
@@ -122,6 +125,22 @@ impl Kafka {
     #[must_use]
     pub fn topic(&self) -> &str {
         self.topic.as_deref().unwrap_or(TOPIC)
+    }
+
+    /// The topic of events of a theme.
+    #[must_use]
+    pub fn topic_of(&self, theme: &str) -> Cow<'_, str> {
+        if self.topic_per_theme { Cow::Owned(format!("{}-{theme}", self.topic())) } else { Cow::Borrowed(self.topic()) }
+    }
+
+    /// Every topic that is written.
+    #[must_use]
+    pub fn topics(&self) -> Vec<String> {
+        if self.topic_per_theme {
+            Theme::ALL.iter().map(|theme| self.topic_of(theme.as_str()).into_owned()).collect()
+        } else {
+            vec![self.topic().to_owned()]
+        }
     }
 
     /// Partitions of a topic that is made.

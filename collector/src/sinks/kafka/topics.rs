@@ -9,7 +9,6 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, Top
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::metadata::Metadata;
-use subway_protocol::Theme;
 
 use super::client::Voice;
 use super::errors::words;
@@ -24,8 +23,7 @@ const LOOK: Duration = Duration::from_millis(50);
 /// Which topic an event goes to, and how the topics are made.
 pub(super) struct Topics {
     sink: String,
-    prefix: String,
-    per_theme: bool,
+    settings: Settings,
     partitions: i32,
     /// -1: the brokers' default.
     replication: i32,
@@ -48,8 +46,7 @@ impl Topics {
     ) -> Self {
         Self {
             sink: sink.to_owned(),
-            prefix: settings.topic().to_owned(),
-            per_theme: settings.topic_per_theme,
+            settings: settings.clone(),
             partitions: settings.partitions().into(),
             replication: settings.replication_factor.map_or(-1, i32::from),
             manage: settings.manage_schema(),
@@ -63,15 +60,7 @@ impl Topics {
 
     /// The topic of events of a theme.
     pub(super) fn of(&self, theme: &str) -> Cow<'_, str> {
-        if self.per_theme { Cow::Owned(format!("{}-{theme}", self.prefix)) } else { Cow::Borrowed(&self.prefix) }
-    }
-
-    fn all(&self) -> Vec<String> {
-        if self.per_theme {
-            Theme::ALL.iter().map(|theme| self.of(theme.as_str()).into_owned()).collect()
-        } else {
-            vec![self.prefix.clone()]
-        }
+        self.settings.topic_of(theme)
     }
 
     pub(super) fn admin(&self) -> Result<AdminClient<Voice>, SinkError> {
@@ -130,11 +119,11 @@ impl Topics {
 
     fn missing(&self, metadata: &Metadata) -> Vec<String> {
         let there = |name: &String| metadata.topics().iter().any(|topic| topic.name() == name);
-        self.all().into_iter().filter(|name| !there(name)).collect()
+        self.settings.topics().into_iter().filter(|name| !there(name)).collect()
     }
 
     fn led(&self, metadata: &Metadata) -> Result<(), String> {
-        for name in self.all() {
+        for name in self.settings.topics() {
             let topic = metadata.topics().iter().find(|topic| topic.name() == name);
             let topic = topic.ok_or_else(|| format!("the topic {name} is missing"))?;
             if topic.partitions().is_empty() {
@@ -172,7 +161,7 @@ impl Topics {
 
     /// A topic that takes less than the largest message would make the brokers refuse whole requests.
     fn check_limits(&self, admin: &AdminClient<Voice>) -> Result<(), SinkError> {
-        let names = self.all();
+        let names = self.settings.topics();
         let topics: Vec<ResourceSpecifier<'_>> = names.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
         let options = AdminOptions::new().request_timeout(Some(self.patience));
         let described = wait(admin.describe_configs(&topics, &options))?;
