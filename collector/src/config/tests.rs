@@ -103,6 +103,11 @@ fn errors_name_line_and_key() {
         (format!("{APP}[[sink]]\nname = \"x\"\nkind = \"sqlite\"\n"), 4, "embedded"),
         (format!("{APP}[[sink]]\nname = \"embedded\"\nkind = \"sqlite\"\nurl = \"x\"\n"), 4, "sink.url"),
         (format!("{APP}[[sink]]\nkind = \"sqlite\"\n"), 4, "sink.name"),
+        (format!("{APP}[embedded]\nenabled = false\n"), 5, "embedded.enabled"),
+        (format!("{APP}[embedded]\nretention = 1\n"), 5, "retention"),
+        (format!("{APP}[embedded]\nretention_days = 36501\n"), 5, "embedded.retention_days"),
+        (format!("{APP}[embedded]\nretention_bytes = 1000\n"), 5, "embedded.retention_bytes"),
+        (format!("{APP}[embedded]\nwhen_full = \"drop\"\n"), 5, "when_full"),
         (format!("{APP}x = [\n"), 4, ""),
     ] {
         let refusal = refusal(&text);
@@ -177,4 +182,20 @@ fn what_clickhouse_could_not_use_is_refused_by_its_key() {
         replicated = true\nzookeeper_path = \"/x/{uuid}\"\nreplica_name = \"{replica}\"\ninsert_quorum = 2\ncompression = \"none\"\nuser = \"u\"\n\
         password = \"p\"";
     assert!(Config::parse(&with(all)).is_ok());
+}
+
+#[test]
+fn without_the_embedded_store_questions_go_to_the_one_store_that_answers() {
+    let kafka = "[[sink]]\nname = \"k\"\nkind = \"kafka\"\nurl = \"h:1\"\n";
+    let ch = |name: &str| format!("[[sink]]\nname = \"{name}\"\nkind = \"clickhouse\"\nurl = \"http://h:1\"\n");
+    let off = |rest: &str| Config::parse(&format!("{APP}[embedded]\nenabled = false\n{rest}"));
+    assert_eq!(off(kafka).unwrap().reading, None);
+    assert_eq!(off(&format!("{kafka}{}", ch("a"))).unwrap().reading.as_deref(), Some("a"));
+    let two = format!("{}{}", ch("a"), ch("b"));
+    assert!(off(&two).unwrap_err().to_string().contains("reading.sink"));
+    assert_eq!(off(&format!("[reading]\nsink = \"b\"\n{two}")).unwrap().reading.as_deref(), Some("b"));
+    let embedded = off(&format!("[reading]\nsink = \"embedded\"\n{two}")).unwrap_err().to_string();
+    assert!(embedded.contains("line 7") && embedded.contains("is off"), "{embedded}");
+    assert_eq!(Config::parse(APP).unwrap().reading.as_deref(), Some(EMBEDDED));
+    assert_eq!(Config::parse(APP).unwrap().embedded, Embedded::default());
 }
