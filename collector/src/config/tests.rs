@@ -103,11 +103,6 @@ fn errors_name_line_and_key() {
         (format!("{APP}[[sink]]\nname = \"x\"\nkind = \"sqlite\"\n"), 4, "embedded"),
         (format!("{APP}[[sink]]\nname = \"embedded\"\nkind = \"sqlite\"\nurl = \"x\"\n"), 4, "sink.url"),
         (format!("{APP}[[sink]]\nkind = \"sqlite\"\n"), 4, "sink.name"),
-        (format!("{APP}[embedded]\nenabled = false\n"), 5, "embedded.enabled"),
-        (format!("{APP}[embedded]\nretention = 1\n"), 5, "retention"),
-        (format!("{APP}[embedded]\nretention_days = 36501\n"), 5, "embedded.retention_days"),
-        (format!("{APP}[embedded]\nretention_bytes = 1000\n"), 5, "embedded.retention_bytes"),
-        (format!("{APP}[embedded]\nwhen_full = \"drop\"\n"), 5, "when_full"),
         (format!("{APP}x = [\n"), 4, ""),
     ] {
         let refusal = refusal(&text);
@@ -198,4 +193,14 @@ fn without_the_embedded_store_questions_go_to_the_one_store_that_answers() {
     assert!(embedded.contains("line 7") && embedded.contains("is off"), "{embedded}");
     assert_eq!(Config::parse(APP).unwrap().reading.as_deref(), Some(EMBEDDED));
     assert_eq!(Config::parse(APP).unwrap().embedded, Embedded::default());
+}
+
+#[test]
+fn what_the_embedded_store_cannot_be_is_refused_by_its_key() {
+    for (line, key) in
+        [("enabled = false", "embedded.enabled"), ("enabled = 1", "enabled"), ("retention = 1", "retention")]
+    {
+        let refusal = refusal(&format!("{APP}[embedded]\n{line}\n"));
+        assert!(refusal.contains("line 5") && refusal.contains(key), "{line}: {refusal}");
+    }
 }
