@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use jiff::tz::TimeZone;
 use serde::Deserialize;
+use subway_protocol::limits::PAST_DAYS;
 use toml::Spanned;
 
 use super::text::{Secret, Text};
@@ -24,6 +25,8 @@ pub struct App {
     pub requests_per_second: Option<u64>,
     /// Events a second that it may send, if limited.
     pub events_per_second: Option<u64>,
+    /// How long before its arrival an event of it may have happened, days.
+    pub past_days: u64,
 }
 
 #[derive(Deserialize)]
@@ -35,10 +38,14 @@ pub(super) struct Table {
     secret: Option<Spanned<Text>>,
     requests_per_second: Option<Spanned<u64>>,
     events_per_second: Option<Spanned<u64>>,
+    past_days: Option<Spanned<u64>>,
 }
 
 /// The highest rate that can be asked for: far beyond what one machine takes, and small enough to count with.
 const MOST_PER_SECOND: u64 = 1_000_000_000;
+
+/// The longest past that can be asked for, days: a century, which is more than the epoch allows.
+const MOST_PAST_DAYS: u64 = 36_500;
 
 /// Bytes of a key: it is part of addresses and file names.
 const KEY_BYTES: usize = 64;
@@ -60,6 +67,7 @@ impl App {
             secret: None,
             requests_per_second: None,
             events_per_second: None,
+            past_days: PAST_DAYS,
         }
     }
 }
@@ -71,6 +79,15 @@ fn rate(source: &Source<'_>, key: &str, rate: Option<Spanned<u64>>) -> Result<Op
             Err(source.error(rate.span(), key, why))
         }
         rate => Ok(rate.map(Spanned::into_inner)),
+    }
+}
+
+fn past(source: &Source<'_>, days: Option<Spanned<u64>>) -> Result<u64, ConfigError> {
+    match days {
+        Some(days) if !(1..=MOST_PAST_DAYS).contains(days.get_ref()) => {
+            Err(source.error(days.span(), "app.past_days", format!("must be 1 to {MOST_PAST_DAYS}")))
+        }
+        days => Ok(days.map_or(PAST_DAYS, Spanned::into_inner)),
     }
 }
 
@@ -102,7 +119,8 @@ pub(super) fn all(source: &Source<'_>, tables: Vec<Spanned<Table>>) -> Result<Ve
         let read_token = table.read_token.map(|token| Secret::token(source, "app.read_token", token)).transpose()?;
         let requests_per_second = rate(source, "app.requests_per_second", table.requests_per_second)?;
         let events_per_second = rate(source, "app.events_per_second", table.events_per_second)?;
-        apps.push(App { key, timezone, read_token, secret, requests_per_second, events_per_second });
+        let past_days = past(source, table.past_days)?;
+        apps.push(App { key, timezone, read_token, secret, requests_per_second, events_per_second, past_days });
     }
     Ok(apps)
 }

@@ -25,7 +25,9 @@ use super::{Delivered, Sink, SinkBatch, SinkError, Unreadable};
 use crate::config::{ClickHouse as Settings, Delivery};
 
 pub(crate) use client::{Client, Failure, Parameters};
-pub(crate) use columns::{Kind, all as columns, names as column_names, uuid_text};
+#[cfg(test)]
+pub(crate) use columns::type_name;
+pub(crate) use columns::{all as columns, names as column_names, uuid_text};
 
 /// More rows and bytes than a batch can have: below them the server puts nothing apart.
 const ONE_BLOCK_ROWS: &str = "1000000000";

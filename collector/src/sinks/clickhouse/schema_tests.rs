@@ -17,7 +17,7 @@ async fn applying_the_schema_twice_does_nothing_the_second_time_and_two_may_appl
     let (one, other) = tokio::join!(apply(&settings, &delivery), apply(&settings, &delivery));
     assert!(one.unwrap().len() + other.unwrap().len() >= 4);
     assert_eq!(apply(&settings, &delivery).await, Ok(Vec::new()));
-    assert_eq!(database.run("SELECT max(version) FROM {db}.schema_version WHERE object = 'ods_event'"), "2\n");
+    assert_eq!(database.run("SELECT max(version) FROM {db}.schema_version WHERE object = 'ods_event'"), "3\n");
     let views = database
         .run("SELECT count() FROM system.tables WHERE database = '{db}' AND engine = 'View' AND name LIKE 'dwd\\_%'");
     assert_eq!(views, format!("{}\n", subway_protocol::Theme::ALL.len()));
@@ -43,10 +43,16 @@ async fn a_database_of_an_older_collector_is_migrated_and_keeps_its_rows() {
     for statement in schema::versions(&settings).iter().chain(&schema::statements(first, &settings)) {
         database.run(statement);
     }
+    database.run("ALTER TABLE {db}.ods_event DROP COLUMN time_source, DROP COLUMN unverified");
     database.run(&schema::note(&settings, version));
-    database.open("").deliver(batch(1, &[event(1, 5)])).await.unwrap();
+    database.run(
+        "INSERT INTO {db}.ods_event (app_key, event_time, event_id, theme, code) \
+        VALUES ('a', 5, '0198c0de-0000-7000-8000-000000000001', 'view', 'c')",
+    );
     let did = apply(&settings, &delivery).await.unwrap();
-    assert_eq!(did, [format!("migration 2 (dwd) of {}.ods_event", database.name())]);
+    let step = |step: &str| format!("migration {step} of {}.ods_event", database.name());
+    assert_eq!(did, [step("2 (dwd)"), step("3 (columns)")]);
+    assert_eq!(database.run("SELECT time_source, unverified FROM {db}.ods_event"), "\tfalse\n");
     assert_eq!(database.run("SELECT count() FROM {db}.dwd_view"), "1\n");
 }
 
