@@ -92,6 +92,8 @@ pub enum ProblemCode {
     MethodNotAllowed,
     /// `content-encoding` is neither gzip nor identity.
     UnsupportedEncoding,
+    /// What is asked for does not go with how things are: a sink that is in use cannot be retired.
+    Conflict,
     /// The body as sent exceeds `body_bytes`.
     BodyTooLarge,
     /// The body after decompression exceeds `decompressed_bytes`.
@@ -106,7 +108,7 @@ pub enum ProblemCode {
 
 impl ProblemCode {
     /// All codes, in the order of the specification.
-    pub const ALL: [ProblemCode; 19] = [
+    pub const ALL: [ProblemCode; 20] = [
         ProblemCode::MalformedJson,
         ProblemCode::MalformedGzip,
         ProblemCode::MissingField,
@@ -121,6 +123,7 @@ impl ProblemCode {
         ProblemCode::NotFound,
         ProblemCode::MethodNotAllowed,
         ProblemCode::UnsupportedEncoding,
+        ProblemCode::Conflict,
         ProblemCode::BodyTooLarge,
         ProblemCode::DecompressedTooLarge,
         ProblemCode::TooManyEvents,
@@ -146,6 +149,7 @@ impl ProblemCode {
             ProblemCode::NotFound => ("not_found", 404, "Not found"),
             ProblemCode::MethodNotAllowed => ("method_not_allowed", 405, "Method not allowed"),
             ProblemCode::UnsupportedEncoding => ("unsupported_encoding", 415, "Unsupported content-encoding"),
+            ProblemCode::Conflict => ("conflict", 409, "This cannot be done as things are"),
             ProblemCode::BodyTooLarge => ("body_too_large", 413, "Body too large"),
             ProblemCode::DecompressedTooLarge => ("decompressed_too_large", 413, "Body too large after decompression"),
             ProblemCode::TooManyEvents => ("too_many_events", 413, "Too many events"),
