@@ -47,10 +47,24 @@ pub fn open(path: &Path, migrations: &[&str]) -> Result<Connection, DbError> {
 /// # Errors
 /// As [`open`].
 pub fn open_paged(path: &Path, migrations: &[&str], page_bytes: u32) -> Result<Connection, DbError> {
+    open_with(path, migrations, page_bytes, "NONE")
+}
+
+/// [`open_paged`] of a database that can give its free pages back to the file system (`PRAGMA incremental_vacuum`), which
+/// counts only when the database is made.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_shrinking(path: &Path, migrations: &[&str], page_bytes: u32) -> Result<Connection, DbError> {
+    open_with(path, migrations, page_bytes, "INCREMENTAL")
+}
+
+fn open_with(path: &Path, migrations: &[&str], page_bytes: u32, vacuum: &str) -> Result<Connection, DbError> {
     create_private(path);
     let mut connection = Connection::open(path)?;
     connection.busy_timeout(BUSY)?;
     connection.pragma_update(None, "page_size", page_bytes)?;
+    connection.pragma_update(None, "auto_vacuum", vacuum)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;

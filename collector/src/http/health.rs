@@ -9,7 +9,8 @@ use axum::response::{IntoResponse, Response};
 
 use super::Shared;
 use super::problem::Refusal;
-use crate::accept::unavailable;
+use crate::accept::{Extent, unavailable};
+use crate::auth::App;
 use crate::telemetry::Gauge;
 
 /// The process answers.
@@ -44,6 +45,16 @@ pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
     let waits = |name: &str| sinks.iter().any(|(sink, ledger)| sink == name && ledger.pending > 0);
     let lag = |name: &str, millis: u64| if waits(name) { millis.div_ceil(1000) } else { 0 };
     gauges.extend(lags.iter().map(|(name, millis)| (Gauge::SinkLag(name), lag(name, *millis))));
+    let live = shared.live();
+    let extents = shared.acceptor.dedup_extents();
+    let of = |app: &App| extents.get(&app.number).copied();
+    let apps: Vec<_> = live.keys.apps().into_iter().filter_map(|app| Some((app.key.as_str(), of(app)?))).collect();
+    let now = crate::clock::now();
+    let seconds = |extent: &Extent| extent.horizon_ms(now).unsigned_abs() / 1000;
+    gauges.extend(apps.iter().map(|(app, extent)| (Gauge::DedupHorizon(app), seconds(extent))));
+    gauges.extend(apps.iter().map(|(app, extent)| (Gauge::DedupIds(app), extent.ids)));
+    gauges.extend(apps.iter().map(|(app, extent)| (Gauge::DedupBytes(app), extent.bytes)));
+    gauges.extend(apps.iter().map(|(app, extent)| (Gauge::DedupLostParts(app), extent.lost_parts)));
     gauges.extend(shared.process.gauges());
     let page = shared.telemetry.page(&gauges);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page).into_response()
