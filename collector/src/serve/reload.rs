@@ -26,7 +26,8 @@ const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 pub struct Reloader {
     pub(super) shared: Arc<Shared>,
     pub(super) spool: Spool,
-    pub(super) embedded: Arc<EmbeddedSink>,
+    /// `None`: it is off.
+    pub(super) embedded: Option<Arc<EmbeddedSink>>,
     pub(super) data_dir: Arc<DataDir>,
     pub(super) certificate: Certificate,
     pub(super) running: Mutex<Config>,
@@ -61,7 +62,9 @@ impl Reloader {
         let certificate = config.tls.as_ref().map(Tls::load).transpose().map_err(StartError::Tls)?;
         let before = self.shared.live();
         let live = live(config, &self.data_dir, &self.spool, Some(&before.keys))?;
-        self.embedded.set_timezones(&config.zones())?;
+        if let Some(embedded) = &self.embedded {
+            embedded.set_timezones(&config.zones())?;
+        }
         if let (Some(place), Some(certificate)) = (&self.certificate, certificate) {
             place.store(certificate);
         }
@@ -85,7 +88,8 @@ pub(super) fn live(
 
 /// How far back each app's event IDs are remembered.
 fn horizons(config: &Config, numbers: &HashMap<String, i64>) -> Horizons {
-    let horizon = |days: u64, bytes| Horizon { age_ms: i64::try_from(days).unwrap_or(i64::MAX).saturating_mul(DAY_MS), bytes };
+    let horizon =
+        |days: u64, bytes| Horizon { age_ms: i64::try_from(days).unwrap_or(i64::MAX).saturating_mul(DAY_MS), bytes };
     let (days, bytes) = (config.limits.dedup_days, config.limits.dedup_bytes);
     let own = |app: &config::App| {
         let number = numbers.get(&app.key)?;

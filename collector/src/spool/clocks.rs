@@ -50,7 +50,8 @@ pub(super) struct Clocks {
 
 impl Clocks {
     pub(super) fn open(sql: &Connection, cap: u64) -> Result<Self, SpoolError> {
-        let query = "SELECT app, generation, count(*) FROM install_clock GROUP BY app, generation ORDER BY app, generation";
+        let query =
+            "SELECT app, generation, count(*) FROM install_clock GROUP BY app, generation ORDER BY app, generation";
         let mut statement = sql.prepare(query)?;
         let mut rows = statement.query([])?;
         let mut newest = BTreeMap::new();
@@ -66,7 +67,8 @@ impl Clocks {
     }
 
     pub(super) fn point(&self, sql: &Connection, app: i64, install: Id) -> Result<Option<Point>, SpoolError> {
-        let query = "SELECT seq, boot, mono, event_time FROM install_clock WHERE app = ?1 AND generation = ?2 AND id = ?3";
+        let query =
+            "SELECT seq, boot, mono, event_time FROM install_clock WHERE app = ?1 AND generation = ?2 AND id = ?3";
         let read = |row: &rusqlite::Row<'_>| {
             Ok(Point { seq: row.get(0)?, boot: row.get(1)?, mono: row.get(2)?, event_time: row.get(3)? })
         };
@@ -94,7 +96,8 @@ impl Clocks {
             *newest = Newest { number: newest.number + 1, installs: 0 };
             self.old.push_back(app);
         }
-        let values = params![app, newest.number, install.as_bytes(), point.seq, point.boot, point.mono, point.event_time];
+        let values =
+            params![app, newest.number, install.as_bytes(), point.seq, point.boot, point.mono, point.event_time];
         let update = "UPDATE install_clock SET seq = ?4, boot = ?5, mono = ?6, event_time = ?7
             WHERE app = ?1 AND generation = ?2 AND id = ?3";
         if sql.prepare_cached(update)?.execute(values)? == 0 {

@@ -68,12 +68,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self {
-            queue: 1024,
-            commit_bytes: 16 * 1024 * 1024,
-            install_clocks: 1_000_000,
-            dedup: DedupSettings::default(),
-        }
+        Self { queue: 1024, commit_bytes: 16 * 1024 * 1024, install_clocks: 1_000_000, dedup: DedupSettings::default() }
     }
 }
 

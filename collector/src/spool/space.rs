@@ -34,7 +34,11 @@ pub(super) fn prepare(sql: &Connection) -> Result<(), SpoolError> {
     }
     let used = number(sql, "page_count")?.saturating_sub(number(sql, "freelist_count")?) * number(sql, "page_size")?;
     if used > REWRITE_BYTES {
-        tracing::warn!(bytes = used, most = REWRITE_BYTES, "the spool gives no pages back yet: too much is in it to write it anew now; the next start tries again");
+        tracing::warn!(
+            bytes = used,
+            most = REWRITE_BYTES,
+            "the spool gives no pages back yet: too much is in it to write it anew now; the next start tries again"
+        );
         return Ok(());
     }
     sql.pragma_update(None, "auto_vacuum", INCREMENTAL)?;

@@ -3,9 +3,9 @@
 use rusqlite::{Connection, params};
 use subway_protocol::{Id, RejectReason};
 
+use super::SpoolError;
 use super::clocks::{Clocks, Point};
 use super::dedup::Dedup;
-use super::SpoolError;
 
 /// The figures that change with every commit: the ledger's left side, and the bytes in the log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -14,7 +14,7 @@ use super::clocks::Clocks;
 use super::dedup::{Dedup, Extent};
 use super::{Counters, FILE, MIGRATIONS, Settings, SpoolError, Tx, lock, space};
 use crate::clock;
-use crate::db;
+use crate::db::{self, Layout};
 use crate::telemetry::{Count, Telemetry};
 
 /// How often a writer that could not commit tries whether it can again, when nobody writes.
@@ -31,7 +31,7 @@ const CACHE_KIB: i64 = 64 * 1024;
 
 /// SQLite's page size of the spool, bytes. Records are tens of kilobytes and go over many pages, each of which costs
 /// system calls.
-const PAGE_BYTES: u32 = 16 * 1024;
+const LAYOUT: Layout = Layout { page_bytes: 16 * 1024, gives_back: true };
 
 /// Pages in the write-ahead log before it is copied into the database: 16 MiB, so that a busy collector copies a page
 /// once for many commits.
@@ -155,7 +155,7 @@ impl Writer {
 
     fn connect(&mut self) -> Result<(), SpoolError> {
         if self.connection.is_none() {
-            let mut connection = db::open_shrinking(&self.dir.join(FILE), MIGRATIONS, PAGE_BYTES)?;
+            let mut connection = db::open_laid_out(&self.dir.join(FILE), MIGRATIONS, LAYOUT)?;
             connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
             connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
             self.load(&mut connection)?;

@@ -233,11 +233,9 @@ impl Gauge<'_> {
             Gauge::SinkLag(sink) => {
                 ("subway_sink_lag_seconds", "Age of the oldest event that a sink still has to deliver.", Some(sink))
             }
-            Gauge::DedupHorizon(app) => (
-                "subway_dedup_horizon_seconds",
-                "How far back an event that comes again is recognised.",
-                Some(app),
-            ),
+            Gauge::DedupHorizon(app) => {
+                ("subway_dedup_horizon_seconds", "How far back an event that comes again is recognised.", Some(app))
+            }
             Gauge::DedupIds(app) => ("subway_dedup_ids", "Event IDs that are known.", Some(app)),
             Gauge::DedupBytes(app) => ("subway_dedup_bytes", "Bytes that the event IDs take on disk.", Some(app)),
             Gauge::DedupLostParts(app) => (

@@ -10,6 +10,8 @@ use super::*;
 use crate::db;
 use crate::spool::{FILE, MIGRATIONS};
 
+const LAYOUT: db::Layout = db::Layout { page_bytes: 4096, gives_back: true };
+
 const SMALL: Settings = Settings { fresh_ids: 40, memory_bytes: 4096 };
 
 fn wide() -> Horizons {
@@ -53,7 +55,7 @@ impl Lab {
     /// Ends without any goodbye and opens what is on the disk.
     fn open(&mut self) {
         (self.dedup, self.sql) = (None, None);
-        let mut sql = db::open_shrinking(&self.dir.path().join(FILE), MIGRATIONS, 4096).unwrap();
+        let mut sql = db::open_laid_out(&self.dir.path().join(FILE), MIGRATIONS, LAYOUT).unwrap();
         let mut dedup = Dedup::open(self.dir.path(), &self.settings, &mut sql, self.now).unwrap();
         dedup.set_horizons(self.horizons.clone());
         (self.sql, self.dedup) = (Some(sql), Some(dedup));
@@ -121,7 +123,11 @@ fn step() -> impl Strategy<Value = Step> {
 /// Spreads a number over an ID, half of them like UUIDv7 (ordered), half random.
 fn id(number: u16) -> u128 {
     let number = u128::from(number);
-    if number.is_multiple_of(2) { number << 80 | 7 } else { number.wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835) }
+    if number.is_multiple_of(2) {
+        number << 80 | 7
+    } else {
+        number.wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835)
+    }
 }
 
 fn agree(steps: Vec<Step>, settings: &Settings, horizons: &Horizons) {
@@ -245,7 +251,11 @@ fn after_damage(reopen: bool, spoil: impl Fn(&Path)) -> (Vec<bool>, Extent) {
     let extent = lab.extent(1);
     assert!(extent.lost_parts == 0 || extent.horizon_ms(lab.now) < lab.now, "the horizon in force is shorter");
     lab.open();
-    assert_eq!(lab.see(1, &many(0..1000), Crash::Never).unwrap(), [false; 1000], "what was stored again is known again");
+    assert_eq!(
+        lab.see(1, &many(0..1000), Crash::Never).unwrap(),
+        [false; 1000],
+        "what was stored again is known again"
+    );
     assert_eq!(lab.extent(1).forgotten_to, extent.forgotten_to);
     (new, extent)
 }

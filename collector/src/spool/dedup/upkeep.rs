@@ -108,7 +108,9 @@ impl Dedup {
         let mut ready: Vec<(usize, i64)> = self
             .apps
             .iter()
-            .filter(|(app, index)| index.sealing.is_none() && !index.fresh.is_empty() && (too_many || large(self, **app, index)))
+            .filter(|(app, index)| {
+                index.sealing.is_none() && !index.fresh.is_empty() && (too_many || large(self, **app, index))
+            })
             .map(|(app, index)| (index.fresh.len(), *app))
             .collect();
         ready.sort_unstable();
@@ -208,7 +210,11 @@ impl Dedup {
         match error.source {
             Some(no) => self.lose(sql, app, no, &error.why),
             None => {
-                tracing::warn!(app, why = error.why, "parts of the dedup index cannot be merged; they stay as they are");
+                tracing::warn!(
+                    app,
+                    why = error.why,
+                    "parts of the dedup index cannot be merged; they stay as they are"
+                );
                 Ok(())
             }
         }
