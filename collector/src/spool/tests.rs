@@ -172,8 +172,8 @@ fn an_id_is_new_once_for_each_app() {
     let see = |app: i64, ids: &'static [u8]| {
         spool
             .call(move |tx| {
-                let mut found = Vec::new();
-                tx.see(app, ids.iter().map(|id| Id::from_bytes([*id; 16])), |_, new| found.push(new))?;
+                let mut found = vec![false; ids.len()];
+                tx.see(app, ids.iter().map(|id| Id::from_bytes([*id; 16])), |at, new| found[at] = new)?;
                 Ok(found)
             })
             .unwrap()

@@ -9,13 +9,11 @@ pub(super) struct HashKey {
     high: u64,
 }
 
-/// An odd number with well-mixed bits (the fraction of the golden ratio).
-const MIX: u64 = 0x9E37_79B9_7F4A_7C15;
-
-/// Both halves of the 128-bit product, folded: every bit of the result depends on every bit of both.
-fn folded(a: u64, b: u64) -> u64 {
-    let product = u128::from(a) * u128::from(b);
-    (product as u64) ^ ((product >> 64) as u64)
+/// The finaliser of MurmurHash3: every bit of the result depends on every bit of `x`, and no two `x` give the same.
+fn finished(mut x: u64) -> u64 {
+    x = (x ^ (x >> 33)).wrapping_mul(0xFF51_AFD7_ED55_8CCD);
+    x = (x ^ (x >> 33)).wrapping_mul(0xC4CE_B9FE_1A85_EC53);
+    x ^ (x >> 33)
 }
 
 impl HashKey {
@@ -29,8 +27,7 @@ impl HashKey {
     }
 
     pub(super) fn hash(self, id: u128) -> u64 {
-        let mixed = folded(id as u64 ^ self.low, (id >> 64) as u64 ^ self.high);
-        folded(mixed ^ self.high, MIX)
+        finished(finished(id as u64 ^ self.low) ^ (id >> 64) as u64 ^ self.high)
     }
 }
 
@@ -55,7 +52,7 @@ impl Hasher for IdHasher {
 
     fn write(&mut self, bytes: &[u8]) {
         for byte in bytes {
-            self.hash = folded(self.hash ^ u64::from(*byte) ^ self.key.low, MIX);
+            self.hash = finished(self.hash ^ u64::from(*byte) ^ self.key.low);
         }
     }
 

@@ -108,7 +108,7 @@ mod tests {
         assert_eq!(merge(&parts(&[1000; 4]), wide), Some(0..4));
         assert_eq!(merge(&parts(&[4000, 1000, 1000, 1000]), wide), None);
         assert_eq!(merge(&parts(&[4000, 1000, 1000, 1000, 1000]), wide), Some(1..5));
-        assert_eq!(merge(&parts(&[4000, 4000, 4000, 4000, 1000]), wide), Some(0..4));
+        assert_eq!(merge(&parts(&[9000, 4000, 4000, 4000, 1000]), wide), Some(1..5));
     }
 
     #[test]
