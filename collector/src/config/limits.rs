@@ -140,6 +140,9 @@ limits! {
     /// Installs of one app whose clocks are remembered, about 100 bytes of disk each: those of an install keep its events in
     /// order over a clock that jumps.
     install_clocks = 1_000_000, 2..=1_000_000_000;
+    /// Bytes of events in one answer of the reading API; what is left is asked for with the answer's `next`. Answers are
+    /// written as they are read, so it bounds time and the client's memory, not the collector's.
+    answer_bytes = 64 * MIB, KIB..=1024 * GIB;
 }
 
 fn put(

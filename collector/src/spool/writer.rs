@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use super::clocks::Clocks;
 use super::dedup::{Dedup, Extent};
-use super::{Counters, FILE, MIGRATIONS, Settings, SpoolError, Tx, lock, space};
+use super::{Counters, FILE, MIGRATIONS, Settings, SpoolError, Tx, arrival, lock, space};
 use crate::clock;
 use crate::db::{self, Layout};
 use crate::telemetry::{Count, Telemetry};
@@ -112,6 +112,8 @@ pub(super) struct Writer {
     counters: Counters,
     settings: Settings,
     looked_at: Instant,
+    /// When an arrival was last noted, milliseconds since the epoch.
+    noted: Option<i64>,
     receiver: Receiver<Command>,
     head: watch::Sender<u64>,
     shared: Arc<Shared>,
@@ -144,6 +146,7 @@ impl Writer {
             counters: Counters::default(),
             settings: settings.clone(),
             looked_at: Instant::now(),
+            noted: None,
             receiver,
             head,
             shared,
@@ -320,9 +323,13 @@ impl Writer {
         dedup.flush(&transaction, now)?;
         clocks.forget(&transaction)?;
         space::give_back(&transaction, group.is_empty())?;
+        let mut noted = self.noted;
+        if counters.stored > self.counters.stored {
+            noted = arrival::note(&transaction, noted, self.counters.stored + 1, now)?;
+        }
         counters.save(&self.counters, &transaction)?;
         transaction.commit()?;
-        self.counters = counters;
+        (self.counters, self.noted) = (counters, noted);
         lock(&self.shared.extents).extend(dedup.committed(now));
         self.telemetry.add(Count::ClocksForgotten, clocks.take_forgotten());
         if group.is_empty() && !space::has_spare(connection) {
