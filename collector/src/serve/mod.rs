@@ -241,6 +241,11 @@ impl Opened {
         let settings = spool::Settings {
             queue: usize::try_from(config.limits.queue_requests).unwrap_or(usize::MAX),
             commit_bytes: config.limits.commit_bytes,
+            install_clocks: config.limits.install_clocks,
+            dedup: spool::DedupSettings {
+                fresh_ids: config.limits.dedup_fresh_ids,
+                memory_bytes: config.limits.dedup_memory_bytes,
+            },
         };
         let spool = Spool::open(data_dir.path(), &settings, Arc::clone(&telemetry))?;
         let certificate = config.tls.as_ref().map(Tls::load).transpose().map_err(StartError::Tls)?;
@@ -253,7 +258,8 @@ impl Opened {
         sinks.extend(embedded.iter().map(|sink| (Arc::clone(sink) as Arc<dyn Sink>, settings.clone())));
         for sink in &config.sinks {
             let wrong = |error| StartError::Sink(sink.name.clone(), error);
-            sinks.push((sinks::open(sink, &zones).map_err(wrong)?, fanout::Settings::of(&sink.delivery)));
+            let opened = sinks::open(sink, &zones, telemetry.sink(&sink.name)).map_err(wrong)?;
+            sinks.push((opened, fanout::Settings::of(&sink.delivery)));
         }
         let wrong = |error| StartError::Sink(config.reading.clone().unwrap_or_default(), error);
         let reader = query::open(&config, data_dir.path()).map_err(wrong)?;
