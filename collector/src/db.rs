@@ -1,5 +1,7 @@
 //! Opens SQLite databases: pragmas, numbered migrations, and nothing else. Every database has one writer at a time.
 
+use std::fs::File;
+use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -27,6 +29,9 @@ pub enum DbError {
         /// The newest version this collector knows.
         known: usize,
     },
+    /// The file cannot be read.
+    #[error("{}: {}", .0.display(), .1)]
+    Unreadable(PathBuf, std::io::Error),
     /// There is no such database.
     #[error("{} does not exist; has a collector ever run on this data directory?", .0.display())]
     Absent(PathBuf),
@@ -42,21 +47,42 @@ pub fn open(path: &Path, migrations: &[&str]) -> Result<Connection, DbError> {
     open_paged(path, migrations, PAGE_BYTES)
 }
 
+/// How the file is laid out. Counts only when the database is made.
+#[derive(Clone, Copy, Debug)]
+pub struct Layout {
+    /// Size of a page, bytes.
+    pub page_bytes: u32,
+    /// Whether free pages can be given back to the file system in small steps (`incremental_vacuum`).
+    pub gives_back: bool,
+}
+
 /// [`open`] with another page size than 4 KiB, which counts only when the database is made.
 ///
 /// # Errors
 /// As [`open`].
 pub fn open_paged(path: &Path, migrations: &[&str], page_bytes: u32) -> Result<Connection, DbError> {
+    open_laid_out(path, migrations, Layout { page_bytes, gives_back: false })
+}
+
+/// [`open`] with another layout than SQLite's own.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_laid_out(path: &Path, migrations: &[&str], layout: Layout) -> Result<Connection, DbError> {
     create_private(path);
     let mut connection = Connection::open(path)?;
     connection.busy_timeout(BUSY)?;
-    connection.pragma_update(None, "page_size", page_bytes)?;
+    // Before anything is changed, the mode of the log included.
+    let found = version(&connection)?;
+    refuse_newer(path, found, migrations.len())?;
+    connection.pragma_update(None, "page_size", layout.page_bytes)?;
+    if layout.gives_back {
+        connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    }
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.set_prepared_statement_cache_capacity(64);
-    let found = version(&connection)?;
-    refuse_newer(path, found, migrations.len())?;
     for (at, sql) in migrations.iter().enumerate().skip(found) {
         let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
         transaction.execute_batch(sql)?;
@@ -91,6 +117,71 @@ fn create_private(path: &Path) {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     drop(options.open(path));
+}
+
+/// Refuses the database at `path` if it is newer than version `known`, without touching it or any file beside it, which
+/// SQLite itself would. Only for before this process opens it: closing the file takes the locks of the process away.
+///
+/// # Errors
+/// [`DbError::Newer`]; or the file cannot be read.
+pub fn refuse_newer_file(path: &Path, known: usize) -> Result<(), DbError> {
+    let unreadable = |error: std::io::Error| DbError::Unreadable(path.to_owned(), error);
+    let mut version = match File::open(path) {
+        Ok(mut file) => version_at(&mut file, VERSION_AT).map_err(unreadable)?.unwrap_or(0),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(unreadable(error)),
+    };
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    // After a crash the first page, with the version, may still be in the log.
+    if let Ok(mut log) = File::open(Path::new(&log)) {
+        version = version_in_log(&mut log).map_err(unreadable)?.unwrap_or(version);
+    }
+    refuse_newer(path, usize::try_from(version).unwrap_or(usize::MAX), known)
+}
+
+/// Where the first page of a database has the version that its migrations reached; big-endian, as everything in the file
+/// (<https://www.sqlite.org/fileformat2.html>).
+const VERSION_AT: u64 = 60;
+/// Bytes of the header of a write-ahead log, and of each of its frames.
+const LOG_HEADER: usize = 32;
+const FRAME_HEADER: usize = 24;
+
+fn version_at(file: &mut File, at: u64) -> std::io::Result<Option<u32>> {
+    let mut bytes = [0; 4];
+    file.seek(SeekFrom::Start(at))?;
+    match file.read_exact(&mut bytes) {
+        Ok(()) => Ok(Some(u32::from_be_bytes(bytes))),
+        Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The version in the last committed first page of a write-ahead log, if it has one. Frames of an earlier round of the log
+/// have another salt.
+fn version_in_log(log: &mut File) -> std::io::Result<Option<u32>> {
+    let number = |bytes: &[u8], at: usize| {
+        bytes.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_be_bytes)
+    };
+    let (mut header, mut frame) = ([0; LOG_HEADER], [0; FRAME_HEADER]);
+    if log.read_exact(&mut header).is_err() {
+        return Ok(None);
+    }
+    let page_bytes = u64::from(number(&header, 8));
+    let (mut at, mut found, mut committed) = (LOG_HEADER as u64, None, None);
+    loop {
+        log.seek(SeekFrom::Start(at))?;
+        if log.read_exact(&mut frame).is_err() || frame[8..16] != header[16..24] || page_bytes == 0 {
+            return Ok(committed);
+        }
+        if number(&frame, 0) == 1 {
+            found = version_at(log, at + FRAME_HEADER as u64 + VERSION_AT)?;
+        }
+        if number(&frame, 4) > 0 {
+            committed = found;
+        }
+        at += FRAME_HEADER as u64 + page_bytes;
+    }
 }
 
 fn version(connection: &Connection) -> rusqlite::Result<usize> {
@@ -128,6 +219,45 @@ mod tests {
         drop(open(&path, &[ONE, TWO]).unwrap());
         for result in [open(&path, &[ONE]), open_reader(&path, &[ONE])] {
             assert!(matches!(result, Err(DbError::Newer { found: 2, known: 1, .. })));
+        }
+    }
+
+    /// Every file of the directory with its bytes and the time of its last change.
+    fn files(dir: &Path) -> Vec<(PathBuf, Vec<u8>, std::time::SystemTime)> {
+        let mut files: Vec<_> = std::fs::read_dir(dir)
+            .unwrap()
+            .map(|file| {
+                let path = file.unwrap().path();
+                let changed = std::fs::metadata(&path).unwrap().modified().unwrap();
+                (path.clone(), std::fs::read(&path).unwrap(), changed)
+            })
+            .collect();
+        files.sort();
+        files
+    }
+
+    #[test]
+    fn a_newer_database_is_found_without_touching_it_also_if_only_its_log_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.db");
+        refuse_newer_file(&path, 0).unwrap();
+        drop(open(&path, &[ONE]).unwrap());
+        let connection = open(&path, &[ONE, TWO]).unwrap();
+        connection.execute("INSERT INTO b VALUES (8)", []).unwrap();
+        // What a killed process leaves: the log is not copied into the database yet.
+        let copy = tempfile::tempdir().unwrap();
+        for name in ["x.db", "x.db-wal", "x.db-shm"] {
+            std::fs::copy(dir.path().join(name), copy.path().join(name)).unwrap();
+        }
+        let mut file = File::open(copy.path().join("x.db")).unwrap();
+        assert_eq!(version_at(&mut file, VERSION_AT).unwrap(), Some(1), "the log alone has the new version");
+        drop(connection);
+        for dir in [dir.path(), copy.path()] {
+            let before = files(dir);
+            let refused = refuse_newer_file(&dir.join("x.db"), 1);
+            assert!(matches!(refused, Err(DbError::Newer { found: 2, known: 1, .. })), "{refused:?}");
+            refuse_newer_file(&dir.join("x.db"), 2).unwrap();
+            assert_eq!(files(dir), before);
         }
     }
 

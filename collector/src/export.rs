@@ -38,6 +38,10 @@ enum ExportError {
     Record(u64, serde_json::Error),
     #[error("{0} stored events are neither in the store nor in the spool; everything else was written")]
     Missing(u64),
+    #[error(
+        "there is no embedded store, and {0} stored events are no longer in the spool: the sinks have them; everything else was written"
+    )]
+    WithSinks(u64),
     #[error("cannot write: {0}")]
     Output(#[from] io::Error),
 }
@@ -83,7 +87,11 @@ fn export(data_dir: &Path, app: Option<&str>, range: Range<'_>, out: &mut impl W
         position = again.max(next - 1);
     }
     lines.out.flush()?;
-    if missing > 0 { Err(ExportError::Missing(missing)) } else { Ok(()) }
+    match missing {
+        0 => Ok(()),
+        _ if store.is_none() => Err(ExportError::WithSinks(missing)),
+        _ => Err(ExportError::Missing(missing)),
+    }
 }
 
 /// The store, if there is one already.

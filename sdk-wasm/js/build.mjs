@@ -16,9 +16,12 @@ const terser = require('terser');
 const NAME = 'subway-miniprogram';
 const read = (name) => fs.readFileSync(path.join(core, name), 'utf8');
 
+/** Some test environments lack these; importing the package must not throw there. entries/web.js records nothing then. */
+const TEXT_CODERS = `const { TextDecoder = class { decode() {} }, TextEncoder = class { encode() {} } } = globalThis;\n`;
+
 /** The glue, with one object that holds what the SDK calls and one that holds what the core imports. */
-function glue(twin) {
-  const text = read('subway_bg.js').replace("'./host.js'", JSON.stringify(path.join(here, 'src/host.js')));
+function glue(twin, old) {
+  const text = (old ? '' : TEXT_CODERS) + read('subway_bg.js').replace("'./host.js'", JSON.stringify(path.join(here, 'src/host.js')));
   const names = [...text.matchAll(/^export function (\w+)/gm)].map((match) => match[1]);
   const imports = names.filter((name) => name.startsWith('__wb') && name !== '__wbg_set_wasm');
   // What the module does not export cannot be called: the JavaScript twin lacks some.
@@ -37,13 +40,13 @@ function instantiate() {
 export default (imports) => asmFunc({ './subway_bg.js': imports });`;
 }
 
-const coreModules = (twin) => ({
+const coreModules = (twin, old) => ({
   name: 'core',
   setup(build) {
     build.onResolve({ filter: /^core:/ }, (args) => ({ path: args.path, namespace: 'core' }));
     build.onLoad({ filter: /.*/, namespace: 'core' }, (args) => {
       if (args.path === 'core:wasm') return { contents: fs.readFileSync(path.join(core, 'subway.wasm')), loader: 'binary' };
-      return { contents: args.path === 'core:glue' ? glue(twin) : instantiate(), loader: 'js', resolveDir: here };
+      return { contents: args.path === 'core:glue' ? glue(twin, old) : instantiate(), loader: 'js', resolveDir: here };
     });
   },
 });
@@ -54,6 +57,8 @@ const BUNDLES = [
   { ...mini, entry: 'jd', file: 'jd.js' },
   { ...mini, entry: 'mini-wasm', file: 'mini.js' },
   { entry: 'web', file: 'web.mjs', format: 'esm', target: 'es2020', platform: 'browser' },
+  // For bundlers and test runners that resolve `require` under the condition `browser`.
+  { entry: 'web', file: 'web.cjs', format: 'cjs', target: 'es2020', platform: 'browser' },
   { entry: 'node', file: 'node.cjs', format: 'cjs', target: 'node20', platform: 'node', define: { PACKAGE_FOLDER: '__dirname' } },
   {
     entry: 'node',
@@ -78,7 +83,7 @@ async function bundle({ entry, file, define, ...options }) {
     legalComments: 'none',
     logLevel: 'warning',
     define: { SDK_NAME: JSON.stringify(NAME), SDK_VERSION: JSON.stringify(version), ...define },
-    plugins: [coreModules(entry === 'jd')],
+    plugins: [coreModules(entry === 'jd', options.platform === 'neutral')],
   });
   const small = await terser.minify(made.outputFiles[0].text, {
     ecma: 2015,
@@ -87,14 +92,48 @@ async function bundle({ entry, file, define, ...options }) {
     mangle: { toplevel: true },
     format: { ascii_only: false },
   });
-  fs.writeFileSync(path.join(out, file), small.code);
+  const names = options.format === 'cjs' ? lexed(exportNames(file.replace(/\.c?js$/, ''))) : '';
+  fs.writeFileSync(path.join(out, file), small.code + names);
+}
+
+/**
+ * What Node.js finds by reading, not running, a CommonJS file: without it `import { init } from` such a file fails. It is
+ * written here because minifiers remove it.
+ */
+const lexed = (names) => `0&&(module.exports={${names.join(',')}});`;
+
+/** The names that an entry's types promise. */
+function exportNames(entry) {
+  const ts = require('typescript');
+  const file = path.join(out, entry + '.d.ts');
+  const program = ts.createProgram([file], { module: ts.ModuleKind.NodeNext, types: [] });
+  const checker = program.getTypeChecker();
+  const symbols = checker.getExportsOfModule(checker.getSymbolAtLocation(program.getSourceFile(file)));
+  const value = (symbol) => (symbol.flags & ts.SymbolFlags.Alias ? checker.getAliasedSymbol(symbol) : symbol).flags & ts.SymbolFlags.Value;
+  return symbols.filter(value).map((symbol) => symbol.name).filter((name) => name !== 'default').sort();
 }
 
 fs.rmSync(out, { recursive: true, force: true });
 fs.mkdirSync(out, { recursive: true });
+/** Types in both kinds, because TypeScript takes the kind of a module from the name of its types. */
+const types = fs.readdirSync(path.join(here, 'types')).map((name) => path.join(here, 'types', name));
+for (const file of [path.join(here, 'index.d.ts'), ...types]) {
+  const name = path.basename(file);
+  const text = fs.readFileSync(file, 'utf8');
+  fs.writeFileSync(path.join(out, name), text);
+  fs.writeFileSync(path.join(out, name.replace('.d.ts', '.d.mts')), text.replaceAll("'./index.js'", "'./index.mjs'"));
+}
+
 for (const one of BUNDLES) await bundle(one);
 fs.copyFileSync(path.join(core, 'subway.wasm'), path.join(out, 'subway.wasm'));
-for (const file of ['index.d.ts', 'README.md']) fs.copyFileSync(path.join(here, file), path.join(out, file));
+fs.copyFileSync(path.join(here, 'README.md'), path.join(out, 'README.md'));
+
+/** An entry of `exports`: `types` before what they describe. */
+const both = (name) => ({
+  import: { types: `./${name}.d.mts`, default: `./${name}.mjs` },
+  default: { types: `./${name}.d.ts`, default: `./${name}.cjs` },
+});
+const common = (name) => ({ types: `./${name}.d.ts`, default: `./${name}.js` });
 fs.writeFileSync(
   path.join(out, 'package.json'),
   JSON.stringify(
@@ -106,18 +145,13 @@ fs.writeFileSync(
       // A mini-program's npm support copies the folder that `main` and `miniprogram` name.
       main: 'jd.js',
       miniprogram: '.',
-      types: 'index.d.ts',
+      types: 'jd.d.ts',
       exports: {
-        '.': {
-          types: './index.d.ts',
-          browser: './web.mjs',
-          node: { import: './node.mjs', require: './node.cjs' },
-          default: './jd.js',
-        },
-        './jd': { types: './index.d.ts', default: './jd.js' },
-        './mini': { types: './index.d.ts', default: './mini.js' },
-        './web': { types: './index.d.ts', default: './web.mjs' },
-        './node': { types: './index.d.ts', import: './node.mjs', require: './node.cjs' },
+        '.': { browser: both('web'), node: both('node'), ...common('jd') },
+        './jd': common('jd'),
+        './mini': common('mini'),
+        './web': both('web'),
+        './node': both('node'),
         './subway.wasm': './subway.wasm',
         './package.json': './package.json',
       },

@@ -52,8 +52,11 @@ export interface AutoTrack {
 }
 
 export interface Options {
-  /** The collector, for example `https://collect.example.com`. */
-  server: string;
+  /**
+   * The collector's http(s) address without query, for example `https://collect.example.com`; on the web also a path of the
+   * page's own site. Anything else is refused by `init`, which may then be called again.
+   */
+  server: string | { readonly href: string };
   /** The app's key. */
   key: string;
   appVersion?: string;
@@ -87,7 +90,7 @@ export interface Options {
   sessionIdleMs?: number;
   /** The storage keys of this instance begin with this. */
   storagePrefix?: string;
-  /** Node.js: the folder that holds what waits. */
+  /** Node.js: the folder that holds what waits, `.subway` by default; each instance, thread and process needs its own. */
   storageDir?: string;
   /** Hears what the developer should know; by default console.warn does. */
   onWarning?: (text: string) => void;
@@ -108,6 +111,18 @@ export interface Ledger {
   acked: number;
   queued: number;
   dropped: { [reason: string]: number };
+}
+
+/** How a flush ended. */
+export interface FlushResult extends Ledger {
+  /** Whether every event tracked before the flush was acknowledged, or dropped for a reason that the ledger names. */
+  ok: boolean;
+  /**
+   * Why not: `no_answer` (the collector was not reached), `refused` (it answered, but took nothing), `no_consent`, `storage`
+   * (events cannot be stored, which comes before sending), `not_ready` (before `init`, or the SDK cannot work), `closed`. What
+   * waits is tried again later, except after `closed`.
+   */
+  reason?: 'no_answer' | 'refused' | 'no_consent' | 'storage' | 'not_ready' | 'closed';
 }
 
 /** No method throws; what goes wrong is reported to `onWarning`. */
@@ -132,15 +147,16 @@ export interface Subway {
   /** Records `code` with `duration_ms` since its start. */
   trackTimerEnd(code: string, props?: Props): void;
   /**
-   * Sends now; the promise ends when nothing waits any more or the attempt failed. Before `init`, and where the SDK cannot
-   * work, it ends at once with an empty ledger.
+   * Sends now what was tracked before, and always ends: with `ok`, or with a `reason` as soon as an attempt has failed or
+   * none may be made yet (after a failure the SDK waits, longer each time). It does not wait for events tracked
+   * afterwards. In Node.js it keeps the process alive until it ends, awaited or not; nothing else in here does.
    */
-  flush(): Promise<Ledger>;
-  flush(done: (ledger: Ledger) => void): void;
+  flush(): Promise<FlushResult>;
+  flush(done: (result: FlushResult) => void): void;
   /** The anonymous ID of this install; empty until the SDK is ready. */
   getDeviceId(): string;
   getLedger(): Ledger;
-  /** Persists and ends this instance. */
+  /** Persists and ends this instance; its storage is free for another. */
   close(): void;
 }
 
@@ -154,6 +170,8 @@ export interface Adapter {
   binary?: boolean;
   /** Whether requests must do without headers of their own (CORS). */
   simple?: boolean;
+  /** What goes before a `server` that is a mere path. */
+  origin?: string;
   storage: {
     get(key: string): string | undefined;
     set(key: string, value: string): void;
@@ -173,10 +191,14 @@ export interface Adapter {
   setTimeout(work: () => void, ms: number): unknown;
   clearTimeout(timer: unknown): void;
   warn(text: string): void;
+  /** A flush waits: the process is to be kept alive until the function that this gives is called. */
+  hold?(): () => void;
+  /** The instance was closed. */
+  release?(): void;
 }
 
-/** A further instance; Node.js also takes a folder, and without one uses `storageDir`. */
-export function createInstance(adapter?: Adapter | string): Subway;
+/** A further instance, on an adapter of your own or on this host's. */
+export function createInstance(adapter?: Adapter): Subway;
 
 export const init: Subway['init'];
 export const track: Subway['track'];

@@ -14,8 +14,10 @@ import readline from 'node:readline';
 import { createRequire } from 'node:module';
 import { parseArgs } from 'node:util';
 
-/** An install is given up after so many sendings in a row without progress. */
-const PATIENCE = 20;
+/** An install is given up after so long without progress, milliseconds. */
+const PATIENCE_MS = 900_000;
+/** The SDK decides when it sends again; how often it is asked, milliseconds. */
+const ASK_MS = 200;
 
 const { values } = parseArgs({
   options: {
@@ -85,10 +87,11 @@ async function play(events) {
   });
   for (const { code, theme, props, trueTs, page } of events) instance.track(code, props, { theme, trueTs, page });
   let ledger = instance.getLedger();
-  for (let tries = 0; ledger.queued && tries < PATIENCE; tries++) {
+  for (let end = Date.now() + PATIENCE_MS; ledger.queued && Date.now() < end; ) {
     const before = ledger.acked;
     ledger = await instance.flush();
-    if (ledger.acked > before) tries = 0;
+    if (ledger.acked > before) end = Date.now() + PATIENCE_MS;
+    if (!ledger.ok) await new Promise((next) => setTimeout(next, ASK_MS));
   }
   instance.close();
   total.installs++;

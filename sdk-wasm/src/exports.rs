@@ -3,7 +3,7 @@
 // wasm-bindgen's exports are unsafe underneath.
 #![allow(unsafe_code)]
 
-use subway_sdk_core::protocol::json::{ObjectWriter, write_integer, write_string};
+use subway_sdk_core::protocol::json::{ObjectWriter, write_integer};
 use subway_sdk_core::{Client, Consent, DropReason, Id, Input, Now, Task, Theme, TrackError, UploadResult};
 use wasm_bindgen::prelude::wasm_bindgen;
 
@@ -85,12 +85,17 @@ fn perform(instance: &mut Instance, now: Now, verb: u8, text: &str, fields: Fiel
         b'p' => client.set_page(Fields::new(text).page()),
         b'f' => client.foreground(now),
         b'b' => client.background(now),
-        b's' => client.flush(now),
         b't' => client.timer_start(now, text),
         b'y' => client.set_consent(now, Consent::Granted),
         b'n' => client.set_consent(now, Consent::Denied),
         b'v' => client.count_dropped(now, DropReason::Invalid, 1),
         b'w' => _ = client.commit(now),
+        b's' => {
+            client.flush(now);
+            return integer(client.last_seq());
+        }
+        b'E' => return integer(u64::from(client.ended_up_to(Fields::new(text).number().unwrap_or(0)))),
+        b'N' => return notices(client),
         b'd' => return client.install_id().text(),
         b'l' => return status(client),
         b'P' => return poll(instance, now),
@@ -120,24 +125,26 @@ fn track(client: &mut Core, now: Now, mut fields: Fields<'_>, timed: bool) -> Re
 
 type Core = Client<SegmentStore<JsStorage>>;
 
-/// `{"ledger": .., "consent": .., "notices": [..]}`; the notices are taken.
-fn status(client: &mut Core) -> String {
-    let mut ledger = String::new();
-    client.ledger().write(&mut ledger);
-    let mut notices = String::from("[");
-    for notice in client.take_notices() {
-        if notices.len() > 1 {
-            notices.push(',');
-        }
-        write_string(&mut notices, &notice);
-    }
-    notices.push(']');
+/// `{"ledger": .., "consent": ..}`.
+fn status(client: &Core) -> String {
     let mut text = String::new();
     let mut object = ObjectWriter::new(&mut text);
-    object.raw("ledger", &ledger);
+    client.ledger().write(object.field("ledger"));
     object.text("consent", client.consent().as_str());
-    object.raw("notices", &notices);
     object.end();
+    text
+}
+
+/// What the developer should know, a message a line, each handed out once.
+fn notices(client: &mut Core) -> String {
+    let mut text = String::new();
+    for notice in client.take_notices() {
+        if !text.is_empty() {
+            text.push('\n');
+        }
+        // A collector's words are in some of them.
+        text.extend(notice.chars().map(|c| if c == '\n' { ' ' } else { c }));
+    }
     text
 }
 

@@ -17,7 +17,7 @@ test('events appear by themselves, the numbers follow, pause holds them, the fil
   const example = await tab.$eval('#notice pre', (node) => node.textContent);
   assert.ok(example.includes(`server: '${collector.base}', key: "fresh"`), example);
   const typings = readFileSync(join(import.meta.dirname, '../../../sdk-wasm/js/index.d.ts'), 'utf8');
-  for (const name of ['server: string;', 'key: string;', 'init(options: Options)', 'track(code: string']) assert.ok(typings.includes(name), `${name} in the SDK's typings`);
+  for (const name of ['server: string', 'key: string;', 'init(options: Options)', 'track(code: string']) assert.ok(typings.includes(name), `${name} in the SDK's typings`);
   await page.shot('fresh-desktop');
   await send(FRESH, install, [event(1, 'view', 'live_first', Date.now(), { page: { path: 'pages/live', title: 'Live' }, props: { sku: 'A-1', n: 7 } })]);
   await tab.waitForFunction(() => document.querySelector('.event-code')?.textContent === 'live_first');

@@ -7,6 +7,7 @@ use super::serve::{self, Source};
 use super::{Command, USAGE, dead_letters, schema};
 use crate::config::{Config, ConfigError, EMBEDDED};
 use crate::db::DbError;
+use crate::serve::refuse_newer;
 use crate::sinks::sqlite::StoredRows;
 use crate::spool::{Ledger, Reader};
 
@@ -29,6 +30,11 @@ pub(super) fn runtime(error: impl std::fmt::Display) -> Failure {
 }
 
 pub(super) fn run(command: Command) -> Result<(), Failure> {
+    if let Command::Export { data_dir, .. } | Command::Ledger { data_dir } | Command::DeadLetters { data_dir, .. } =
+        &command
+    {
+        refuse_newer(data_dir).map_err(runtime)?;
+    }
     match command {
         Command::Serve { config, listen, data_dir } => serve::run(Source { config, listen, data_dir }),
         Command::Check { config } => {

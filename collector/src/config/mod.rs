@@ -4,6 +4,7 @@
 //! the line and the key.
 
 mod app;
+mod embedded;
 mod limits;
 mod log;
 mod network;
@@ -20,6 +21,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 pub use app::App;
+pub use embedded::Embedded;
 pub use limits::Limits;
 pub use log::{Format, Log};
 pub use network::Network;
@@ -45,8 +47,10 @@ pub struct Config {
     pub limits: Limits,
     /// The sinks besides the embedded one, no name twice.
     pub sinks: Vec<Sink>,
-    /// The name of the sink that questions are answered from.
-    pub reading: String,
+    /// The embedded store.
+    pub embedded: Embedded,
+    /// The name of the sink that questions are answered from; `None` if no store that there is can be asked.
+    pub reading: Option<String>,
     /// The proxies whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<Network>,
     /// The certificate, if the collector speaks HTTPS itself.
@@ -95,6 +99,8 @@ struct File {
     limits: limits::Table,
     #[serde(default)]
     sink: Vec<Spanned<toml::Table>>,
+    #[serde(default)]
+    embedded: embedded::Table,
     reading: Option<Reading>,
     #[serde(default)]
     trusted_proxies: Vec<Spanned<Text>>,
@@ -109,15 +115,35 @@ struct Reading {
     sink: Spanned<Text>,
 }
 
-/// The sink to read, which must be there and be able to answer.
-fn reading(source: &Source<'_>, reading: Option<Reading>, sinks: &[Sink]) -> Result<String, ConfigError> {
-    let Some(Reading { sink: name }) = reading else { return Ok(EMBEDDED.to_owned()) };
+/// The sink to read, which must be there and be able to answer. If it is not said: the embedded store; without that, the
+/// one sink that can answer; `None` if none can.
+fn reading(
+    source: &Source<'_>,
+    reading: Option<Reading>,
+    sinks: &[Sink],
+    embedded: &Embedded,
+) -> Result<Option<String>, ConfigError> {
+    let Some(Reading { sink: name }) = reading else {
+        if embedded.enabled {
+            return Ok(Some(EMBEDDED.to_owned()));
+        }
+        let can: Vec<&str> = sinks.iter().filter(|sink| sink.kind.answers()).map(|sink| sink.name.as_str()).collect();
+        return match can[..] {
+            [] => Ok(None),
+            [one] => Ok(Some(one.to_owned())),
+            _ => {
+                let why = format!("is needed: the embedded store is off, and any of {} could be read", can.join(", "));
+                Err(source.error(0..0, "reading.sink", why))
+            }
+        };
+    };
     let (at, name) = (name.span(), name.into_inner().to_string());
     let wrong = |why: String| Err(source.error(at, "reading.sink", why));
-    match sinks.iter().find(|sink| sink.name == name).map(|sink| &sink.kind) {
+    match sinks.iter().find(|sink| sink.name == name) {
         None if name != EMBEDDED => wrong(format!("no sink is named {name}")),
-        Some(Kind::Kafka(_)) => wrong(format!("{name} is of kind kafka, which cannot be asked")),
-        _ => Ok(name),
+        None if !embedded.enabled => wrong("the embedded store is off ([embedded] enabled = false)".into()),
+        Some(sink) if !sink.kind.answers() => wrong(format!("{name} is of kind kafka, which cannot be asked")),
+        _ => Ok(Some(name)),
     }
 }
 
@@ -170,7 +196,8 @@ impl Config {
             apps: vec![App::demo()],
             limits: Limits::default(),
             sinks: Vec::new(),
-            reading: EMBEDDED.to_owned(),
+            embedded: Embedded::default(),
+            reading: Some(EMBEDDED.to_owned()),
             trusted_proxies: Vec::new(),
             tls: None,
             log: Log::default(),
@@ -216,6 +243,7 @@ impl Config {
         let admin_token = file.admin_token.map(|token| Secret::token(&source, "admin_token", token)).transpose()?;
         let sinks_digest = reload::digest(&file.sink);
         let sinks = sink::all(&source, file.sink)?;
+        let embedded = file.embedded.checked(&source, &sinks)?;
         let network = |text: Spanned<Text>| {
             text.get_ref().parse().map_err(|why| source.error(text.span(), "trusted_proxies", why))
         };
@@ -225,7 +253,8 @@ impl Config {
             admin_token,
             apps: app::all(&source, file.app)?,
             limits: file.limits.checked(&source)?,
-            reading: reading(&source, file.reading, &sinks)?,
+            reading: reading(&source, file.reading, &sinks, &embedded)?,
+            embedded,
             sinks,
             trusted_proxies: file.trusted_proxies.into_iter().map(network).collect::<Result<_, _>>()?,
             tls: file.tls.map(|tls| tls.checked(&source)).transpose()?,

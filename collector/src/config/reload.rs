@@ -28,6 +28,7 @@ impl Config {
             ("log", self.log != running.log),
             ("sink", self.sinks_digest != running.sinks_digest),
             ("app.timezone (for exact_counts)", running.counts_days() && self.zones() != running.zones()),
+            ("embedded", self.embedded != running.embedded),
             ("reading", self.reading != running.reading),
             ("limits.queue_requests", new.queue_requests != old.queue_requests),
             ("limits.commit_bytes", new.commit_bytes != old.commit_bytes),
@@ -51,6 +52,7 @@ impl Config {
         self.log.clone_from(&running.log);
         self.sinks.clone_from(&running.sinks);
         self.reading.clone_from(&running.reading);
+        self.embedded.clone_from(&running.embedded);
         self.sinks_digest = running.sinks_digest;
         self.limits.queue_requests = running.limits.queue_requests;
         self.limits.commit_bytes = running.limits.commit_bytes;

@@ -178,3 +178,29 @@ fn what_clickhouse_could_not_use_is_refused_by_its_key() {
         password = \"p\"";
     assert!(Config::parse(&with(all)).is_ok());
 }
+
+#[test]
+fn without_the_embedded_store_questions_go_to_the_one_store_that_answers() {
+    let kafka = "[[sink]]\nname = \"k\"\nkind = \"kafka\"\nurl = \"h:1\"\n";
+    let ch = |name: &str| format!("[[sink]]\nname = \"{name}\"\nkind = \"clickhouse\"\nurl = \"http://h:1\"\n");
+    let off = |rest: &str| Config::parse(&format!("{APP}[embedded]\nenabled = false\n{rest}"));
+    assert_eq!(off(kafka).unwrap().reading, None);
+    assert_eq!(off(&format!("{kafka}{}", ch("a"))).unwrap().reading.as_deref(), Some("a"));
+    let two = format!("{}{}", ch("a"), ch("b"));
+    assert!(off(&two).unwrap_err().to_string().contains("reading.sink"));
+    assert_eq!(off(&format!("[reading]\nsink = \"b\"\n{two}")).unwrap().reading.as_deref(), Some("b"));
+    let embedded = off(&format!("[reading]\nsink = \"embedded\"\n{two}")).unwrap_err().to_string();
+    assert!(embedded.contains("line 7") && embedded.contains("is off"), "{embedded}");
+    assert_eq!(Config::parse(APP).unwrap().reading.as_deref(), Some(EMBEDDED));
+    assert_eq!(Config::parse(APP).unwrap().embedded, Embedded::default());
+}
+
+#[test]
+fn what_the_embedded_store_cannot_be_is_refused_by_its_key() {
+    for (line, key) in
+        [("enabled = false", "embedded.enabled"), ("enabled = 1", "enabled"), ("retention = 1", "retention")]
+    {
+        let refusal = refusal(&format!("{APP}[embedded]\n{line}\n"));
+        assert!(refusal.contains("line 5") && refusal.contains(key), "{line}: {refusal}");
+    }
+}

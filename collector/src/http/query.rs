@@ -204,6 +204,9 @@ fn printable(got: Got) -> Got {
 }
 
 fn unreadable(error: ReadError) -> Problem {
+    if let ReadError::Nowhere(why) = error {
+        return Problem::new(ProblemCode::NotFound, why);
+    }
     if let ReadError::Failed(why) = &error {
         tracing::error!(%why, "the store cannot be read");
         return unavailable("the store cannot be read now");

@@ -18,6 +18,7 @@ use crate::sinks::SinkError;
 
 pub mod clickhouse;
 pub mod elasticsearch;
+mod nowhere;
 pub mod sqlite;
 
 #[cfg(test)]
@@ -60,12 +61,14 @@ pub enum ReadError {
     Busy(String),
     /// The store cannot be read.
     Failed(String),
+    /// No store that there is can be asked, and no waiting will mend that.
+    Nowhere(String),
 }
 
 impl fmt::Display for ReadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ReadError::Busy(why) | ReadError::Failed(why) => f.write_str(why),
+            ReadError::Busy(why) | ReadError::Failed(why) | ReadError::Nowhere(why) => f.write_str(why),
         }
     }
 }
@@ -93,6 +96,11 @@ pub trait Reader: Send + Sync {
     async fn newest(&self, query: EventsQuery) -> Result<Vec<Row<'static>>, ReadError>;
     /// When the app's first and last event happened; `None` without events.
     async fn extent(&self, app: &str) -> Result<Option<Extent>, ReadError>;
+    /// From which event time on the store has every event of the app, milliseconds since the epoch; `None`: it has all.
+    /// `installs`: asked for what counts installs by their first event, which a store may remember longer.
+    async fn complete_from(&self, _app: &str, _installs: bool) -> Result<Option<i64>, ReadError> {
+        Ok(None)
+    }
 }
 
 /// The reader of the sink that the configuration names for reading. `data_dir`: where the embedded store is.
@@ -100,7 +108,8 @@ pub trait Reader: Send + Sync {
 /// # Errors
 /// [`SinkError::Unfit`] if the settings of the store cannot be used.
 pub fn open(config: &Config, data_dir: &Path) -> Result<Arc<dyn Reader>, SinkError> {
-    let sink = config.sinks.iter().find(|sink| sink.name == config.reading);
+    let Some(name) = &config.reading else { return Ok(Arc::new(nowhere::Nowhere)) };
+    let sink = config.sinks.iter().find(|sink| sink.name == *name);
     match sink.map(|sink| (&sink.kind, &sink.delivery)) {
         Some((Kind::ClickHouse(settings), delivery)) => clickhouse::open(settings, delivery),
         Some((Kind::Elasticsearch(settings), delivery)) => elasticsearch::open(settings, delivery),

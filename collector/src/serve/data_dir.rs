@@ -5,10 +5,10 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use crate::config::Secret;
-use crate::db::DbError;
+use crate::db::{DbError, refuse_newer_file};
 use crate::fanout::FanoutError;
-use crate::sinks::SinkError;
-use crate::spool::SpoolError;
+use crate::sinks::{SinkError, sqlite};
+use crate::spool::{self, SpoolError};
 
 /// The file that the process holds locked.
 const LOCK: &str = "lock";
@@ -71,11 +71,21 @@ fn io(path: &Path) -> impl FnOnce(std::io::Error) -> StartError {
     move |error| StartError::Io { path, why: error.to_string() }
 }
 
+/// Refuses a data directory that a newer collector has written, without touching anything in it. Only for before this
+/// process opens its databases.
+///
+/// # Errors
+/// If one of its databases is newer than this collector, or cannot be read.
+pub fn refuse_newer(path: &Path) -> Result<(), StartError> {
+    refuse_newer_file(&path.join(spool::FILE), spool::MIGRATIONS.len()).map_err(SpoolError::from)?;
+    Ok(refuse_newer_file(&path.join(sqlite::FILE), sqlite::MIGRATIONS.len())?)
+}
+
 impl DataDir {
-    /// Makes the directory if needed and takes it.
+    /// Makes the directory if needed and takes it. One that a newer collector has written is left exactly as it is.
     ///
     /// # Errors
-    /// [`StartError::InUse`], or the directory cannot be made or written.
+    /// [`StartError::InUse`], its databases are newer than this collector, or the directory cannot be made or written.
     pub fn take(path: &Path) -> Result<Self, StartError> {
         let mut builder = DirBuilder::new();
         builder.recursive(true);
@@ -83,6 +93,7 @@ impl DataDir {
         #[cfg(unix)]
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
         builder.create(path).map_err(io(path))?;
+        refuse_newer(path)?;
         let file = path.join(LOCK);
         let mut options = OpenOptions::new();
         options.create(true).append(true);

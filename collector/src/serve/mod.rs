@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use tokio::net::TcpListener;
 
 pub use control::connect;
-pub use data_dir::{CONFIG_PATH, DataDir, StartError};
+pub use data_dir::{CONFIG_PATH, DataDir, StartError, refuse_newer};
 pub use reload::Reloader;
 
 use crate::accept::{Acceptor, Budget};
@@ -27,8 +27,8 @@ use crate::http::{Live, Shared};
 use crate::limit::Clients;
 use crate::process::Process;
 use crate::query::{self, Freshness, Reader};
-use crate::sinks::sqlite::{EmbeddedSink, StoreHistory};
-use crate::sinks::{self, Sink};
+use crate::sinks::sqlite::{self, EmbeddedSink, StoreHistory};
+use crate::sinks::{self, History, Sink};
 use crate::spool::{self, Spool};
 use crate::telemetry::Telemetry;
 
@@ -73,14 +73,13 @@ impl Collector {
         let opening = tokio::task::spawn_blocking(move || Opened::new(config));
         let Opened { config, data_dir, telemetry, spool, live, certificate, embedded, sinks, reader } =
             opening.await.map_err(|error| StartError::Interrupted(error.to_string()))??;
-        let surroundings = Surroundings {
-            history: Some(Arc::new(StoreHistory::new(data_dir.path()))),
-            spool_bytes: config.limits.spool_bytes,
-            telemetry: Arc::clone(&telemetry),
-        };
+        let history = embedded.as_ref().map(|_| Arc::new(StoreHistory::new(data_dir.path())) as Arc<dyn History>);
+        let surroundings =
+            Surroundings { history, spool_bytes: config.limits.spool_bytes, telemetry: Arc::clone(&telemetry) };
         let replayer = Replayer::new(spool.clone(), sinks.iter().map(|(sink, _)| Arc::clone(sink)).collect());
         let fanout = Fanout::start(&spool, sinks, surroundings).await?;
-        let source = fanout.progress().iter().find(|progress| progress.name() == config.reading).cloned();
+        let source =
+            fanout.progress().iter().find(|progress| Some(progress.name()) == config.reading.as_deref()).cloned();
         let shared = Arc::new(Shared {
             live: ArcSwap::from_pointee(live),
             clients: Mutex::new(Clients::default()),
@@ -193,7 +192,7 @@ struct Opened {
     spool: Spool,
     live: Live,
     certificate: reload::Certificate,
-    embedded: Arc<EmbeddedSink>,
+    embedded: Option<Arc<EmbeddedSink>>,
     sinks: Vec<(Arc<dyn Sink>, fanout::Settings)>,
     reader: Arc<dyn Reader>,
 }
@@ -210,19 +209,37 @@ impl Opened {
         let certificate = config.tls.as_ref().map(Tls::load).transpose().map_err(StartError::Tls)?;
         let certificate = certificate.map(|certificate| Arc::new(ArcSwap::new(certificate)));
         let live = reload::live(&config, &data_dir, &spool, None)?;
-        let embedded = Arc::new(EmbeddedSink::open(data_dir.path())?);
         let zones = config.zones();
-        embedded.set_timezones(&zones)?;
-        let mut sinks: Vec<(Arc<dyn Sink>, fanout::Settings)> =
-            vec![(Arc::clone(&embedded) as Arc<dyn Sink>, fanout::Settings::embedded())];
+        let embedded = open_embedded(&config, data_dir.path(), &zones)?;
+        let mut sinks: Vec<(Arc<dyn Sink>, fanout::Settings)> = Vec::new();
+        let settings = fanout::Settings::embedded();
+        sinks.extend(embedded.iter().map(|sink| (Arc::clone(sink) as Arc<dyn Sink>, settings.clone())));
         for sink in &config.sinks {
             let wrong = |error| StartError::Sink(sink.name.clone(), error);
             sinks.push((sinks::open(sink, &zones).map_err(wrong)?, fanout::Settings::of(&sink.delivery)));
         }
-        let wrong = |error| StartError::Sink(config.reading.clone(), error);
+        let wrong = |error| StartError::Sink(config.reading.clone().unwrap_or_default(), error);
         let reader = query::open(&config, data_dir.path()).map_err(wrong)?;
         Ok(Self { config, data_dir, telemetry, spool, live, certificate, embedded, sinks, reader })
     }
+}
+
+/// The embedded store, if it is on.
+fn open_embedded(
+    config: &Config,
+    dir: &Path,
+    zones: &[(String, String)],
+) -> Result<Option<Arc<EmbeddedSink>>, StartError> {
+    if !config.embedded.enabled {
+        let file = dir.join(sqlite::FILE);
+        if file.exists() {
+            tracing::warn!(file = %file.display(), "the embedded store is off; the one from before is left as it is");
+        }
+        return Ok(None);
+    }
+    let embedded = EmbeddedSink::open(dir)?;
+    embedded.set_timezones(zones)?;
+    Ok(Some(Arc::new(embedded)))
 }
 
 #[cfg(test)]

@@ -22,7 +22,8 @@ pub(super) type Certificate = Option<Arc<ArcSwap<ServerConfig>>>;
 pub struct Reloader {
     pub(super) shared: Arc<Shared>,
     pub(super) spool: Spool,
-    pub(super) embedded: Arc<EmbeddedSink>,
+    /// `None`: it is off.
+    pub(super) embedded: Option<Arc<EmbeddedSink>>,
     pub(super) data_dir: Arc<DataDir>,
     pub(super) certificate: Certificate,
     pub(super) running: Mutex<Config>,
@@ -57,7 +58,9 @@ impl Reloader {
         let certificate = config.tls.as_ref().map(Tls::load).transpose().map_err(StartError::Tls)?;
         let before = self.shared.live();
         let live = live(config, &self.data_dir, &self.spool, Some(&before.keys))?;
-        self.embedded.set_timezones(&config.zones())?;
+        if let Some(embedded) = &self.embedded {
+            embedded.set_timezones(&config.zones())?;
+        }
         if let (Some(place), Some(certificate)) = (&self.certificate, certificate) {
             place.store(certificate);
         }

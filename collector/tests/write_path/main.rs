@@ -4,6 +4,7 @@
 
 mod commands;
 mod durability;
+mod embedded;
 mod fixtures;
 mod openapi;
 mod operations;

@@ -20,7 +20,7 @@ export function storage_set(host, key, value) {
     storages[host].set(key, value);
     return 0;
   } catch (e) {
-    return /quota|exceed|full|limit|超/i.test((e && (e.errMsg || e.message || e.name)) + '') ? 2 : 1;
+    return /quota|exceed|full|limit|no space|超/i.test((e && (e.errMsg || e.message || e.name)) + '') ? 2 : 1;
   }
 }
 

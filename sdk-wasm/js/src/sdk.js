@@ -1,14 +1,21 @@
 // One SDK instance: the public API, and the loop that serves the Rust half. The Rust half decides; this half does.
 
+import { emptyLedger, flushes } from './flush.js';
 import { register } from './host.js';
+import { serverText } from './server.js';
+import { dependable } from './storage.js';
 import { configText, contextText, line, lines, NO_PAGE, pageText } from './texts.js';
 
 /** Calls kept until the core is open; more are counted and reported. */
 const EARLY_CALLS = 200;
 /** A request without an answer is given up, milliseconds; below the core's own limit, so that hosts can abort it. */
 const REQUEST_TIMEOUT_MS = 50000;
-/** Opening a storage that failed is tried again after this time, milliseconds. */
+/** A request of which a host says nothing at all counts as failed after this time, milliseconds: after its own limit. */
+const SILENCE_MS = 55000;
+/** A storage that belongs to somebody else is asked for again after this time, milliseconds. */
 const OPEN_RETRY_MS = 5000;
+/** So many different messages of the core are remembered, each of which is said once. */
+const SAID_TEXTS = 100;
 /** The longest delay that every setTimeout takes, milliseconds. */
 const LONGEST_DELAY_MS = 0x7fffffff;
 
@@ -24,20 +31,29 @@ const THEMES = 'view click exposure order lifecycle share error performance netw
  */
 export function createInstance(adapter, load) {
   let options;
+  let hear;
   let core;
   let number;
   let early = [];
   let lost = 0;
   let timer;
   let timerAt;
+  let shown;
   let page = '';
   let network;
   // Whether the core is there or may still come.
   let opening = false;
-  let flushed = [];
+  // The batch under way, and what came of the last one: 'no_answer', 'refused', or nothing if it was taken.
+  let sending;
+  let trouble;
+  // What was said already.
+  let said = [];
+  // Whether the process may end after any call.
+  let ending = false;
+  let closed = false;
 
   const clock = () => ({ wall: adapter.now(), mono: adapter.mono() });
-  const warn = (text) => (options && options.onWarning ? options.onWarning(text) : adapter.warn('subway: ' + text));
+  const warn = (text) => (hear ? hear(text) : adapter.warn('subway: ' + text));
   // Nothing that goes wrong in here may reach the app.
   const quietly = (work) =>
     function () {
@@ -57,6 +73,7 @@ export function createInstance(adapter, load) {
     const at = clock();
     if (core) {
       const result = run(at, '');
+      if (ending) call(at, 'w');
       arm(at.mono);
       return result;
     }
@@ -90,14 +107,22 @@ export function createInstance(adapter, load) {
   const pump = () => {
     if (!core) return;
     const at = clock();
-    const batch = call(at, 'P');
-    if (batch) send(batch);
-    arm(at.mono);
+    try {
+      const batch = call(at, 'P');
+      if (batch) send(batch);
+      notices();
+      arm(at.mono);
+      waiting.settle();
+    } catch (e) {
+      // A core that broke gives no answer any more.
+      waiting.endAll('not_ready');
+      throw e;
+    }
   };
   const send = (batch) => {
     const zip = adapter.binary && options.compress !== false;
     const headers = { 'content-type': adapter.simple ? 'text/plain' : 'application/json' };
-    let url = options.server.replace(/\/+$/, '') + '/v1/events';
+    let url = options.server + '/v1/events';
     if (adapter.simple) url += '?key=' + encodeURIComponent(options.key);
     else {
       headers['x-subway-key'] = options.key;
@@ -105,15 +130,16 @@ export function createInstance(adapter, load) {
     }
     const mine = number;
     let answered;
+    sending = batch;
+    waiting.trying();
     const done = quietly((status, header, text) => {
-      if (answered || !core || number !== mine) return;
+      if (answered) return;
       answered = true;
-      const at = clock();
-      const after = status && header ? retryAfter(header('retry-after'), at.wall) : NaN;
-      call(at, 'R', lines([batch, status || 0, after >= 0 ? Math.round(after) : '']) + '\n' + (text || ''));
-      settle(status);
-      pump();
+      adapter.clearTimeout(silence);
+      if (core && number === mine) answer(batch, status, header, text);
     });
+    // An answer that comes later still counts.
+    const silence = adapter.setTimeout(quietly(() => core && number === mine && answer(batch, 0)), SILENCE_MS);
     const body = zip ? core.zipped(number) : call(clock(), 'B');
     try {
       adapter.request({ url, headers, body, timeout: REQUEST_TIMEOUT_MS }, done);
@@ -121,49 +147,101 @@ export function createInstance(adapter, load) {
       done(0);
     }
   };
+  const answer = (batch, status, header, text) => {
+    const at = clock();
+    const after = status && header ? retryAfter(header('retry-after'), at.wall) : NaN;
+    const before = status && ledger().queued;
+    if (sending === batch) sending = undefined;
+    call(at, 'R', lines([batch, status || 0, after >= 0 ? Math.round(after) : '']) + '\n' + (text || ''));
+    // A receipt takes events out of the queue, as does giving one up; what changes nothing was no receipt.
+    trouble = !status ? 'no_answer' : ledger().queued === before ? 'refused' : undefined;
+    pump();
+  };
   const status = () => JSON.parse(call(clock(), 'l'));
-  // Passes on what the developer should know, and ends the waiting of flush() when there is nothing more to wait for.
-  const settle = (httpStatus) => {
-    const now = status();
-    now.notices.forEach(warn);
-    if (now.ledger.queued === 0 || httpStatus !== 200) endFlush(now.ledger);
+  const ledger = () => status().ledger;
+  // Passes on what the developer should know. What lasts, such as a disk that stays full, is said once.
+  const notices = () => {
+    const text = call(clock(), 'N');
+    if (!text) return;
+    text.split('\n').forEach((one) => {
+      if (said.indexOf(one) >= 0) return;
+      if (said.length === SAID_TEXTS) said = [];
+      said.push(one);
+      warn(one);
+    });
   };
-  const endFlush = (ledger) => {
-    const all = flushed;
-    flushed = [];
-    all.forEach((tell) => quietly(tell)(ledger));
-  };
+  const waiting = flushes(
+    adapter,
+    {
+      begin: () => call(clock(), 's'),
+      pump,
+      ended: (last) => call(clock(), 'E', last) === '1',
+      // A request that the host never answers is given up by the core as well.
+      stuck: () => (sending ? undefined : status().consent !== 'granted' ? 'no_consent' : trouble || 'storage'),
+      ledger,
+    },
+    quietly
+  );
 
-  const open = quietly((loaded, storage) => {
+  const open = quietly((loaded, kept, patient) => {
     if (!opening) return;
     const at = clock();
+    try {
+      kept.begin();
+    } catch (e) {
+      // It belongs to somebody else, who may end.
+      if (!patient) warn(e.message);
+      adapter.setTimeout(() => open(loaded, kept, true), OPEN_RETRY_MS);
+      return waiting.endAll('not_ready');
+    }
     core = loaded;
-    number = call(
-      at,
-      'O',
-      [
-        lines([storage, adapter.keyBytes, options.storagePrefix || 'subway.' + options.key + '.', adapter.entropy()]),
-        configText(options, adapter),
-        contextText(options, adapter, network),
-      ].join('\n')
-    );
-    if (!number) {
-      core = undefined;
-      adapter.setTimeout(() => open(loaded, storage), OPEN_RETRY_MS);
-      return endFlush(emptyLedger());
+    const opened = () =>
+      core.call(
+        0,
+        at.wall,
+        at.mono,
+        'O'.charCodeAt(0),
+        [
+          lines([register(kept), adapter.keyBytes, options.storagePrefix, adapter.entropy()]),
+          configText(options, adapter),
+          contextText(options, adapter, network),
+        ].join('\n')
+      );
+    number = opened();
+    // Once more: what fails only now and then is no reason to give it up.
+    if (number[0] === '!') number = opened();
+    if (number[0] === '!') {
+      kept.giveUp(number.slice(1));
+      number = opened();
     }
     if (lost) warn(lost + ' calls before init were lost');
     const calls = early;
     early = [];
     calls.forEach((one) => quietly(one[0])(one[1], one[2]));
-    if (flushed.length) flushNow();
-    else pump();
+    waiting.start();
+    pump();
   });
+  // Ends the core's client; what it had not persisted is gone.
+  const forget = () => {
+    call(clock(), 'X');
+    core = sending = undefined;
+    if (timer !== undefined) adapter.clearTimeout(timer);
+    timer = undefined;
+  };
   const unavailable = quietly((e) => {
     opening = false;
-    endFlush(emptyLedger());
+    waiting.endAll('not_ready');
     warn('the core cannot be loaded: ' + ((e && e.message) || e));
   });
+  const start = () => {
+    opening = true;
+    const say = (why) => warn('the storage does not work (' + why + '): events are kept in memory until they are sent');
+    try {
+      load(adapter, (loaded) => open(loaded, dependable(adapter.storage, options.storagePrefix, say)), unavailable, options);
+    } catch (e) {
+      unavailable(e);
+    }
+  };
 
   // An event that cannot be told to the core is counted by it nevertheless.
   const counted = (work) => {
@@ -181,26 +259,16 @@ export function createInstance(adapter, load) {
     return when((at, earlyPage) => call(at, 'T', [head, where || earlyPage || NO_PAGE, text].join('\n')));
   };
   const setPage = (next) => {
+    shown = next;
     page = next ? pageText(next) : '';
     const text = page;
     when((at) => call(at, 'p', text));
   };
   const flush = quietly((tell) => {
-    flushed.push(tell || (() => {}));
-    if (core) flushNow();
-    else if (!opening) endFlush(emptyLedger());
+    waiting.add(tell);
+    if (!core) return opening || waiting.endAll(closed ? 'closed' : 'not_ready');
+    waiting.start();
   });
-  const flushNow = () => {
-    try {
-      call(clock(), 's');
-      pump();
-      if (status().ledger.queued === 0) settle(200);
-    } catch (e) {
-      // A core that broke gives no answer any more.
-      endFlush(emptyLedger());
-      throw e;
-    }
-  };
   const identify = (user) => {
     if (typeof user === 'string' ? !user : typeof user !== 'number' || !isFinite(user)) {
       return warn('a user is a non-empty string or a finite number');
@@ -211,14 +279,12 @@ export function createInstance(adapter, load) {
   const api = {
     init(given) {
       if (options) return warn('init was called twice');
+      hear = given && given.onWarning;
       if (!given || !given.server || !given.key) throw new Error('init needs { server, key }');
-      options = given;
-      opening = true;
-      try {
-        load(adapter, (loaded) => open(loaded, register(adapter.storage)), unavailable, given);
-      } catch (e) {
-        unavailable(e);
-      }
+      const server = serverText(given.server, adapter.origin);
+      const storagePrefix = given.storagePrefix || 'subway.' + given.key + '.';
+      options = Object.assign({}, given, { server, key: String(given.key), storagePrefix });
+      start();
       adapter.network(
         quietly((type) => {
           network = type;
@@ -247,23 +313,31 @@ export function createInstance(adapter, load) {
       const [head, where, text] = counted(() => eventParts(code, props));
       when((at, earlyPage) => {
         call(at, 'e', [head, where || earlyPage || NO_PAGE, text].join('\n'));
-        status().notices.forEach(warn);
+        notices();
       });
     },
-    flush: (tell) => (typeof Promise === 'function' && !tell ? new Promise((done) => flush(done)) : flush(tell)),
+    flush(tell) {
+      if (typeof tell === 'function' || typeof Promise !== 'function') return flush(tell);
+      return new Promise((done) => flush(done));
+    },
     getDeviceId: () => (core ? call(clock(), 'd') : ''),
-    getLedger: () => (core ? status().ledger : emptyLedger()),
+    getLedger: () => (core ? ledger() : emptyLedger()),
     getConsent: () => (core ? status().consent : 'unknown'),
     close() {
       opening = false;
+      closed = true;
       early = [];
-      if (!core) return endFlush(emptyLedger());
-      call(clock(), 'w');
-      const { ledger } = status();
-      call(clock(), 'X');
+      let last;
+      // A core that broke is closed all the same.
+      quietly(() => {
+        if (!core) return;
+        call(clock(), 'w');
+        last = ledger();
+        forget();
+      })();
       core = undefined;
-      endFlush(ledger);
-      if (timer !== undefined) adapter.clearTimeout(timer);
+      waiting.endAll('closed', last);
+      if (adapter.release) adapter.release();
     },
   };
   Object.keys(api).forEach((name) => (api[name] = quietly(api[name])));
@@ -283,12 +357,21 @@ export function createInstance(adapter, load) {
         call(at, 'w');
         pump();
       }),
+    /** The process may end after this, and after every later call: what was tracked is persisted at once. */
+    ending: quietly(() => {
+      ending = true;
+      if (core) call(clock(), 'w');
+    }),
+    /** The storage belongs to another page now: goes on with the one that `load` finds next. */
+    reopen: quietly(() => {
+      if (!core) return;
+      forget();
+      setPage(shown);
+      start();
+    }),
   };
   return { api, auto };
 }
-
-/** What is known without a core. */
-const emptyLedger = () => ({ generated: 0, acked: 0, queued: 0, dropped: {} });
 
 /** An event as exports.rs reads it: what goes before its page, the page if one is given, the properties. */
 function eventParts(code, props, extra) {

@@ -76,18 +76,6 @@ export function delivery(build) {
       }
     });
 
-    test('a full storage delays, and loses nothing while the app lives', async () => {
-      h.phone.limit = 0;
-      const life = await h.launch();
-      life.sdk.track('a', { text: 'x'.repeat(1000) });
-      await life.advance(30_000);
-      assert.equal(h.collector.events().length, 0);
-      h.phone.limit = 10 * 1024 * 1024;
-      await life.advance(60_000);
-      assert.deepEqual(h.codes(), ['a']);
-      assert.match(life.warnings.join(), /storage is full/);
-    });
-
     test('only a receipt ends the waiting', async () => {
       const life = await h.launch();
       h.collector.faults = [

@@ -10,6 +10,7 @@ const tap = () => ({ type: 'tap', currentTarget: { dataset: {} } });
 /** Plain objects: what comes out of the realm has prototypes of its own. */
 const plain = (value) => JSON.parse(JSON.stringify(value));
 const EMPTY = { generated: 0, acked: 0, queued: 0, dropped: {} };
+const NOT_READY = { ok: false, reason: 'not_ready', ...EMPTY };
 
 /** Runs the tests on one of host.mjs's BUILDS. */
 export function manners(build) {
@@ -178,28 +179,28 @@ export function manners(build) {
       assert.equal(life.warnings.length, 11);
     });
 
-    test('flush ends before init, without a core, without a storage and when the instance is closed', async () => {
+    test('flush ends before init, without a core, while another has the storage and when the instance is closed', async () => {
       const before = await h.phone.launch();
       let told;
       before.sdk.flush((ledger) => (told = plain(ledger)));
-      assert.deepEqual(told, EMPTY);
-      assert.deepEqual(plain(await before.sdk.flush()), EMPTY);
+      assert.deepEqual(told, NOT_READY);
+      assert.deepEqual(plain(await before.sdk.flush()), NOT_READY);
 
       const adapter = before.sdk.miniAdapter('jd', before.context[h.phone.build.global]);
-      adapter.storage = { get() { throw new Error('no'); }, set() {}, remove() {}, keys() { throw new Error('no'); } };
+      adapter.storage = { keys() { throw Object.assign(new Error('taken'), { inUse: true }); } };
       const blocked = before.sdk.createInstance(adapter);
       h.init({ sdk: blocked });
       const promise = blocked.flush();
       await before.advance(6000);
-      assert.deepEqual(plain(await promise), EMPTY);
+      assert.deepEqual(plain(await promise), NOT_READY);
 
       const life = await h.launch();
-      h.phone.network = 'offline';
+      h.phone.network = 'deaf';
       life.sdk.track('waits');
       const open = life.sdk.flush();
       life.sdk.close();
-      assert.deepEqual(plain(await open), { generated: 1, acked: 0, queued: 1, dropped: {} });
-      assert.deepEqual(plain(await life.sdk.flush()), EMPTY);
+      assert.deepEqual(plain(await open), { ok: false, reason: 'closed', generated: 1, acked: 0, queued: 1, dropped: {} });
+      assert.deepEqual(plain(await life.sdk.flush()), { ...NOT_READY, reason: 'closed' });
     });
 
     test('flush waits for a core that is on its way', async () => {
@@ -209,7 +210,7 @@ export function manners(build) {
       let told;
       life.sdk.flush((ledger) => (told = plain(ledger)));
       await life.settle();
-      assert.deepEqual(told, { generated: 1, acked: 1, queued: 0, dropped: {} });
+      assert.deepEqual(told, { ok: true, generated: 1, acked: 1, queued: 0, dropped: {} });
     });
 
     // jd.js holds its core; the others load it.
@@ -220,8 +221,8 @@ export function manners(build) {
       h.init(life);
       h.init({ sdk: other }, { storagePrefix: 'other.' });
       const both = [life.sdk.flush(), other.flush()];
-      assert.deepEqual(plain(await Promise.all(both)), [EMPTY, EMPTY]);
-      assert.deepEqual(plain(await life.sdk.flush()), EMPTY);
+      assert.deepEqual(plain(await Promise.all(both)), [NOT_READY, NOT_READY]);
+      assert.deepEqual(plain(await life.sdk.flush()), NOT_READY);
       assert.equal(life.warnings.filter((text) => /the core cannot be loaded: no such file/.test(text)).length, 2);
     });
 
@@ -233,7 +234,7 @@ export function manners(build) {
       h.init(life);
       assert.equal(sdk.track('a'), undefined);
       assert.deepEqual([sdk.getDeviceId(), sdk.getConsent(), plain(sdk.getLedger())], ['', 'unknown', EMPTY]);
-      assert.deepEqual(plain(await sdk.flush()), EMPTY);
+      assert.deepEqual(plain(await sdk.flush()), NOT_READY);
       const names = Object.keys(full).filter((name) => !['createInstance', 'miniAdapter', 'wrappers'].includes(name));
       for (const name of names) assert.doesNotThrow(() => sdk[name](), name);
       assert.equal(life.warnings.length, 1);

@@ -156,7 +156,7 @@ export function recording(build) {
       life.context.App({ onLaunch: () => 'kept' });
       assert.equal(life.appOptions.onLaunch({}), 'kept');
       await life.advance(60_000);
-      assert.match(life.warnings.join(), /storage cannot be read/);
+      assert.match(life.warnings.join(), /the storage does not work/);
     });
 
     test('user, common properties and timers', async () => {

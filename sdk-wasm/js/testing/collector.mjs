@@ -32,7 +32,7 @@ export class Collector {
   #receive(request, response) {
     if (request.method === 'GET') {
       const page = this.pages.get(request.url.split('?')[0]);
-      response.writeHead(page ? 200 : 404, page ? { 'content-type': page[0] } : {});
+      response.writeHead(page ? 200 : 404, page ? { 'content-type': page[0], 'access-control-allow-origin': '*' } : {});
       return response.end(page ? page[1] : '');
     }
     const parts = [];

@@ -18,7 +18,7 @@ pub use kafka::Kafka;
 use super::text::{Text, expand};
 use super::{ConfigError, Source};
 
-/// The name of the sink that is always there.
+/// The name of the sink that needs no `[[sink]]`: the store in the data directory.
 pub const EMBEDDED: &str = "embedded";
 
 /// Bytes of a sink's name: it is a label of every metric.
@@ -44,6 +44,14 @@ pub enum Kind {
     Elasticsearch(Box<Elasticsearch>),
     /// Kafka.
     Kafka(Box<Kafka>),
+}
+
+impl Kind {
+    /// Whether questions can be answered from such a store.
+    #[must_use]
+    pub fn answers(&self) -> bool {
+        !matches!(self, Kind::Kafka(_))
+    }
 }
 
 /// What happens when the spool is full because this sink takes nothing.
@@ -196,7 +204,7 @@ fn one(
     let wrong = |key: &str, why: String| source.error(at.clone(), &format!("sink.{key}"), why);
     if kind == "sqlite" {
         if name != EMBEDDED {
-            return Err(wrong("kind", "the one sink of kind sqlite is always there and is named \"embedded\"".into()));
+            return Err(wrong("kind", "the one sink of kind sqlite is the embedded store, named \"embedded\"".into()));
         }
         return match settings.keys().next() {
             Some(key) => Err(wrong(key, "is not a key of kind sqlite".into())),

@@ -5,9 +5,25 @@ import { base, timezone } from './common.js';
 /** A browser gives an origin about 5 MB of localStorage, counted in two-byte units, and the page needs some of it. */
 const QUEUE_BYTES = 512 * 1024;
 
-/** The adapter; `slot` keeps the tabs of one origin apart, so that no two write the same log. */
-export function webAdapter(slot) {
+/** The part of localStorage that is called `slot`; the first one has no name. */
+function webStorage(slot) {
   const prefix = slot ? 'tab' + slot + ' ' : '';
+  return {
+    get(key) {
+      const value = localStorage.getItem(prefix + key);
+      return value === null ? undefined : value;
+    },
+    set: (key, value) => localStorage.setItem(prefix + key, value),
+    remove: (key) => localStorage.removeItem(prefix + key),
+    keys: () =>
+      Object.keys(localStorage)
+        .filter((key) => key.slice(0, prefix.length) === prefix)
+        .map((key) => key.slice(prefix.length)),
+  };
+}
+
+/** The adapter; `slot` keeps the pages of one origin apart, so that no two write the same log. */
+export function webAdapter(slot) {
   return Object.assign(base(), {
     platform: 'web',
     keyBytes: 1024 * 1024,
@@ -15,18 +31,9 @@ export function webAdapter(slot) {
     binary: true,
     // No header that would make the browser ask first (CORS preflight); the collector knows gzip by its magic bytes.
     simple: true,
-    storage: {
-      get(key) {
-        const value = localStorage.getItem(prefix + key);
-        return value === null ? undefined : value;
-      },
-      set: (key, value) => localStorage.setItem(prefix + key, value),
-      remove: (key) => localStorage.removeItem(prefix + key),
-      keys: () =>
-        Object.keys(localStorage)
-          .filter((key) => key.slice(0, prefix.length) === prefix)
-          .map((key) => key.slice(prefix.length)),
-    },
+    // Before an address that is a mere path.
+    origin: location.origin,
+    storage: webStorage(slot),
     request(request, done) {
       // keepalive lets the request outlive the page; browsers allow it for small bodies only.
       const keepalive = request.body.length < 60000 && document.visibilityState === 'hidden';

@@ -3,6 +3,7 @@
 import { base } from '../adapters/common.js';
 import { miniAdapter } from '../adapters/mini.js';
 import { wrappers } from '../auto.js';
+import { idle } from '../idle.js';
 import { createInstance } from '../sdk.js';
 
 /* global jd, my, tt, swan, qq, wx, App, Page, Component, Behavior */
@@ -17,28 +18,12 @@ function host() {
   if (typeof wx === 'object' && wx) return ['weapp', wx];
 }
 
-/** Where there is no host, as in tests and on servers: every call is there, and records nothing. */
-function idle(load) {
-  const adapter = base();
-  const { api } = createInstance(adapter, load);
-  let said = false;
-  Object.keys(api).forEach((name) => {
-    // What answers does so as before init.
-    const work = /^get|^flush/.test(name) ? api[name] : () => {};
-    api[name] = function () {
-      if (!said) adapter.warn('subway: there is no mini-program here; nothing is recorded');
-      said = true;
-      return work.apply(null, arguments);
-    };
-  });
-  return api;
-}
-
 /** The default instance, with automatic tracking, and createInstance for further ones. */
 export function miniProgram(load) {
   const found = host();
+  const nothing = () => idle(base(), 'there is no mini-program here');
   const make = (adapter) => {
-    if (!adapter && !found) return idle(load);
+    if (!adapter && !found) return nothing();
     return createInstance(adapter || miniAdapter(found[0], found[1]), load).api;
   };
   let subway;
@@ -53,9 +38,11 @@ export function miniProgram(load) {
       if (typeof Component === 'function') Component = wrap.Component(Component);
       if (typeof Behavior === 'function') Behavior = wrap.Behavior(Behavior);
     })();
-  } else subway = idle(load);
+  } else subway = nothing();
   subway.createInstance = make;
   subway.miniAdapter = miniAdapter;
   subway.wrappers = wrappers;
+  // For `import subway from` as some tools translate it; not among what a loop over the functions finds.
+  Object.defineProperty(subway, 'default', { value: subway });
   return subway;
 }

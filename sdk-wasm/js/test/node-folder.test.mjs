@@ -1,0 +1,157 @@
+// A folder belongs to one instance at a time, whoever else asks for it, by whatever name.
+
+import assert from 'node:assert/strict';
+import fs from 'node:fs';
+import { createRequire } from 'node:module';
+import os from 'node:os';
+import path from 'node:path';
+import { after, before, test } from 'node:test';
+import { pathToFileURL } from 'node:url';
+import { Worker } from 'node:worker_threads';
+
+import { Collector } from '../testing/collector.mjs';
+import { Folders, run, start } from '../testing/script.mjs';
+
+const PACKAGE = process.env.SUBWAY_PACKAGE;
+const folders = new Folders();
+let collector;
+let esm;
+before(async () => {
+  collector = await new Collector().start();
+  esm = await import(pathToFileURL(path.join(PACKAGE, 'node.mjs')).href);
+});
+after(async () => {
+  folders.clear();
+  await collector.stop();
+});
+
+/** Opens an instance on `dir`; gives it and its warnings. */
+function open(dir, { createInstance } = esm) {
+  const warnings = [];
+  const instance = createInstance(dir);
+  instance.init({ server: collector.url, key: 'k', onWarning: (text) => warnings.push(text) });
+  return { instance, warnings };
+}
+const admitted = ({ instance }) => instance.getDeviceId() !== '';
+
+test('a second instance in this process is refused and told why, by whatever name it asks', async () => {
+  const dir = folders.fresh();
+  const link = path.join(folders.fresh(), 'link');
+  fs.symlinkSync(dir, link);
+  const first = open(dir);
+  assert.ok(admitted(first));
+  const cjs = createRequire(import.meta.url)(path.join(PACKAGE, 'node.cjs'));
+  for (const [name, build] of [[dir, esm], [dir, cjs], [dir + '/', esm], [link, esm], [path.relative(process.cwd(), dir), esm], [dir + '/../' + path.basename(dir), cjs]]) {
+    const second = open(name, build);
+    assert.ok(!admitted(second), name);
+    assert.deepEqual(second.warnings, [`the storage folder ${name} is in use by another instance of this process; give each instance a storageDir of its own`]);
+    assert.equal((await second.instance.flush()).reason, 'not_ready');
+    second.instance.close();
+  }
+  first.instance.track('a');
+  assert.equal((await first.instance.flush()).ok, true);
+  first.instance.close();
+  const next = open(link);
+  assert.ok(admitted(next), 'a closed instance gives its folder back');
+  assert.equal(next.instance.getLedger().generated, 1);
+  next.instance.close();
+});
+
+test('a worker thread is refused what another thread has, and has it afterwards', async () => {
+  const dir = folders.fresh();
+  const first = open(dir);
+  const inWorker = () =>
+    new Promise((done, fail) => {
+      const code = `const { parentPort } = require('node:worker_threads');
+        const instance = require(${JSON.stringify(path.join(PACKAGE, 'node.cjs'))}).createInstance(${JSON.stringify(dir)});
+        instance.init({ server: 'http://127.0.0.1:1', key: 'k', onWarning() {} });
+        parentPort.postMessage(instance.getDeviceId());
+        process.exit(0);`;
+      new Worker(code, { eval: true }).on('message', done).on('error', fail);
+    });
+  assert.equal(await inWorker(), '');
+  const install = first.instance.getDeviceId();
+  first.instance.close();
+  assert.equal(await inWorker(), install);
+});
+
+test('of many processes that start at once, one is admitted', async () => {
+  const dir = folders.fresh();
+  const code = `init({ onWarning() {} }); console.log(subway.getDeviceId() ? 'admitted' : 'refused'); setInterval(() => {}, 1000);`;
+  const all = Array.from({ length: 8 }, () => start(collector.url, dir, code));
+  await Promise.all(all.map(({ says }) => says));
+  all.forEach(({ child }) => child.kill('SIGKILL'));
+  const outs = (await Promise.all(all.map(({ ended }) => ended))).map(({ out }) => out.trim());
+  assert.deepEqual(outs.sort(), ['admitted', ...Array(7).fill('refused')]);
+  const next = open(dir);
+  assert.ok(admitted(next), 'the claim of a killed process is void at once');
+  next.instance.close();
+});
+
+test('a process waits for its predecessor and goes on where it ended', async () => {
+  const dir = folders.fresh();
+  const first = open(dir);
+  first.instance.track('a');
+  const second = start(
+    collector.url,
+    dir,
+    `init(); subway.track('b'); while (!subway.getDeviceId()) await new Promise((next) => setTimeout(next, 50)); console.log(JSON.stringify(await subway.flush()));`
+  );
+  await second.says;
+  first.instance.close();
+  const { out } = await second.ended;
+  assert.match(out, /is in use by process \d+; give each/);
+  assert.equal(out.match(/in use/g).length, 1, 'it says so once');
+  assert.equal(JSON.parse(out.slice(out.indexOf('{'))).acked, 2);
+});
+
+test('whose claim is void, and whose is not', () => {
+  const now = Date.now() / 1000;
+  const host = os.hostname();
+  const cases = [
+    ['a process that is gone', `t\n${0x3ffffffe}\n0\n${host}`, now, true],
+    ['an earlier process with our number, as in a container', `t\n${process.pid}\n-99999\n${host}`, now, true],
+    ['a process that lives', `t\n${process.ppid}\n0\n${host}`, now, false],
+    ['a number that another process has by now', `t\n${process.ppid}\n0\n${host}`, now - 3600, true],
+    ['another machine that lives', `t\n${process.pid}\n0\nelsewhere`, now, false],
+    ['another machine that was silent for an hour', `t\n${process.pid}\n0\nelsewhere`, now - 3600, true],
+    ['nobody', '', now - 3600, true],
+  ];
+  for (const [what, text, seen, expected] of cases) {
+    const dir = folders.fresh();
+    const claim = path.join(dir, 'in-use');
+    fs.writeFileSync(claim, text);
+    fs.utimesSync(claim, seen, seen);
+    const one = open(dir);
+    assert.equal(admitted(one), expected, what);
+    one.instance.close();
+    assert.equal(fs.existsSync(claim), !expected, what);
+    assert.deepEqual(fs.readdirSync(dir).filter((name) => name.startsWith('in-use.')), []);
+  }
+});
+
+test('an instance that was taken for dead writes no more', () => {
+  const dir = folders.fresh();
+  const storage = esm.folderStorage(dir);
+  storage.set('a', '1');
+  const long = Date.now() / 1000 - 3600;
+  fs.utimesSync(path.join(dir, 'in-use'), long, long);
+  const other = esm.folderStorage(dir);
+  other.set('a', '2');
+  assert.throws(() => storage.set('a', '3'), /in use by another instance/);
+  assert.throws(() => storage.remove('a'), /in use by another instance/);
+  storage.release();
+  assert.equal(other.get('a'), '2');
+  other.release();
+});
+
+test('a folder that cannot be used costs one warning; what is tracked is sent from memory', async () => {
+  const dir = folders.fresh();
+  const file = path.join(dir, 'file');
+  fs.writeFileSync(file, '');
+  const { out, status } = await run(collector.url, file, `init(); subway.track('a'); console.log(JSON.stringify(await subway.flush())); subway.track('b'); await subway.flush();`);
+  assert.equal(status, 0, out);
+  assert.match(out, /the storage does not work \(EEXIST.*\): events are kept in memory until they are sent/);
+  assert.match(out, /"ok":true,"generated":1,"acked":1/);
+  assert.equal(out.match(/subway:/g).length, 1, out);
+});
