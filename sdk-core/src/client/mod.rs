@@ -175,7 +175,7 @@ impl<S: Store> Client<S> {
     /// `None`: not before the next input.
     #[must_use]
     pub fn next_wake(&self) -> Option<u64> {
-        let persist = self.pending.due().filter(|_| self.consent != Consent::Unknown);
+        let persist = self.pending.due().filter(|_| self.consent != Consent::Unknown || self.wiped);
         let send = match self.upload.in_flight {
             Some((_, deadline)) => Some(deadline),
             None if self.consent != Consent::Granted => None,

@@ -152,15 +152,6 @@ impl Pending {
             change.fresh = true;
         }
     }
-
-    /// Tells the store of deletions only, where nothing may be written.
-    pub(super) fn commit_deletions(&mut self, store: &mut impl Store) {
-        let deletions = self.changes.iter().filter(|change| change.deletes());
-        let writes: Vec<Write<'_>> = deletions.map(|change| Write { key: change.key, value: None }).collect();
-        if !writes.is_empty() && store.apply(&writes).is_ok() {
-            self.deleted();
-        }
-    }
 }
 
 #[cfg(test)]

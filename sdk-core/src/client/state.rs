@@ -113,7 +113,9 @@ impl<S: Store> Client<S> {
         let mut out = String::new();
         let mut object = ObjectWriter::new(&mut out);
         object.field("salt").push_str(&quoted(salt));
-        object.string("consent", self.consent.as_str());
+        // A withdrawal stands in the store until the user agrees anew.
+        let consent = if self.wiped { Consent::Denied } else { self.consent };
+        object.string("consent", consent.as_str());
         self.ledger().write(object.field("ledger"));
         if self.consent == Consent::Granted {
             object.id("install", self.install);

@@ -21,9 +21,8 @@ impl<S: Store> Client<S> {
         if self.pending.due().is_none() {
             return true;
         }
-        if self.consent == Consent::Unknown {
-            // Nothing may be written, but what a withdrawal left to delete still goes.
-            self.pending.commit_deletions(&mut self.store);
+        if self.consent == Consent::Unknown && !self.wiped {
+            // Nothing may be written. What was acknowledged meanwhile is deleted when it may, or sent again.
             return true;
         }
         if self.pending.is_blocked(now.mono) {
