@@ -138,7 +138,8 @@ impl<S: Store> Client<S> {
         now: Now,
     ) {
         self.next_batch = batches.last().map_or(1, |(number, ..)| number + 1);
-        self.queue.contexts.restore(contexts);
+        let named = events.iter().map(|(_, entry)| entry.context).max().unwrap_or(0);
+        self.queue.contexts.restore(contexts, named);
         self.seq = self.seq.max(events.last().map_or(0, |(_, entry)| entry.seq));
         let mut loose: Vec<Option<(Class, Entry)>> = events.into_iter().map(Some).collect();
         for (number, saved) in batches {

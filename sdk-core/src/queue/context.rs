@@ -34,8 +34,10 @@ pub struct Contexts {
 
 impl Contexts {
     /// Takes over what the store holds, in order of numbers. What is not used until [`Contexts::take_unused`] goes.
-    pub fn restore(&mut self, saved: Vec<(u64, String)>) {
-        self.next = saved.last().map_or(0, |(number, _)| *number);
+    /// `named` is the highest number that an event names: the store may have lost that context, and no other must get its
+    /// number.
+    pub fn restore(&mut self, saved: Vec<(u64, String)>, named: u64) {
+        self.next = saved.last().map_or(0, |(number, _)| *number).max(named);
         self.unused = saved.iter().map(|(number, _)| *number).collect();
         self.list = saved.into_iter().map(|(number, text)| Context { number, text, uses: 0, stored: true }).collect();
     }
@@ -179,9 +181,9 @@ mod tests {
     #[test]
     fn what_no_event_of_the_store_uses_is_forgotten() {
         let mut contexts = Contexts::default();
-        contexts.restore(vec![(3, "a".into()), (7, "b".into())]);
+        contexts.restore(vec![(3, "a".into()), (7, "b".into())], 9);
         contexts.acquire(7);
         assert_eq!(contexts.take_unused(), [3]);
-        assert_eq!(contexts.enter("c"), 8);
+        assert_eq!(contexts.enter("c"), 10, "a number that was lost is not given again");
     }
 }
