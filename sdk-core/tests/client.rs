@@ -362,6 +362,23 @@ fn what_no_check_lets_through_is_refused_at_a_timers_end_too() {
 }
 
 #[test]
+fn an_unusual_name_is_recorded_and_told_once() {
+    let mut client = client();
+    for _ in 0..3 {
+        client.track(START, input("Order Completed")).unwrap();
+        client.track(START, input("下单")).unwrap();
+    }
+    let told = client.take_notices();
+    assert!(told.len() == 2 && told[0].contains("Order Completed") && told[1].contains("下单"), "{told:?}");
+    for number in 0..1000 {
+        client.track(START, input(&format!("name {number}"))).unwrap();
+        assert!(client.take_notices().len() <= 1);
+    }
+    assert!(client.take_notices().is_empty());
+    assert_eq!(client.ledger().generated, 1_006);
+}
+
+#[test]
 fn ids_are_unique_without_any_entropy() {
     let mut seen = std::collections::BTreeSet::new();
     let mut store = MemoryStore::default();

@@ -7,7 +7,7 @@ use super::{ConfigError, Source};
 
 macro_rules! limits {
     ($($(#[$doc:meta])* $name:ident = $default:expr, $range:expr;)*) => {
-        /// Every limit in force. The first ten are those of the wire.
+        /// Every limit in force. The first twelve are those of the wire.
         #[derive(Clone, Debug, PartialEq, Eq)]
         pub struct Limits {
             /// The limits of the wire; see [`subway_protocol::limits`].
@@ -32,6 +32,8 @@ macro_rules! limits {
             depth: Option<Spanned<u64>>,
             key_bytes: Option<Spanned<u64>>,
             text_bytes: Option<Spanned<u64>>,
+            context_text_bytes: Option<Spanned<u64>>,
+            future_ms: Option<Spanned<u64>>,
             clock_tolerance_ms: Option<Spanned<u64>>,
             signature_age_ms: Option<Spanned<u64>>,
             $($name: Option<Spanned<u64>>,)*
@@ -49,13 +51,18 @@ macro_rules! limits {
                 put(source, "depth", self.depth, 1..=64, &mut wire.depth)?;
                 put(source, "key_bytes", self.key_bytes, 1..=GIB, &mut wire.key_bytes)?;
                 put(source, "text_bytes", self.text_bytes, 1..=GIB, &mut wire.text_bytes)?;
+                put(source, "context_text_bytes", self.context_text_bytes, 1..=64 * KIB, &mut wire.context_text_bytes)?;
+                let mut future_ms = wire.future_ms.unsigned_abs();
+                put(source, "future_ms", self.future_ms, 0..=366 * DAY_MS, &mut future_ms)?;
+                wire.future_ms = future_ms.cast_signed();
                 put_time(source, "clock_tolerance_ms", self.clock_tolerance_ms, &mut wire.clock_tolerance_ms)?;
                 put_time(source, "signature_age_ms", self.signature_age_ms, &mut wire.signature_age_ms)?;
                 let at = self.in_flight_bytes.as_ref().map_or(0..0, Spanned::span);
                 $(put(source, stringify!($name), self.$name, $range, &mut limits.$name)?;)*
-                let needed = limits.wire.body_bytes + limits.wire.decompressed_bytes;
+                // The body as sent, as it is after inflation, what is decoded from it, and the record made of that.
+                let needed = limits.wire.body_bytes + 3 * limits.wire.decompressed_bytes;
                 if limits.in_flight_bytes < needed {
-                    let why = format!("must be at least body_bytes + decompressed_bytes, here {needed}, or the largest batch is never taken");
+                    let why = format!("must be at least body_bytes + 3 * decompressed_bytes, here {needed}, or the largest batch is never taken");
                     return Err(source.error(at, "limits.in_flight_bytes", why));
                 }
                 Ok(limits)
@@ -76,6 +83,8 @@ macro_rules! limits {
                     ("depth", wire.depth),
                     ("key_bytes", wire.key_bytes),
                     ("text_bytes", wire.text_bytes),
+                    ("context_text_bytes", wire.context_text_bytes),
+                    ("future_ms", wire.future_ms.unsigned_abs()),
                     ("clock_tolerance_ms", wire.clock_tolerance_ms.unsigned_abs()),
                     ("signature_age_ms", wire.signature_age_ms.unsigned_abs()),
                     $((stringify!($name), self.$name),)*
@@ -90,6 +99,11 @@ const MIB: u64 = 1024 * KIB;
 const GIB: u64 = 1024 * MIB;
 /// The longest time a limit may name, milliseconds: a day. Beyond it nothing is limited any more.
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+
+/// What may be asked for; at most a century.
+pub(super) const DEDUP_DAYS: std::ops::RangeInclusive<u64> = 1..=36_500;
+/// What may be asked for. With less than some thousand IDs an index is no help.
+pub(super) const DEDUP_BYTES: std::ops::RangeInclusive<u64> = 64 * KIB..=1024 * 1024 * GIB;
 
 limits! {
     /// Connections open at once. An idle one costs a socket and 13 KiB, with TLS 23 KiB (`cargo xtask bench`); further ones
@@ -122,6 +136,22 @@ limits! {
     /// Bytes of JSON in the spool that a sink has not taken yet. It bounds the disk that a dead sink can cost; beyond it
     /// clients are told 503.
     spool_bytes = 8 * GIB, KIB..=1024 * 1024 * GIB;
+    /// Days for which an event ID is remembered, so that the event is known when it comes again. A device that was away
+    /// longer is rare; `[[app]]` can say otherwise.
+    dedup_days = 90, DEDUP_DAYS;
+    /// Bytes that the IDs of one app take on disk, about 18 each; beyond it the oldest are forgotten. It bounds what one app's
+    /// flood can cost, and ends only that app's horizon; `[[app]]` can say otherwise.
+    dedup_bytes = 8 * GIB, DEDUP_BYTES;
+    /// Bytes of memory for the filters of the IDs on disk, 1.5 an ID. Beyond it the largest parts are searched on disk.
+    dedup_memory_bytes = 256 * MIB, 0..=1024 * GIB;
+    /// IDs in memory (17 to 34 bytes each) before they are written to files; twice as many while they are written.
+    dedup_fresh_ids = 900_000, 100..=100_000_000;
+    /// Installs of one app whose clocks are remembered, about 100 bytes of disk each: those of an install keep its events in
+    /// order over a clock that jumps.
+    install_clocks = 1_000_000, 2..=1_000_000_000;
+    /// Bytes of events in one answer of the reading API; what is left is asked for with the answer's `next`. Answers are
+    /// written as they are read, so it bounds time and the client's memory, not the collector's.
+    answer_bytes = 64 * MIB, KIB..=1024 * GIB;
 }
 
 fn put(

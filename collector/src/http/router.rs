@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::{HeaderName, Method, header};
+use axum::http::{Method, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{get, post};
 use subway_protocol::codec::server::ProblemCode;
-use tower_http::cors::{Any, CorsLayer};
+use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use super::{Shared, admin, client, console, health, ingest, problem, query};
 use crate::telemetry::Count;
@@ -18,42 +18,50 @@ use crate::telemetry::Count;
 /// How long a browser may remember the answer to a preflight. Browsers cap it at two hours or a day themselves.
 const PREFLIGHT: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The whole HTTP surface.
-pub fn router(shared: Arc<Shared>) -> Router {
+/// The HTTP surface of the main listener. `operating`: with what belongs to operators, which may have a listener of its own.
+pub fn router(shared: Arc<Shared>, operating: bool) -> Router {
     // The layer must also wrap what answers other methods, because that is where a preflight arrives.
     let ingest = Router::new()
         .route("/v1/events", post(ingest::ingest))
         .method_not_allowed_fallback(problem::method_not_allowed)
         .layer(cors());
-    let reading = Router::new()
-        .route("/v1/admin/ledger", get(admin::ledger))
-        .merge(query::routes())
-        .layer(from_fn_with_state(Arc::clone(&shared), client::limit));
-    Router::new()
-        .merge(ingest)
-        .merge(reading)
-        .route("/health/live", get(health::live))
-        .route("/health/ready", get(health::ready))
-        .route("/metrics", get(health::metrics))
-        .merge(console::routes())
+    let reading = query::routes().layer(from_fn_with_state(Arc::clone(&shared), client::limit));
+    let routes = Router::new().merge(ingest).merge(reading).merge(probes()).merge(console::routes());
+    let routes = if operating { routes.merge(operations(&shared)) } else { routes };
+    finished(routes, shared)
+}
+
+/// The HTTP surface of a listener for operators alone.
+pub fn operating_router(shared: Arc<Shared>) -> Router {
+    finished(probes().merge(operations(&shared)), shared)
+}
+
+fn probes() -> Router<Arc<Shared>> {
+    Router::new().route("/health/live", get(health::live)).route("/health/ready", get(health::ready))
+}
+
+fn operations(shared: &Arc<Shared>) -> Router<Arc<Shared>> {
+    let admin = admin::routes().layer(from_fn_with_state(Arc::clone(shared), client::limit));
+    admin.route("/metrics", get(health::metrics))
+}
+
+/// What every surface answers where it has nothing, and what it counts.
+fn finished(routes: Router<Arc<Shared>>, shared: Arc<Shared>) -> Router {
+    routes
         .fallback(problem::not_found)
         .method_not_allowed_fallback(problem::method_not_allowed)
         .layer(from_fn_with_state(Arc::clone(&shared), observe))
         .with_state(shared)
 }
 
-/// Pages of any origin may send; nothing else is offered to other origins.
+/// Pages of any origin may send, with whatever headers their tracing adds, and with credentials: some libraries send all
+/// requests so, and there is no cookie here that could be misused. Nothing else is offered to other origins.
 fn cors() -> CorsLayer {
-    let headers = [
-        header::CONTENT_TYPE,
-        header::CONTENT_ENCODING,
-        HeaderName::from_static("x-subway-key"),
-        HeaderName::from_static("x-subway-signature"),
-    ];
     CorsLayer::new()
-        .allow_origin(Any)
+        .allow_origin(AllowOrigin::mirror_request())
+        .allow_credentials(true)
         .allow_methods([Method::POST])
-        .allow_headers(headers)
+        .allow_headers(AllowHeaders::mirror_request())
         .expose_headers([header::RETRY_AFTER])
         .max_age(PREFLIGHT)
 }

@@ -4,11 +4,11 @@ use subway_protocol::codec::encode::{Event, write_event};
 use subway_protocol::json::check_object;
 use subway_protocol::limits::{EVENT_BYTES, MAX_TIME_MS};
 use subway_protocol::outcome::Got;
-use subway_protocol::theme::is_code;
+use subway_protocol::theme::{is_code, is_usual_code};
 use subway_protocol::{Limits, RejectReason, Violation};
 
-use super::Client;
 use super::state::{begin_event, write_members};
+use super::{Client, joined};
 use crate::queue::{Class, Entry};
 use crate::store::{Key, Store};
 use crate::{Consent, DropReason, Id, Now, Page, Theme, TrackError};
@@ -70,6 +70,10 @@ impl<S: Store> Client<S> {
         let (now, mono) = (self.clock.read(now), now.mono);
         if let Err(violation) = input.check() {
             return self.refuse(now, violation);
+        }
+        if !is_usual_code(input.code) {
+            let text = joined("the event name ", input.code);
+            self.notice_once(joined(&text, " is unusual: letters, digits and _ . : - work everywhere; it is recorded"));
         }
         if self.consent == Consent::Denied {
             self.ledger.generated += 1;

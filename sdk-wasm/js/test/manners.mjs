@@ -168,7 +168,7 @@ export function manners(build) {
       life.sdk.track('symbol', {}, { theme: Symbol('s') });
       life.sdk.track(Object.create(null));
       life.sdk.track('page', {}, { page: { get path() { throw new Error('no path'); } } });
-      life.sdk.track('1 bad code');
+      life.sdk.track('bad\ncode');
       life.sdk.trackTimerStart('timed');
       life.sdk.trackTimerEnd('timed', cycle);
       life.sdk.trackTimerEnd('timed', 'no object');
@@ -224,6 +224,18 @@ export function manners(build) {
       assert.deepEqual(plain(await Promise.all(both)), [NOT_READY, NOT_READY]);
       assert.deepEqual(plain(await life.sdk.flush()), NOT_READY);
       assert.equal(life.warnings.filter((text) => /the core cannot be loaded: no such file/.test(text)).length, 2);
+    });
+
+    loads('flush ends when the core never comes', async () => {
+      const life = await h.phone.launch({ globals: { WXWebAssembly: { instantiate: () => ({ then() {} }) } } });
+      h.init(life);
+      life.sdk.track('a');
+      let told;
+      life.sdk.flush((result) => (told = plain(result)));
+      await life.advance(31_000);
+      assert.deepEqual(told, NOT_READY);
+      life.sdk.close();
+      assert.match(life.warnings.join(), /1 calls were lost: the SDK never became ready/);
     });
 
     test('without a host every call is there, does nothing and says so once', async () => {

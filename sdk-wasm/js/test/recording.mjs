@@ -50,6 +50,20 @@ export function recording(build) {
       assert.deepEqual(views.map((event) => [event.ts - start, event.page.path, event.page.referrer]), [[0, 'pages/first', undefined], [2500, 'pages/second', 'pages/first']]);
     });
 
+    test('a page was reached from the one before, also from another of its path; coming back from the background changes nothing', async () => {
+      const life = await h.launch();
+      const detail = { onLoad() {}, onShow() {}, onHide() {} };
+      life.openPage('pages/list', {}).onHide();
+      life.openPage('pages/detail', detail, { id: '1' }).onHide();
+      const last = life.openPage('pages/detail', detail, { id: '2' });
+      last.onHide();
+      last.onShow();
+      life.sdk.flush(() => {});
+      await life.settle();
+      const views = h.collector.events().filter((event) => event.code === 'page_view');
+      assert.deepEqual(views.map((event) => event.page.referrer), [undefined, 'pages/list', 'pages/detail', 'pages/detail']);
+    });
+
     test('calls before init are bounded, and what is lost is said', async () => {
       const life = await h.phone.launch();
       for (let n = 0; n < 250; n++) life.sdk.track('early', { n });
@@ -137,7 +151,7 @@ export function recording(build) {
         if (['init', 'close', 'createInstance', 'miniAdapter', 'wrappers', 'setConsent'].includes(name)) continue;
         for (const bad of [undefined, null, 7, 'x', [], cycle, () => {}]) assert.doesNotThrow(() => life.sdk[name](bad, bad, bad), `${name}(${typeof bad})`);
       }
-      life.sdk.track('1 bad code', {});
+      life.sdk.track('bad\ncode', {});
       life.sdk.track('good', [1]);
       life.sdk.track('good', { toJSON() { throw new Error('in toJSON'); } });
       life.sdk.track('good', {}, { theme: 'nonsense' });
