@@ -10,7 +10,7 @@
 //! Invariants, in every committed state:
 //! * the positions of stored events are 1, 2, 3, .. without gaps, and the head is the number of events ever stored;
 //! * received = stored + duplicate + all rejected;
-//! * per sink, `delivered_to` only grows, and stored = delivered + dead + pending.
+//! * per sink, `delivered_to` only grows, and stored = delivered + dead + pending + expired.
 
 mod cursor;
 mod error;
@@ -42,8 +42,11 @@ use writer::{Command, Shared, Writer};
 /// The database's file name inside the data directory.
 pub const FILE: &str = "spool.db";
 
-pub(crate) const MIGRATIONS: &[&str] =
-    &[include_str!("migrations/0001_spool.sql"), include_str!("migrations/0002_poison.sql")];
+pub(crate) const MIGRATIONS: &[&str] = &[
+    include_str!("migrations/0001_spool.sql"),
+    include_str!("migrations/0002_poison.sql"),
+    include_str!("migrations/0003_expired.sql"),
+];
 
 /// The spool's caps.
 #[derive(Clone, Debug)]

@@ -45,7 +45,7 @@ pub struct Ledger {
     pub sinks: BTreeMap<String, SinkLedger>,
 }
 
-/// The stored events as one sink has them; the three add up to `stored`.
+/// The stored events as one sink has them: delivered, dead, pending and expired add up to `stored`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SinkLedger {
     /// Delivered.
@@ -57,6 +57,9 @@ pub struct SinkLedger {
     /// Those of the dead that were given up because the spool was full; left out of the JSON if there are none.
     #[serde(skip_serializing_if = "none")]
     pub shed: u64,
+    /// Gone, from the spool and from the embedded store, before they could be delivered; left out of the JSON if there are none.
+    #[serde(skip_serializing_if = "none")]
+    pub expired: u64,
 }
 
 /// Whether there are none.
@@ -71,8 +74,9 @@ impl Ledger {
     #[must_use]
     pub fn reached(mut self, sink: &str, position: u64) -> Self {
         if let Some(sink) = self.sinks.get_mut(sink) {
-            let done = (sink.delivered + sink.dead).max(position.min(self.stored));
-            (sink.delivered, sink.pending) = (done - sink.dead, self.stored - done);
+            let lost = sink.dead + sink.expired;
+            let done = (sink.delivered + lost).max(position.min(self.stored));
+            (sink.delivered, sink.pending) = (done - lost, self.stored - done);
         }
         self
     }
@@ -159,8 +163,9 @@ impl Reader {
         let mut sinks = BTreeMap::new();
         for name in names {
             let cursor = cursor::load(&snapshot, &name)?;
-            let (done, dead, shed) = (cursor.done(), cursor.dead, cursor.shed);
-            sinks.insert(name, SinkLedger { delivered: done - dead, dead, pending: counters.stored - done, shed });
+            let Cursor { dead, shed, expired, .. } = cursor;
+            let (delivered, pending) = (cursor.done() - dead - expired, counters.stored - cursor.done());
+            sinks.insert(name, SinkLedger { delivered, dead, pending, shed, expired });
         }
         let rejected = RejectReason::ALL.iter().zip(counters.rejected);
         Ok(Ledger {

@@ -3,6 +3,7 @@
 //! Counters begin at 0 with the process; what must be exact over restarts is in the ledger instead.
 
 mod sinks;
+mod store;
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use subway_protocol::RejectReason;
 use subway_protocol::codec::server::ProblemCode;
 
 pub use sinks::SinkCounts;
+pub use store::Store;
 
 use crate::limit::Limited;
 
@@ -265,6 +267,8 @@ impl Histogram {
 pub struct Telemetry {
     counts: [AtomicU64; SLOTS],
     sinks: sinks::Sinks,
+    /// What the embedded store tells of itself.
+    pub store: Store,
     /// From the beginning of a transaction of the spool to its commit on disk.
     pub commit_seconds: Histogram,
     /// From the first byte of an ingestion request to its answer.
@@ -276,6 +280,7 @@ impl Default for Telemetry {
         Self {
             counts: [const { AtomicU64::new(0) }; SLOTS],
             sinks: sinks::Sinks::default(),
+            store: Store::default(),
             commit_seconds: Histogram::default(),
             ingest_seconds: Histogram::default(),
         }
@@ -320,6 +325,7 @@ impl Telemetry {
             };
         }
         self.sinks.write(&mut out);
+        self.store.write(&mut out);
         let histograms = [
             (
                 "subway_commit_seconds",
