@@ -59,20 +59,11 @@ const BUNDLES = [
   { entry: 'web', file: 'web.mjs', format: 'esm', target: 'es2020', platform: 'browser' },
   // For bundlers and test runners that resolve `require` under the condition `browser`.
   { entry: 'web', file: 'web.cjs', format: 'cjs', target: 'es2020', platform: 'browser' },
-  { entry: 'node', file: 'node.cjs', format: 'cjs', target: 'node20', platform: 'node', define: { PACKAGE_FOLDER: '__dirname' } },
-  {
-    entry: 'node',
-    file: 'node.mjs',
-    format: 'esm',
-    target: 'node20',
-    platform: 'node',
-    banner: {
-      js: "import{fileURLToPath as _f}from'node:url';import{dirname as _d}from'node:path';const PACKAGE_FOLDER=_d(_f(import.meta.url));",
-    },
-  },
+  { entry: 'node', file: 'node.cjs', format: 'cjs', target: 'node20', platform: 'node' },
+  { entry: 'node', file: 'node.mjs', format: 'esm', target: 'node20', platform: 'node' },
 ];
 
-async function bundle({ entry, file, define, ...options }) {
+async function bundle({ entry, file, ...options }) {
   const made = await esbuild.build({
     ...options,
     entryPoints: [path.join(here, 'src/entries', entry + '.js')],
@@ -82,7 +73,7 @@ async function bundle({ entry, file, define, ...options }) {
     charset: 'utf8',
     legalComments: 'none',
     logLevel: 'warning',
-    define: { SDK_NAME: JSON.stringify(NAME), SDK_VERSION: JSON.stringify(version), ...define },
+    define: { SDK_NAME: JSON.stringify(NAME), SDK_VERSION: JSON.stringify(version) },
     plugins: [coreModules(entry === 'jd', options.platform === 'neutral')],
   });
   const small = await terser.minify(made.outputFiles[0].text, {
@@ -143,6 +134,7 @@ fs.writeFileSync(
       description: 'Analytics for mini-programs, web and Node.js that loses no event',
       license: 'MIT OR Apache-2.0',
       // A mini-program's npm support copies the folder that `main` and `miniprogram` name.
+      type: 'commonjs',
       main: 'jd.js',
       miniprogram: '.',
       types: 'jd.d.ts',

@@ -131,6 +131,9 @@ limits! {
     /// Bytes of JSON in the spool that a sink has not taken yet. It bounds the disk that a dead sink can cost; beyond it
     /// clients are told 503.
     spool_bytes = 8 * GIB, KIB..=1024 * 1024 * GIB;
+    /// Bytes of events in one answer of the reading API; what is left is asked for with the answer's `next`. Answers are
+    /// written as they are read, so it bounds time and the client's memory, not the collector's.
+    answer_bytes = 64 * MIB, KIB..=1024 * GIB;
 }
 
 fn put(

@@ -23,6 +23,7 @@ impl Config {
         let (new, old) = (&self.limits, &running.limits);
         [
             ("listen", self.listen != running.listen),
+            ("admin.listen", self.admin_listen != running.admin_listen),
             ("data_dir", self.data_dir != running.data_dir),
             ("tls (on or off)", self.tls.is_some() != running.tls.is_some()),
             ("log", self.log != running.log),
@@ -48,6 +49,7 @@ impl Config {
     #[must_use]
     pub fn applied_to(mut self, running: &Config) -> Config {
         self.listen.clone_from(&running.listen);
+        self.admin_listen.clone_from(&running.admin_listen);
         self.data_dir.clone_from(&running.data_dir);
         self.log.clone_from(&running.log);
         self.sinks.clone_from(&running.sinks);
@@ -74,12 +76,20 @@ mod tests {
     fn what_cannot_change_while_running_is_named_and_stays() {
         let running = Config::parse(&format!("data_dir = \"/a\"\n{APP}[limits]\nconnections = 5\n")).unwrap();
         let new = Config::parse(&format!(
-            "listen = \"127.0.0.1:1\"\ndata_dir = \"/b\"\n{APP}[limits]\nconnections = 6\nqueue_requests = 7\n\
+            "listen = \"127.0.0.1:1\"\nadmin = {{listen = \"127.0.0.1:2\"}}\ndata_dir = \"/b\"\n{APP}[limits]\nconnections = 6\nqueue_requests = 7\n\
              commit_bytes = 9999\nspool_bytes = 9999\n[log]\nlevel = \"debug\"\n[[sink]]\nname = \"embedded\"\nkind = \"sqlite\"\n"
         ))
         .unwrap();
-        let named =
-            ["listen", "data_dir", "log", "sink", "limits.queue_requests", "limits.commit_bytes", "limits.spool_bytes"];
+        let named = [
+            "listen",
+            "admin.listen",
+            "data_dir",
+            "log",
+            "sink",
+            "limits.queue_requests",
+            "limits.commit_bytes",
+            "limits.spool_bytes",
+        ];
         assert_eq!(new.needs_restart(&running), named);
         let applied = new.applied_to(&running);
         assert_eq!(applied.limits.connections, 6, "what can change does");

@@ -9,8 +9,7 @@ use serde_json::json;
 use subway_protocol::Theme;
 
 use super::oracle::Oracle;
-use super::{CountQuery, EventsQuery, Filter, Measure, Reader};
-use crate::row::Row;
+use super::{CountQuery, EventsQuery, Filter, Listed, Mark, Measure, Reader};
 use crate::sinks::{SinkBatch, StoredRecord};
 
 /// A store under test. It may hold other apps' events; the suite uses app keys of its own.
@@ -95,8 +94,10 @@ impl Suite<'_> {
     }
 
     async fn compare_newest(&self, query: EventsQuery) {
-        let lines =
-            |rows: Vec<Row<'static>>| rows.iter().map(|row| serde_json::to_value(row).unwrap()).collect::<Vec<_>>();
+        let lines = |found: Vec<Listed>| {
+            let line = |listed: &Listed| (listed.position, serde_json::to_value(&listed.row).unwrap());
+            found.iter().map(line).collect::<Vec<_>>()
+        };
         let expected = lines(self.oracle.newest(query.clone()).await.unwrap());
         let found = lines(self.subject.reader().newest(query.clone()).await.unwrap());
         assert_eq!(found, expected, "{query:?}");
@@ -173,14 +174,15 @@ impl Suite<'_> {
         let bounds = proptest::collection::btree_set(-2..TIMES + 2, 2..12);
         let theme = proptest::option::of((0usize..4).prop_map(|at| Theme::ALL[at]));
         let code = proptest::option::of((0u8..4).prop_map(|code| format!("c{code}")));
-        let question = (0u8..2, 0..MEASURES.len(), bounds, theme, code, 0u8..5, 0u8..4, 1usize..12);
+        let after = proptest::option::of((0..TIMES, 0u64..60));
+        let question = ((0u8..2, 0..MEASURES.len(), bounds, theme, code), (0u8..5, 0u8..4, after, 1usize..12));
         for round in 0..ROUNDS {
             let app = |which: u8| format!("random-{round}-{which}");
             for (which, install, events) in batches.new_tree(&mut runner).unwrap().current() {
                 self.store(&app(which), install, &events).await;
             }
             for _ in 0..QUESTIONS {
-                let (which, measure, bounds, theme, code, install, user, limit) =
+                let ((which, measure, bounds, theme, code), (install, user, after, limit)) =
                     question.new_tree(&mut runner).unwrap().current();
                 let (measure, bounds): (_, Vec<i64>) = (MEASURES[measure], bounds.into_iter().collect());
                 let takes_filter = !matches!(measure, Measure::NewInstalls | Measure::InstallsSeen);
@@ -190,8 +192,20 @@ impl Suite<'_> {
                 self.compare_count(CountQuery { app: app(which), measure, filter: count_filter, bounds }).await;
                 let install_id = if install < 4 { None } else { Some(uuid(1, 1)) };
                 let user_id = if user < 3 { None } else { Some("user 1".to_owned()) };
-                self.compare_newest(EventsQuery { app: app(which), from, to, filter, install_id, user_id, limit })
-                    .await;
+                // Places around the events of this round.
+                let after =
+                    after.map(|(event_time, back)| Mark { event_time, position: self.next.saturating_sub(back) });
+                self.compare_newest(EventsQuery {
+                    app: app(which),
+                    from,
+                    to,
+                    filter,
+                    install_id,
+                    user_id,
+                    after,
+                    limit,
+                })
+                .await;
             }
             self.compare_extent(&app(0)).await;
         }

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::letters::{self, DeadLetter};
-use super::{Spool, SpoolError, Stored, Tx, lock};
+use super::{Spool, SpoolError, Stored, Tx};
 
 /// How far a sink is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -111,13 +111,6 @@ pub(super) fn save(sql: &Connection, sink: &str, cursor: &Cursor) -> Result<(), 
 
 fn bad(sink: &str, verb: &'static str, (first, last): (u64, u64), why: String) -> SpoolError {
     SpoolError::BadRange { sink: sink.to_owned(), verb, first, last, why }
-}
-
-fn register(tx: &mut Tx<'_>, sinks: &[String]) -> Result<(), SpoolError> {
-    for sink in sinks {
-        tx.sql.execute("INSERT OR IGNORE INTO cursor (sink) VALUES (?1)", [sink])?;
-    }
-    Ok(())
 }
 
 /// `history`: those of the batch's events that the log no longer has, so that it can be sent again whatever happens to the
@@ -228,19 +221,6 @@ fn advance(tx: &mut Tx<'_>, sink: &str, last: u64, dead: &[DeadLetter], clear: b
 }
 
 impl Spool {
-    /// Says which sinks the log is kept for. New ones begin at the first event ever stored; what the log no longer has of
-    /// that they have to get elsewhere.
-    ///
-    /// # Errors
-    /// If the database fails.
-    pub fn register(&self, sinks: &[&str]) -> Result<(), SpoolError> {
-        let sinks: Vec<String> = sinks.iter().map(|sink| (*sink).to_owned()).collect();
-        let names = sinks.clone();
-        self.call(move |tx| register(tx, &names))?;
-        *lock(&self.inner.active) = sinks;
-        Ok(())
-    }
-
     /// How far a sink is.
     ///
     /// # Errors

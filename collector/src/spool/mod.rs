@@ -10,13 +10,15 @@
 //! Invariants, in every committed state:
 //! * the positions of stored events are 1, 2, 3, .. without gaps, and the head is the number of events ever stored;
 //! * received = stored + duplicate + all rejected;
-//! * per sink, `delivered_to` only grows, and stored = delivered + dead + pending + expired.
+//! * per sink, `delivered_to` only grows, and stored = delivered + dead + pending + expired until it is retired.
 
+mod arrival;
 mod cursor;
 mod error;
 mod letters;
 mod read;
 mod room;
+mod sinks;
 mod tx;
 mod writer;
 
@@ -32,7 +34,8 @@ use tokio::sync::watch;
 pub use cursor::{Cursor, Frozen};
 pub use error::SpoolError;
 pub use letters::DeadLetter;
-pub use read::{Ledger, Reader, SinkLedger, Stored};
+pub use read::{Ledger, Reader, SinkLedger, Status, Stored};
+pub use sinks::{Ending, SinkState};
 pub use tx::{Counters, Point, Tx};
 pub use writer::Write;
 
@@ -45,7 +48,8 @@ pub const FILE: &str = "spool.db";
 pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0001_spool.sql"),
     include_str!("migrations/0002_poison.sql"),
-    include_str!("migrations/0003_expired.sql"),
+    include_str!("migrations/0003_sinks.sql"),
+    include_str!("migrations/0004_expired.sql"),
 ];
 
 /// The spool's caps.
@@ -211,12 +215,12 @@ impl Spool {
         self.read(Reader::ledger)
     }
 
-    /// When the oldest event arrived that a sink still has to deliver. See [`Reader::oldest_waiting`].
+    /// The ledger, and how long what each active sink lacks has waited. See [`Reader::status`].
     ///
     /// # Errors
-    /// If the sink is not registered, or the database fails.
-    pub fn oldest_waiting(&self, sink: &str) -> Result<Option<i64>, SpoolError> {
-        self.read(|reader| reader.oldest_waiting(sink))
+    /// If the database fails.
+    pub fn status(&self, sink: &str, position: u64) -> Result<Status, SpoolError> {
+        self.read(|reader| reader.status(sink, position))
     }
 
     /// Commits what waits, closes the database and ends the writer. Later writes are refused. Doing it twice is fine.
@@ -231,5 +235,7 @@ impl Spool {
     }
 }
 
+#[cfg(test)]
+mod state_tests;
 #[cfg(test)]
 mod tests;

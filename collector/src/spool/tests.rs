@@ -290,7 +290,7 @@ fn the_spool_of_a_newer_collector_is_refused() {
 
 #[test]
 fn a_store_that_knows_better_moves_events_from_pending_to_delivered_and_nothing_else() {
-    let sink = |delivered, dead, pending| SinkLedger { delivered, dead, pending, shed: 0, expired: 0 };
+    let sink = |delivered, dead, pending| SinkLedger { delivered, dead, pending, ..SinkLedger::default() };
     let ledger = |sinks| Ledger { received: 12, stored: 10, duplicate: 2, rejected: BTreeMap::new(), sinks };
     let after = |position| {
         let sinks = BTreeMap::from([("other".to_owned(), sink(1, 0, 9)), ("s".to_owned(), sink(3, 1, 6))]);

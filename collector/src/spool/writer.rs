@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::watch;
 
-use super::{Counters, FILE, MIGRATIONS, Settings, SpoolError, Tx, lock};
-use crate::db;
+use super::{Counters, FILE, MIGRATIONS, Settings, SpoolError, Tx, arrival, lock};
 use crate::telemetry::{Count, Telemetry};
+use crate::{clock, db};
 
 /// How often a writer that could not commit tries whether it can again, when nobody writes.
 const PROBE: Duration = Duration::from_millis(500);
@@ -91,6 +91,8 @@ pub(super) struct Writer {
     /// None after a failure: the next transaction begins with a fresh connection.
     connection: Option<Connection>,
     counters: Counters,
+    /// When an arrival was last noted, milliseconds since the epoch.
+    noted: Option<i64>,
     commit_bytes: u64,
     group_writes: usize,
     receiver: Receiver<Command>,
@@ -123,6 +125,7 @@ impl Writer {
             path,
             connection: None,
             counters: Counters::default(),
+            noted: None,
             commit_bytes: settings.commit_bytes,
             group_writes: settings.queue,
             receiver,
@@ -232,9 +235,13 @@ impl Writer {
         if group.is_empty() {
             transaction.prepare_cached("INSERT OR REPLACE INTO counter VALUES ('probe', 0)")?.execute([])?;
         }
+        let mut noted = self.noted;
+        if counters.stored > self.counters.stored {
+            noted = arrival::note(&transaction, noted, self.counters.stored + 1, clock::now())?;
+        }
         counters.save(&self.counters, &transaction)?;
         transaction.commit()?;
-        self.counters = counters;
+        (self.counters, self.noted) = (counters, noted);
         Ok(())
     }
 }

@@ -18,6 +18,7 @@ function isHandler(value) {
 /** Puts wrappers around the global constructors that the host has. `auto` is what createInstance gives. */
 export function wrappers(auto) {
   let shown; // The page on the screen: { path, enterTs, .. }.
+  let shownPage; // Its object, which tells two pages of one path apart.
   let shownAt; // When it came, by the monotonic clock.
   let appShownAt;
 
@@ -108,7 +109,8 @@ export function wrappers(auto) {
       (self) => {
         const path = route(self);
         // A page that comes back from the background was reached from where it had been reached before.
-        const referrer = !shown ? '' : shown.path === path ? shown.referrer : shown.path;
+        const referrer = !shown ? '' : shownPage === self ? shown.referrer : shown.path;
+        shownPage = self;
         shown = { path, referrer, enterTs: auto.now() };
         shownAt = auto.mono();
         auto.setPage(shown);

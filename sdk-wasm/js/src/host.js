@@ -7,6 +7,11 @@ export function register(storage) {
   return storages.push(storage) - 1;
 }
 
+/** Forgets a storage; the number is not used again. */
+export function unregister(host) {
+  storages[host] = undefined;
+}
+
 export function storage_get(host, key) {
   try {
     return storages[host].get(key);

@@ -1,10 +1,10 @@
 // One SDK instance: the public API, and the loop that serves the Rust half. The Rust half decides; this half does.
 
 import { emptyLedger, flushes } from './flush.js';
-import { register } from './host.js';
+import { register, unregister } from './host.js';
 import { serverText } from './server.js';
 import { dependable } from './storage.js';
-import { configText, contextText, line, lines, NO_PAGE, pageText } from './texts.js';
+import { configText, contextText, eventParts, line, lines, NO_PAGE, pageText, retryAfter } from './texts.js';
 
 /** Calls kept until the core is open; more are counted and reported. */
 const EARLY_CALLS = 200;
@@ -14,16 +14,12 @@ const REQUEST_TIMEOUT_MS = 50000;
 const SILENCE_MS = 55000;
 /** A storage that belongs to somebody else is asked for again after this time, milliseconds. */
 const OPEN_RETRY_MS = 5000;
+/** A flush waits so long for a core that is on its way, milliseconds. */
+const LOADING_MS = 30000;
 /** So many different messages of the core are remembered, each of which is said once. */
 const SAID_TEXTS = 100;
 /** The longest delay that every setTimeout takes, milliseconds. */
 const LONGEST_DELAY_MS = 0x7fffffff;
-
-/** Beyond every time, and still written without an exponent. */
-const NO_TIME = 9007199254740991;
-
-/** The themes of the wire; an unknown one would be counted as something else. */
-const THEMES = 'view click exposure order lifecycle share error performance network profile custom'.split(' ');
 
 /**
  * Makes an instance. `load(adapter, done, fail)` hands the core's exports to `done`, at once or later.
@@ -34,6 +30,7 @@ export function createInstance(adapter, load) {
   let hear;
   let core;
   let number;
+  let place;
   let early = [];
   let lost = 0;
   let timer;
@@ -195,6 +192,7 @@ export function createInstance(adapter, load) {
       return waiting.endAll('not_ready');
     }
     core = loaded;
+    place = register(kept);
     const opened = () =>
       core.call(
         0,
@@ -202,7 +200,7 @@ export function createInstance(adapter, load) {
         at.mono,
         'O'.charCodeAt(0),
         [
-          lines([register(kept), adapter.keyBytes, options.storagePrefix, adapter.entropy()]),
+          lines([place, adapter.keyBytes, options.storagePrefix, adapter.entropy()]),
           configText(options, adapter),
           contextText(options, adapter, network),
         ].join('\n')
@@ -225,8 +223,14 @@ export function createInstance(adapter, load) {
   const forget = () => {
     call(clock(), 'X');
     core = sending = undefined;
+    unregister(place);
     if (timer !== undefined) adapter.clearTimeout(timer);
     timer = undefined;
+  };
+  // Ends the waiting for a core that never came.
+  const abandon = () => {
+    if (early.length && options) warn(early.length + lost + ' calls were lost: the SDK never became ready');
+    early = [];
   };
   const unavailable = quietly((e) => {
     opening = false;
@@ -266,7 +270,8 @@ export function createInstance(adapter, load) {
   };
   const flush = quietly((tell) => {
     waiting.add(tell);
-    if (!core) return opening || waiting.endAll(closed ? 'closed' : 'not_ready');
+    const never = quietly(() => core || waiting.endAll(closed ? 'closed' : 'not_ready'));
+    if (!core) return opening ? adapter.setTimeout(never, LOADING_MS) : never();
     waiting.start();
   });
   const identify = (user) => {
@@ -329,7 +334,7 @@ export function createInstance(adapter, load) {
     close() {
       opening = false;
       closed = true;
-      early = [];
+      abandon();
       let last;
       // A core that broke is closed all the same.
       quietly(() => {
@@ -364,6 +369,7 @@ export function createInstance(adapter, load) {
     ending: quietly(() => {
       ending = true;
       if (core) call(clock(), 'w');
+      else abandon();
     }),
     /** The storage belongs to another page now: goes on with the one that `load` finds next. */
     reopen: quietly(() => {
@@ -374,21 +380,4 @@ export function createInstance(adapter, load) {
     }),
   };
   return { api, auto };
-}
-
-/** An event as exports.rs reads it: what goes before its page, the page if one is given, the properties. */
-function eventParts(code, props, extra) {
-  const text = props === undefined || props === null ? '' : JSON.stringify(props);
-  const theme = (extra && extra.theme) || 'custom';
-  if (THEMES.indexOf(theme) < 0) throw new Error('unknown_theme: ' + line(theme));
-  const given = extra && extra.trueTs;
-  // What is no time is refused, and counted, by the core.
-  const trueTs = given === undefined || given === null ? '' : given >= 0 && given < NO_TIME ? Math.floor(given) : NO_TIME;
-  return [lines([theme, code, trueTs]), extra && extra.page ? pageText(extra.page) : '', text];
-}
-
-/** `Retry-After` (RFC 9110, 10.2.3), seconds or a date, as milliseconds from now; NaN if it says nothing. */
-function retryAfter(value, wall) {
-  if (value === undefined || value === null || value === '') return NaN;
-  return isNaN(value) ? Math.max(Date.parse(value) - wall, 0) : value * 1000;
 }

@@ -68,3 +68,26 @@ export function contextText(options, adapter, network) {
   );
   return text.slice(1, -1);
 }
+
+/** Beyond every time, and still written without an exponent. */
+const NO_TIME = 9007199254740991;
+
+/** The themes of the wire; an unknown one would be counted as something else. */
+const THEMES = 'view click exposure order lifecycle share error performance network profile custom'.split(' ');
+
+/** An event as exports.rs reads it: what goes before its page, the page if one is given, the properties. */
+export function eventParts(code, props, extra) {
+  const text = props === undefined || props === null ? '' : JSON.stringify(props);
+  const theme = (extra && extra.theme) || 'custom';
+  if (THEMES.indexOf(theme) < 0) throw new Error('unknown_theme: ' + line(theme));
+  const given = extra && extra.trueTs;
+  // What is no time is refused, and counted, by the core.
+  const trueTs = given === undefined || given === null ? '' : given >= 0 && given < NO_TIME ? Math.floor(given) : NO_TIME;
+  return [lines([theme, code, trueTs]), extra && extra.page ? pageText(extra.page) : '', text];
+}
+
+/** `Retry-After` (RFC 9110, 10.2.3), seconds or a date, as milliseconds from now; NaN if it says nothing. */
+export function retryAfter(value, wall) {
+  if (value === undefined || value === null || value === '') return NaN;
+  return isNaN(value) ? Math.max(Date.parse(value) - wall, 0) : value * 1000;
+}

@@ -226,6 +226,18 @@ export function manners(build) {
       assert.equal(life.warnings.filter((text) => /the core cannot be loaded: no such file/.test(text)).length, 2);
     });
 
+    loads('flush ends when the core never comes', async () => {
+      const life = await h.phone.launch({ globals: { WXWebAssembly: { instantiate: () => ({ then() {} }) } } });
+      h.init(life);
+      life.sdk.track('a');
+      let told;
+      life.sdk.flush((result) => (told = plain(result)));
+      await life.advance(31_000);
+      assert.deepEqual(told, NOT_READY);
+      life.sdk.close();
+      assert.match(life.warnings.join(), /1 calls were lost: the SDK never became ready/);
+    });
+
     test('without a host every call is there, does nothing and says so once', async () => {
       const full = (await h.phone.launch()).sdk;
       const life = await h.phone.launch({ globals: { [h.phone.build.global]: undefined } });

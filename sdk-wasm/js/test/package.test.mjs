@@ -129,6 +129,18 @@ test('the types of every entry are found by every way of resolving modules', () 
   }
 });
 
+test('a server that was bundled into one file somewhere else works', async () => {
+  const esbuild = createRequire(path.join(process.env.SUBWAY_TOOLS, 'package.json'))('esbuild');
+  for (const format of ['esm', 'cjs']) {
+    const outfile = path.join(folders.fresh(), format === 'esm' ? 'server.mjs' : 'server.cjs');
+    const contents = `import { init, getDeviceId } from 'subway-miniprogram';
+      init({ server: 'http://127.0.0.1:1', key: 'k', storageDir: ${JSON.stringify(folders.fresh())} });
+      console.log(getDeviceId().length);`;
+    await esbuild.build({ stdin: { contents, resolveDir: project }, bundle: true, platform: 'node', format, outfile, logLevel: 'error' });
+    assert.equal(execFileSync(process.execPath, [outfile], { encoding: 'utf8' }).trim(), '36');
+  }
+});
+
 /** Uses every function of the web package where there is no page; prints how often it warned. */
 const USE = `
   const warnings = [];

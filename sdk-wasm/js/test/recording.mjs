@@ -50,6 +50,20 @@ export function recording(build) {
       assert.deepEqual(views.map((event) => [event.ts - start, event.page.path, event.page.referrer]), [[0, 'pages/first', undefined], [2500, 'pages/second', 'pages/first']]);
     });
 
+    test('a page was reached from the one before, also from another of its path; coming back from the background changes nothing', async () => {
+      const life = await h.launch();
+      const detail = { onLoad() {}, onShow() {}, onHide() {} };
+      life.openPage('pages/list', {}).onHide();
+      life.openPage('pages/detail', detail, { id: '1' }).onHide();
+      const last = life.openPage('pages/detail', detail, { id: '2' });
+      last.onHide();
+      last.onShow();
+      life.sdk.flush(() => {});
+      await life.settle();
+      const views = h.collector.events().filter((event) => event.code === 'page_view');
+      assert.deepEqual(views.map((event) => event.page.referrer), [undefined, 'pages/list', 'pages/detail', 'pages/detail']);
+    });
+
     test('calls before init are bounded, and what is lost is said', async () => {
       const life = await h.phone.launch();
       for (let n = 0; n < 250; n++) life.sdk.track('early', { n });

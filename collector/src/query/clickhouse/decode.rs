@@ -2,6 +2,7 @@
 
 use serde_json::value::RawValue;
 
+use crate::query::Listed;
 use crate::record::{Column, Kind, NO_PROPERTIES, Owned, Source};
 use crate::row::Row;
 use crate::sinks::clickhouse::{columns, uuid_text};
@@ -67,15 +68,18 @@ impl Source for Input<'_> {
 ///
 /// # Errors
 /// Where it is not what was asked for.
-pub(super) fn rows(answer: &[u8]) -> Result<Vec<Row<'static>>, String> {
+pub(super) fn rows(answer: &[u8]) -> Result<Vec<Listed>, String> {
     let (mut input, mut rows) = (Input(answer), Vec::new());
     let own = columns().count() - crate::record::all().count();
     while !input.0.is_empty() {
         // The position orders the rows; it is no part of them.
+        let mut position = 0;
         for column in columns().take(own) {
-            input.next(column)?;
+            if let Owned::Number(number) = input.next(column)? {
+                position = number;
+            }
         }
-        rows.push(Row::read(&mut input)?);
+        rows.push(Listed { position, row: Row::read(&mut input)? });
     }
     Ok(rows)
 }

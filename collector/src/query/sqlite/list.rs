@@ -4,12 +4,11 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, params_from_iter};
 
 use super::condition::{Condition, number};
-use crate::query::EventsQuery;
-use crate::row::Row;
+use crate::query::{EventsQuery, Listed};
 use crate::sinks::sqlite::parts::{self, Holding};
 use crate::sinks::sqlite::{Ident, rows};
 
-pub(super) fn newest(sql: &Connection, query: &EventsQuery) -> rusqlite::Result<Vec<Row<'static>>> {
+pub(super) fn newest(sql: &Connection, query: &EventsQuery) -> rusqlite::Result<Vec<Listed>> {
     let Some(mut condition) = Condition::new(sql, &query.app, &query.filter)? else { return Ok(Vec::new()) };
     let app = condition.app;
     if let Some(id) = &query.install_id {
@@ -25,6 +24,13 @@ pub(super) fn newest(sql: &Connection, query: &EventsQuery) -> rusqlite::Result<
     let (from, to) = (query.from.unwrap_or(i64::MIN), query.to.unwrap_or(i64::MAX));
     condition.and("event_time >= ?", from);
     condition.and("event_time < ?", to);
+    if let Some(mark) = query.after {
+        // Said twice: the first is what the index is searched by.
+        condition.and("event_time <= ?", mark.event_time);
+        condition.and("(event_time < ?", mark.event_time);
+        condition.sql.push_str(" OR position < ?)");
+        condition.values.push(i64::try_from(mark.position).unwrap_or(i64::MAX).into());
+    }
     newest_places(sql, &condition, (from, to), query.limit)?.into_iter().map(|place| whole(sql, place)).collect()
 }
 
@@ -63,7 +69,10 @@ fn newest_places(
 }
 
 /// The whole event at a place.
-fn whole(sql: &Connection, (_, position, part): Placed) -> rusqlite::Result<Row<'static>> {
+fn whole(sql: &Connection, (_, position, part): Placed) -> rusqlite::Result<Listed> {
     let query = rows::select(part, "SELECT ?1 AS position", "e.position");
-    sql.prepare_cached(&query)?.query_row([position], |row| Ok(rows::read(row)?.1))
+    sql.prepare_cached(&query)?.query_row([position], |row| {
+        let (position, row) = rows::read(row)?;
+        Ok(Listed { position, row })
+    })
 }

@@ -16,9 +16,8 @@ use tokio::sync::Semaphore;
 use self::condition::{APP, number};
 use self::count::count;
 use self::list::newest;
-use super::{CountQuery, Counts, EventsQuery, Extent, ReadError, Reader};
+use super::{CountQuery, Counts, EventsQuery, Extent, Listed, ReadError, Reader};
 use crate::db;
-use crate::row::Row;
 use crate::sinks::sqlite::{FILE, MIGRATIONS};
 
 /// Questions answered at the same time. The console asks for eight numbers at once; more would only take turns on the
@@ -144,7 +143,7 @@ impl Reader for StoreReader {
         self.run(move |sql| count(sql, &query)).await
     }
 
-    async fn newest(&self, query: EventsQuery) -> Result<Vec<Row<'static>>, ReadError> {
+    async fn newest(&self, query: EventsQuery) -> Result<Vec<Listed>, ReadError> {
         self.run(move |sql| newest(sql, &query)).await
     }
 

@@ -78,7 +78,7 @@ impl Site {
     async fn seqs(&self, code: Option<&str>) -> Vec<u64> {
         let filter = Filter { code: code.map(str::to_owned), theme: None };
         let query = EventsQuery { app: "demo".into(), filter, limit: 1000, ..EventsQuery::default() };
-        self.reader().newest(query).await.unwrap().iter().map(|row| row.event.seq).collect()
+        self.reader().newest(query).await.unwrap().iter().map(|listed| listed.row.event.seq).collect()
     }
 }
 
@@ -302,8 +302,8 @@ async fn an_app_with_too_many_codes_and_contexts_keeps_them_in_its_rows_and_ever
         assert_eq!(site.reader().count(query.clone()).await.unwrap(), oracle.count(query).await.unwrap(), "{code}");
     }
     let query = EventsQuery { app: "demo".into(), limit: 100, ..EventsQuery::default() };
-    let lines = |found: Vec<crate::row::Row<'static>>| -> Vec<Value> {
-        found.iter().map(|row| serde_json::to_value(row).unwrap()).collect()
+    let lines = |found: Vec<crate::query::Listed>| -> Vec<Value> {
+        found.iter().map(|listed| serde_json::to_value(&listed.row).unwrap()).collect()
     };
     let found = lines(site.reader().newest(query.clone()).await.unwrap());
     assert_eq!(found, lines(oracle.newest(query).await.unwrap()));

@@ -13,9 +13,15 @@ export function monotonic() {
   };
 }
 
+/** So many numbers of chance are asked for: more than the 128 bits of state that engines keep behind them. */
+const CHANCES = 8;
+let asked = 0;
+
 /** A text that hardly ever comes twice: from the crypto source where there is one, and always from time and chance. */
 export function entropy() {
-  let text = Date.now() + ' ' + Math.random() + Math.random() + Math.random();
+  // The count, for engines whose chance begins anew with every context.
+  let text = Date.now() + ' ' + asked++;
+  for (let n = 0; n < CHANCES; n++) text += ' ' + Math.random();
   try {
     text += crypto.getRandomValues(new Uint8Array(32)).join(' ');
   } catch (e) {

@@ -19,11 +19,33 @@ const inUse = (folder, owner) =>
   Object.assign(new Error(`the storage folder ${folder} is in use by ${owner}; give each instance a storageDir of its own`), { inUse: true });
 
 function sync(name) {
-  const handle = fs.openSync(name, 'r');
+  const handle = fs.openSync(name, 'r+');
   try {
     fs.fsyncSync(handle);
   } finally {
     fs.closeSync(handle);
+  }
+}
+
+/** Makes a rename in the folder last. Windows has no such call, and needs none. */
+function syncFolder(folder) {
+  if (process.platform === 'win32') return;
+  const handle = fs.openSync(folder, 'r');
+  try {
+    fs.fsyncSync(handle);
+  } finally {
+    fs.closeSync(handle);
+  }
+}
+
+/** Gives the file `from`, whose content is `text`, the name `to`, whole or not at all, unless there is one of that name. */
+function place(from, to, text) {
+  try {
+    fs.linkSync(from, to);
+  } catch (e) {
+    if (e.code === 'EEXIST') throw e;
+    // Not every file system has links; then a crash may leave a claim that is empty, which ends like any other.
+    fs.writeFileSync(to, text, { flag: 'wx' });
   }
 }
 
@@ -51,7 +73,7 @@ export function folderStorage(folder) {
       fs.writeFileSync(draft, value);
       sync(draft);
       fs.renameSync(draft, file(key));
-      sync(folder);
+      syncFolder(folder);
     },
     remove(key) {
       claim.hold();
@@ -82,9 +104,7 @@ function folderClaim(folder) {
     try {
       for (;;) {
         try {
-          // Unlike a rename, a link does not replace what is there.
-          fs.linkSync(draft, name);
-          return;
+          return place(draft, name, mine);
         } catch (e) {
           if (e.code !== 'EEXIST') throw e;
         }
@@ -149,7 +169,8 @@ function lives(owner, name) {
 function clear(name, owner, aside) {
   if (unlessMissing(() => (fs.renameSync(name, aside), true)) === undefined) return;
   try {
-    if (fs.readFileSync(aside, 'utf8') !== owner) fs.linkSync(aside, name);
+    const text = fs.readFileSync(aside, 'utf8');
+    if (text !== owner) place(aside, name, text);
   } catch (e) {
     if (e.code !== 'EEXIST') throw e;
   } finally {

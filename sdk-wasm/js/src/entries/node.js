@@ -1,17 +1,14 @@
 // Node.js.
 
-import fs from 'node:fs';
-import path from 'node:path';
+import bytes from 'core:wasm';
 
 import { folderStorage } from '../adapters/folder.js';
 import { nodeAdapter, nodeHost, nodeRequest } from '../adapters/node.js';
 import { loader } from '../core/wasm.js';
 import { createInstance as create } from '../sdk.js';
 
-const load = loader((imports) => {
-  const bytes = fs.readFileSync(path.join(PACKAGE_FOLDER, 'subway.wasm'));
-  return new WebAssembly.Instance(new WebAssembly.Module(bytes), imports);
-});
+// The module is part of the file, so that a bundled server finds it; and there at once, so that no event waits for it.
+const load = loader((imports) => new WebAssembly.Instance(new WebAssembly.Module(bytes), imports));
 
 /** What is to be persisted before the process or worker thread ends. One listener for all: Node.js warns of many. */
 const living = new Map();
