@@ -108,7 +108,7 @@ pub enum ProblemCode {
 
 impl ProblemCode {
     /// All codes, in the order of the specification.
-    pub const ALL: [ProblemCode; 19] = [
+    pub const ALL: [ProblemCode; 20] = [
         ProblemCode::MalformedJson,
         ProblemCode::MalformedGzip,
         ProblemCode::MissingField,
