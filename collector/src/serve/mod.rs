@@ -183,6 +183,7 @@ impl Collector {
         self.shared.draining.store(true, Ordering::Relaxed);
         tokio::join!(connections.drain(DRAIN), operators.drain(DRAIN));
         self.upkeep.abort();
+        let _ = self.upkeep.await;
         self.fanout.drain(FANOUT_STOP).await;
         let spool = self.spool;
         let _ = tokio::task::spawn_blocking(move || spool.close()).await;
