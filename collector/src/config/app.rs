@@ -8,7 +8,7 @@ use subway_protocol::limits::PAST_DAYS;
 use toml::Spanned;
 
 use super::text::{Secret, Text};
-use super::{ConfigError, Source};
+use super::{ConfigError, Source, limits};
 
 /// One app.
 #[derive(Clone, Debug)]
@@ -27,6 +27,10 @@ pub struct App {
     pub events_per_second: Option<u64>,
     /// How long before its arrival an event of it may have happened, days.
     pub past_days: u64,
+    /// Days for which its event IDs are remembered, if not those of `[limits]`.
+    pub dedup_days: Option<u64>,
+    /// Bytes that its event IDs take on disk, if not those of `[limits]`.
+    pub dedup_bytes: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -39,6 +43,8 @@ pub(super) struct Table {
     requests_per_second: Option<Spanned<u64>>,
     events_per_second: Option<Spanned<u64>>,
     past_days: Option<Spanned<u64>>,
+    dedup_days: Option<Spanned<u64>>,
+    dedup_bytes: Option<Spanned<u64>>,
 }
 
 /// The highest rate that can be asked for: far beyond what one machine takes, and small enough to count with.
@@ -68,6 +74,8 @@ impl App {
             requests_per_second: None,
             events_per_second: None,
             past_days: PAST_DAYS,
+            dedup_days: None,
+            dedup_bytes: None,
         }
     }
 }
@@ -88,6 +96,21 @@ fn past(source: &Source<'_>, days: Option<Spanned<u64>>) -> Result<u64, ConfigEr
             Err(source.error(days.span(), "app.past_days", format!("must be 1 to {MOST_PAST_DAYS}")))
         }
         days => Ok(days.map_or(PAST_DAYS, Spanned::into_inner)),
+    }
+}
+
+fn within(
+    source: &Source<'_>,
+    key: &str,
+    value: Option<Spanned<u64>>,
+    range: std::ops::RangeInclusive<u64>,
+) -> Result<Option<u64>, ConfigError> {
+    match value {
+        Some(value) if !range.contains(value.get_ref()) => {
+            let why = format!("must be {} to {}", range.start(), range.end());
+            Err(source.error(value.span(), key, why))
+        }
+        value => Ok(value.map(Spanned::into_inner)),
     }
 }
 
@@ -120,7 +143,19 @@ pub(super) fn all(source: &Source<'_>, tables: Vec<Spanned<Table>>) -> Result<Ve
         let requests_per_second = rate(source, "app.requests_per_second", table.requests_per_second)?;
         let events_per_second = rate(source, "app.events_per_second", table.events_per_second)?;
         let past_days = past(source, table.past_days)?;
-        apps.push(App { key, timezone, read_token, secret, requests_per_second, events_per_second, past_days });
+        let dedup_days = within(source, "app.dedup_days", table.dedup_days, limits::DEDUP_DAYS)?;
+        let dedup_bytes = within(source, "app.dedup_bytes", table.dedup_bytes, limits::DEDUP_BYTES)?;
+        apps.push(App {
+            key,
+            timezone,
+            read_token,
+            secret,
+            requests_per_second,
+            events_per_second,
+            past_days,
+            dedup_days,
+            dedup_bytes,
+        });
     }
     Ok(apps)
 }
