@@ -88,7 +88,6 @@ fn misspelt_and_repeated_parameters_are_refused() {
     assert_eq!(refused(Metric::Pv, &[("interval", "minute")]).field, "interval");
     assert_eq!(refused(Metric::Events, &[("theme", "View")]).field, "theme");
     assert_eq!(refused(Metric::Events, &[("code", "page\nview")]).field, "code");
-    assert_eq!(refused(Metric::Events, &[("code", "")]).field, "code");
 }
 
 #[test]

@@ -1,11 +1,11 @@
-//! Rows from ClickHouse's format RowBinary, in the order of [`columns`].
+//! Rows from ClickHouse's format RowBinary, in the order of the sink's columns: the position, then the declared ones.
 
 use serde_json::value::RawValue;
 
 use crate::query::Listed;
 use crate::record::{Column, Kind, NO_PROPERTIES, Owned, Source};
 use crate::row::Row;
-use crate::sinks::clickhouse::{columns, uuid_text};
+use crate::sinks::clickhouse::{POSITION, uuid_text};
 
 /// What is left of the answer.
 struct Input<'a>(&'a [u8]);
@@ -70,15 +70,11 @@ impl Source for Input<'_> {
 /// Where it is not what was asked for.
 pub(super) fn rows(answer: &[u8]) -> Result<Vec<Listed>, String> {
     let (mut input, mut rows) = (Input(answer), Vec::new());
-    let own = columns().count() - crate::record::all().count();
     while !input.0.is_empty() {
-        // The position orders the rows; it is no part of them.
-        let mut position = 0;
-        for column in columns().take(own) {
-            if let Owned::Number(number) = input.next(column)? {
-                position = number;
-            }
-        }
+        let position = match input.next(&POSITION)? {
+            Owned::Number(position) => position,
+            _ => 0,
+        };
         rows.push(Listed { position, row: Row::read(&mut input)? });
     }
     Ok(rows)

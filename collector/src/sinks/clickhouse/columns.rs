@@ -3,7 +3,7 @@
 use crate::record::{self, Column, Kind};
 
 /// The column that only stores have: the event's number within the collector that delivered it.
-pub(super) const POSITION: Column = Column {
+pub(crate) static POSITION: Column = Column {
     name: "position",
     member: "\"position\":",
     kind: Kind::Number,
@@ -42,7 +42,7 @@ pub(super) fn definition(column: &Column) -> String {
 }
 
 /// Every column, in the order of writing and reading.
-pub(crate) fn all() -> impl Iterator<Item = &'static Column> {
+pub(super) fn all() -> impl Iterator<Item = &'static Column> {
     std::iter::once(&POSITION).chain(record::all())
 }
 

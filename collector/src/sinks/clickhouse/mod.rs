@@ -27,7 +27,7 @@ use crate::config::{ClickHouse as Settings, Delivery};
 pub(crate) use client::{Client, Failure, Parameters};
 #[cfg(test)]
 pub(crate) use columns::type_name;
-pub(crate) use columns::{all as columns, names as column_names, uuid_text};
+pub(crate) use columns::{POSITION, names as column_names, uuid_text};
 
 /// More rows and bytes than a batch can have: below them the server puts nothing apart.
 const ONE_BLOCK_ROWS: &str = "1000000000";
