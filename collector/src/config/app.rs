@@ -90,15 +90,6 @@ fn rate(source: &Source<'_>, key: &str, rate: Option<Spanned<u64>>) -> Result<Op
     }
 }
 
-fn past(source: &Source<'_>, days: Option<Spanned<u64>>) -> Result<u64, ConfigError> {
-    match days {
-        Some(days) if !(1..=MOST_PAST_DAYS).contains(days.get_ref()) => {
-            Err(source.error(days.span(), "app.past_days", format!("must be 1 to {MOST_PAST_DAYS}")))
-        }
-        days => Ok(days.map_or(PAST_DAYS, Spanned::into_inner)),
-    }
-}
-
 fn within(
     source: &Source<'_>,
     key: &str,
@@ -142,7 +133,7 @@ pub(super) fn all(source: &Source<'_>, tables: Vec<Spanned<Table>>) -> Result<Ve
         let read_token = table.read_token.map(|token| Secret::token(source, "app.read_token", token)).transpose()?;
         let requests_per_second = rate(source, "app.requests_per_second", table.requests_per_second)?;
         let events_per_second = rate(source, "app.events_per_second", table.events_per_second)?;
-        let past_days = past(source, table.past_days)?;
+        let past_days = within(source, "app.past_days", table.past_days, 1..=MOST_PAST_DAYS)?.unwrap_or(PAST_DAYS);
         let dedup_days = within(source, "app.dedup_days", table.dedup_days, limits::DEDUP_DAYS)?;
         let dedup_bytes = within(source, "app.dedup_bytes", table.dedup_bytes, limits::DEDUP_BYTES)?;
         apps.push(App {

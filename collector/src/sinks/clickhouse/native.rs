@@ -14,6 +14,7 @@ use subway_protocol::limits::MAX_TIME_MS;
 use super::columns::{self, type_name, uuid};
 use crate::config::BlockCompression as Compression;
 use crate::record::{self, Context, Event, Kind, NO_PROPERTIES, Record, Value};
+use crate::sinks::days::is_near;
 use crate::sinks::{SinkBatch, SinkError};
 
 /// Bytes of an event besides its texts, roughly: sizes the buffer of the answer.
@@ -23,6 +24,11 @@ const FIXED_BYTES: usize = 120;
 const DICTIONARY_VERSION: u64 = 1;
 /// The block brings keys of its own, and they replace what was there.
 const DICTIONARY_FLAGS: u64 = 1 << 9 | 1 << 10;
+
+/// Words that a column remembers in one block: a sender may make every word another one, and looking each up costs more memory
+/// than the words themselves. One more is written again wherever it comes; the server finds it in its own dictionary.
+/// Few in tests, so that they are reached.
+const WORDS: usize = if cfg!(test) { 1000 } else { 65_536 };
 
 /// One column being filled.
 enum Column {
@@ -38,14 +44,18 @@ enum Column {
 /// Few different texts.
 struct Words {
     known: HashMap<Box<str>, u32>,
-    /// The known ones in the order of their numbers, each after its length.
+    /// Every key in the order of its number, each after its length.
     keys: Vec<u8>,
+    count: u32,
     numbers: Vec<u32>,
+    /// How many keys found no room among the known ones.
+    overflow: u64,
 }
 
 impl Words {
     fn new() -> Self {
-        let mut words = Self { known: HashMap::new(), keys: Vec::new(), numbers: Vec::new() };
+        let (known, keys, numbers) = (HashMap::new(), Vec::new(), Vec::new());
+        let mut words = Self { known, keys, count: 0, numbers, overflow: 0 };
         words.number("");
         words
     }
@@ -54,9 +64,14 @@ impl Words {
         if let Some(number) = self.known.get(word) {
             return *number;
         }
-        let number = self.known.len() as u32;
-        self.known.insert(word.into(), number);
+        let number = self.count;
+        self.count += 1;
         push_text(&mut self.keys, word);
+        if self.known.len() < WORDS {
+            self.known.insert(word.into(), number);
+        } else {
+            self.overflow += 1;
+        }
         number
     }
 
@@ -66,7 +81,7 @@ impl Words {
     }
 
     fn write(&self, out: &mut impl Write) -> io::Result<()> {
-        let keys = self.known.len() as u64;
+        let keys = u64::from(self.count);
         let width = match keys {
             0..=0x100 => 0,
             0x101..=0x1_0000 => 1,
@@ -186,6 +201,13 @@ impl Column {
         Ok(())
     }
 
+    fn overflow(&self) -> u64 {
+        match self {
+            Column::Words(words) => words.overflow,
+            _ => 0,
+        }
+    }
+
     fn write(&self, out: &mut impl Write) -> io::Result<()> {
         match self {
             Column::Texts(data) | Column::Fixed(data) => out.write_all(data),
@@ -252,6 +274,10 @@ impl Block {
         Ok(())
     }
 
+    fn overflow(&self) -> u64 {
+        self.of_event.iter().chain(&self.of_batch).chain(&self.of_context).map(Column::overflow).sum()
+    }
+
     fn write(&self, out: &mut impl Write) -> io::Result<()> {
         let places =
             std::iter::once(&self.position).chain(&self.of_event).chain(&self.of_batch).chain(&self.of_context);
@@ -269,15 +295,29 @@ impl Block {
     }
 }
 
-/// The body of the insert of a batch, compressed. Empty if the batch has no events.
+/// A batch as it travels.
+#[derive(Debug, Default)]
+pub(super) struct Encoded {
+    /// The body of the insert, compressed. Empty if the batch has no events.
+    pub(super) body: Vec<u8>,
+    /// Events that are kept by the year.
+    pub(super) far: u64,
+    /// Words that found a dictionary full.
+    pub(super) overflow: u64,
+}
+
+/// The insert of a batch.
 ///
 /// # Errors
 /// [`SinkError::Refused`] if an event cannot be stored as it is, or a record cannot be read.
-pub(super) fn encode(batch: &SinkBatch, compression: Compression) -> Result<Vec<u8>, SinkError> {
-    let mut block = Block::new();
-    batch.for_each_record(|record, first, events| block.push(record, first, events))?;
+pub(super) fn encode(batch: &SinkBatch, compression: Compression) -> Result<Encoded, SinkError> {
+    let (mut block, mut far) = (Block::new(), 0);
+    batch.for_each_record(|record, first, events| {
+        far += events.iter().filter(|event| !is_near(event.event_time, record.received_at)).count() as u64;
+        block.push(record, first, events)
+    })?;
     if block.rows == 0 {
-        return Ok(Vec::new());
+        return Ok(Encoded::default());
     }
     let failed = |error: &dyn std::fmt::Display| SinkError::retryable(format!("encoding: {error}"));
     let json: usize = batch.records.iter().map(|record| record.json.len()).sum();
@@ -296,5 +336,5 @@ pub(super) fn encode(batch: &SinkBatch, compression: Compression) -> Result<Vec<
             encoder.finish().map_err(|error| failed(&error))?;
         }
     }
-    Ok(out)
+    Ok(Encoded { body: out, far, overflow: block.overflow() })
 }
