@@ -1,5 +1,5 @@
 -- Events are kept in parts: one pair of tables, `event_N` and `batch_N`, for each, in the order of arrival. What retention
--- deletes goes as whole tables, which costs a hundredth of deleting its rows (docs/adr/0008).
+-- deletes goes as whole tables, which costs a hundredth of deleting its rows (docs/adr/0011).
 CREATE TABLE part (
     id INTEGER PRIMARY KEY,
     -- Position of its first event.
