@@ -255,7 +255,7 @@ fn refused_input_names_field_limit_and_what_came() {
     let error = client.track(START, Input { props: &deep, ..input("tap") }).unwrap_err();
     assert_eq!(error.describe(), "property_too_deep at props.a.a.a.a.a.a.a.a, limit 8, got 12");
     for (bad, reason) in [
-        (input("no code"), RejectReason::InvalidCode),
+        (input("no\ncode"), RejectReason::InvalidCode),
         (Input { true_ts: Some(-1), ..input("tap") }, RejectReason::TimeOutOfRange),
         (Input { props: "[1]", ..input("tap") }, RejectReason::InvalidField),
         (Input { props: "{\"a\":01}", ..input("tap") }, RejectReason::InvalidField),

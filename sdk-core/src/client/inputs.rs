@@ -18,7 +18,7 @@ use crate::{Consent, DropReason, Id, Now, Page, Theme, TrackError};
 pub struct Input<'a> {
     /// What it is about.
     pub theme: Theme,
-    /// Its name, `[A-Za-z_][A-Za-z0-9_.:-]{0,127}`.
+    /// Its name: 1 to 128 bytes without control characters. Others than `[A-Za-z_][A-Za-z0-9_.:-]*` are told of once.
     pub code: &'a str,
     /// Properties as a JSON object; empty for none.
     pub props: &'a str,
