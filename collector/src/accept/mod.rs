@@ -6,6 +6,7 @@ mod inflate;
 mod job;
 mod signature;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -17,7 +18,7 @@ use tokio::sync::{Semaphore, oneshot};
 pub use budget::{Budget, Held};
 pub use signature::sign;
 
-pub use crate::spool::{Ending, Ledger, SinkLedger, SinkState, Status};
+pub use crate::spool::{Ending, Extent, Ledger, SinkLedger, SinkState, Status};
 
 use crate::auth::App;
 use crate::config::Limits;
@@ -184,6 +185,12 @@ impl Acceptor {
     #[must_use]
     pub fn head(&self) -> u64 {
         self.spool.head()
+    }
+
+    /// What the dedup index of each app holds, by the app's number.
+    #[must_use]
+    pub fn dedup_extents(&self) -> BTreeMap<i64, Extent> {
+        self.spool.dedup_extents()
     }
 
     /// Bytes that wait in the spool.

@@ -34,6 +34,9 @@ impl Config {
             ("limits.queue_requests", new.queue_requests != old.queue_requests),
             ("limits.commit_bytes", new.commit_bytes != old.commit_bytes),
             ("limits.spool_bytes", new.spool_bytes != old.spool_bytes),
+            ("limits.dedup_memory_bytes", new.dedup_memory_bytes != old.dedup_memory_bytes),
+            ("limits.dedup_fresh_ids", new.dedup_fresh_ids != old.dedup_fresh_ids),
+            ("limits.install_clocks", new.install_clocks != old.install_clocks),
         ]
         .into_iter()
         .filter_map(|(key, differs)| differs.then_some(key))
@@ -59,6 +62,9 @@ impl Config {
         self.limits.queue_requests = running.limits.queue_requests;
         self.limits.commit_bytes = running.limits.commit_bytes;
         self.limits.spool_bytes = running.limits.spool_bytes;
+        self.limits.dedup_memory_bytes = running.limits.dedup_memory_bytes;
+        self.limits.dedup_fresh_ids = running.limits.dedup_fresh_ids;
+        self.limits.install_clocks = running.limits.install_clocks;
         if self.tls.is_some() != running.tls.is_some() {
             self.tls.clone_from(&running.tls);
         }

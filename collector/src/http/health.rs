@@ -9,7 +9,8 @@ use axum::response::{IntoResponse, Response};
 
 use super::Shared;
 use super::problem::Refusal;
-use crate::accept::{SinkState, Status, unavailable};
+use crate::accept::{Extent, SinkState, Status, unavailable};
+use crate::auth::App;
 use crate::clock;
 use crate::telemetry::Gauge;
 
@@ -35,6 +36,16 @@ pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
         (Gauge::SpoolBytes, shared.acceptor.backlog_bytes()),
     ];
     gauges.extend(status.iter().flat_map(of_sinks));
+    let live = shared.live();
+    let extents = shared.acceptor.dedup_extents();
+    let of = |app: &App| extents.get(&app.number).copied();
+    let apps: Vec<_> = live.keys.apps().into_iter().filter_map(|app| Some((app.key.as_str(), of(app)?))).collect();
+    let now = clock::now();
+    let seconds = |extent: &Extent| extent.horizon_ms(now).unsigned_abs() / 1000;
+    gauges.extend(apps.iter().map(|(app, extent)| (Gauge::DedupHorizon(app), seconds(extent))));
+    gauges.extend(apps.iter().map(|(app, extent)| (Gauge::DedupIds(app), extent.ids)));
+    gauges.extend(apps.iter().map(|(app, extent)| (Gauge::DedupBytes(app), extent.bytes)));
+    gauges.extend(apps.iter().map(|(app, extent)| (Gauge::DedupLostParts(app), extent.lost_parts)));
     gauges.extend(shared.process.gauges());
     let page = shared.telemetry.page(&gauges);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page).into_response()

@@ -241,6 +241,11 @@ impl Opened {
         let settings = spool::Settings {
             queue: usize::try_from(config.limits.queue_requests).unwrap_or(usize::MAX),
             commit_bytes: config.limits.commit_bytes,
+            install_clocks: config.limits.install_clocks,
+            dedup: spool::DedupSettings {
+                fresh_ids: config.limits.dedup_fresh_ids,
+                memory_bytes: config.limits.dedup_memory_bytes,
+            },
         };
         let spool = Spool::open(data_dir.path(), &settings, Arc::clone(&telemetry))?;
         let certificate = config.tls.as_ref().map(Tls::load).transpose().map_err(StartError::Tls)?;

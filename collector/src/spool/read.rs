@@ -30,6 +30,10 @@ pub struct Ledger {
     pub stored: u64,
     /// How many had been seen before.
     pub duplicate: u64,
+    /// How many of the stored came so late that nobody knows whether they had been seen before; left out of the JSON if there
+    /// are none.
+    #[serde(skip_serializing_if = "none")]
+    pub unverified: u64,
     /// How many were rejected, by reason; reasons that never occurred are absent.
     pub rejected: BTreeMap<&'static str, u64>,
     /// Where the stored ones are, by sink.
@@ -193,6 +197,6 @@ fn ledger(snapshot: &Connection) -> Result<(Ledger, BTreeMap<String, u64>), Spoo
     }
     let rejected = RejectReason::ALL.iter().zip(counters.rejected);
     let rejected = rejected.filter(|(_, n)| *n > 0).map(|(reason, n)| (reason.as_str(), n)).collect();
-    let Counters { received, stored, duplicate, .. } = counters;
-    Ok((Ledger { received, stored, duplicate, rejected, sinks }, delivered_to))
+    let Counters { received, stored, duplicate, unverified, .. } = counters;
+    Ok((Ledger { received, stored, duplicate, unverified, rejected, sinks }, delivered_to))
 }

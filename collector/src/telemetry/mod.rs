@@ -50,6 +50,8 @@ pub enum Count {
     RateLimited(Limited),
     /// Times the configuration was read again: `true` with success.
     Reloads(bool),
+    /// Clocks of installs that were forgotten because others came.
+    ClocksForgotten,
 }
 
 /// The statuses that are counted by themselves; any other counts as 500, which the collector never means to send.
@@ -64,7 +66,7 @@ const PLAIN: [Count; 8] = [
     Count::CommitFailures,
     Count::Connections,
 ];
-const LAST: [Count; 7] = [
+const LAST: [Count; 8] = [
     Count::ConnectionsRefused,
     Count::HandshakeFailures,
     Count::RateLimited(Limited::Client),
@@ -72,6 +74,7 @@ const LAST: [Count; 7] = [
     Count::RateLimited(Limited::AppEvents),
     Count::Reloads(true),
     Count::Reloads(false),
+    Count::ClocksForgotten,
 ];
 const SLOTS: usize = STATUSES.len() + ProblemCode::ALL.len() + RejectReason::ALL.len() + PLAIN.len() + LAST.len();
 
@@ -148,6 +151,11 @@ impl Count {
                 "Times the configuration was read again, by result.",
                 label("result", if success { "applied" } else { "refused" }),
             ),
+            Count::ClocksForgotten => (
+                "subway_forgotten_install_clocks_total",
+                "Clocks of installs that were forgotten because others came.",
+                String::new(),
+            ),
         }
     }
 }
@@ -178,6 +186,14 @@ pub enum Gauge<'a> {
     SinkShed(&'a str),
     /// Age of the oldest event that a sink still has to deliver, seconds.
     SinkLag(&'a str),
+    /// How far back an app recognises an event that comes again, seconds.
+    DedupHorizon(&'a str),
+    /// Event IDs that an app knows.
+    DedupIds(&'a str),
+    /// Bytes that they take on disk.
+    DedupBytes(&'a str),
+    /// Parts of an app's dedup index lost since the start.
+    DedupLostParts(&'a str),
     /// 1 if the collector can accept, else 0.
     Ready,
     /// Bytes free on the file system of the data directory.
@@ -193,6 +209,14 @@ pub enum Gauge<'a> {
 }
 
 impl Gauge<'_> {
+    /// What its one label says.
+    fn label(&self) -> &'static str {
+        match self {
+            Gauge::DedupHorizon(_) | Gauge::DedupIds(_) | Gauge::DedupBytes(_) | Gauge::DedupLostParts(_) => "app",
+            _ => "sink",
+        }
+    }
+
     fn names(&self) -> (&'static str, &'static str, Option<&str>) {
         match self {
             Gauge::OpenConnections => ("subway_open_connections", "Connections open now.", None),
@@ -215,6 +239,16 @@ impl Gauge<'_> {
             Gauge::SinkLag(sink) => {
                 ("subway_sink_lag_seconds", "Age of the oldest event that a sink still has to deliver.", Some(sink))
             }
+            Gauge::DedupHorizon(app) => {
+                ("subway_dedup_horizon_seconds", "How far back an event that comes again is recognised.", Some(app))
+            }
+            Gauge::DedupIds(app) => ("subway_dedup_ids", "Event IDs that are known.", Some(app)),
+            Gauge::DedupBytes(app) => ("subway_dedup_bytes", "Bytes that the event IDs take on disk.", Some(app)),
+            Gauge::DedupLostParts(app) => (
+                "subway_dedup_lost_parts",
+                "Parts of the dedup index that were missing or damaged, since the start.",
+                Some(app),
+            ),
             Gauge::Ready => ("subway_ready", "1 if the collector can accept, else 0.", None),
             Gauge::DiskFreeBytes => {
                 ("subway_disk_free_bytes", "Bytes free on the file system of the data directory.", None)
@@ -281,13 +315,13 @@ impl Telemetry {
             let _ = writeln!(out, "{name}{label} {}", self.get(count));
         }
         for (gauge, value) in gauges {
-            let (name, help, sink) = gauge.names();
+            let (name, help, of) = gauge.names();
             head(&mut out, &mut family, name, help, "gauge");
-            let _ = match sink {
+            let _ = match of {
                 Some(sink) if let Gauge::SinkState(_, state) = gauge => {
                     writeln!(out, "{name}{{sink=\"{sink}\",state=\"{state}\"}} {value}")
                 }
-                Some(sink) => writeln!(out, "{name}{{sink=\"{sink}\"}} {value}"),
+                Some(of) => writeln!(out, "{name}{{{}=\"{of}\"}} {value}", gauge.label()),
                 None => writeln!(out, "{name} {value}"),
             };
         }
