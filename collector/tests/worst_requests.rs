@@ -106,9 +106,9 @@ fn thousands() -> Vec<Case> {
     vec![
         ("8 KiB in each event", events(|n, event| props(event, json!({"k": text(7900, n)}))).to_string(), 200),
         (
-            "256 properties in each event",
+            "150 properties of its own in each event",
             events(|n, event| {
-                props(event, (0..256).map(|at| (format!("{n}-{at}"), json!(at))).collect::<Map<_, _>>().into())
+                props(event, (0..150).map(|at| (format!("{n}-{at}"), json!(at))).collect::<Map<_, _>>().into())
             })
             .to_string(),
             200,
