@@ -258,7 +258,8 @@ impl Opened {
         sinks.extend(embedded.iter().map(|sink| (Arc::clone(sink) as Arc<dyn Sink>, settings.clone())));
         for sink in &config.sinks {
             let wrong = |error| StartError::Sink(sink.name.clone(), error);
-            sinks.push((sinks::open(sink, &zones).map_err(wrong)?, fanout::Settings::of(&sink.delivery)));
+            let opened = sinks::open(sink, &zones, telemetry.sink(&sink.name)).map_err(wrong)?;
+            sinks.push((opened, fanout::Settings::of(&sink.delivery)));
         }
         let wrong = |error| StartError::Sink(config.reading.clone().unwrap_or_default(), error);
         let reader = query::open(&config, data_dir.path()).map_err(wrong)?;
