@@ -6,6 +6,7 @@ use std::sync::Arc;
 use jiff::tz::TimeZone;
 use sha2::{Digest, Sha256};
 use subway_protocol::codec::server::{Problem, ProblemCode};
+use subway_protocol::limits::PAST_DAYS;
 
 use crate::config::Secret;
 use crate::limit::Quota;
@@ -23,6 +24,8 @@ pub struct App {
     pub secret: Option<Secret>,
     /// What it may send.
     pub quota: Quota,
+    /// How long before its arrival an event of it may have happened, days.
+    pub past_days: u64,
     read_token: Secret,
 }
 
@@ -30,13 +33,20 @@ impl App {
     /// An app.
     #[must_use]
     pub fn new(key: String, number: i64, timezone: TimeZone, secret: Option<Secret>, read_token: Secret) -> Self {
-        Self { key, number, timezone, secret, quota: Quota::default(), read_token }
+        Self { key, number, timezone, secret, quota: Quota::default(), past_days: PAST_DAYS, read_token }
     }
 
     /// The same app with a quota.
     #[must_use]
     pub fn with_quota(mut self, quota: Quota) -> Self {
         self.quota = quota;
+        self
+    }
+
+    /// The same app, with events that may have happened so long before.
+    #[must_use]
+    pub fn with_past(mut self, days: u64) -> Self {
+        self.past_days = days;
         self
     }
 }

@@ -182,7 +182,7 @@ impl<'a, W: Write> Lines<'a, W> {
     }
 
     fn write(&mut self, row: &Row<'_>) -> Result<(), ExportError> {
-        if self.app.is_some_and(|app| app != row.app_key) {
+        if self.app.is_some_and(|app| row.app_key != app) {
             return Ok(());
         }
         let (from, to) = match self.ranges.get(row.app_key.as_ref()) {
@@ -194,7 +194,7 @@ impl<'a, W: Write> Lines<'a, W> {
             return Ok(());
         }
         self.buffer.clear();
-        row.write_json(&mut self.buffer).map_err(|error| ExportError::Output(error.into()))?;
+        row.write_json(&mut self.buffer);
         self.buffer.push(b'\n');
         Ok(self.out.write_all(&self.buffer)?)
     }

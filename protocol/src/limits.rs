@@ -17,13 +17,21 @@ pub const PROPERTIES: u64 = 256;
 pub const DEPTH: u64 = 8;
 /// One property name, bytes in UTF-8, its escapes resolved. Names become columns and paths.
 pub const KEY_BYTES: u64 = 128;
-/// Any single text outside the properties (page path, user ID, device model, ..), bytes. The common limit of a URL.
+/// Any single text of an event outside the properties (page path, user ID, ..), bytes. The common limit of a URL.
 pub const TEXT_BYTES: u64 = 2048;
+/// Any single text of `app`, `sdk`, `host`, `device` and `network`, bytes; longer ones are cut. Every event of a batch gets a
+/// copy of all fourteen, so together they stay far below an event.
+pub const CONTEXT_TEXT_BYTES: u64 = 256;
 /// An event code, bytes; part of its grammar (see [`crate::theme::is_code`]).
 pub const CODE_BYTES: usize = 128;
 /// Device clocks that differ from the collector's by no more than this are believed, milliseconds. Network delay and
 /// honest drift stay within it.
 pub const CLOCK_TOLERANCE_MS: i64 = 5 * 60 * 1000;
+/// How far in the future of its arrival an event may be, milliseconds: clocks that run ahead, and time zones mistaken for UTC.
+pub const FUTURE_MS: i64 = 24 * 60 * 60 * 1000;
+/// How long before its arrival an event may have happened, days; a setting of each app. Histories are imported; what is older
+/// than 20 years is a mistake of units.
+pub const PAST_DAYS: u64 = 7_300;
 /// How old a signature may be, milliseconds: long enough for a slow upload, short enough to remember all that were seen.
 pub const SIGNATURE_AGE_MS: i64 = 5 * 60 * 1000;
 /// The latest time an event may carry, milliseconds since the epoch: the end of the year 9999, the last that RFC 3339
@@ -51,6 +59,10 @@ pub struct Limits {
     pub key_bytes: u64,
     /// See [`TEXT_BYTES`].
     pub text_bytes: u64,
+    /// See [`CONTEXT_TEXT_BYTES`].
+    pub context_text_bytes: u64,
+    /// See [`FUTURE_MS`].
+    pub future_ms: i64,
     /// See [`CLOCK_TOLERANCE_MS`].
     pub clock_tolerance_ms: i64,
     /// See [`SIGNATURE_AGE_MS`].
@@ -68,6 +80,8 @@ impl Default for Limits {
             depth: DEPTH,
             key_bytes: KEY_BYTES,
             text_bytes: TEXT_BYTES,
+            context_text_bytes: CONTEXT_TEXT_BYTES,
+            future_ms: FUTURE_MS,
             clock_tolerance_ms: CLOCK_TOLERANCE_MS,
             signature_age_ms: SIGNATURE_AGE_MS,
         }

@@ -11,9 +11,9 @@ pub enum RejectReason {
     InvalidField,
     /// `theme` is none of the themes.
     UnknownTheme,
-    /// `code` does not follow the grammar of codes.
+    /// `code` is empty, longer than 128 bytes or has a control character.
     InvalidCode,
-    /// `ts` or `true_ts` is before the epoch or after the year 9999.
+    /// `true_ts` is later than arrival by more than `future_ms`, or older than `past_days`.
     TimeOutOfRange,
     /// The event's JSON text exceeds `event_bytes`.
     EventTooLarge,

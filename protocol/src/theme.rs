@@ -68,9 +68,16 @@ impl Theme {
     }
 }
 
-/// Whether `code` has the form `[A-Za-z_][A-Za-z0-9_.:-]{0,127}` that event codes must have.
+/// Whether `code` may be an event's name: 1 to 128 bytes without control characters (U+0000 to U+001F, U+007F to U+009F).
 #[must_use]
 pub fn is_code(code: &str) -> bool {
+    (1..=crate::limits::CODE_BYTES).contains(&code.len()) && !code.chars().any(char::is_control)
+}
+
+/// Whether `code` has the form `[A-Za-z_][A-Za-z0-9_.:-]{0,127}`, which needs no quoting in any query, file or address. The SDK
+/// warns of others.
+#[must_use]
+pub fn is_usual_code(code: &str) -> bool {
     let bytes = code.as_bytes();
     bytes.len() <= crate::limits::CODE_BYTES
         && bytes.first().is_some_and(|c| c.is_ascii_alphabetic() || *c == b'_')
@@ -90,12 +97,33 @@ mod tests {
     }
 
     #[test]
-    fn codes_follow_the_grammar() {
-        for good in ["a", "_", "page_view", "a.b:c-d", &"a".repeat(128)] {
+    fn a_code_is_any_text_without_control_characters() {
+        for good in [
+            "a",
+            "1a",
+            "-a",
+            "Order Completed",
+            "下单",
+            "a\"b\\c{}",
+            " ",
+            "\u{1f600}",
+            &"a".repeat(128),
+            &"页".repeat(42),
+        ] {
             assert!(is_code(good), "{good}");
         }
+        for bad in ["", "a\nb", "\0", "\u{7f}", "\u{85}", &"a".repeat(129), &"页".repeat(43)] {
+            assert!(!is_code(bad), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_usual_code_needs_no_quoting_anywhere() {
+        for good in ["a", "_", "page_view", "a.b:c-d", &"a".repeat(128)] {
+            assert!(is_usual_code(good) && is_code(good), "{good}");
+        }
         for bad in ["", "1a", "-a", "a b", "页", &"a".repeat(129)] {
-            assert!(!is_code(bad), "{bad}");
+            assert!(!is_usual_code(bad), "{bad}");
         }
     }
 }

@@ -63,6 +63,8 @@ fn limits_and_their_defaults() {
         depth,
         key_bytes,
         text_bytes,
+        context_text_bytes,
+        future_ms,
         clock_tolerance_ms,
         signature_age_ms,
     } = Limits::default();
@@ -75,6 +77,8 @@ fn limits_and_their_defaults() {
         ("depth", depth),
         ("key_bytes", key_bytes),
         ("text_bytes", text_bytes),
+        ("context_text_bytes", context_text_bytes),
+        ("future_ms", future_ms as u64),
         ("clock_tolerance_ms", clock_tolerance_ms as u64),
         ("signature_age_ms", signature_age_ms as u64),
     ];

@@ -136,7 +136,7 @@ fn mistakes_are_told_at_the_call() {
         other => panic!("{other:?}"),
     };
     let props = |text: &str| TrackEvent { props: text.to_owned(), ..event() };
-    assert!(told(subway.track(TrackEvent::new(Theme::View, "1"))).starts_with("invalid_code at code"));
+    assert!(told(subway.track(TrackEvent::new(Theme::View, "a\n"))).starts_with("invalid_code at code"));
     assert!(told(subway.track(props("[1]"))).starts_with("invalid_field at props"));
     assert!(told(subway.track(props(r#"{"a":"#))).starts_with("invalid_field at props"));
     let deep = format!("{}1{}", r#"{"a":"#.repeat(9), "}".repeat(9));

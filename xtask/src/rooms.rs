@@ -39,7 +39,7 @@ const PURE: &[(&str, &[&str])] = &[
     ("pipeline", &["record"]),
     ("metrics", &[]),
     ("fanout/plan.rs", &[]),
-    ("record.rs", &[]),
+    ("record", &[]),
     ("row.rs", &["record"]),
 ];
 

@@ -65,7 +65,8 @@ impl Job {
             duplicate: candidates().filter(|(_, fresh)| !**fresh).map(|(candidate, _)| candidate.index).collect(),
             rejected: Vec::new(),
         };
-        let corrected = candidates().filter(|(candidate, fresh)| **fresh && candidate.corrected).count() as u64;
+        let corrected =
+            candidates().filter(|(candidate, fresh)| **fresh && candidate.time_source.is_corrected()).count() as u64;
         (Receipt { rejected: std::mem::take(&mut self.prepared.rejected), ..receipt }, corrected)
     }
 }
@@ -83,8 +84,8 @@ impl Write for Job {
         tx.see(self.app, self.prepared.candidates.iter().map(|candidate| candidate.id), |at, new| fresh[at] = new)?;
         self.order(tx)?;
         let stored = self.fresh.iter().filter(|fresh| **fresh).count() as u64;
-        if stored > 0 {
-            tx.append(&self.prepared.record(&self.fresh), stored)?;
+        for record in self.prepared.records(&self.fresh) {
+            tx.append(&record.json, record.events)?;
         }
         tx.counters.received += self.prepared.received;
         tx.counters.duplicate += self.fresh.len() as u64 - stored;

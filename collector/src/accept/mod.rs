@@ -5,6 +5,7 @@ mod budget;
 mod inflate;
 mod job;
 mod signature;
+pub(crate) mod wire;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -266,13 +267,17 @@ impl Acceptor {
             }
         };
         self.telemetry.add(Count::DecompressedBytes, json.len() as u64);
+        // What is decoded from it is about as large again.
+        held.grow(json.len() as u64)?;
         let batch = decode(&json, limits)?;
         app.quota.events(batch.events.len() as u64, Instant::now()).map_err(|exceeded| {
             self.telemetry.add(Count::RateLimited(exceeded.limited), 1);
             too_many(&exceeded)
         })?;
-        let prepared = pipeline::prepare(&app.key, &batch, received_at, limits);
-        // From here on only the prepared text is held.
+        let incoming = wire::incoming(&app.key, &batch, received_at);
+        let events = batch.events.iter().map(|raw| wire::event(raw, limits));
+        let prepared = pipeline::prepare(&incoming, events, limits, app.past_days);
+        // From here on only the prepared text and the record made of it are held.
         held.resize(prepared.bytes())?;
         Ok(Decoded { prepared, signature, held })
     }

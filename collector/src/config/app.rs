@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use jiff::tz::TimeZone;
 use serde::Deserialize;
+use subway_protocol::limits::PAST_DAYS;
 use toml::Spanned;
 
 use super::text::{Secret, Text};
@@ -24,6 +25,8 @@ pub struct App {
     pub requests_per_second: Option<u64>,
     /// Events a second that it may send, if limited.
     pub events_per_second: Option<u64>,
+    /// How long before its arrival an event of it may have happened, days.
+    pub past_days: u64,
     /// Days for which its event IDs are remembered, if not those of `[limits]`.
     pub dedup_days: Option<u64>,
     /// Bytes that its event IDs take on disk, if not those of `[limits]`.
@@ -39,12 +42,16 @@ pub(super) struct Table {
     secret: Option<Spanned<Text>>,
     requests_per_second: Option<Spanned<u64>>,
     events_per_second: Option<Spanned<u64>>,
+    past_days: Option<Spanned<u64>>,
     dedup_days: Option<Spanned<u64>>,
     dedup_bytes: Option<Spanned<u64>>,
 }
 
 /// The highest rate that can be asked for: far beyond what one machine takes, and small enough to count with.
 const MOST_PER_SECOND: u64 = 1_000_000_000;
+
+/// The longest past that can be asked for, days: a century, which is more than the epoch allows.
+const MOST_PAST_DAYS: u64 = 36_500;
 
 /// Bytes of a key: it is part of addresses and file names.
 const KEY_BYTES: usize = 64;
@@ -66,6 +73,7 @@ impl App {
             secret: None,
             requests_per_second: None,
             events_per_second: None,
+            past_days: PAST_DAYS,
             dedup_days: None,
             dedup_bytes: None,
         }
@@ -125,6 +133,7 @@ pub(super) fn all(source: &Source<'_>, tables: Vec<Spanned<Table>>) -> Result<Ve
         let read_token = table.read_token.map(|token| Secret::token(source, "app.read_token", token)).transpose()?;
         let requests_per_second = rate(source, "app.requests_per_second", table.requests_per_second)?;
         let events_per_second = rate(source, "app.events_per_second", table.events_per_second)?;
+        let past_days = within(source, "app.past_days", table.past_days, 1..=MOST_PAST_DAYS)?.unwrap_or(PAST_DAYS);
         let dedup_days = within(source, "app.dedup_days", table.dedup_days, limits::DEDUP_DAYS)?;
         let dedup_bytes = within(source, "app.dedup_bytes", table.dedup_bytes, limits::DEDUP_BYTES)?;
         apps.push(App {
@@ -134,6 +143,7 @@ pub(super) fn all(source: &Source<'_>, tables: Vec<Spanned<Table>>) -> Result<Ve
             secret,
             requests_per_second,
             events_per_second,
+            past_days,
             dedup_days,
             dedup_bytes,
         });

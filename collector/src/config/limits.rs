@@ -7,7 +7,7 @@ use super::{ConfigError, Source};
 
 macro_rules! limits {
     ($($(#[$doc:meta])* $name:ident = $default:expr, $range:expr;)*) => {
-        /// Every limit in force. The first ten are those of the wire.
+        /// Every limit in force. The first twelve are those of the wire.
         #[derive(Clone, Debug, PartialEq, Eq)]
         pub struct Limits {
             /// The limits of the wire; see [`subway_protocol::limits`].
@@ -32,6 +32,8 @@ macro_rules! limits {
             depth: Option<Spanned<u64>>,
             key_bytes: Option<Spanned<u64>>,
             text_bytes: Option<Spanned<u64>>,
+            context_text_bytes: Option<Spanned<u64>>,
+            future_ms: Option<Spanned<u64>>,
             clock_tolerance_ms: Option<Spanned<u64>>,
             signature_age_ms: Option<Spanned<u64>>,
             $($name: Option<Spanned<u64>>,)*
@@ -49,13 +51,18 @@ macro_rules! limits {
                 put(source, "depth", self.depth, 1..=64, &mut wire.depth)?;
                 put(source, "key_bytes", self.key_bytes, 1..=GIB, &mut wire.key_bytes)?;
                 put(source, "text_bytes", self.text_bytes, 1..=GIB, &mut wire.text_bytes)?;
+                put(source, "context_text_bytes", self.context_text_bytes, 1..=64 * KIB, &mut wire.context_text_bytes)?;
+                let mut future_ms = wire.future_ms.unsigned_abs();
+                put(source, "future_ms", self.future_ms, 0..=366 * DAY_MS, &mut future_ms)?;
+                wire.future_ms = future_ms.cast_signed();
                 put_time(source, "clock_tolerance_ms", self.clock_tolerance_ms, &mut wire.clock_tolerance_ms)?;
                 put_time(source, "signature_age_ms", self.signature_age_ms, &mut wire.signature_age_ms)?;
                 let at = self.in_flight_bytes.as_ref().map_or(0..0, Spanned::span);
                 $(put(source, stringify!($name), self.$name, $range, &mut limits.$name)?;)*
-                let needed = limits.wire.body_bytes + limits.wire.decompressed_bytes;
+                // The body as sent, as it is after inflation, what is decoded from it, and the record made of that.
+                let needed = limits.wire.body_bytes + 3 * limits.wire.decompressed_bytes;
                 if limits.in_flight_bytes < needed {
-                    let why = format!("must be at least body_bytes + decompressed_bytes, here {needed}, or the largest batch is never taken");
+                    let why = format!("must be at least body_bytes + 3 * decompressed_bytes, here {needed}, or the largest batch is never taken");
                     return Err(source.error(at, "limits.in_flight_bytes", why));
                 }
                 Ok(limits)
@@ -76,6 +83,8 @@ macro_rules! limits {
                     ("depth", wire.depth),
                     ("key_bytes", wire.key_bytes),
                     ("text_bytes", wire.text_bytes),
+                    ("context_text_bytes", wire.context_text_bytes),
+                    ("future_ms", wire.future_ms.unsigned_abs()),
                     ("clock_tolerance_ms", wire.clock_tolerance_ms.unsigned_abs()),
                     ("signature_age_ms", wire.signature_age_ms.unsigned_abs()),
                     $((stringify!($name), self.$name),)*

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::letters::dead_letters;
 use super::plan::half;
+use super::size;
 use super::source::Cap;
 use super::worker::{TRIM_MS, Worker, blocking};
 use crate::sinks::{Delivered, SinkBatch, SinkError};
@@ -39,7 +40,8 @@ impl Worker {
         if self.remembers {
             return Ok(batch);
         }
-        batch.last = self.sink.cut(&batch)?.clamp(first, last);
+        batch.last = size::cut(&batch.records, first, last, self.plan.settings().max_bytes);
+        batch.last = self.sink.cut(&batch)?.clamp(first, batch.last);
         batch.records.retain(|record| record.first <= batch.last);
         let (spool, name, last) = (self.source.spool.clone(), self.name.clone(), batch.last);
         match blocking(move || spool.freeze(&name, first, last)).await {

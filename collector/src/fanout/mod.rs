@@ -8,6 +8,7 @@ pub mod plan;
 mod poison;
 mod replay;
 mod shed;
+mod size;
 mod source;
 mod worker;
 

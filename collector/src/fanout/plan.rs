@@ -5,7 +5,8 @@
 pub struct Settings {
     /// Most events in one batch, not counting the rest of its first record. Bounds memory and the time of one delivery.
     pub max_events: u64,
-    /// Most bytes of JSON in one batch, not counting its first record.
+    /// Most bytes of JSON in one batch, each event with a copy of what its record shares. Bounds memory, whatever was sent. For
+    /// a sink that remembers its position, not counting the first record.
     pub max_bytes: u64,
     /// How long the first waiting event waits for company, milliseconds: one delivery then serves many.
     pub linger_ms: u64,

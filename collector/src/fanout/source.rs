@@ -10,7 +10,7 @@ use crate::spool::{Spool, SpoolError};
 pub(super) struct Cap {
     /// Events, not counting the rest of the first record.
     pub(super) events: u64,
-    /// Bytes of JSON, not counting the first record.
+    /// Bytes of JSON, each event with a copy of what its record shares, not counting the first record.
     pub(super) bytes: u64,
 }
 

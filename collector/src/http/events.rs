@@ -129,7 +129,6 @@ enum Broken {
     /// The client has gone.
     Client,
     Store(ReadError),
-    Row(serde_json::Error),
 }
 
 impl List {
@@ -146,7 +145,6 @@ impl List {
         let why = match self.write_all(first, &sender).await {
             Ok(()) | Err(Broken::Client) => return,
             Err(Broken::Store(error)) => error.to_string(),
-            Err(Broken::Row(error)) => error.to_string(),
         };
         tracing::warn!(why, "a list of events was broken off");
         let _ = sender.send(Err(io::Error::other(why))).await;
@@ -158,7 +156,7 @@ impl List {
         let more = loop {
             let mut rows = page.rows.into_iter();
             for listed in rows.by_ref() {
-                self.append(&listed, &mut piece)?;
+                self.append(&listed, &mut piece);
                 if piece.len() >= PIECE_BYTES {
                     send(sender, &mut piece).await?;
                 }
@@ -178,17 +176,16 @@ impl List {
         send(sender, &mut piece).await
     }
 
-    fn append(&mut self, listed: &Listed, piece: &mut Vec<u8>) -> Result<(), Broken> {
+    fn append(&mut self, listed: &Listed, piece: &mut Vec<u8>) {
         if self.events > 0 {
             piece.push(b',');
         }
         let before = piece.len();
-        listed.row.write_json(piece).map_err(Broken::Row)?;
+        listed.row.write_json(piece);
         self.bytes += (piece.len() - before) as u64;
         self.events += 1;
         self.query.limit -= 1;
         self.query.after = Some(listed.mark());
-        Ok(())
     }
 }
 

@@ -48,10 +48,15 @@ async fn take(shared: &Arc<Shared>, request: Request) -> Result<Receipt, Problem
             return Err(problem);
         }
     };
+    let gzip = match gzip(&parts.headers) {
+        Ok(gzip) => gzip,
+        Err(problem) => {
+            linger(&parts.headers, body);
+            return Err(problem);
+        }
+    };
     let mut held = shared.budget.hold();
     let body = read(&live, &parts.headers, body, &mut held).await?;
-    let gzip = text(&parts.headers, header::CONTENT_ENCODING.as_str());
-    let gzip = gzip.is_some_and(|encoding| matches!(encoding.to_ascii_lowercase().as_str(), "gzip" | "x-gzip"));
     let signature = text(&parts.headers, "x-subway-signature");
     shared.acceptor.accept(Arrival { app, body, gzip, signature, received_at, held }).await
 }
@@ -62,6 +67,27 @@ fn admit(shared: &Shared, live: &Live, parts: &Parts, key: Option<&str>) -> Resu
     let app = live.keys.sender(key)?;
     app.quota.request(Instant::now()).map_err(|exceeded| shared.limited(&exceeded))?;
     Ok(Arc::clone(app))
+}
+
+/// Whether the body is said to be gzip.
+fn gzip(headers: &HeaderMap) -> Result<bool, Problem> {
+    let mut gzip = false;
+    let values: Vec<_> = headers.get_all(header::CONTENT_ENCODING).iter().collect();
+    for value in &values {
+        let encoding = String::from_utf8_lossy(value.as_bytes());
+        match encoding.trim().to_ascii_lowercase().as_str() {
+            "gzip" | "x-gzip" if values.len() == 1 => gzip = true,
+            "" | "identity" => {}
+            _ => {
+                let detail = "content-encoding must be gzip or identity, once; the events are to be kept and sent so";
+                let mut problem = Problem::new(ProblemCode::UnsupportedEncoding, detail.into());
+                problem.field = Some(header::CONTENT_ENCODING.to_string());
+                problem.got = Some(Got::text(&encoding));
+                return Err(problem);
+            }
+        }
+    }
+    Ok(gzip)
 }
 
 fn text(headers: &HeaderMap, name: &str) -> Option<String> {
@@ -148,6 +174,34 @@ fn linger(headers: &HeaderMap, mut body: Body) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_gzip_is_an_encoding_and_anything_else_is_not() {
+        let of = |values: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(header::CONTENT_ENCODING, value.parse().unwrap());
+            }
+            gzip(&headers).map_err(|problem| problem.code)
+        };
+        for plain in [&[][..], &["identity"], &[""], &["Identity", "identity"]] {
+            assert_eq!(of(plain), Ok(false), "{plain:?}");
+        }
+        for gzip in [&["gzip"][..], &["GZIP"], &["x-gzip"], &[" gzip "]] {
+            assert_eq!(of(gzip), Ok(true), "{gzip:?}");
+        }
+        for other in [
+            &["br"][..],
+            &["deflate"],
+            &["zstd"],
+            &["gzip, gzip"],
+            &["gzip", "gzip"],
+            &["gzip, br"],
+            &["identity", "gzip"],
+        ] {
+            assert_eq!(of(other), Err(ProblemCode::UnsupportedEncoding), "{other:?}");
+        }
+    }
 
     #[test]
     fn the_key_is_found_among_parameters() {

@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::{HeaderName, Method, header};
+use axum::http::{Method, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{get, post};
 use subway_protocol::codec::server::ProblemCode;
-use tower_http::cors::{Any, CorsLayer};
+use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use super::{Shared, admin, client, console, health, ingest, problem, query};
 use crate::telemetry::Count;
@@ -54,18 +54,14 @@ fn finished(routes: Router<Arc<Shared>>, shared: Arc<Shared>) -> Router {
         .with_state(shared)
 }
 
-/// Pages of any origin may send; nothing else is offered to other origins.
+/// Pages of any origin may send, with whatever headers their tracing adds, and with credentials: some libraries send all
+/// requests so, and there is no cookie here that could be misused. Nothing else is offered to other origins.
 fn cors() -> CorsLayer {
-    let headers = [
-        header::CONTENT_TYPE,
-        header::CONTENT_ENCODING,
-        HeaderName::from_static("x-subway-key"),
-        HeaderName::from_static("x-subway-signature"),
-    ];
     CorsLayer::new()
-        .allow_origin(Any)
+        .allow_origin(AllowOrigin::mirror_request())
+        .allow_credentials(true)
         .allow_methods([Method::POST])
-        .allow_headers(headers)
+        .allow_headers(AllowHeaders::mirror_request())
         .expose_headers([header::RETRY_AFTER])
         .max_age(PREFLIGHT)
 }

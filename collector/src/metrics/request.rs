@@ -103,17 +103,13 @@ impl<'a> Parameters<'a> {
     /// An event code.
     ///
     /// # Errors
-    /// If the value does not follow the grammar of codes.
+    /// If the value can be no code.
     pub fn code(&self) -> Result<Option<String>, InvalidParameter> {
         let Some(text) = self.get("code") else { return Ok(None) };
         if is_code(text) {
             return Ok(Some(text.to_owned()));
         }
-        Err(InvalidParameter::new(
-            "code",
-            "A code is a letter or _ and then up to 127 letters, digits or _ . : - characters.",
-            text,
-        ))
+        Err(InvalidParameter::new("code", "A code is a text of 1 to 128 bytes without control characters.", text))
     }
 }
 

@@ -87,7 +87,7 @@ fn misspelt_and_repeated_parameters_are_refused() {
     assert_eq!(refused(Metric::Pv, &[("from", "2015-05-17"), ("from", "2015-05-18")]).field, "from");
     assert_eq!(refused(Metric::Pv, &[("interval", "minute")]).field, "interval");
     assert_eq!(refused(Metric::Events, &[("theme", "View")]).field, "theme");
-    assert_eq!(refused(Metric::Events, &[("code", "page view")]).field, "code");
+    assert_eq!(refused(Metric::Events, &[("code", "page\nview")]).field, "code");
 }
 
 #[test]

@@ -3,17 +3,31 @@ use std::fmt::Write;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use subway_protocol::codec::server::decode;
-use subway_protocol::limits::MAX_TIME_MS;
-use subway_protocol::{Limits, RejectReason};
+use subway_protocol::limits::{MAX_TIME_MS, PAST_DAYS};
+use subway_protocol::{Got, Id, Limits, RejectReason, Theme};
 
 use super::*;
+use crate::accept::wire;
 use crate::record::Record;
 
 const NOW: i64 = 1_431_835_512_345;
 
 fn prepared(batch: &Value) -> Prepared {
-    let text = batch.to_string();
-    prepare("demo", &decode(text.as_bytes(), &Limits::default()).unwrap(), NOW, &Limits::default())
+    prepared_text(&batch.to_string())
+}
+
+fn prepared_text(text: &str) -> Prepared {
+    let limits = Limits::default();
+    let batch = decode(text.as_bytes(), &limits).unwrap();
+    let events = batch.events.iter().map(|raw| wire::event(raw, &limits));
+    prepare(&wire::incoming("demo", &batch, NOW), events, &limits, PAST_DAYS)
+}
+
+/// The JSON of the one record, or nothing.
+fn record(prepared: &Prepared, fresh: &[bool]) -> String {
+    let mut records: Vec<_> = prepared.records(fresh).collect();
+    assert!(records.len() <= 1);
+    records.pop().map(|record| record.json).unwrap_or_default()
 }
 
 fn id(number: u64) -> String {
@@ -42,7 +56,7 @@ fn what_is_stored_is_what_was_sent_field_by_field() {
         "language": "zh-CN", "timezone": "Asia/Shanghai"});
     sent["network"] = json!("wifi");
     sent["common"] = json!({"channel": "qr"});
-    let text = prepared(&sent).record(&[true]);
+    let text = record(&prepared(&sent), &[true]);
     let expected = json!({
         "app_key": "demo", "batch_id": id(0xb), "install_id": id(0x1), "received_at": NOW,
         "context": {"app_version": "1.2.0", "sdk_name": "sdk", "sdk_version": "0.1", "platform": "jd", "host_app": "jdapp",
@@ -50,10 +64,12 @@ fn what_is_stored_is_what_was_sent_field_by_field() {
             "language": "zh-CN", "timezone": "Asia/Shanghai", "network": "wifi"},
         "common": {"channel": "qr"},
         "events": [{"event_id": id(3), "seq": 101, "theme": "view", "code": "page_view", "event_time": NOW - 1000, "ts": NOW - 1000,
-            "mono": 89100, "boot": "b\"7", "user_id": "u\u{1f600}\n", "session_id": "s", "session_index": 3, "session_event": 12,
+            "time_source": "device", "mono": 89100, "boot": "b\"7", "user_id": "u\u{1f600}\n", "session_id": "s", "session_index": 3, "session_event": 12,
             "page_path": "p", "page_title": "t", "page_referrer": "r", "page_enter_ts": NOW - 2000, "props": {"k": [1, "x"]}}]
     });
-    assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), expected);
+    let mut written: Value = serde_json::from_str(&text).unwrap();
+    written.as_object_mut().unwrap().remove("shared_bytes");
+    assert_eq!(written, expected);
     let record: Record<'_> = serde_json::from_str(&text).unwrap();
     assert_eq!(serde_json::to_value(&record).unwrap(), expected, "the record knows every field that is written");
 }
@@ -69,8 +85,7 @@ fn a_record_stays_on_one_line_whatever_was_sent() {
         id(3),
         "\n"
     );
-    let prepared = prepare("demo", &decode(text.as_bytes(), &Limits::default()).unwrap(), NOW, &Limits::default());
-    let record = prepared.record(&[true]);
+    let record = record(&prepared_text(&text), &[true]);
     assert!(!record.contains(['\n', '\r']));
     assert_eq!(serde_json::from_str::<Value>(&record).unwrap()["events"][0]["props"], json!({"x": [1, 2], "y": "\n"}));
 }
@@ -85,7 +100,7 @@ fn a_bad_event_costs_no_neighbour() {
     let rejected: Vec<_> =
         prepared.rejected.iter().map(|r| (r.index, r.id.map(|id| id.text()), r.violation.reason)).collect();
     assert_eq!(rejected, [(1, Some(id(2)), RejectReason::UnknownTheme), (3, None, RejectReason::Malformed)]);
-    let record = prepared.record(&[false, true, false]);
+    let record = record(&prepared, &[false, true, false]);
     let record: Record<'_> = serde_json::from_str(&record).unwrap();
     assert_eq!(record.events.iter().map(|e| e.seq).collect::<Vec<_>>(), [3]);
 }
@@ -101,10 +116,11 @@ fn every_text_and_number_outside_the_properties_has_its_limit() {
         ("page", json!({"path": long}), RejectReason::TextTooLong),
         ("page", json!({"title": long}), RejectReason::TextTooLong),
         ("page", json!({"referrer": long}), RejectReason::TextTooLong),
-        ("page", json!({"enter_ts": -1}), RejectReason::TimeOutOfRange),
-        ("ts", json!(MAX_TIME_MS + 1), RejectReason::TimeOutOfRange),
         ("true_ts", json!(-1), RejectReason::TimeOutOfRange),
-        ("mono", json!(big), RejectReason::InvalidField),
+        ("code", json!("a\n"), RejectReason::InvalidCode),
+        ("seq", json!(0), RejectReason::InvalidField),
+        ("session", json!({"id": "s", "index": 0}), RejectReason::InvalidField),
+        ("session", json!({"id": "s", "event": 0}), RejectReason::InvalidField),
         ("seq", json!(big), RejectReason::InvalidField),
         ("session", json!({"id": "s", "index": big}), RejectReason::InvalidField),
         ("session", json!({"id": "s", "event": big}), RejectReason::InvalidField),
@@ -152,7 +168,7 @@ fn of(readings: &[Reading], first_seq: usize) -> Prepared {
             event["mono"] = json!(mono);
         }
         if let Some(true_ts) = reading.true_ts {
-            event["true_ts"] = json!(true_ts);
+            event["true_ts"] = json!(NOW + true_ts);
         }
         events.push(event);
     }
@@ -163,20 +179,48 @@ fn times(prepared: &Prepared) -> Vec<i64> {
     prepared.candidates.iter().map(|candidate| candidate.event_time).collect()
 }
 
+/// A reading of a wall clock: honest, wrong by years, absurd.
+fn clock() -> impl Strategy<Value = i64> {
+    let day = 86_400_000;
+    prop_oneof![
+        NOW - 10 * day..NOW + 10 * day,
+        -day..NOW * 3,
+        Just(-1),
+        Just(1_000_000_000_000_000),
+        any::<i64>(),
+        Just(i64::MAX),
+        Just(i64::MIN),
+    ]
+}
+
 proptest! {
     #[test]
-    fn the_clock_is_moved_only_beyond_the_tolerance(ts in any::<i64>(), true_ts: Option<i64>, sent_at in any::<i64>(), received_at in any::<i64>(), tolerance in 0..1_000_000i64) {
-        let time = corrected(ts, true_ts, sent_at, received_at, tolerance);
-        prop_assert!((0..=MAX_TIME_MS).contains(&time));
-        let difference = i128::from(received_at) - i128::from(sent_at);
-        let expected = match true_ts {
-            Some(true_ts) => i128::from(true_ts),
-            None if difference.abs() > i128::from(tolerance) => i128::from(ts) + difference,
-            None => i128::from(ts),
+    fn every_event_has_a_time_near_its_arrival_and_says_where_it_is_from(
+        ts in clock(), true_ts in prop::option::weighted(0.3, clock()), sent_at in prop::option::of(clock()),
+        mono in prop::option::of(any::<u64>()), sent_mono in prop::option::of(any::<u64>()),
+    ) {
+        let bounds = Bounds::new(NOW, PAST_DAYS, 86_400_000, 300_000);
+        let inside = |time: i128| (i128::from(bounds.earliest)..=i128::from(bounds.latest)).contains(&time);
+        let event = Event { true_ts, mono, ..Event::new(Id::from_bytes([7; 16]), Theme::View, "a", ts) };
+        let sent = Sent { at: sent_at, mono: sent_mono, first_at: None };
+        let placed = clock::place(&event, &sent, &bounds);
+        let difference = i128::from(NOW) - i128::from(sent_at.unwrap_or(NOW));
+        let corrected = i128::from(ts) + if difference.abs() > 300_000 { difference } else { 0 };
+        let expected = match (true_ts, sent_mono.zip(mono)) {
+            (Some(true_ts), _) if !inside(true_ts.into()) => {
+                prop_assert_eq!(placed.unwrap_err().reason, RejectReason::TimeOutOfRange);
+                return Ok(());
+            }
+            (Some(true_ts), _) => (true_ts.into(), TimeSource::True),
+            _ if inside(corrected) && difference.abs() > 300_000 => (corrected, TimeSource::Corrected),
+            _ if inside(corrected) => (corrected, TimeSource::Device),
+            (_, Some((sent, event))) if sent >= event && inside(i128::from(NOW) - i128::from(sent - event)) => {
+                (i128::from(NOW) - i128::from(sent - event), TimeSource::Arrival)
+            }
+            _ => (i128::from(NOW), TimeSource::Arrival),
         };
-        if difference.abs() < i128::from(i64::MAX) {
-            prop_assert_eq!(i128::from(time), expected.clamp(0, i128::from(MAX_TIME_MS)));
-        }
+        let (time, source) = placed.unwrap();
+        prop_assert_eq!((i128::from(time), source), expected);
     }
 
     #[test]
@@ -229,7 +273,7 @@ proptest! {
         let before = times(&prepared);
         prop_assert_eq!(prepared.order(&vec![false; readings.len()], None), None);
         prop_assert_eq!(times(&prepared), before);
-        prop_assert_eq!(prepared.record(&vec![false; readings.len()]).ends_with("\"events\":[]}"), true);
+        prop_assert_eq!(prepared.records(&vec![false; readings.len()]).count(), 0);
     }
 
     #[test]
@@ -240,13 +284,13 @@ proptest! {
         sent["props"] = json!({"a": key});
         let mut text = String::new();
         write!(text, "{}", batch(vec![sent])).unwrap();
-        let prepared = prepare("demo", &decode(text.as_bytes(), &Limits::default()).unwrap(), NOW, &Limits::default());
+        let prepared = prepared_text(&text);
         prop_assume!(prepared.rejected.is_empty());
-        let text = prepared.record(&[true]);
+        let text = record(&prepared, &[true]);
         let record: Record<'_> = serde_json::from_str(&text).unwrap();
         prop_assert_eq!(&record.events[0].user_id, &user);
         prop_assert_eq!(&record.events[0].page_path, &path);
-        let props: Value = serde_json::from_str(record.events[0].props.unwrap().get()).unwrap();
+        let props: Value = serde_json::from_str(record.events[0].props.get().unwrap().get()).unwrap();
         prop_assert_eq!(props, json!({"a": key}));
     }
 }
@@ -289,4 +333,85 @@ fn a_wrong_future_time_draws_nothing_along() {
     let mut next = of(&[reading(10, 0)], 5);
     assert_eq!(next.order(&[true], Some(stuck)).map(|last| last.seq), Some(5));
     assert_eq!(times(&next), [NOW]);
+}
+
+#[test]
+fn no_clock_of_a_device_costs_an_event_and_each_says_where_its_time_is_from() {
+    let absurd = [json!(-1), json!(1e15), json!(0), json!(1e300), json!(i64::MAX), json!(MAX_TIME_MS + 1)];
+    for (ts, sent_at) in absurd.iter().flat_map(|ts| absurd.iter().map(move |sent| (ts, sent))) {
+        let mut sent = batch(vec![event(1), event(2)]);
+        (sent["sent_at"], sent["sent_mono"], sent["first_sent_at"]) = (sent_at.clone(), json!(90_000), sent_at.clone());
+        (sent["events"][0]["ts"], sent["events"][0]["mono"]) = (ts.clone(), json!(89_000));
+        sent["events"][0]["page"] = json!({"path": "p", "enter_ts": ts});
+        let prepared = prepared(&sent);
+        assert!(prepared.rejected.is_empty(), "{sent}");
+        let text = record(&prepared, &[true, true]);
+        let record: Record<'_> = serde_json::from_str(&text).unwrap();
+        for event in &record.events {
+            assert!((0..=MAX_TIME_MS).contains(&event.ts), "{sent}");
+            assert!((NOW - 20 * 366 * 86_400_000..=NOW + 86_400_000).contains(&event.event_time), "{sent}");
+        }
+        if record.events[0].time_source == "arrival" {
+            assert_eq!(record.events[0].event_time, NOW - 1000, "the monotonic clock says how long ago it was: {sent}");
+        }
+    }
+    let mut bad = event(1);
+    bad["ts"] = json!("1431835511000");
+    assert_eq!(prepared(&batch(vec![bad])).rejected[0].violation.field, "ts", "what is no number is no clock");
+}
+
+#[test]
+fn a_true_time_far_from_its_arrival_is_rejected_with_the_nearest_that_is_not() {
+    let limits = Limits::default();
+    let (earliest, latest) = (NOW - PAST_DAYS as i64 * 86_400_000, NOW + limits.future_ms);
+    for (true_ts, limit) in
+        [(earliest - 1, Some(earliest)), (earliest, None), (latest, None), (latest + 1, Some(latest))]
+    {
+        let mut sent = event(1);
+        sent["true_ts"] = json!(true_ts);
+        let prepared = prepared(&batch(vec![sent]));
+        match limit {
+            Some(limit) => {
+                let violation = &prepared.rejected[0].violation;
+                assert_eq!((violation.field.as_str(), violation.limit), ("true_ts", Some(limit as u64)));
+                assert_eq!(violation.got, Some(Got::Number(true_ts)));
+            }
+            None => assert_eq!(prepared.candidates[0].time_source, TimeSource::True, "{true_ts}"),
+        }
+    }
+}
+
+#[test]
+fn a_record_says_how_large_it_becomes_and_a_sender_for_many_gets_a_record_for_each() {
+    let origin = |number| Origin {
+        install_id: Id::parse(&id(number)).unwrap(),
+        context: crate::record::Context { platform: "web".into(), ..Default::default() },
+        common: Default::default(),
+    };
+    let incoming = Incoming {
+        app_key: "demo",
+        batch_id: Id::parse(&id(9)).unwrap(),
+        received_at: NOW,
+        sent: Sent::default(),
+        origins: vec![origin(1), origin(2)],
+    };
+    let events = (0..5).map(|n| {
+        Ok(Event { origin: n % 2, ..Event::new(Id::parse(&id(n as u64)).unwrap(), Theme::Click, "下单", NOW) })
+    });
+    let events: Vec<Decoded<'_>> = events.collect();
+    let mut prepared = prepare(&incoming, events.into_iter(), &Limits::default(), PAST_DAYS);
+    prepared.candidates[1].unverified = true;
+    let records: Vec<NewRecord> = prepared.records(&[true, true, false, true, true]).collect();
+    assert_eq!(records.iter().map(|record| record.events).collect::<Vec<_>>(), [2, 2]);
+    for new in &records {
+        let record: Record<'_> = serde_json::from_str(&new.json).unwrap();
+        let shared: u64 = serde_json::from_str::<Value>(&new.json).unwrap()["shared_bytes"].as_u64().unwrap();
+        assert_eq!(new.expanded, new.json.len() as u64 + shared);
+        let head = new.json.split_once("\"events\":[").unwrap().0;
+        assert!(head.len() as u64 - shared < 30, "{shared} of {}", head.len());
+        assert_eq!(
+            record.events.iter().map(|event| event.unverified).collect::<Vec<_>>(),
+            [record.install_id == id(2), false]
+        );
+    }
 }

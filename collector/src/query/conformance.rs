@@ -165,6 +165,10 @@ impl Suite<'_> {
             .await;
         self.compare_newest(EventsQuery { app: app.into(), limit: 10, ..EventsQuery::default() }).await;
         self.compare_extent(app).await;
+        let record: serde_json::Value = serde_json::from_str(&crate::record::samples::record()).unwrap();
+        let app = record["app_key"].as_str().unwrap().to_owned();
+        self.store_record(record).await;
+        self.compare_newest(EventsQuery { app, limit: 10, ..EventsQuery::default() }).await;
     }
 
     async fn values_at_the_edge_come_back_as_they_were_sent(&mut self) {

@@ -114,7 +114,7 @@ fn keys(config: &Config, data_dir: &DataDir, spool: &Spool, before: Option<&Keys
             quota = quota.continuing(&old.quota);
         }
         let new = App::new(app.key.clone(), number, app.timezone.clone(), app.secret.clone(), read_token);
-        apps.push(new.with_quota(quota));
+        apps.push(new.with_quota(quota).with_past(app.past_days));
     }
     let admin = match &config.admin_token {
         Some(token) => token.clone(),

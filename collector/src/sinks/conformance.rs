@@ -24,6 +24,7 @@ pub(crate) trait Subject {
 /// Runs the whole suite, each part on a fresh store.
 pub(crate) async fn run<S: Subject>(fresh: impl Fn() -> S) {
     one_batch_arrives_whole(&fresh()).await;
+    every_column_arrives(&fresh()).await;
     a_batch_sent_again_changes_nothing(&fresh()).await;
     a_batch_sent_again_after_a_restart_changes_nothing(&fresh()).await;
     batches_may_cut_records_anywhere(&fresh()).await;
@@ -197,6 +198,13 @@ async fn a_batch_that_overlaps_the_last_adds_only_what_is_new(subject: &impl Sub
     assert_eq!(subject.open().await.position().await, Ok(Some(8)));
 }
 
+/// A value of its own in every column of the declaration.
+async fn every_column_arrives(subject: &impl Subject) {
+    let records = [StoredRecord { first: 1, json: crate::record::samples::record() }];
+    deliver(&*subject.open().await, batch(1, 1, &records)).await;
+    assert_holds(subject, expected(&records, 1)).await;
+}
+
 async fn hostile_texts_arrive_as_they_are(subject: &impl Subject) {
     let texts = [
         "'; DROP TABLE event; --",
@@ -220,8 +228,8 @@ async fn hostile_texts_arrive_as_they_are(subject: &impl Subject) {
         })
         .collect();
     let mut context = serde_json::Map::new();
-    for (name, _) in crate::record::Context::default().fields() {
-        context.insert(name.to_owned(), json!(texts[0]));
+    for column in crate::record::Context::COLUMNS {
+        context.insert(column.name.to_owned(), json!(texts[0]));
     }
     let json = json!({"app_key": texts[0], "batch_id": texts[5], "install_id": texts[6], "received_at": 0, "context": context,
         "common": {"t": texts}, "events": events});

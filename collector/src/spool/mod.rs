@@ -224,7 +224,7 @@ impl Spool {
     }
 
     /// The records that hold the events after `position`, in order: whole records, at least one if there is any, then as
-    /// many as fit in `max_events` and `max_bytes` of JSON. Only the first can begin at or before `position`; its
+    /// many as fit in `max_events` and `max_bytes` of JSON ([`Stored::expanded`]). Only the first can begin at or before `position`; its
     /// reader skips the events up to there.
     ///
     /// # Errors

@@ -21,6 +21,15 @@ pub struct Stored {
     pub json: String,
 }
 
+impl Stored {
+    /// Bytes of JSON once what the events share has been copied to each of them, as most stores do.
+    #[must_use]
+    pub fn expanded(&self) -> u64 {
+        let shared = crate::record::shared_bytes(&self.json).unwrap_or(0);
+        (self.json.len() as u64).saturating_add(shared.saturating_mul(self.events.saturating_sub(1)))
+    }
+}
+
 /// The ledger: where every event is that ever arrived in an accepted request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Ledger {
@@ -111,7 +120,7 @@ impl Reader {
                 continue;
             }
             events += stored.events;
-            bytes += stored.json.len() as u64;
+            bytes += stored.expanded();
             if !out.is_empty() && (events > max_events || bytes > max_bytes) {
                 break;
             }

@@ -143,28 +143,34 @@ fn pages_of_any_origin_may_send_and_do_nothing_else() {
             .uri(format!("{}{path}", collector.url))
             .header("origin", "https://shop.example")
             .header("access-control-request-method", "POST")
-            .header("access-control-request-headers", "x-subway-key,content-encoding")
+            .header("access-control-request-headers", "x-subway-key,content-encoding,traceparent,x-b3-traceid")
             .body(())
             .unwrap();
         agent().run(request).unwrap()
     };
     let answer = preflight("/v1/events");
     assert_eq!(answer.status(), 200);
-    assert_eq!(answer.headers()["access-control-allow-origin"], "*");
+    let page = "https://shop.example";
+    assert_eq!(
+        answer.headers()["access-control-allow-origin"],
+        page,
+        "not *, which pages that send credentials refuse"
+    );
+    assert_eq!(answer.headers()["access-control-allow-credentials"], "true");
     assert_eq!(answer.headers()["access-control-allow-methods"], "POST");
     let allowed = answer.headers()["access-control-allow-headers"].to_str().unwrap();
-    for header in ["content-type", "content-encoding", "x-subway-key", "x-subway-signature"] {
+    for header in ["content-encoding", "x-subway-key", "traceparent", "x-b3-traceid"] {
         assert!(allowed.contains(header), "{allowed}");
     }
     assert!(answer.headers().contains_key("access-control-max-age"));
     assert_eq!(preflight("/v1/admin/ledger").status(), 405);
     let origin = [("origin", "https://shop.example"), ("content-type", "text/plain;charset=UTF-8")];
     let answer = collector.post("demo", &origin, batch(events(1)).to_string().as_bytes());
-    assert_eq!((answer.status, answer.header("access-control-allow-origin")), (200, "*"));
+    assert_eq!((answer.status, answer.header("access-control-allow-origin")), (200, page));
     let answer = collector.post("nobody", &origin, b"");
     assert_eq!(
         (answer.status, answer.header("access-control-allow-origin")),
-        (401, "*"),
+        (401, page),
         "pages can read refusals too"
     );
     assert_eq!(collector.get("/health/live", None).header("access-control-allow-origin"), "");

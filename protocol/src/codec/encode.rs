@@ -1,7 +1,7 @@
 //! The SDK's half: event, context and batch to JSON.
 
 use crate::json::ObjectWriter;
-use crate::limits::TEXT_BYTES;
+use crate::limits::{CONTEXT_TEXT_BYTES, TEXT_BYTES};
 use crate::outcome::truncate;
 use crate::{Id, Theme, VERSION};
 
@@ -93,7 +93,7 @@ pub struct Context {
 
 impl Context {
     /// The fields `app`, `sdk`, `host`, `device` and `network` as JSON without surrounding braces; nothing if all are
-    /// empty. Every text is cut to [`TEXT_BYTES`].
+    /// empty. Every text is cut to [`CONTEXT_TEXT_BYTES`].
     #[must_use]
     pub fn encode(&self) -> String {
         let mut out = String::new();
@@ -118,7 +118,7 @@ impl Context {
                 ("timezone", &self.timezone),
             ],
         );
-        object.text("network", cut(&self.network));
+        object.text("network", cut_context(&self.network));
         out.remove(0);
         out
     }
@@ -128,12 +128,16 @@ fn cut(text: &str) -> &str {
     truncate(text, TEXT_BYTES as usize)
 }
 
+fn cut_context(text: &str) -> &str {
+    truncate(text, CONTEXT_TEXT_BYTES as usize)
+}
+
 /// An object of texts, left out if all are empty.
 fn group(object: &mut ObjectWriter<'_>, name: &str, fields: &[(&str, &str)]) {
     if fields.iter().any(|(_, value)| !value.is_empty()) {
         object.object(name, |inner| {
             for (name, value) in fields {
-                inner.text(name, cut(value));
+                inner.text(name, cut_context(value));
             }
         });
     }

@@ -168,7 +168,7 @@ export function manners(build) {
       life.sdk.track('symbol', {}, { theme: Symbol('s') });
       life.sdk.track(Object.create(null));
       life.sdk.track('page', {}, { page: { get path() { throw new Error('no path'); } } });
-      life.sdk.track('1 bad code');
+      life.sdk.track('bad\ncode');
       life.sdk.trackTimerStart('timed');
       life.sdk.trackTimerEnd('timed', cycle);
       life.sdk.trackTimerEnd('timed', 'no object');

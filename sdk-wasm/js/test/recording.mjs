@@ -151,7 +151,7 @@ export function recording(build) {
         if (['init', 'close', 'createInstance', 'miniAdapter', 'wrappers', 'setConsent'].includes(name)) continue;
         for (const bad of [undefined, null, 7, 'x', [], cycle, () => {}]) assert.doesNotThrow(() => life.sdk[name](bad, bad, bad), `${name}(${typeof bad})`);
       }
-      life.sdk.track('1 bad code', {});
+      life.sdk.track('bad\ncode', {});
       life.sdk.track('good', [1]);
       life.sdk.track('good', { toJSON() { throw new Error('in toJSON'); } });
       life.sdk.track('good', {}, { theme: 'nonsense' });

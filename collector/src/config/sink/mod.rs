@@ -70,7 +70,7 @@ pub enum WhenFull {
 pub struct Delivery {
     /// Most events in one batch.
     pub batch_events: u64,
-    /// Most bytes of JSON in one batch. Together with what the encoder makes of them it bounds the sink's memory.
+    /// Most bytes of JSON in one batch, after what its events share was copied to each of them. Together with what the encoder makes of them it bounds the sink's memory.
     pub batch_bytes: u64,
     /// How long the first waiting event waits for company, milliseconds.
     pub linger_ms: u64,

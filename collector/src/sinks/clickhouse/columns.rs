@@ -1,92 +1,54 @@
-//! The columns of a stored event, as they are written and read. The table may have more; these it must have.
+//! The columns of a stored event as ClickHouse has them. The table may have more; these it must have.
 
-/// How one column is stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// A text; empty if unknown.
-    Text,
-    /// One of few texts.
-    Word,
-    /// 16 bytes, written as 36 characters in lower case.
-    Uuid,
-    /// A time in UTC, milliseconds.
-    Time,
-    /// A time that may be unknown.
-    MaybeTime,
-    /// A number.
-    Number,
-    /// A number that may be unknown.
-    MaybeNumber,
-}
+use crate::record::{self, Column, Kind};
 
-impl Kind {
-    /// The type's name in ClickHouse.
-    pub(super) fn type_name(self) -> &'static str {
-        match self {
-            Kind::Text => "String",
-            Kind::Word => "LowCardinality(String)",
-            Kind::Uuid => "UUID",
-            Kind::Time => "DateTime64(3, 'UTC')",
-            Kind::MaybeTime => "Nullable(DateTime64(3, 'UTC'))",
-            Kind::Number => "UInt64",
-            Kind::MaybeNumber => "Nullable(UInt64)",
-        }
+/// The column that only stores have: the event's number within the collector that delivered it.
+pub(crate) static POSITION: Column = Column {
+    name: "position",
+    member: "\"position\":",
+    kind: Kind::Number,
+    of: record::Of::Event,
+    doc: "Number within the collector that delivered it",
+};
+
+/// The type's name.
+pub(crate) fn type_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Text | Kind::Object => "String",
+        Kind::Word => "LowCardinality(String)",
+        Kind::Uuid => "UUID",
+        Kind::Time => "DateTime64(3, 'UTC')",
+        Kind::MaybeTime => "Nullable(DateTime64(3, 'UTC'))",
+        Kind::Number => "UInt64",
+        Kind::MaybeNumber => "Nullable(UInt64)",
+        Kind::Flag => "Bool",
     }
 }
 
-/// Name and kind of the columns that are the same for every event of a record, in the order of writing and reading.
-pub(super) const OF_RECORD: [(&str, Kind); 19] = [
-    ("app_key", Kind::Word),
-    ("install_id", Kind::Text),
-    ("batch_id", Kind::Text),
-    ("received_at", Kind::Time),
-    ("common", Kind::Text),
-    ("app_version", Kind::Word),
-    ("sdk_name", Kind::Word),
-    ("sdk_version", Kind::Word),
-    ("platform", Kind::Word),
-    ("host_app", Kind::Word),
-    ("host_version", Kind::Word),
-    ("os", Kind::Word),
-    ("os_version", Kind::Word),
-    ("brand", Kind::Word),
-    ("model", Kind::Word),
-    ("screen", Kind::Word),
-    ("language", Kind::Word),
-    ("timezone", Kind::Word),
-    ("network", Kind::Word),
-];
+/// How it is compressed; words and flags are small enough as they are.
+fn codec(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Time | Kind::Number => " CODEC(Delta(8), ZSTD(1))",
+        Kind::Text | Kind::Object | Kind::MaybeTime | Kind::MaybeNumber => " CODEC(ZSTD(1))",
+        Kind::Word | Kind::Uuid | Kind::Flag => "",
+    }
+}
 
-/// Name and kind of the columns of an event, in the order of writing and reading, after those of its record.
-pub(super) const OF_EVENT: [(&str, Kind); 18] = [
-    ("event_id", Kind::Uuid),
-    ("event_time", Kind::Time),
-    ("position", Kind::Number),
-    ("seq", Kind::Number),
-    ("theme", Kind::Word),
-    ("code", Kind::Word),
-    ("user_id", Kind::Text),
-    ("ts", Kind::Time),
-    ("mono", Kind::MaybeNumber),
-    ("boot", Kind::Text),
-    ("session_id", Kind::Text),
-    ("session_index", Kind::MaybeNumber),
-    ("session_event", Kind::MaybeNumber),
-    ("page_path", Kind::Text),
-    ("page_title", Kind::Text),
-    ("page_referrer", Kind::Text),
-    ("page_enter_ts", Kind::MaybeTime),
-    ("props", Kind::Text),
-];
+/// The column as a table's definition has it.
+pub(super) fn definition(column: &Column) -> String {
+    let Column { name, kind, doc, .. } = column;
+    let comment = doc.trim().replace('\'', "\\'");
+    format!("{name} {} COMMENT '{comment}'{}", type_name(*kind), codec(*kind))
+}
 
 /// Every column, in the order of writing and reading.
-pub(crate) fn all() -> impl Iterator<Item = (&'static str, Kind)> {
-    OF_RECORD.into_iter().chain(OF_EVENT)
+pub(super) fn all() -> impl Iterator<Item = &'static Column> {
+    std::iter::once(&POSITION).chain(record::all())
 }
 
 /// The names, separated by commas.
 pub(crate) fn names() -> String {
-    all().map(|(name, _)| name).collect::<Vec<_>>().join(", ")
+    all().map(|column| column.name).collect::<Vec<_>>().join(", ")
 }
 
 /// What each byte is as a digit of a UUID in lower case; what is none has the highest bit.
@@ -142,20 +104,5 @@ mod tests {
         ] {
             assert_eq!(uuid(text), None, "{text}");
         }
-    }
-
-    #[test]
-    fn every_field_of_a_row_has_a_column() {
-        let record = r#"{"app_key":"a","batch_id":"b","install_id":"i","received_at":5,
-            "events":[{"event_id":"e","seq":7,"theme":"view","code":"c","event_time":3,"ts":4}]}"#;
-        let record: crate::record::Record<'_> = serde_json::from_str(record).unwrap();
-        let row = serde_json::to_value(crate::row::Row::new(&record, &record.events[0])).unwrap();
-        let fields: Vec<&str> = row.as_object().unwrap().keys().map(String::as_str).collect();
-        for field in &fields {
-            assert!(all().any(|(name, _)| name == *field), "{field}");
-        }
-        let context: Vec<&str> = record.context.fields().map(|(name, _)| name).collect();
-        assert_eq!(OF_RECORD[5..].iter().map(|(name, _)| *name).collect::<Vec<_>>(), context);
-        assert_eq!(all().count(), fields.len() + 1, "besides position");
     }
 }

@@ -165,7 +165,7 @@ pub(super) async fn check(client: &Client, settings: &Settings) -> Result<Partit
 
 fn complete(settings: &Settings, columns: &[String]) -> Result<(), SinkError> {
     let missing: Vec<&str> =
-        columns::all().map(|(name, _)| name).filter(|name| !columns.iter().any(|column| column == name)).collect();
+        columns::all().map(|column| column.name).filter(|name| !columns.iter().any(|column| column == name)).collect();
     let table = format!("{}.{}", settings.database(), settings.table());
     match missing.len() {
         0 => Ok(()),

@@ -28,7 +28,9 @@ use crate::config::{ClickHouse as Settings, Delivery};
 use crate::telemetry::SinkCounts;
 
 pub(crate) use client::{Client, Failure, Parameters};
-pub(crate) use columns::{Kind, all as columns, names as column_names, uuid_text};
+#[cfg(test)]
+pub(crate) use columns::type_name;
+pub(crate) use columns::{POSITION, names as column_names, uuid_text};
 
 /// More rows and bytes than a batch can have: below them the server puts nothing apart.
 const ONE_BLOCK_ROWS: &str = "1000000000";

@@ -11,14 +11,12 @@ use std::iter::repeat_n;
 use lz4_flex::frame::{BlockMode, BlockSize, FrameEncoder, FrameInfo};
 use subway_protocol::limits::MAX_TIME_MS;
 
-use super::columns::{self, Kind, OF_EVENT, OF_RECORD, uuid};
+use super::columns::{self, type_name, uuid};
 use crate::config::BlockCompression as Compression;
-use crate::record::{Event, Record};
+use crate::record::{self, Context, Event, Kind, NO_PROPERTIES, Record, Value};
 use crate::sinks::days::is_near;
 use crate::sinks::{SinkBatch, SinkError};
 
-/// What stands for properties that were not given.
-const NO_PROPERTIES: &str = "{}";
 /// Bytes of an event besides its texts, roughly: sizes the buffer of the answer.
 const FIXED_BYTES: usize = 120;
 
@@ -119,9 +117,9 @@ fn push_text(out: &mut Vec<u8>, text: &str) {
 impl Column {
     fn new(kind: Kind) -> Self {
         match kind {
-            Kind::Text => Column::Texts(Vec::new()),
+            Kind::Text | Kind::Object => Column::Texts(Vec::new()),
             Kind::Word => Column::Words(Words::new()),
-            Kind::Uuid | Kind::Time | Kind::Number => Column::Fixed(Vec::new()),
+            Kind::Uuid | Kind::Time | Kind::Number | Kind::Flag => Column::Fixed(Vec::new()),
             Kind::MaybeTime | Kind::MaybeNumber => Column::Maybe(Vec::new(), Vec::new()),
         }
     }
@@ -142,17 +140,65 @@ impl Column {
         }
     }
 
-    fn fixed(&mut self, bytes: &[u8]) {
+    /// The bytes of a value `times` times.
+    fn fixed(&mut self, bytes: &[u8], times: usize) {
         if let Column::Fixed(data) = self {
-            data.extend_from_slice(bytes);
+            for _ in 0..times {
+                data.extend_from_slice(bytes);
+            }
         }
     }
 
-    fn maybe(&mut self, value: Option<u64>) {
+    fn maybe(&mut self, value: Option<u64>, times: usize) {
         if let Column::Maybe(unknown, data) = self {
-            unknown.push(u8::from(value.is_none()));
-            data.extend_from_slice(&value.unwrap_or_default().to_le_bytes());
+            unknown.extend(repeat_n(u8::from(value.is_none()), times));
+            for _ in 0..times {
+                data.extend_from_slice(&value.unwrap_or_default().to_le_bytes());
+            }
         }
+    }
+
+    /// A number, in the form of this column.
+    fn number(&mut self, value: Option<u64>, times: usize) {
+        match self {
+            Column::Maybe(..) => self.maybe(value, times),
+            _ => self.fixed(&value.unwrap_or_default().to_le_bytes(), times),
+        }
+    }
+
+    /// The value `times` times.
+    ///
+    /// # Errors
+    /// [`SinkError::Refused`] if the table cannot hold it.
+    fn push(
+        &mut self,
+        column: &record::Column,
+        position: u64,
+        value: Value<'_>,
+        times: usize,
+    ) -> Result<(), SinkError> {
+        match value {
+            Value::Text(text) if column.kind == Kind::Uuid => {
+                let id = uuid(text).ok_or_else(|| {
+                    let name = column.name;
+                    SinkError::refused(format!(
+                        "position {position}: {name} must be a UUID in lower case, here {text:?}"
+                    ))
+                })?;
+                // Two halves, the higher first, each with its lowest byte first.
+                let halves = [(id >> 64) as u64, id as u64].map(u64::to_le_bytes);
+                self.fixed(&halves.concat(), times);
+            }
+            Value::Text(text) => self.text(text, times),
+            Value::Object(object) => self.text(object.map_or(NO_PROPERTIES, |object| object.get()), times),
+            Value::Number(number) => self.number(number, times),
+            Value::Flag(flag) => self.fixed(&[u8::from(flag)], times),
+            Value::Time(time) => {
+                let millis = time.map(|millis| checked(column.name, position, millis)).transpose()?;
+                self.number(millis, times);
+            }
+        }
+        Ok(())
     }
 
     fn overflow(&self) -> u64 {
@@ -175,91 +221,75 @@ impl Column {
 }
 
 /// A time that the table can hold.
-fn time(name: &str, position: u64, millis: i64) -> Result<[u8; 8], SinkError> {
+fn checked(name: &str, position: u64, millis: i64) -> Result<u64, SinkError> {
     if (0..=MAX_TIME_MS).contains(&millis) {
-        return Ok(millis.to_le_bytes());
+        return Ok(millis.unsigned_abs());
     }
     Err(SinkError::refused(format!("position {position}: {name} must be 0 to {MAX_TIME_MS}, here {millis}")))
 }
 
 /// A block being filled.
 struct Block {
-    of_record: [Column; OF_RECORD.len()],
-    of_event: [Column; OF_EVENT.len()],
+    position: Column,
+    of_event: Vec<Column>,
+    of_batch: Vec<Column>,
+    of_context: Vec<Column>,
     rows: usize,
+}
+
+/// Appends these values, each `times` times.
+fn push_all<'v>(
+    places: &mut [Column],
+    columns: &[record::Column],
+    values: impl IntoIterator<Item = Value<'v>>,
+    (position, times): (u64, usize),
+) -> Result<(), SinkError> {
+    for ((place, column), value) in places.iter_mut().zip(columns).zip(values) {
+        place.push(column, position, value, times)?;
+    }
+    Ok(())
 }
 
 impl Block {
     fn new() -> Self {
-        let column = |(_, kind)| Column::new(kind);
-        Self { of_record: OF_RECORD.map(column), of_event: OF_EVENT.map(column), rows: 0 }
+        let empty = |columns: &[record::Column]| columns.iter().map(|column| Column::new(column.kind)).collect();
+        Self {
+            position: Column::new(columns::POSITION.kind),
+            of_event: empty(Event::COLUMNS),
+            of_batch: empty(Record::COLUMNS),
+            of_context: empty(Context::COLUMNS),
+            rows: 0,
+        }
     }
 
     fn push(&mut self, record: &Record<'_>, first: u64, events: &[Event<'_>]) -> Result<(), SinkError> {
-        let times = events.len();
-        let [app_key, install_id, batch_id, received_at, common, context @ ..] = &mut self.of_record;
-        app_key.text(&record.app_key, times);
-        install_id.text(&record.install_id, times);
-        batch_id.text(&record.batch_id, times);
-        received_at.fixed(&time("received_at", first, record.received_at)?.repeat(times));
-        common.text(record.common.map_or(NO_PROPERTIES, |common| common.get()), times);
-        for (column, (_, text)) in context.iter_mut().zip(record.context.fields()) {
-            column.text(text, times);
-        }
+        let all = (first, events.len());
+        push_all(&mut self.of_batch, Record::COLUMNS, record.values(), all)?;
+        push_all(&mut self.of_context, Context::COLUMNS, record.context.values(), all)?;
         for (position, event) in (first..).zip(events) {
-            self.push_event(position, event)?;
+            self.position.number(Some(position), 1);
+            push_all(&mut self.of_event, Event::COLUMNS, event.values(), (position, 1))?;
         }
-        self.rows += times;
-        Ok(())
-    }
-
-    #[rustfmt::skip]
-    fn push_event(&mut self, position: u64, event: &Event<'_>) -> Result<(), SinkError> {
-        let [event_id, event_time, place, seq, theme, code, user_id, ts, mono, boot, session_id, session_index, session_event,
-            page_path, page_title, page_referrer, page_enter_ts, props] = &mut self.of_event;
-        let id = uuid(&event.event_id).ok_or_else(|| {
-            let found = &event.event_id;
-            SinkError::refused(format!("position {position}: event_id must be a UUID in lower case, here {found:?}"))
-        })?;
-        // Two halves, the higher first, each with its lowest byte first.
-        event_id.fixed(&((id >> 64) as u64).to_le_bytes());
-        event_id.fixed(&(id as u64).to_le_bytes());
-        event_time.fixed(&time("event_time", position, event.event_time)?);
-        place.fixed(&position.to_le_bytes());
-        seq.fixed(&event.seq.to_le_bytes());
-        theme.text(&event.theme, 1);
-        code.text(&event.code, 1);
-        user_id.text(&event.user_id, 1);
-        ts.fixed(&time("ts", position, event.ts)?);
-        mono.maybe(event.mono);
-        boot.text(&event.boot, 1);
-        session_id.text(&event.session_id, 1);
-        session_index.maybe(event.session_index);
-        session_event.maybe(event.session_event);
-        page_path.text(&event.page_path, 1);
-        page_title.text(&event.page_title, 1);
-        page_referrer.text(&event.page_referrer, 1);
-        let enter = event.page_enter_ts.map(|enter| time("page_enter_ts", position, enter)).transpose()?;
-        page_enter_ts.maybe(enter.map(u64::from_le_bytes));
-        props.text(event.props.map_or(NO_PROPERTIES, |props| props.get()), 1);
+        self.rows += events.len();
         Ok(())
     }
 
     fn overflow(&self) -> u64 {
-        self.of_record.iter().chain(&self.of_event).map(Column::overflow).sum()
+        self.of_event.iter().chain(&self.of_batch).chain(&self.of_context).map(Column::overflow).sum()
     }
 
     fn write(&self, out: &mut impl Write) -> io::Result<()> {
-        let columns = self.of_record.iter().chain(&self.of_event);
+        let places =
+            std::iter::once(&self.position).chain(&self.of_event).chain(&self.of_batch).chain(&self.of_context);
         let mut head = Vec::with_capacity(64);
-        push_length(&mut head, OF_RECORD.len() + OF_EVENT.len());
+        push_length(&mut head, columns::all().count());
         push_length(&mut head, self.rows);
-        for (column, (name, kind)) in columns.zip(columns::all()) {
-            push_text(&mut head, name);
-            push_text(&mut head, kind.type_name());
+        for (place, column) in places.zip(columns::all()) {
+            push_text(&mut head, column.name);
+            push_text(&mut head, type_name(column.kind));
             out.write_all(&head)?;
             head.clear();
-            column.write(out)?;
+            place.write(out)?;
         }
         Ok(())
     }

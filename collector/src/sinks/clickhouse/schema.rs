@@ -1,17 +1,22 @@
 //! The tables: numbered migrations, and what they become with the settings. PURE; `migrate` brings them into a database.
 
-use super::readable;
+use super::{columns, readable};
 use crate::config::ClickHouse as Settings;
 
 /// What must be there before any migration.
 const VERSIONS: &str = include_str!("migrations/000_versions.sql");
 
 /// Every migration: its number, its name, its statements. Only ever appended to.
-pub(super) const MIGRATIONS: [(u32, &str, &str); 3] = [
+pub(super) const MIGRATIONS: [(u32, &str, &str); 4] = [
     (1, "ods", include_str!("migrations/001_ods.sql")),
     (2, "dwd", include_str!("migrations/002_dwd.sql")),
+    (3, "columns", COLUMNS),
     (4, "readable", include_str!("migrations/004_readable.sql")),
 ];
+
+/// Brings a table that is there up to the columns that are declared: a new column is a migration with this text and the next
+/// number. A new table has them already.
+const COLUMNS: &str = include_str!("migrations/columns.sql");
 
 /// Marks a statement that is only for clusters.
 const ONLY_WITH_CLUSTER: &str = "-- with a cluster";
@@ -70,6 +75,13 @@ fn deduplication(settings: &Settings) -> String {
     }
 }
 
+/// Every column, each on a line of its own.
+fn definitions(indent: &str, before: &str) -> String {
+    let lines: Vec<String> =
+        columns::all().map(|column| format!("{indent}{before}{}", columns::definition(column))).collect();
+    lines.join(",\n")
+}
+
 /// The statements of a template, in order, without the semicolons.
 pub(super) fn statements(template: &str, settings: &Settings) -> Vec<String> {
     let values = [
@@ -79,6 +91,8 @@ pub(super) fn statements(template: &str, settings: &Settings) -> Vec<String> {
         ("dwd", settings.dwd_prefix().to_owned()),
         ("cluster", settings.cluster().unwrap_or_default().to_owned()),
         ("on_cluster", on_cluster(settings)),
+        ("columns", definitions("    ", "")),
+        ("add_columns", definitions("    ", "ADD COLUMN IF NOT EXISTS ")),
         ("engine_of_events", engine(settings, "received_at")),
         ("engine_of_versions", engine(settings, "applied_at")),
         ("deduplication", deduplication(settings)),

@@ -43,11 +43,16 @@ async fn a_database_of_an_older_collector_is_migrated_and_keeps_its_rows() {
     for statement in schema::versions(&settings).iter().chain(&schema::statements(first, &settings)) {
         database.run(statement);
     }
+    database.run("ALTER TABLE {db}.ods_event DROP COLUMN time_source, DROP COLUMN unverified");
     database.run(&schema::note(&settings, version));
-    database.open("").deliver(batch(1, &[event(1, 5)])).await.unwrap();
+    database.run(
+        "INSERT INTO {db}.ods_event (app_key, event_time, event_id, theme, code) \
+        VALUES ('a', 5, '0198c0de-0000-7000-8000-000000000001', 'view', 'c')",
+    );
     let did = apply(&settings, &delivery).await.unwrap();
-    let steps = ["2 (dwd)", "4 (readable)"].map(|step| format!("migration {step} of {}.ods_event", database.name()));
-    assert_eq!(did, steps);
+    let steps = ["2 (dwd)", "3 (columns)", "4 (readable)"];
+    assert_eq!(did, steps.map(|step| format!("migration {step} of {}.ods_event", database.name())));
+    assert_eq!(database.run("SELECT time_source, unverified FROM {db}.ods_event"), "\tfalse\n");
     assert_eq!(database.run("SELECT count() FROM {db}.dwd_view"), "1\n");
 }
 

@@ -3,6 +3,7 @@ use subway_servers::{ClickHouse as Server, OldClickHouse, available};
 
 use super::test_support::{Database, batch, event};
 use super::*;
+use crate::record::{self, Kind};
 use crate::sinks::conformance;
 
 struct Store(Database);
@@ -14,11 +15,10 @@ impl conformance::Subject for Store {
     }
 
     async fn contents(&self) -> Vec<Value> {
-        let times = ["event_time", "received_at", "ts", "page_enter_ts"];
-        let select: Vec<String> = columns::all()
-            .filter(|(name, _)| *name != "position")
-            .map(|(name, _)| {
-                if times.contains(&name) { format!("toUnixTimestamp64Milli(t.{name}) AS {name}") } else { name.into() }
+        let select: Vec<String> = record::all()
+            .map(|column| match (column.name, column.kind) {
+                (name, Kind::Time | Kind::MaybeTime) => format!("toUnixTimestamp64Milli(t.{name}) AS {name}"),
+                (name, _) => name.into(),
             })
             .collect();
         let lines = self.0.run(&format!(

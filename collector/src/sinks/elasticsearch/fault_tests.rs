@@ -49,7 +49,7 @@ async fn properties_that_cannot_be_fields_are_kept_exactly(store: Store) {
     assert_eq!(sink.deliver(batch_of_text(("a", "i", DAY), 1, &events)).await, Ok(Delivered::default()));
     let query = EventsQuery { app: "a".into(), limit: 100, ..EventsQuery::default() };
     let rows = store.reader().newest(query).await.unwrap();
-    let found: Vec<&str> = rows.iter().rev().map(|listed| listed.row.props.as_ref().unwrap().get()).collect();
+    let found: Vec<&str> = rows.iter().rev().map(|listed| listed.row.event.props.get().unwrap().get()).collect();
     assert_eq!(found, props);
 }
 

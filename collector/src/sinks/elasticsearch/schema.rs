@@ -8,33 +8,15 @@ use super::super::SinkError;
 use super::names;
 use super::server::{Flavour, Server};
 use crate::config::Elasticsearch as Settings;
-use crate::record::Context;
+use crate::record::{self, Column, Kind};
 
 /// Number of the templates' content. Grows with every change here; a store that has a newer one is left as it is.
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 /// Above the templates of most others, which stay at 100 to 200.
 const PRIORITY: u64 = 300;
 /// Longest text that is indexed, characters: a term may have 32,766 bytes. Longer ones are stored and not found.
 const INDEXED_CHARS: u64 = 8191;
 
-/// Fields of an event that are words.
-const WORDS: [&str; 11] = [
-    "event_id",
-    "app_key",
-    "install_id",
-    "user_id",
-    "theme",
-    "code",
-    "boot",
-    "session_id",
-    "page_path",
-    "page_title",
-    "page_referrer",
-];
-/// Times that are only shown; one that cannot be a date is stored and not found.
-const TIMES: [&str; 3] = ["received_at", "ts", "page_enter_ts"];
-/// Numbers.
-const NUMBERS: [&str; 5] = ["position", "seq", "mono", "session_index", "session_event"];
 /// Fields that questions are answered by, and the type that each must have.
 const NEEDED: [(&str, &str); 7] = [
     ("app_key", "keyword"),
@@ -64,6 +46,10 @@ fn word() -> Value {
 
 fn time() -> Value {
     json!({"type": "date", "format": "epoch_millis"})
+}
+
+fn number() -> Value {
+    json!({"type": "long", "ignore_malformed": true})
 }
 
 /// Names and bodies of the templates.
@@ -102,30 +88,36 @@ fn template(settings: &Settings, patterns: &str, ilm_policy: Option<&str>, mappi
         "_meta": {"made_by": "subway-collector", "content": made}, "template": content})
 }
 
+/// The mapping of a column. A value that is not of its kind is stored and not found.
+fn mapping(column: &Column, flavour: Flavour) -> Value {
+    match (column.name, column.kind, flavour) {
+        // It says which index a document is in; a wrong one must not be stored.
+        ("event_time", ..) => time(),
+        // Only looked up, never counted.
+        ("batch_id", ..) => json!({"type": "keyword", "doc_values": false}),
+        (_, Kind::Text | Kind::Word | Kind::Uuid, _) => word(),
+        (_, Kind::Time | Kind::MaybeTime, _) => {
+            json!({"type": "date", "format": "epoch_millis", "ignore_malformed": true})
+        }
+        (_, Kind::Number | Kind::MaybeNumber, _) => number(),
+        (_, Kind::Flag, _) => json!({"type": "boolean"}),
+        (_, Kind::Object, Flavour::Elasticsearch) => json!({"type": "flattened", "ignore_above": INDEXED_CHARS}),
+        (_, Kind::Object, Flavour::OpenSearch) => json!({"type": "flat_object"}),
+    }
+}
+
 /// The mapping of the events. Nothing is mapped by guessing: a field more is a field for ever, and an index has a thousand.
 fn events(flavour: Flavour) -> Value {
     let mut properties = Map::new();
-    for name in WORDS.into_iter().chain(Context::default().fields().map(|(name, _)| name)) {
-        properties.insert(name.to_owned(), word());
+    for column in record::all() {
+        properties.insert(column.name.to_owned(), mapping(column, flavour));
+        if column.kind == Kind::Object {
+            // The same as text, where the store does not take it as an object; kept, not searched.
+            let text = json!({"type": "keyword", "index": false, "doc_values": false});
+            properties.insert(format!("{}_json", column.name), text);
+        }
     }
-    for name in TIMES {
-        properties.insert(name.to_owned(), json!({"type": "date", "format": "epoch_millis", "ignore_malformed": true}));
-    }
-    for name in NUMBERS {
-        properties.insert(name.to_owned(), json!({"type": "long", "ignore_malformed": true}));
-    }
-    properties.insert("event_time".into(), time());
-    properties.insert("batch_id".into(), json!({"type": "keyword", "doc_values": false}));
-    for name in ["props", "common"] {
-        let free = match flavour {
-            Flavour::Elasticsearch => json!({"type": "flattened", "ignore_above": INDEXED_CHARS}),
-            Flavour::OpenSearch => json!({"type": "flat_object"}),
-        };
-        properties.insert(name.to_owned(), free);
-        // The same as text, where the store does not take it as an object; kept, not searched.
-        let text = json!({"type": "keyword", "index": false, "doc_values": false});
-        properties.insert(format!("{name}_json"), text);
-    }
+    properties.insert("position".into(), number());
     json!({"dynamic": false, "properties": properties})
 }
 

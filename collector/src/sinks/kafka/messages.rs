@@ -11,7 +11,7 @@ use super::errors::{Meaning, meaning};
 use super::producer::{Message, Producer, Reports};
 use super::topics::Topics;
 use crate::record::{Event, Record};
-use crate::row::Row;
+use crate::row;
 use crate::sinks::{Refusal, SinkBatch, SinkError, Unreadable, within};
 
 /// Lets go of the reports when nobody waits for them any more, so that what has not been sent never is.
@@ -106,12 +106,13 @@ impl Encoder<'_> {
         let (first, last) = only.map_or((self.batch.first, self.batch.last), |position| (position, position));
         for (start, record) in records {
             let (at, events) = within(*start, &record.events, first, last);
+            let shared = if events.is_empty() { Vec::new() } else { row::shared(record) };
             for (position, event) in (at..).zip(events) {
                 if self.reports.is_over() {
                     // What is left is sent with all the others, next time.
                     return Ok(failed);
                 }
-                if let Err(code) = self.send(position, record, event, &mut value)? {
+                if let Err(code) = self.send(position, (record, &shared), event, &mut value) {
                     failed.push((position, code));
                     if meaning(code) == Meaning::Retryable {
                         return Ok(failed);
@@ -125,20 +126,18 @@ impl Encoder<'_> {
     fn send(
         &self,
         position: u64,
-        record: &Record<'_>,
+        (record, shared): (&Record<'_>, &[u8]),
         event: &Event<'_>,
         value: &mut Vec<u8>,
-    ) -> Result<Result<(), RDKafkaErrorCode>, SinkError> {
+    ) -> Result<(), RDKafkaErrorCode> {
         value.clear();
-        Row::new(record, event)
-            .write_json(value)
-            .map_err(|error| Unreadable { first: position, why: error.to_string() })?;
+        row::write(value, event, shared);
         let number = position.to_string();
         let headers = OwnedHeaders::new_with_capacity(2)
             .insert(Header { key: "subway-batch", value: Some(&self.batch.token) })
             .insert(Header { key: "subway-position", value: Some(&number) });
         let topic = self.topics.of(&event.theme);
         let message = Message { position, topic: &topic, key: &record.install_id, value, headers };
-        Ok(self.producer.send(message, self.reports))
+        self.producer.send(message, self.reports)
     }
 }

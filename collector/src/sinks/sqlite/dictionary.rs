@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 
-use rusqlite::types::{ToSqlOutput, Value, ValueRef};
+use rusqlite::types::{self, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension, ToSql, params};
 use subway_protocol::Id;
 
-use crate::record::Context;
+use super::columns::CONTEXT;
+use crate::record::{Context, Value};
 
 /// Entries of one cache. At about 100 bytes each the caches together stay below 40 MB; beyond, a cache starts anew.
 const CACHE_ENTRIES: usize = 65_536;
@@ -39,14 +40,14 @@ impl ToSql for Ident<'_> {
 }
 
 /// The text of a stored identifier.
-pub(super) fn ident_text(value: Value) -> String {
+pub(super) fn ident_text(value: types::Value) -> String {
     match value {
-        Value::Blob(bytes) => match <[u8; 16]>::try_from(bytes) {
+        types::Value::Blob(bytes) => match <[u8; 16]>::try_from(bytes) {
             Ok(bytes) => Id::from_bytes(bytes).text(),
             Err(other) => String::from_utf8_lossy(&other).into_owned(),
         },
-        Value::Text(text) => text,
-        Value::Integer(_) | Value::Real(_) | Value::Null => String::new(),
+        types::Value::Text(text) => text,
+        types::Value::Integer(_) | types::Value::Real(_) | types::Value::Null => String::new(),
     }
 }
 
@@ -103,7 +104,11 @@ impl Dictionary {
         cached(&mut self.apps, key.to_owned(), |key| find_or_make(sql, select, insert, &[key]))
     }
 
+    /// The number of a word; 0 for the empty text, which means unknown.
     pub(super) fn word(&mut self, sql: &Connection, text: &str) -> rusqlite::Result<i64> {
+        if text.is_empty() {
+            return Ok(0);
+        }
         if let Some(number) = self.words.get(text) {
             return Ok(*number);
         }
@@ -112,15 +117,12 @@ impl Dictionary {
     }
 
     pub(super) fn context(&mut self, sql: &Connection, context: &Context<'_>) -> rusqlite::Result<i64> {
-        let key: Vec<String> = context.fields().map(|(_, value)| value.to_owned()).collect();
+        let values = context.values().into_iter();
+        let text = |value| if let Value::Text(text) = value { text } else { "" };
+        let key: Vec<String> = values.map(|value| text(value).to_owned()).collect();
         cached(&mut self.contexts, key, |values| {
             let values: Vec<&dyn ToSql> = values.iter().map(|value| value as &dyn ToSql).collect();
-            let names: Vec<&str> = context.fields().map(|(name, _)| name).collect();
-            let marks: Vec<String> = (1..=names.len()).map(|n| format!("?{n}")).collect();
-            let pairs: Vec<String> = names.iter().zip(&marks).map(|(name, mark)| format!("{name} = {mark}")).collect();
-            let select = format!("SELECT id FROM context WHERE {}", pairs.join(" AND "));
-            let insert = format!("INSERT INTO context ({}) VALUES ({})", names.join(", "), marks.join(", "));
-            find_or_make(sql, &select, &insert, &values)
+            find_or_make(sql, &CONTEXT.0, &CONTEXT.1, &values)
         })
     }
 

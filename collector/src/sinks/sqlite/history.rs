@@ -35,7 +35,7 @@ fn read(sql: &Connection, (after, to): (u64, u64), events: u64, bytes: u64) -> r
     let (mut out, mut size) = (Vec::new(), 0);
     while let Some(row) = found.next()? {
         let (first, row) = rows::read(row)?;
-        let json = serde_json::to_string(&row.record())
+        let json = serde_json::to_string(&row.into_record())
             .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
         size += json.len() as u64;
         if !out.is_empty() && size > bytes {

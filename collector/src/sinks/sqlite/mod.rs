@@ -6,6 +6,7 @@
 //!
 //! One connection writes; readers have connections of their own and never wait for it.
 
+mod columns;
 mod dictionary;
 mod history;
 pub(crate) mod rows;
@@ -29,7 +30,8 @@ use crate::db::DbError;
 /// The database's file name inside the data directory.
 pub const FILE: &str = "store.db";
 
-pub(crate) const MIGRATIONS: &[&str] = &[include_str!("migrations/0001_store.sql")];
+pub(crate) const MIGRATIONS: &[&str] =
+    &[include_str!("migrations/0001_store.sql"), include_str!("migrations/0002_time_source.sql")];
 
 /// The embedded sink.
 pub struct EmbeddedSink {

@@ -1,98 +1,19 @@
 //! Whole events out of the store.
 
-use std::borrow::Cow;
 use std::path::Path;
 
-use rusqlite::types::Value;
 use rusqlite::{Connection, params};
-use serde_json::value::RawValue;
 
-use super::dictionary::ident_text;
-use super::{FILE, MIGRATIONS};
+use super::{FILE, MIGRATIONS, columns};
 use crate::db::{self, DbError};
-use crate::record::{Context, Event, Text};
 use crate::row::Row;
 
-/// Selects whole events: `source` is a query that gives their positions in a column `position`. `CROSS JOIN` makes
-/// SQLite take the positions first and look everything else up.
-pub(crate) fn select(source: &str, order: &str) -> String {
-    format!(
-        "SELECT e.position, a.key, b.batch_id, i.install_id, b.received_at, b.common, e.event_id, e.seq, t.text, o.text, e.event_time,
-            e.ts, e.mono, e.boot, u.user_id, s.session_id, e.session_index, e.session_event, e.page_path, e.page_title,
-            e.page_referrer, e.page_enter_ts, e.props, c.app_version, c.sdk_name, c.sdk_version, c.platform, c.host_app,
-            c.host_version, c.os, c.os_version, c.brand, c.model, c.screen, c.language, c.timezone, c.network
-        FROM ({source}) p CROSS JOIN event e ON e.position = p.position CROSS JOIN batch b ON b.id = e.batch
-            CROSS JOIN context c ON c.id = b.context CROSS JOIN app a ON a.id = e.app CROSS JOIN install i ON i.id = e.install
-            CROSS JOIN word t ON t.id = e.theme CROSS JOIN word o ON o.id = e.code
-            LEFT JOIN user u ON u.id = e.user LEFT JOIN session s ON s.id = e.session
-        ORDER BY {order}"
-    )
-}
+pub(crate) use columns::select;
 
 /// One result of [`select`]: its position and the event.
 pub(crate) fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<(u64, Row<'static>)> {
-    let text = |at: usize| {
-        Ok::<Text<'static>, rusqlite::Error>(Cow::Owned(row.get::<_, Option<String>>(at)?.unwrap_or_default()))
-    };
-    let ident = |at: usize| Ok::<Text<'static>, rusqlite::Error>(Cow::Owned(ident_text(row.get::<_, Value>(at)?)));
-    let number = |at: usize| Ok::<Option<u64>, rusqlite::Error>(row.get::<_, Option<i64>>(at)?.map(|n| n as u64));
-    let object = |at: usize| {
-        let Some(json) = row.get::<_, Option<String>>(at)? else { return Ok(None) };
-        let raw = RawValue::from_string(json);
-        raw.map(|raw| Some(Cow::Owned(raw))).map_err(|error| {
-            rusqlite::Error::FromSqlConversionFailure(at, rusqlite::types::Type::Text, Box::new(error))
-        })
-    };
-    let event = Event {
-        event_id: ident(6)?,
-        seq: row.get::<_, i64>(7)? as u64,
-        theme: text(8)?,
-        code: text(9)?,
-        event_time: row.get(10)?,
-        ts: row.get(11)?,
-        mono: number(12)?,
-        boot: text(13)?,
-        user_id: text(14)?,
-        session_id: ident(15)?,
-        session_index: number(16)?,
-        session_event: number(17)?,
-        page_path: text(18)?,
-        page_title: text(19)?,
-        page_referrer: text(20)?,
-        page_enter_ts: row.get(21)?,
-        props: None,
-    };
-    let context = Context {
-        app_version: text(23)?,
-        sdk_name: text(24)?,
-        sdk_version: text(25)?,
-        platform: text(26)?,
-        host_app: text(27)?,
-        host_version: text(28)?,
-        os: text(29)?,
-        os_version: text(30)?,
-        brand: text(31)?,
-        model: text(32)?,
-        screen: text(33)?,
-        language: text(34)?,
-        timezone: text(35)?,
-        network: text(36)?,
-    };
     let position = row.get::<_, i64>(0)?.unsigned_abs();
-    let (common, props) = (object(5)?, object(22)?);
-    Ok((
-        position,
-        Row {
-            app_key: text(1)?,
-            batch_id: ident(2)?,
-            install_id: ident(3)?,
-            received_at: row.get(4)?,
-            context,
-            common,
-            event,
-            props,
-        },
-    ))
+    Ok((position, Row::read(&mut columns::Result::new(row))?))
 }
 
 /// The store's events in the order of their positions, for `export`. Blocks; works beside a running collector.

@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, Statement, Transaction, TransactionBehavior, params};
 
+use super::columns::{INSERT_BATCH, INSERT_EVENT, OF_EVENT, Place};
 use super::dictionary::{Dictionary, Ident};
-use super::{FILE, MIGRATIONS};
+use super::{FILE, MIGRATIONS, columns};
 use crate::db::{self, DbError};
-use crate::record::{Event, Record};
+use crate::record::{Event, Record, Value};
 use crate::sinks::{SinkBatch, SinkError, Unreadable};
 
 /// SQLite's page cache of the writer, KiB: the inner pages of every index and the leaves of today.
@@ -19,11 +20,6 @@ const PAGE_BYTES: u32 = 16 * 1024;
 /// Pages in the write-ahead log before it is copied into the database: 32 MiB, so that the pages of the dictionaries
 /// and of the index's end are copied once for several transactions.
 const CHECKPOINT_PAGES: i64 = 2048;
-
-const INSERT_EVENT: &str =
-    "INSERT INTO event (position, app, batch, event_id, event_time, theme, code, install, user, session, seq, ts, mono,
-    boot, session_index, session_event, page_path, page_title, page_referrer, page_enter_ts, props)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)";
 
 pub(super) struct Writer {
     path: PathBuf,
@@ -160,49 +156,53 @@ fn insert(
     let earliest = events.iter().map(|event| event.event_time).min().unwrap_or(record.received_at);
     let install = dictionary.install(sql, app, &record.install_id, earliest)?;
     let batch = i64::try_from(first).unwrap_or(i64::MAX);
-    sql.prepare_cached("INSERT INTO batch (id, batch_id, received_at, context, common) VALUES (?1, ?2, ?3, ?4, ?5)")?
-        .execute(params![
-        batch,
-        Ident::new(&record.batch_id),
-        record.received_at,
-        context,
-        record.common.map(serde_json::value::RawValue::get),
-    ])?;
-    let mut statement = sql.prepare_cached(INSERT_EVENT)?;
+    let mut row = sql.prepare_cached(&INSERT_BATCH)?;
+    row.raw_bind_parameter(1, batch)?;
+    row.raw_bind_parameter(2, context)?;
+    let values = record.values();
+    for (number, (at, place)) in (3..).zip(columns::of_batch()) {
+        bind(&mut row, number, values[at], place)?;
+    }
+    row.raw_execute()?;
+    let mut row = sql.prepare_cached(&INSERT_EVENT)?;
     // Neighbours mostly have the same user and session.
     let (mut last_user, mut last_session) = (("", 0), ("", 0));
     for (position, event) in (batch..).zip(events) {
-        let theme = dictionary.word(sql, &event.theme)?;
-        let code = dictionary.word(sql, &event.code)?;
-        if last_user.0 != event.user_id {
-            last_user = (&event.user_id, dictionary.user(sql, app, &event.user_id)?);
+        for (number, value) in (1..).zip([position, app, batch, install]) {
+            row.raw_bind_parameter(number, value)?;
         }
-        if last_session.0 != event.session_id {
-            last_session = (&event.session_id, dictionary.session(sql, app, &event.session_id)?);
+        for ((number, value), place) in (5..).zip(event.values()).zip(OF_EVENT.iter().copied()) {
+            let text = if let Value::Text(text) = value { text } else { "" };
+            match place {
+                Place::Word => row.raw_bind_parameter(number, dictionary.word(sql, text)?)?,
+                Place::User => {
+                    if last_user.0 != text {
+                        last_user = (&event.user_id, dictionary.user(sql, app, text)?);
+                    }
+                    row.raw_bind_parameter(number, last_user.1)?;
+                }
+                Place::Session => {
+                    if last_session.0 != text {
+                        last_session = (&event.session_id, dictionary.session(sql, app, text)?);
+                    }
+                    row.raw_bind_parameter(number, last_session.1)?;
+                }
+                place => bind(&mut row, number, value, place)?,
+            }
         }
-        statement.execute(params![
-            position,
-            app,
-            batch,
-            Ident::new(&event.event_id),
-            event.event_time,
-            theme,
-            code,
-            install,
-            last_user.1,
-            last_session.1,
-            event.seq as i64,
-            event.ts,
-            event.mono.map(|n| n as i64),
-            event.boot,
-            event.session_index.map(|n| n as i64),
-            event.session_event.map(|n| n as i64),
-            event.page_path,
-            event.page_title,
-            event.page_referrer,
-            event.page_enter_ts,
-            event.props.map(serde_json::value::RawValue::get),
-        ])?;
+        row.raw_execute()?;
     }
     Ok(())
+}
+
+/// Binds a value that no dictionary has.
+fn bind(row: &mut Statement<'_>, number: usize, value: Value<'_>, place: Place) -> rusqlite::Result<()> {
+    match value {
+        Value::Text(text) if place == Place::Ident => row.raw_bind_parameter(number, Ident::new(text)),
+        Value::Text(text) => row.raw_bind_parameter(number, text),
+        Value::Time(time) => row.raw_bind_parameter(number, time),
+        Value::Number(count) => row.raw_bind_parameter(number, count.map(u64::cast_signed)),
+        Value::Flag(flag) => row.raw_bind_parameter(number, flag),
+        Value::Object(object) => row.raw_bind_parameter(number, object.map(|object| object.get())),
+    }
 }

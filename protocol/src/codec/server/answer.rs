@@ -90,6 +90,8 @@ pub enum ProblemCode {
     NotFound,
     /// The address does not take this method.
     MethodNotAllowed,
+    /// `content-encoding` is neither gzip nor identity.
+    UnsupportedEncoding,
     /// What is asked for does not go with how things are: a sink that is in use cannot be retired.
     Conflict,
     /// The body as sent exceeds `body_bytes`.
@@ -106,7 +108,7 @@ pub enum ProblemCode {
 
 impl ProblemCode {
     /// All codes, in the order of the specification.
-    pub const ALL: [ProblemCode; 19] = [
+    pub const ALL: [ProblemCode; 20] = [
         ProblemCode::MalformedJson,
         ProblemCode::MalformedGzip,
         ProblemCode::MissingField,
@@ -120,6 +122,7 @@ impl ProblemCode {
         ProblemCode::BadToken,
         ProblemCode::NotFound,
         ProblemCode::MethodNotAllowed,
+        ProblemCode::UnsupportedEncoding,
         ProblemCode::Conflict,
         ProblemCode::BodyTooLarge,
         ProblemCode::DecompressedTooLarge,
@@ -145,6 +148,7 @@ impl ProblemCode {
             ProblemCode::BadToken => ("bad_token", 401, "Bad token"),
             ProblemCode::NotFound => ("not_found", 404, "Not found"),
             ProblemCode::MethodNotAllowed => ("method_not_allowed", 405, "Method not allowed"),
+            ProblemCode::UnsupportedEncoding => ("unsupported_encoding", 415, "Unsupported content-encoding"),
             ProblemCode::Conflict => ("conflict", 409, "This cannot be done as things are"),
             ProblemCode::BodyTooLarge => ("body_too_large", 413, "Body too large"),
             ProblemCode::DecompressedTooLarge => ("decompressed_too_large", 413, "Body too large after decompression"),

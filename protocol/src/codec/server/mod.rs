@@ -2,8 +2,11 @@
 
 mod answer;
 mod batch;
+mod event;
+mod shape;
 mod text;
 
 pub use answer::{Problem, ProblemCode, Receipt, Rejection};
-pub use batch::{Batch, Event, Page, Session, decode};
+pub use batch::{Batch, decode};
+pub use event::{Event, Page, Session};
 pub use text::Text;

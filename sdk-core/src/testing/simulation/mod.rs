@@ -166,7 +166,7 @@ impl World {
             self.report.tracked += 1;
         }
         if self.chance(30) {
-            let refused = self.client.track(self.now(), Input { code: "not a code", ..input });
+            let refused = self.client.track(self.now(), Input { code: "not\na code", ..input });
             assert!(refused.is_err(), "a code with a space is refused");
         }
     }

@@ -1,4 +1,4 @@
--- Events as they came.
+-- Events as they came. The columns are those of the declaration in collector/src/record, so a new table has all of them.
 --
 -- PARTITION BY month of event time, or by its year for what is far from its arrival: what is old is dropped as whole parts, a
 -- question for a range reads only its months, and whoever sends events of twenty years makes 36 parts of them, not 7,300.
@@ -9,43 +9,7 @@
 -- received_at as version: of repetitions the last received stays; they differ in nothing else.
 CREATE TABLE IF NOT EXISTS {{database}}.{{local}}{{on_cluster}}
 (
-    app_key       LowCardinality(String) COMMENT 'key of the app',
-    event_time    DateTime64(3, 'UTC') COMMENT 'when it happened, corrected' CODEC(Delta(8), ZSTD(1)),
-    event_id      UUID COMMENT 'identity within the app',
-    install_id    String COMMENT 'who sent it' CODEC(ZSTD(1)),
-    user_id       String COMMENT 'the user; empty if none' CODEC(ZSTD(1)),
-    theme         LowCardinality(String) COMMENT 'view, click, ..',
-    code          LowCardinality(String) COMMENT 'what the app calls it',
-    received_at   DateTime64(3, 'UTC') COMMENT 'when the collector had it' CODEC(Delta(8), ZSTD(1)),
-    ts            DateTime64(3, 'UTC') COMMENT 'when it happened by the clock of the device' CODEC(Delta(8), ZSTD(1)),
-    mono          Nullable(UInt64) COMMENT 'the same by its monotonic clock, milliseconds' CODEC(ZSTD(1)),
-    boot          String COMMENT 'which run of the monotonic clock' CODEC(ZSTD(1)),
-    seq           UInt64 COMMENT 'number within the install, without gaps' CODEC(Delta(8), ZSTD(1)),
-    batch_id      String COMMENT 'the batch it came in' CODEC(ZSTD(1)),
-    position      UInt64 COMMENT 'number within the collector that delivered it' CODEC(Delta(8), ZSTD(1)),
-    session_id    String COMMENT 'the session; empty if none' CODEC(ZSTD(1)),
-    session_index Nullable(UInt64) COMMENT 'number of the session within the install' CODEC(ZSTD(1)),
-    session_event Nullable(UInt64) COMMENT 'number of the event within the session' CODEC(ZSTD(1)),
-    page_path     String COMMENT 'path of the page' CODEC(ZSTD(1)),
-    page_title    String COMMENT 'title of the page' CODEC(ZSTD(1)),
-    page_referrer String COMMENT 'where the page was reached from' CODEC(ZSTD(1)),
-    page_enter_ts Nullable(DateTime64(3, 'UTC')) COMMENT 'when the page was entered by the clock of the device' CODEC(ZSTD(1)),
-    app_version   LowCardinality(String),
-    sdk_name      LowCardinality(String),
-    sdk_version   LowCardinality(String),
-    platform      LowCardinality(String),
-    host_app      LowCardinality(String),
-    host_version  LowCardinality(String),
-    os            LowCardinality(String),
-    os_version    LowCardinality(String),
-    brand         LowCardinality(String),
-    model         LowCardinality(String),
-    screen        LowCardinality(String),
-    language      LowCardinality(String),
-    timezone      LowCardinality(String),
-    network       LowCardinality(String),
-    common        String COMMENT 'properties of the batch, JSON as it came' CODEC(ZSTD(1)),
-    props         String COMMENT 'properties, JSON as it came' CODEC(ZSTD(1)),
+{{columns}},
     INDEX install_id install_id TYPE bloom_filter GRANULARITY 4,
     INDEX user_id user_id TYPE bloom_filter GRANULARITY 4
 )

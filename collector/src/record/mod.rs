@@ -1,0 +1,276 @@
+//! What the spool keeps of one accepted batch, and what every sink is fed with: the stored events with everything known
+//! about them, after validation, deduplication and clock correction. PURE.
+//!
+//! The one declaration of the columns is here. From it come the record's JSON, the flat JSON of [`crate::row`], every store's
+//! schema, what is written to it and read from it, and the table in docs/columns.md. A column more is a line here and the
+//! place that gives it its value, a migration for the stores that are there, and `SUBWAY_UPDATE_DOCS=1 cargo test columns`.
+
+mod columns;
+#[cfg(test)]
+mod docs_tests;
+#[cfg(test)]
+pub(crate) mod samples;
+mod text;
+
+use serde::{Deserialize, Serialize};
+
+use columns::Field;
+pub use columns::{Column, Kind, NO_PROPERTIES, Object, Of, Owned, Source, Value, write_known, write_members};
+pub use text::Text;
+
+/// The type of a field of this kind.
+macro_rules! field {
+    ($a:lifetime, Text) => { Text<$a> };
+    ($a:lifetime, Word) => { Text<$a> };
+    ($a:lifetime, Uuid) => { Text<$a> };
+    ($a:lifetime, Time) => { i64 };
+    ($a:lifetime, MaybeTime) => { Option<i64> };
+    ($a:lifetime, Number) => { u64 };
+    ($a:lifetime, MaybeNumber) => { Option<u64> };
+    ($a:lifetime, Flag) => { bool };
+    ($a:lifetime, Object) => { Object<$a> };
+}
+
+macro_rules! columns {
+    ($of:ident; $($doc:literal $name:ident: $kind:ident)*) => {
+        &[$(Column {
+            name: stringify!($name),
+            member: concat!("\"", stringify!($name), "\":"),
+            kind: Kind::$kind,
+            of: Of::$of,
+            doc: $doc,
+        }),*]
+    };
+}
+
+/// A struct whose fields are columns. `= default`: a record may lack it.
+macro_rules! group {
+    ($(#[$outer:meta])* $group:ident of $of:ident { $(#[doc = $doc:literal] $name:ident: $kind:ident $(= $default:ident)?,)* }) => {
+        $(#[$outer])*
+        #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+        pub struct $group<'a> {
+            $(
+                #[doc = $doc]
+                #[serde(borrow, skip_serializing_if = "Field::is_absent" $(, $default)?)]
+                pub $name: field!('a, $kind),
+            )*
+        }
+        values! { $group of $of { $($doc $name: $kind,)* } }
+    };
+}
+
+macro_rules! values {
+    ($group:ident of $of:ident { $($doc:literal $name:ident: $kind:ident,)* }) => {
+        impl $group<'_> {
+            /// The columns, in the order of [`Self::values`].
+            pub const COLUMNS: &'static [Column] = columns!($of; $($doc $name: $kind)*);
+
+            /// The values of the columns.
+            #[must_use]
+            pub fn values(&self) -> [Value<'_>; $group::<'static>::COLUMNS.len()] {
+                [$(self.$name.value()),*]
+            }
+        }
+        impl $group<'static> {
+            /// Takes every column from `source`, in their order.
+            ///
+            /// # Errors
+            /// The first error of `source`.
+            pub fn read<S: Source>(source: &mut S) -> Result<Self, S::Error> {
+                let mut columns = Self::COLUMNS.iter();
+                Ok(Self { $($name: next(&mut columns, source)?,)* })
+            }
+        }
+    };
+}
+
+/// The next column's value.
+fn next<T: Field, S: Source>(columns: &mut std::slice::Iter<'static, Column>, source: &mut S) -> Result<T, S::Error> {
+    Ok(T::from_owned(match columns.next() {
+        Some(column) => source.next(column)?,
+        None => Owned::Absent,
+    }))
+}
+
+/// What has the columns of a batch among its fields.
+macro_rules! batch {
+    ($(#[doc = $doc:literal] $name:ident: $kind:ident $(= $default:ident)?,)*) => {
+        /// The stored events of one batch. Texts that are unknown are empty and left out of the JSON.
+        ///
+        /// The spool gives every stored event a position: 1, 2, 3, .. over all apps. A record knows only its events' order;
+        /// the spool says the position of the first.
+        #[derive(Debug, Clone, Serialize, Deserialize)]
+        pub struct Record<'a> {
+            $(
+                #[doc = $doc]
+                #[serde(borrow, skip_serializing_if = "Field::is_absent" $(, $default)?)]
+                pub $name: field!('a, $kind),
+            )*
+            /// App, SDK, host and device.
+            #[serde(borrow, default)]
+            pub context: Context<'a>,
+            /// The events in the order of sending.
+            #[serde(borrow)]
+            pub events: Vec<Event<'a>>,
+        }
+
+        /// One stored event with everything known about it, flat. As JSON every column is always there: an unknown text is
+        /// `""`, an unknown number `null`, properties that were not given are `{}`. Times are milliseconds since the epoch.
+        #[derive(Debug, Clone)]
+        pub struct Row<'a> {
+            $(#[doc = $doc] pub $name: field!('a, $kind),)*
+            /// App, SDK, host and device.
+            pub context: Context<'a>,
+            /// The event itself.
+            pub event: Event<'a>,
+        }
+
+        impl Record<'_> {
+            /// The columns of a batch, in the order of [`Self::values`].
+            pub const COLUMNS: &'static [Column] = columns!(Batch; $($doc $name: $kind)*);
+
+            /// The values of the columns of a batch.
+            #[must_use]
+            pub fn values(&self) -> [Value<'_>; Record::<'static>::COLUMNS.len()] {
+                [$(self.$name.value()),*]
+            }
+        }
+
+        impl<'a> Row<'a> {
+            /// The row of one event of a record.
+            #[must_use]
+            pub fn new(record: &Record<'a>, event: &Event<'a>) -> Self {
+                Row { $($name: record.$name.clone(),)* context: record.context.clone(), event: event.clone() }
+            }
+
+            /// The record with this one event.
+            #[must_use]
+            pub fn into_record(self) -> Record<'a> {
+                Record { $($name: self.$name,)* context: self.context, events: vec![self.event] }
+            }
+
+            /// The values of the columns of the batch.
+            pub(crate) fn batch_values(&self) -> [Value<'_>; Record::<'static>::COLUMNS.len()] {
+                [$(self.$name.value()),*]
+            }
+        }
+
+        impl Row<'static> {
+            /// Takes every column from `source`, in the order of [`all`].
+            ///
+            /// # Errors
+            /// The first error of `source`.
+            pub fn read<S: Source>(source: &mut S) -> Result<Self, S::Error> {
+                let event = Event::read(source)?;
+                let mut columns = Record::COLUMNS.iter();
+                Ok(Self { $($name: next(&mut columns, source)?,)* context: Context::read(source)?, event })
+            }
+        }
+    };
+}
+
+/// Every column of a stored event, in the order in which they are written and read.
+pub fn all() -> impl Iterator<Item = &'static Column> {
+    Event::COLUMNS.iter().chain(Record::COLUMNS).chain(Context::COLUMNS)
+}
+
+/// How many bytes of a record's JSON all its events share; `None` in one of an older collector.
+#[must_use]
+pub fn shared_bytes(json: &str) -> Option<u64> {
+    let digits = json.strip_prefix("{\"shared_bytes\":")?;
+    digits.split(',').next()?.parse().ok()
+}
+
+/// Columns of an event that only the spool's transaction decides: the first ones.
+pub const DECIDED: usize = 3;
+
+group! {
+    /// One stored event.
+    Event of Event {
+        /// When it happened, after correction
+        event_time: Time,
+        /// Where `event_time` is from: `true` (the sender knew it), `device` (its clock), `corrected` (its clock, corrected), `arrival` (its clock was absurd)
+        time_source: Word = default,
+        /// Whether it may be a repetition that is no longer recognised: its batch is older than the memory for IDs
+        unverified: Flag = default,
+        /// Identity, given once on the device
+        event_id: Uuid,
+        /// The user known at that moment
+        user_id: Text = default,
+        /// What it is about
+        theme: Word,
+        /// Its name
+        code: Word,
+        /// Number within the install, from 1, without gaps; 0 where the client has none
+        seq: Number,
+        /// When it happened by the device's clock
+        ts: Time,
+        /// The same by the device's monotonic clock, milliseconds
+        mono: MaybeNumber = default,
+        /// Which run of the monotonic clock
+        boot: Text = default,
+        /// The session
+        session_id: Text = default,
+        /// Number of the session within the install
+        session_index: MaybeNumber = default,
+        /// Number of the event within the session
+        session_event: MaybeNumber = default,
+        /// Path of the page
+        page_path: Text = default,
+        /// Title of the page
+        page_title: Text = default,
+        /// Where the page was reached from
+        page_referrer: Text = default,
+        /// When the page was entered by the device's clock
+        page_enter_ts: MaybeTime = default,
+        /// Properties, as they were sent
+        props: Object = default,
+    }
+}
+
+batch! {
+    /// Key of the app
+    app_key: Word,
+    /// The batch it came in
+    batch_id: Text,
+    /// Who sent it
+    install_id: Text,
+    /// When the collector had it
+    received_at: Time,
+    /// Properties of the batch, as they were sent
+    common: Object = default,
+}
+
+group! {
+    /// App, SDK, host and device of a batch.
+    Context of Context {
+        /// Version of the mini-program or app
+        app_version: Word = default,
+        /// Name of the SDK package
+        sdk_name: Word = default,
+        /// Version of the SDK package
+        sdk_version: Word = default,
+        /// Platform: jd, weapp, web, android, ..
+        platform: Word = default,
+        /// Name of the hosting app
+        host_app: Word = default,
+        /// Version of the hosting app
+        host_version: Word = default,
+        /// Operating system
+        os: Word = default,
+        /// Version of the operating system
+        os_version: Word = default,
+        /// Maker of the device
+        brand: Word = default,
+        /// Model of the device
+        model: Word = default,
+        /// Screen, `WIDTHxHEIGHT`
+        screen: Word = default,
+        /// Language, BCP 47
+        language: Word = default,
+        /// Time zone, IANA name
+        timezone: Word = default,
+        /// Network type
+        network: Word = default,
+    }
+}
