@@ -131,7 +131,8 @@ pub fn refuse_newer_file(path: &Path, known: usize) -> Result<(), DbError> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(unreadable(error)),
     };
-    let mut log = path.as_os_str().to_owned();
+    // Beside the file itself, as SQLite keeps it, if the path is a link.
+    let mut log = std::fs::canonicalize(path).map_err(unreadable)?.into_os_string();
     log.push("-wal");
     // After a crash the first page, with the version, may still be in the log.
     if let Ok(mut log) = File::open(Path::new(&log)) {

@@ -47,7 +47,8 @@ enum ExportError {
 }
 
 /// Writes the stored events of `app` (or all) with `from <= event_time < to` to `out`. Dates are those of each app's time
-/// zone. If nobody reads on, that is the end and no error.
+/// zone. If nobody reads on, that is the end and no error. Gives how many events are no longer here, because retention
+/// deleted them or the store never took them.
 ///
 /// # Errors
 /// A sentence, if the arguments are wrong, or the data directory cannot be read.
@@ -57,14 +58,14 @@ pub fn run(
     from: Option<&str>,
     to: Option<&str>,
     out: &mut impl Write,
-) -> Result<(), String> {
+) -> Result<u64, String> {
     match export(data_dir, app, (from, to), out) {
-        Err(ExportError::Output(error)) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        Err(ExportError::Output(error)) if error.kind() == ErrorKind::BrokenPipe => Ok(0),
         result => result.map_err(|error| error.to_string()),
     }
 }
 
-fn export(data_dir: &Path, app: Option<&str>, range: Range<'_>, out: &mut impl Write) -> Result<(), ExportError> {
+fn export(data_dir: &Path, app: Option<&str>, range: Range<'_>, out: &mut impl Write) -> Result<u64, ExportError> {
     let spool = SpoolReader::open(data_dir)?;
     let head = spool.ledger()?.stored;
     let store = open_store(data_dir)?;
@@ -87,10 +88,14 @@ fn export(data_dir: &Path, app: Option<&str>, range: Range<'_>, out: &mut impl W
         position = again.max(next - 1);
     }
     lines.out.flush()?;
+    let gone = match open_store(data_dir)? {
+        Some(store) => store.missing(0, head)?,
+        None => 0,
+    };
     match missing {
-        0 => Ok(()),
-        _ if store.is_none() => Err(ExportError::WithSinks(missing)),
-        _ => Err(ExportError::Missing(missing)),
+        0 => Ok(gone),
+        missing if store.is_none() => Err(ExportError::WithSinks(missing)),
+        missing => Err(ExportError::Missing(missing)),
     }
 }
 
@@ -244,15 +249,15 @@ mod tests {
         sink
     }
 
-    fn exported(dir: &Path) -> (Vec<u64>, Result<(), String>) {
+    fn exported(dir: &Path) -> (Vec<u64>, Result<u64, String>) {
         let mut out = Vec::new();
         let result = run(dir, None, None, None, &mut out);
         let seq = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["seq"].as_u64().unwrap();
         (String::from_utf8(out).unwrap().lines().map(seq).collect(), result)
     }
 
-    fn all() -> (Vec<u64>, Result<(), String>) {
-        ((1..=12).collect(), Ok(()))
+    fn all() -> (Vec<u64>, Result<u64, String>) {
+        ((1..=12).collect(), Ok(0))
     }
 
     #[tokio::test]
@@ -284,8 +289,8 @@ mod tests {
         let run = |app, from, to| run(dir.path(), app, Some(from), Some(to), &mut Vec::new());
         set("America/New_York");
         let (from, to) = ("2024-01-01T03:00:00Z", "2024-01-01");
-        assert_eq!(run(Some("demo"), from, to), Ok(()), "midnight there is 05:00 UTC");
-        assert_eq!(run(None, from, to), Ok(()), "empty for one app only");
+        assert_eq!(run(Some("demo"), from, to), Ok(0), "midnight there is 05:00 UTC");
+        assert_eq!(run(None, from, to), Ok(0), "empty for one app only");
         assert!(run(Some("other"), from, to).is_err());
         set("Asia/Shanghai");
         assert!(run(None, from, to).is_err());
@@ -297,7 +302,7 @@ mod tests {
         let _spool = spool(dir.path());
         for to in ["9999-12-31", "9999-12-31T23:59:59.999Z"] {
             let mut out = Vec::new();
-            assert_eq!(run(dir.path(), None, None, Some(to), &mut out), Ok(()));
+            assert_eq!(run(dir.path(), None, None, Some(to), &mut out), Ok(0));
             assert_eq!(out.iter().filter(|byte| **byte == b'\n').count(), 12);
         }
     }

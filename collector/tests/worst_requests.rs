@@ -106,9 +106,9 @@ fn thousands() -> Vec<Case> {
     vec![
         ("8 KiB in each event", events(|n, event| props(event, json!({"k": text(7900, n)}))).to_string(), 200),
         (
-            "256 properties in each event",
+            "150 properties of its own in each event",
             events(|n, event| {
-                props(event, (0..256).map(|at| (format!("{n}-{at}"), json!(at))).collect::<Map<_, _>>().into())
+                props(event, (0..150).map(|at| (format!("{n}-{at}"), json!(at))).collect::<Map<_, _>>().into())
             })
             .to_string(),
             200,
@@ -216,7 +216,7 @@ fn no_request_takes_more_memory_than_its_share_or_holds_up_another_app() {
     let Some(clickhouse) = available(ClickHouse::start()) else { return };
     let Some(elastic) = available(Elasticsearch::start()) else { return };
     let Some(kafka) = available(Kafka::start()) else { return };
-    let site = Site::new(&format!(
+    let config = format!(
         "[[app]]\nkey = \"other\"\ntimezone = \"UTC\"\nread_token = \"{READ}\"\n\
          [[sink]]\nname = \"ch\"\nkind = \"clickhouse\"\nurl = \"{}\"\n\
          [[sink]]\nname = \"es\"\nkind = \"elasticsearch\"\nurl = \"{}\"\n\
@@ -224,13 +224,7 @@ fn no_request_takes_more_memory_than_its_share_or_holds_up_another_app() {
         clickhouse.url(),
         elastic.url(),
         kafka.bootstrap()
-    ));
-    let collector = site.start();
-    // What is made once: connections, threads, tables, indices, caches.
-    for _ in 0..5 {
-        collector.send(&events(|_, _| {})).counts();
-        settle(&collector);
-    }
+    );
     println!(
         "| request | as sent, KiB | answer | RSS before, MiB | peak | after | others' answer, ms | all delivered after, ms |"
     );
@@ -239,6 +233,14 @@ fn no_request_takes_more_memory_than_its_share_or_holds_up_another_app() {
     for (name, body, status) in batches().into_iter().chain(thousands()) {
         let sent = gzip(body.as_bytes());
         assert!(body.len() <= 8 * 1024 * 1024 && sent.len() <= 1024 * 1024, "{name}: {} {}", body.len(), sent.len());
+        // Each has a collector of its own: what an earlier one has left would hide what this one takes.
+        let site = Site::new(&config);
+        let collector = site.start();
+        // What is made once: connections, threads, tables, indices, caches.
+        for _ in 0..2 {
+            collector.send(&events(|_, _| {})).counts();
+            settle(&collector);
+        }
         // Resets the peak.
         std::fs::write(format!("/proc/{}/clear_refs", collector.id()), "5").unwrap();
         let before = mib(&collector, "VmRSS");

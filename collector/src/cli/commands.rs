@@ -46,7 +46,13 @@ pub(super) fn run(command: Command) -> Result<(), Failure> {
         Command::Export { data_dir, app, from, to } => {
             let mut out = std::io::BufWriter::new(std::io::stdout().lock());
             // It flushes by itself, and a reader that has gone away is no error to it.
-            crate::export::run(&data_dir, app.as_deref(), from.as_deref(), to.as_deref(), &mut out).map_err(runtime)
+            let gone = crate::export::run(&data_dir, app.as_deref(), from.as_deref(), to.as_deref(), &mut out);
+            let gone = gone.map_err(runtime)?;
+            if gone > 0 {
+                let said = "retention deleted them, or the embedded store was off, or gave them up";
+                eprintln!("subway-collector: {gone} stored events are no longer here: {said}");
+            }
+            Ok(())
         }
         Command::Ledger { data_dir } => {
             let ledger = ledger(&data_dir)?;

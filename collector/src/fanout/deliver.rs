@@ -9,20 +9,22 @@ use super::size;
 use super::source::Cap;
 use super::worker::{TRIM_MS, Worker, blocking};
 use crate::sinks::{Delivered, SinkBatch, SinkError};
-use crate::spool::{Cursor, SpoolError};
+use crate::spool::{Cursor, SpoolError, Stored};
 
 impl Worker {
     /// Reads the next events, freezes them as a batch and delivers it.
     pub(super) async fn deliver_next(&mut self) {
         match self.freeze_next().await {
-            Ok(batch) => self.deliver(batch).await,
+            Ok(Some(batch)) => self.deliver(batch).await,
+            Ok(None) => {}
             Err(SinkError::Retryable { message, .. }) if message.is_empty() => self.reload().await,
             Err(error) => self.failed(&error),
         }
     }
 
-    /// The next batch, frozen. An empty retryable error: the cursor has moved meanwhile, because events were shed.
-    async fn freeze_next(&mut self) -> Result<SinkBatch, SinkError> {
+    /// The next batch, frozen; `None` if what is next is gone, and the sink goes on after it. An empty retryable error: the
+    /// cursor has moved meanwhile, because events were shed.
+    async fn freeze_next(&mut self) -> Result<Option<SinkBatch>, SinkError> {
         let after = self.cursor.delivered_to;
         // Whole records are cheapest for a sink that knows its position; the others get no more than they can take.
         let end = if self.remembers { u64::MAX } else { after.saturating_add(self.most_events) };
@@ -31,26 +33,34 @@ impl Worker {
         let to = self.cursor.suspect_to.map_or(head, |to| half(after + 1, to).min(end));
         let cap = Cap { events: self.most_events, bytes: self.plan.settings().max_bytes };
         let source = self.source.clone();
-        let (records, last) = blocking(move || source.read(after, to, cap)).await.map_err(fails)?;
-        let first = after + 1;
+        let found = blocking(move || source.read(after, to, cap)).await.map_err(fails)?;
+        let (records, last, first) = (found.records, found.last, after + 1);
+        if let Some(to) = found.expired_to {
+            self.expire(to).await?;
+            return Ok(None);
+        }
         if last < first {
             return Err(SinkError::retryable(format!("the event at position {first} is nowhere to be found")));
         }
         let mut batch = SinkBatch { first, last, token: format!("{first}-{last}"), records };
         if self.remembers {
-            return Ok(batch);
+            return Ok(Some(batch));
         }
         batch.last = size::cut(&batch.records, first, last, self.plan.settings().max_bytes);
         batch.last = self.sink.cut(&batch)?.clamp(first, batch.last);
         batch.records.retain(|record| record.first <= batch.last);
+        // What the log no longer has it keeps until the batch is through: retention may delete it from the store meanwhile.
+        let history = batch.records.iter().filter(|record| record.first <= found.history_to);
+        let history =
+            history.map(|record| Stored { first: record.first, events: 1, json: record.json.clone() }).collect();
         let (spool, name, last) = (self.source.spool.clone(), self.name.clone(), batch.last);
-        match blocking(move || spool.freeze(&name, first, last)).await {
+        match blocking(move || spool.freeze_with(&name, first, last, history)).await {
             Ok(cursor) => self.cursor = cursor,
             Err(SpoolError::BadRange { .. }) => return Err(SinkError::retryable("")),
             Err(error) => return Err(fails(error)),
         }
         batch.token = self.cursor.frozen.as_ref().map(|frozen| frozen.token.clone()).unwrap_or_default();
-        Ok(batch)
+        Ok(Some(batch))
     }
 
     /// Delivers the frozen batch, exactly as it was if it was sent before.
@@ -66,11 +76,12 @@ impl Worker {
     pub(super) async fn batch(&self, first: u64, last: u64, token: String) -> Result<SinkBatch, SinkError> {
         let source = self.source.clone();
         let cap = Cap { events: last - first + 1, bytes: u64::MAX };
-        let (records, end) = blocking(move || source.read(first - 1, last, cap)).await.map_err(fails)?;
-        if end < last {
-            return Err(SinkError::retryable(format!("the event at position {} is nowhere to be found", end + 1)));
+        let found = blocking(move || source.read(first - 1, last, cap)).await.map_err(fails)?;
+        if found.last < last {
+            let position = found.last + 1;
+            return Err(SinkError::retryable(format!("the event at position {position} is nowhere to be found")));
         }
-        Ok(SinkBatch { first, last, token, records })
+        Ok(SinkBatch { first, last, token, records: found.records })
     }
 
     async fn deliver(&mut self, batch: SinkBatch) {
@@ -161,6 +172,30 @@ impl Worker {
         }
     }
 
+    /// Goes on after the events up to `to`, which are nowhere any more.
+    async fn expire(&mut self, to: u64) -> Result<(), SinkError> {
+        let from = self.cursor.delivered_to;
+        // What the store has taken so far is not expired.
+        self.tell_spool().await.map_err(fails)?;
+        let (source, name) = (self.source.clone(), self.name.clone());
+        let expire = move || source.spool.expire(&name, to, source.arrived_before(to)?);
+        let cursor = blocking(expire).await.map_err(fails)?;
+        if self.remembers {
+            self.sink.skip(to).await?;
+        }
+        tracing::warn!(
+            sink = self.name,
+            after = from,
+            to,
+            "these events are neither in the spool nor in the embedded store any more; the sink goes on without them"
+        );
+        self.follow(cursor);
+        if self.remembers {
+            self.reach(to);
+        }
+        Ok(())
+    }
+
     /// Takes over what the spool says of this sink, after something else moved its cursor.
     async fn reload(&mut self) {
         let (spool, name) = (self.source.spool.clone(), self.name.clone());
@@ -170,8 +205,15 @@ impl Worker {
         }
     }
 
-    fn follow(&mut self, cursor: Cursor) {
+    /// The store of a sink that remembers its position is at `position`, wherever the spool's cursor is.
+    pub(super) fn reach(&mut self, position: u64) {
+        self.cursor.delivered_to = position;
+        self.channels.delivered_sender.send_replace(position);
+    }
+
+    pub(super) fn follow(&mut self, cursor: Cursor) {
         self.cursor = cursor;
+        self.channels.complete_from.send_replace(self.cursor.complete_from);
         self.advanced_to = self.cursor.delivered_to;
         self.channels.delivered_sender.send_replace(self.cursor.delivered_to);
     }

@@ -26,6 +26,7 @@ use crate::config::{Delivery, WhenFull};
 use crate::sinks::{EMBEDDED, History, Sink, SinkError};
 use crate::spool::{Spool, SpoolError};
 use crate::telemetry::Telemetry;
+use shed::Shedding;
 use source::Source;
 use worker::Worker;
 
@@ -83,6 +84,7 @@ pub struct Progress {
     delivered: watch::Receiver<u64>,
     down: watch::Receiver<bool>,
     wanted: watch::Sender<u64>,
+    complete_from: watch::Receiver<Option<i64>>,
 }
 
 impl Progress {
@@ -96,6 +98,13 @@ impl Progress {
     #[must_use]
     pub fn delivered_to(&self) -> u64 {
         *self.delivered.borrow()
+    }
+
+    /// What the sink never got, because it was gone before or was given up, arrived before this time, milliseconds since the
+    /// epoch; `None`: it gets everything.
+    #[must_use]
+    pub fn complete_from(&self) -> Option<i64> {
+        *self.complete_from.borrow()
     }
 
     /// Whether the sink has failed so often that it counts as down.
@@ -184,9 +193,11 @@ impl Fanout {
         let patient: Vec<String> =
             sinks.iter().filter(|(_, settings)| !settings.sheds).map(|(sink, _)| sink.name().to_owned()).collect();
         for (sink, settings) in sinks {
-            if settings.sheds {
-                let name = sink.name().to_owned();
-                let shed = shed::when_full(spool.clone(), name, patient.clone(), surroundings.spool_bytes);
+            let shedding = Shedding { others: patient.clone(), cap: surroundings.spool_bytes };
+            let shedding = settings.sheds.then_some(shedding);
+            let watched = shedding.clone().filter(|_| sink.name() != EMBEDDED);
+            if let Some(shedding) = watched {
+                let shed = shed::when_full(spool.clone(), sink.name().to_owned(), shedding);
                 let mut draining = fanout.draining.subscribe();
                 fanout.workers.spawn(async move {
                     tokio::select! {
@@ -196,7 +207,8 @@ impl Fanout {
                 });
             }
             let prepared = fit.contains(sink.name());
-            fanout.add(spool, sink, (settings, prepared), &surroundings).await?;
+            let shedding = shedding.filter(|_| sink.name() == EMBEDDED);
+            fanout.add(spool, sink, (settings, prepared, shedding), &surroundings).await?;
         }
         Ok(fanout)
     }
@@ -205,7 +217,7 @@ impl Fanout {
         &mut self,
         spool: &Spool,
         sink: Arc<dyn Sink>,
-        (settings, prepared): (Settings, bool),
+        (settings, prepared, shedding): (Settings, bool, Option<Shedding>),
         surroundings: &Surroundings,
     ) -> Result<(), FanoutError> {
         let (delivered_sender, delivered) = watch::channel(0);
@@ -213,12 +225,22 @@ impl Fanout {
         let (wanted, wanted_receiver) = watch::channel(0);
         let name = sink.name().to_owned();
         let draining = self.draining.subscribe();
-        let source = Source { spool: spool.clone(), history: surroundings.history.clone() };
-        let channels = worker::Channels { delivered_sender, down_sender, wanted_receiver, draining };
+        let (complete_from_sender, complete_from) = watch::channel(None);
+        // What the embedded store lacks it cannot get from itself.
+        let history = surroundings.history.clone().filter(|_| name != EMBEDDED);
+        let source = Source { spool: spool.clone(), history };
+        let channels = worker::Channels {
+            delivered_sender,
+            down_sender,
+            wanted_receiver,
+            complete_from: complete_from_sender,
+            draining,
+        };
         let counts = surroundings.telemetry.sink(&name);
-        let worker = Worker::new(source, sink, (settings, prepared), channels, counts).open().await?;
+        let mut worker = Worker::new(source, sink, (settings, prepared), channels, counts).open().await?;
+        worker.shedding = shedding;
         self.workers.spawn(worker.run());
-        self.progress.push(Progress { name, delivered, down, wanted });
+        self.progress.push(Progress { name, delivered, down, wanted, complete_from });
         Ok(())
     }
 
@@ -246,6 +268,8 @@ impl Fanout {
     }
 }
 
+#[cfg(test)]
+mod expired_tests;
 #[cfg(test)]
 mod poison_tests;
 #[cfg(test)]

@@ -100,6 +100,12 @@ impl Plan {
         self.open
     }
 
+    /// When the pause after the last failure ends; `None`: it is over.
+    #[must_use]
+    pub fn pause_ends(&self, now: u64) -> Option<u64> {
+        (now < self.not_before).then_some(self.not_before)
+    }
+
     /// The next step at `now`. `hurry`: somebody waits for the events, so they do not wait for company.
     pub fn next(&mut self, now: u64, place: Place, hurry: bool) -> Step {
         let pending = place.head.saturating_sub(place.delivered_to);

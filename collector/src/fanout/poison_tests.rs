@@ -20,7 +20,7 @@ struct Chances {
 }
 
 /// A store that refuses some events, knows batches by their tokens, and forgets nothing.
-struct Model {
+pub(super) struct Model {
     poison: Mutex<BTreeSet<u64>>,
     refuses_all: Mutex<bool>,
     most: u64,
@@ -33,7 +33,7 @@ struct Model {
 }
 
 impl Model {
-    fn new(poison: impl IntoIterator<Item = u64>) -> Arc<Self> {
+    pub(super) fn new(poison: impl IntoIterator<Item = u64>) -> Arc<Self> {
         Self::hostile(poison, u64::MAX, Chances { lost: 0, unanswered: 0 }, 1)
     }
 
@@ -56,7 +56,7 @@ impl Model {
         (*state >> 33) % 1000
     }
 
-    fn taken(&self) -> Vec<u64> {
+    pub(super) fn taken(&self) -> Vec<u64> {
         let taken = self.taken.lock().unwrap();
         assert!(taken.values().all(|times| *times == 1), "an event came in twice: {taken:?}");
         taken.keys().copied().collect()

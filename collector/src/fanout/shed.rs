@@ -1,6 +1,6 @@
 //! Lets a sink give up its oldest events before clients have to be told that the spool is full.
 
-use super::worker::blocking;
+use super::worker::{Worker, blocking};
 use crate::spool::{Spool, SpoolError};
 
 /// The part of the cap at which events are given up, and the part that is kept then, percent. The distance is room for
@@ -8,27 +8,83 @@ use crate::spool::{Spool, SpoolError};
 const BEGIN_PERCENT: u64 = 90;
 const KEEP_PERCENT: u64 = 80;
 
-/// Watches the spool for ever. `others`: the sinks that give up nothing. `cap`: bytes of JSON.
-pub(super) async fn when_full(spool: Spool, name: String, others: Vec<String>, cap: u64) {
+/// When a sink gives up its oldest events, and which may be given up.
+#[derive(Clone, Debug)]
+pub(super) struct Shedding {
+    /// The sinks that give up nothing.
+    pub(super) others: Vec<String>,
+    /// The cap of the spool, bytes of JSON.
+    pub(super) cap: u64,
+}
+
+impl Shedding {
+    pub(super) fn is_due(&self, spool: &Spool) -> bool {
+        spool.backlog_bytes().saturating_mul(100) >= self.cap.saturating_mul(BEGIN_PERCENT)
+    }
+}
+
+/// Watches the spool for ever.
+pub(super) async fn when_full(spool: Spool, name: String, shedding: Shedding) {
     let mut head = spool.watch_head();
     while head.changed().await.is_ok() {
-        if spool.backlog_bytes().saturating_mul(100) < cap.saturating_mul(BEGIN_PERCENT) {
-            continue;
-        }
-        match shed(&spool, &name, &others, cap / 100 * KEEP_PERCENT).await {
-            Ok(0) => {}
-            Ok(events) => tracing::warn!(sink = name, events, "the spool is full: the oldest events are given up"),
-            Err(error) => tracing::warn!(sink = name, %error, "events could not be given up"),
+        if shedding.is_due(&spool) {
+            report(&name, &shed(&spool, &name, &shedding, false).await);
         }
     }
 }
 
-async fn shed(spool: &Spool, name: &str, others: &[String], keep: u64) -> Result<u64, SpoolError> {
-    let (spool, name, others) = (spool.clone(), name.to_owned(), others.to_vec());
+fn report(sink: &str, shed: &Result<u64, SpoolError>) {
+    match shed {
+        Ok(0) => {}
+        Ok(events) => tracing::warn!(sink, events, "the spool is full: the oldest events are given up"),
+        Err(error) => tracing::warn!(sink, %error, "events could not be given up"),
+    }
+}
+
+async fn shed(spool: &Spool, name: &str, shedding: &Shedding, remembers: bool) -> Result<u64, SpoolError> {
+    let (spool, name, others) = (spool.clone(), name.to_owned(), shedding.others.clone());
+    let keep = shedding.cap / 100 * KEEP_PERCENT;
     blocking(move || {
-        let events = spool.shed(&name, keep, others)?;
+        let events = spool.shed(&name, keep, others, remembers)?;
         spool.trim()?;
         Ok(events)
     })
     .await
+}
+
+impl Worker {
+    /// Gives up the oldest events of a sink that remembers its position. Here and not beside the worker, because what the
+    /// store has taken, and what it is taking, must not be given up.
+    pub(super) async fn shed(&mut self, shedding: &Shedding) {
+        if let Err(error) = self.tell_spool().await {
+            return report(&self.name, &Err(error));
+        }
+        let shed = shed(&self.source.spool, &self.name, shedding, true).await;
+        report(&self.name, &shed);
+        if shed.is_ok_and(|events| events > 0) {
+            let (spool, name) = (self.source.spool.clone(), self.name.clone());
+            if let Ok(cursor) = blocking(move || spool.cursor(&name)).await {
+                self.skip_to = cursor.shed_to;
+            }
+        }
+    }
+
+    /// Tells the store that what was given up will not come, and then the spool that the store knows.
+    pub(super) async fn skip(&mut self) {
+        let Some(to) = self.skip_to else { return };
+        if let Err(error) = self.sink.skip(to).await {
+            return self.failed(&error);
+        }
+        let (spool, name) = (self.source.spool.clone(), self.name.clone());
+        match blocking(move || spool.resume(&name)).await {
+            Ok(cursor) => {
+                self.skip_to = None;
+                let reached = self.cursor.delivered_to.max(to);
+                self.follow(cursor);
+                self.reach(reached);
+                self.plan.succeeded();
+            }
+            Err(error) => self.failed(&super::deliver::fails(error)),
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::clock;
 use crate::sinks::{History, StoredRecord};
 use crate::spool::{Spool, SpoolError};
 
@@ -18,42 +19,76 @@ pub(super) struct Cap {
 #[derive(Clone)]
 pub(super) struct Source {
     pub(super) spool: Spool,
+    /// `None`: what the spool no longer has is nowhere.
     pub(super) history: Option<Arc<dyn History>>,
 }
 
+/// What was read.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// Records in order and without a gap.
+    pub(super) records: Vec<StoredRecord>,
+    /// The position up to which they hold the events; where reading began if there are none.
+    pub(super) last: u64,
+    /// Those up to this position are no longer in the spool.
+    pub(super) history_to: u64,
+    /// There are no records, because the events up to this position are nowhere any more.
+    pub(super) expired_to: Option<u64>,
+}
+
 impl Source {
-    /// The records that hold the events after `after` up to `to`, in order and without a gap, as many as fit but at least
-    /// one, and the position up to which they do: `after` if there is none.
-    pub(super) fn read(&self, after: u64, to: u64, cap: Cap) -> Result<(Vec<StoredRecord>, u64), SpoolError> {
-        let mut out: Vec<StoredRecord> = Vec::new();
-        let (mut at, mut bytes) = (after, 0);
-        while at < to && at - after < cap.events && (out.is_empty() || bytes < cap.bytes) {
-            let left = Cap { events: cap.events - (at - after), bytes: cap.bytes - bytes };
-            let (records, end) = self.step(at, to, left)?;
-            if records.is_empty() {
+    /// The records that hold the events after `after` up to `to`, as many as fit but at least one.
+    pub(super) fn read(&self, after: u64, to: u64, cap: Cap) -> Result<Found, SpoolError> {
+        let mut found = Found { last: after, ..Found::default() };
+        let mut bytes = 0;
+        while found.last < to && found.last - after < cap.events && (found.records.is_empty() || bytes < cap.bytes) {
+            let left = Cap { events: cap.events - (found.last - after), bytes: cap.bytes - bytes };
+            let step = self.step(found.last, to, left)?;
+            if step.records.is_empty() {
+                // A hole behind what was found is for the next time.
+                found.expired_to = step.expired_to.filter(|_| found.records.is_empty());
                 break;
             }
-            bytes = bytes.saturating_add(records.iter().map(|record| record.json.len() as u64).sum());
-            out.extend(records);
-            at = end;
+            bytes = bytes.saturating_add(step.records.iter().map(|record| record.json.len() as u64).sum());
+            found.records.extend(step.records);
+            found.last = step.last;
+            found.history_to = found.history_to.max(step.history_to);
         }
-        Ok((out, at.min(to)))
+        found.last = found.last.min(to);
+        Ok(found)
     }
 
-    /// Some records after `after` from the place that has them, and the position of their last event.
-    fn step(&self, after: u64, to: u64, cap: Cap) -> Result<(Vec<StoredRecord>, u64), SpoolError> {
+    /// Some records after `after` from the place that has them.
+    fn step(&self, after: u64, to: u64, cap: Cap) -> Result<Found, SpoolError> {
         let stored = self.spool.read_after(after, cap.events, cap.bytes)?;
         let gap_to = stored.first().map_or(to, |record| (record.first - 1).min(to));
         if gap_to <= after {
             let stored: Vec<_> = stored.into_iter().take_while(|record| record.first <= to).collect();
-            let end = stored.last().map_or(after, |record| record.first + record.events - 1);
+            let last = stored.last().map_or(after, |record| record.first + record.events - 1);
             let records = stored.into_iter().map(|stored| StoredRecord { first: stored.first, json: stored.json });
-            return Ok((records.collect(), end));
+            return Ok(Found { records: records.collect(), last, ..Found::default() });
         }
-        let Some(history) = &self.history else { return Ok((Vec::new(), after)) };
+        let Some(history) = &self.history else {
+            return Ok(Found { last: after, expired_to: Some(gap_to), ..Found::default() });
+        };
         let records = history.records(after, gap_to, cap.events, cap.bytes).map_err(SpoolError::Io)?;
+        if records.is_empty() {
+            let missing = history.missing(after).map_err(SpoolError::Io)?;
+            return Ok(Found { last: after, expired_to: missing.map(|last| last.min(gap_to)), ..Found::default() });
+        }
         // One event each, so the last record's first event is its last.
-        let end = records.last().map_or(after, |record| record.first);
-        Ok((records, end))
+        let last = records.last().map_or(after, |record| record.first);
+        Ok(Found { records, last, history_to: last, expired_to: None })
+    }
+
+    /// The events up to `position` arrived before this time, milliseconds since the epoch.
+    pub(super) fn arrived_before(&self, position: u64) -> Result<i64, SpoolError> {
+        #[derive(serde::Deserialize)]
+        struct Arrival {
+            received_at: i64,
+        }
+        let next = self.spool.read_after(position, 1, 1)?;
+        let next = next.first().and_then(|record| serde_json::from_str::<Arrival>(&record.json).ok());
+        Ok(next.map_or_else(clock::now, |arrival| arrival.received_at))
     }
 }

@@ -38,14 +38,14 @@ pub(super) fn settings() -> Settings {
 }
 
 /// What a fake sink does with the next batches; with nothing left it takes everything.
-enum Act {
+pub(super) enum Act {
     Fail,
     Panic,
     Refuse(Vec<u64>),
 }
 
 /// A sink that notes what it was sent.
-struct Fake {
+pub(super) struct Fake {
     name: &'static str,
     acts: Mutex<VecDeque<Act>>,
     always_fails: bool,
@@ -53,7 +53,7 @@ struct Fake {
 }
 
 impl Fake {
-    fn new(name: &'static str, acts: Vec<Act>) -> Arc<Self> {
+    pub(super) fn new(name: &'static str, acts: Vec<Act>) -> Arc<Self> {
         Arc::new(Self { name, acts: Mutex::new(acts.into()), always_fails: false, sent: watch::Sender::default() })
     }
 

@@ -7,6 +7,7 @@ use tokio::sync::watch;
 
 use super::FanoutError;
 use super::plan::{Place, Plan, Settings, Step};
+use super::shed::Shedding;
 use super::source::Source;
 use crate::sinks::{Sink, SinkError};
 use crate::spool::{Cursor, SpoolError};
@@ -25,6 +26,7 @@ pub(super) struct Channels {
     pub(super) delivered_sender: watch::Sender<u64>,
     pub(super) down_sender: watch::Sender<bool>,
     pub(super) wanted_receiver: watch::Receiver<u64>,
+    pub(super) complete_from: watch::Sender<Option<i64>>,
     pub(super) draining: watch::Receiver<bool>,
 }
 
@@ -38,6 +40,10 @@ pub(super) struct Worker {
     /// How far the spool's cursor is.
     pub(super) advanced_to: u64,
     pub(super) remembers: bool,
+    /// The store of a sink that remembers its position has to be told that the events up to here will not come.
+    pub(super) skip_to: Option<u64>,
+    /// When a sink that remembers its position gives up its oldest events; the others are watched from outside.
+    pub(super) shedding: Option<Shedding>,
     /// Most events of the next batch: the settings' cap, or less once the store has found one too large.
     pub(super) most_events: u64,
     /// A part of the batch that is being searched for what the store refuses was taken.
@@ -75,6 +81,8 @@ impl Worker {
             cursor: Cursor::default(),
             advanced_to: 0,
             remembers: false,
+            skip_to: None,
+            shedding: None,
             evidence: false,
             prepared,
             advance_due: None,
@@ -93,6 +101,7 @@ impl Worker {
         let (spool, name) = (self.source.spool.clone(), self.name.clone());
         self.cursor = blocking(move || spool.cursor(&name)).await?;
         self.advanced_to = self.cursor.delivered_to;
+        self.channels.complete_from.send_replace(self.cursor.complete_from);
         let position = self.sink.position().await.map_err(|error| FanoutError::Sink(self.name.clone(), error))?;
         if let Some(position) = position {
             let head = self.source.spool.head();
@@ -108,7 +117,10 @@ impl Worker {
                 );
             }
             self.remembers = true;
-            self.cursor = Cursor { delivered_to: position, dead: self.cursor.dead, ..Cursor::default() };
+            let Cursor { dead, shed_to, complete_from, .. } = self.cursor;
+            // What was shed before the store could be told.
+            self.skip_to = shed_to;
+            self.cursor = Cursor { delivered_to: position, dead, complete_from, ..Cursor::default() };
             self.advance_due = Some(0);
         }
         self.trim_due = Some(0);
@@ -129,6 +141,16 @@ impl Worker {
             let wanted = *self.channels.wanted_receiver.borrow_and_update() > self.cursor.delivered_to;
             // The rest of a batch that was cut has waited already.
             let hurry = draining || wanted || self.cursor.suspect_to.is_some();
+            if self.skip_to.is_some() {
+                // Nothing is delivered that was given up.
+                match self.plan.pause_ends(self.now()) {
+                    None => self.skip().await,
+                    Some(_) if draining => break,
+                    pause => self.sleep(pause).await,
+                }
+                self.tell_down();
+                continue;
+            }
             let place = Place { delivered_to: self.cursor.delivered_to, frozen: self.cursor.frozen.is_some(), head };
             match self.plan.next(self.now(), place, hurry) {
                 Step::Idle | Step::WaitUntil(_) | Step::Probe if draining => break,
@@ -139,13 +161,18 @@ impl Worker {
                 Step::Again => self.deliver_again().await,
                 Step::Probe => self.probe().await,
             }
-            let is_down = self.plan.is_down();
-            // After an outage the store may be another one.
-            self.prepared &= !is_down;
-            self.counts.set_down(is_down);
-            self.channels.down_sender.send_if_modified(|down| std::mem::replace(down, is_down) != is_down);
+            self.tell_down();
         }
         self.upkeep(u64::MAX).await;
+    }
+
+    /// Tells whether the sink is down.
+    fn tell_down(&mut self) {
+        let is_down = self.plan.is_down();
+        // After an outage the store may be another one.
+        self.prepared &= !is_down;
+        self.counts.set_down(is_down);
+        self.channels.down_sender.send_if_modified(|down| std::mem::replace(down, is_down) != is_down);
     }
 
     /// Sleeps until `time`, until upkeep is due, or until something changes.
@@ -169,22 +196,15 @@ impl Worker {
 
     /// Does what is due at `now`: tells the spool how far the sink is, and to forget what no sink needs.
     async fn upkeep(&mut self, now: u64) {
-        let spool = self.source.spool.clone();
         if self.advance_due.is_some_and(|due| due <= now) {
             self.advance_due = None;
-            let (name, to) = (self.name.clone(), self.cursor.delivered_to);
-            if to > self.advanced_to {
-                match blocking(move || spool.advance(&name, to, Vec::new(), false)).await {
-                    Ok(_) => {
-                        self.advanced_to = to;
-                        self.trim_due.get_or_insert(self.now() + TRIM_MS);
-                    }
-                    Err(error) => {
-                        tracing::warn!(sink = self.name, %error, "the cursor could not be advanced; it will be again");
-                        self.advance_due = Some(self.now() + self.plan.settings().backoff_cap_ms);
-                    }
-                }
+            if let Err(error) = self.tell_spool().await {
+                tracing::warn!(sink = self.name, %error, "the cursor could not be advanced; it will be again");
+                self.advance_due = Some(self.now() + self.plan.settings().backoff_cap_ms);
             }
+        }
+        if let Some(shedding) = self.shedding.clone().filter(|shedding| shedding.is_due(&self.source.spool)) {
+            self.shed(&shedding).await;
         }
         let spool = self.source.spool.clone();
         if self.trim_due.is_some_and(|due| due <= now) {
@@ -193,6 +213,17 @@ impl Worker {
                 tracing::warn!(sink = self.name, %error, "the spool could not be trimmed; it will be after the next delivery");
             }
         }
+    }
+
+    /// Tells the spool how far a sink is that remembers its position.
+    pub(super) async fn tell_spool(&mut self) -> Result<(), SpoolError> {
+        let (spool, name, to) = (self.source.spool.clone(), self.name.clone(), self.cursor.delivered_to);
+        if self.remembers && self.skip_to.is_none() && to > self.advanced_to {
+            blocking(move || spool.advance(&name, to, Vec::new(), false)).await?;
+            self.advanced_to = to;
+            self.trim_due.get_or_insert(self.now() + TRIM_MS);
+        }
+        Ok(())
     }
 
     async fn probe(&mut self) {

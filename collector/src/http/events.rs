@@ -21,7 +21,7 @@ use super::problem::Refusal;
 use super::query::{invalid, pairs, unreadable};
 use super::{Shared, authorization, segments};
 use crate::auth::App;
-use crate::query::{EventsQuery, Filter, InvalidParameter, Listed, Mark, Parameters, ReadError, Reader};
+use crate::query::{EventsQuery, Filter, InvalidParameter, Listed, Mark, Parameters, ReadError, Reader, utc};
 
 /// Events in one answer if the request does not say: some screens.
 const EVENTS: usize = 100;
@@ -50,8 +50,14 @@ pub(super) async fn events(
     let app = live.keys.reader(&key, authorization(&headers))?;
     let query = query(app, &pairs(&uri)?).map_err(invalid)?;
     shared.freshness.catch_up().await;
-    let list =
-        List { reader: Arc::clone(&shared.reader), query, most_bytes: live.limits.answer_bytes, bytes: 0, events: 0 };
+    let list = List {
+        reader: Arc::clone(&shared.reader),
+        complete_from: shared.freshness.complete_from(),
+        query,
+        most_bytes: live.limits.answer_bytes,
+        bytes: 0,
+        events: 0,
+    };
     // Read before the answer begins: what is wrong with the store can still be said.
     let first = list.page().await.map_err(unreadable)?;
     let (sender, pieces) = mpsc::channel(PIECES);
@@ -108,6 +114,8 @@ pub(crate) fn query(app: &App, pairs: &[(String, String)]) -> Result<EventsQuery
 /// An answer that is being written.
 struct List {
     reader: Arc<dyn Reader>,
+    /// What the store never got arrived before this time, milliseconds since the epoch.
+    complete_from: Option<i64>,
     /// The place in the list, and how many events may still come.
     query: EventsQuery,
     /// Bytes of events that it may have.
@@ -172,7 +180,11 @@ impl List {
         };
         let next = self.query.after.filter(|_| more).map_or("null".to_owned(), |mark| format!("\"{mark}\""));
         let truncated = more && self.query.limit > 0;
-        piece.extend_from_slice(format!("],\"truncated\":{truncated},\"next\":{next}}}").as_bytes());
+        // Asked at the end: what was deleted while the answer was written is said.
+        let store = self.reader.complete_from(&self.query.app, false).await.map_err(Broken::Store)?;
+        let from = store.max(self.complete_from).map(utc);
+        let from = from.map_or(String::new(), |time| format!(",\"complete_from\":\"{time}\""));
+        piece.extend_from_slice(format!("],\"truncated\":{truncated},\"next\":{next}{from}}}").as_bytes());
         send(sender, &mut piece).await
     }
 

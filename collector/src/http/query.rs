@@ -82,6 +82,15 @@ struct Series {
     timezone: String,
     series: Vec<Point>,
     total: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    complete_from: Option<String>,
+}
+
+/// From which event time on the answers about an app are complete; `None`: from the first event on. `installs`: those that
+/// count installs by their first event. Asked after the answer: what is deleted meanwhile is said rather than not.
+async fn complete_from(shared: &Shared, app: &str, installs: bool) -> Result<Option<String>, Problem> {
+    let store = shared.reader.complete_from(app, installs).await.map_err(unreadable)?;
+    Ok(store.max(shared.freshness.complete_from()).map(utc))
 }
 
 async fn metric(
@@ -100,7 +109,9 @@ async fn metric(
     let request = MetricRequest::parse(metric, &app.key, &pairs(&uri)?, &app.timezone, now()).map_err(invalid)?;
     shared.freshness.catch_up().await;
     let counts = shared.reader.count(request.query.clone()).await.map_err(unreadable)?;
+    let installs = matches!(metric, Metric::NewUsers | Metric::CumulativeUsers);
     Ok(Json(Series {
+        complete_from: complete_from(&shared, &app.key, installs).await?,
         metric: metric.as_str(),
         interval: request.interval.as_str(),
         timezone: zone_name(&app.timezone),
@@ -113,6 +124,8 @@ async fn metric(
 struct Range {
     first: Option<String>,
     last: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    complete_from: Option<String>,
 }
 
 /// When the first and the last event happened.
@@ -126,7 +139,9 @@ async fn range(
     let app = live.keys.reader(&key, authorization(&headers))?;
     shared.freshness.catch_up().await;
     let extent = shared.reader.extent(&app.key).await.map_err(unreadable)?;
-    Ok(Json(Range { first: extent.map(|extent| utc(extent.first)), last: extent.map(|extent| utc(extent.last)) }))
+    let complete_from = complete_from(&shared, &app.key, false).await?;
+    let (first, last) = (extent.map(|extent| utc(extent.first)), extent.map(|extent| utc(extent.last)));
+    Ok(Json(Range { first, last, complete_from }))
 }
 
 fn now() -> Timestamp {

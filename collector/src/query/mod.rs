@@ -126,6 +126,9 @@ impl std::error::Error for ReadError {}
 pub trait Freshness: Send + Sync {
     /// Waits, for a bounded time, until it has.
     async fn catch_up(&self);
+    /// What that store never got, because it was gone before or was given up, arrived before this time, milliseconds since
+    /// the epoch; `None`: it gets everything.
+    fn complete_from(&self) -> Option<i64>;
     /// Every event up to this position is in the store.
     fn position(&self) -> u64;
 }

@@ -14,6 +14,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 
 use connections::Connections;
 pub use control::connect;
@@ -21,7 +22,8 @@ pub use data_dir::{CONFIG_PATH, DataDir, StartError, refuse_newer};
 pub use reload::Reloader;
 
 use crate::accept::{Acceptor, Budget};
-use crate::config::{Config, Tls};
+use crate::clock;
+use crate::config::{Config, Tls, WhenFull};
 use crate::fanout::{self, Fanout, Progress, Replayer, Surroundings};
 use crate::http::router::{operating_router, router};
 use crate::http::{Live, Shared};
@@ -45,6 +47,9 @@ const DRAIN: Duration = Duration::from_secs(7);
 /// next start.
 const FANOUT_STOP: Duration = Duration::from_secs(2);
 
+/// How often the embedded store is asked whether something is too old. Days are long.
+const UPKEEP: Duration = Duration::from_secs(5);
+
 /// A collector that has everything open and is about to serve.
 pub struct Collector {
     shared: Arc<Shared>,
@@ -52,6 +57,7 @@ pub struct Collector {
     fanout: Fanout,
     replayer: Replayer,
     reloader: Arc<Reloader>,
+    upkeep: JoinHandle<()>,
     /// Where operators are served, if not with everybody else.
     operators: Option<TcpListener>,
     /// Held as long as the collector lives: keeps other processes out.
@@ -96,6 +102,7 @@ impl Collector {
             draining: AtomicBool::new(false),
         });
         let data_dir = Arc::new(data_dir);
+        let upkeep = tokio::spawn(upkeep(embedded.clone()));
         let reloader = Arc::new(Reloader {
             shared: Arc::clone(&shared),
             spool: spool.clone(),
@@ -105,7 +112,7 @@ impl Collector {
             running: tokio::sync::Mutex::new(config),
         });
         warn_of_unconfigured(&spool).await;
-        Ok(Self { shared, spool, fanout, replayer, reloader, operators: None, data_dir })
+        Ok(Self { shared, spool, fanout, replayer, reloader, upkeep, operators: None, data_dir })
     }
 
     /// Gives the collector another configuration while it runs.
@@ -175,11 +182,28 @@ impl Collector {
         tracing::info!(asked, "draining");
         self.shared.draining.store(true, Ordering::Relaxed);
         tokio::join!(connections.drain(DRAIN), operators.drain(DRAIN));
+        self.upkeep.abort();
+        let _ = self.upkeep.await;
         self.fanout.drain(FANOUT_STOP).await;
         let spool = self.spool;
         let _ = tokio::task::spawn_blocking(move || spool.close()).await;
         tracing::info!("stopped");
         if asked { Ok(()) } else { Err(StartError::WriterEnded) }
+    }
+}
+
+/// Lets the embedded store do what retention asks for, step by step.
+async fn upkeep(embedded: Option<Arc<EmbeddedSink>>) {
+    let Some(embedded) = embedded else { return };
+    loop {
+        match embedded.upkeep(clock::now()).await {
+            Ok(true) => tokio::task::yield_now().await,
+            Ok(false) => tokio::time::sleep(UPKEEP).await,
+            Err(error) => {
+                tracing::warn!(%error, "retention in the embedded store failed; it will be tried again");
+                tokio::time::sleep(UPKEEP).await;
+            }
+        }
     }
 }
 
@@ -214,6 +238,10 @@ impl Freshness for CatchUp {
             let position = source.delivered_to();
             tracing::warn!(position, head, "a question is answered from a store that is behind");
         }
+    }
+
+    fn complete_from(&self) -> Option<i64> {
+        self.source.as_ref().and_then(Progress::complete_from)
     }
 
     fn position(&self) -> u64 {
@@ -252,9 +280,10 @@ impl Opened {
         let certificate = certificate.map(|certificate| Arc::new(ArcSwap::new(certificate)));
         let live = reload::live(&config, &data_dir, &spool, None)?;
         let zones = config.zones();
-        let embedded = open_embedded(&config, data_dir.path(), &zones)?;
+        let embedded = open_embedded(&config, data_dir.path(), &zones, &telemetry)?;
         let mut sinks: Vec<(Arc<dyn Sink>, fanout::Settings)> = Vec::new();
-        let settings = fanout::Settings::embedded();
+        let sheds = config.embedded.when_full == WhenFull::Shed;
+        let settings = fanout::Settings { sheds, ..fanout::Settings::embedded() };
         sinks.extend(embedded.iter().map(|sink| (Arc::clone(sink) as Arc<dyn Sink>, settings.clone())));
         for sink in &config.sinks {
             let wrong = |error| StartError::Sink(sink.name.clone(), error);
@@ -272,6 +301,7 @@ fn open_embedded(
     config: &Config,
     dir: &Path,
     zones: &[(String, String)],
+    telemetry: &Arc<Telemetry>,
 ) -> Result<Option<Arc<EmbeddedSink>>, StartError> {
     if !config.embedded.enabled {
         let file = dir.join(sqlite::FILE);
@@ -280,7 +310,7 @@ fn open_embedded(
         }
         return Ok(None);
     }
-    let embedded = EmbeddedSink::open(dir)?;
+    let embedded = EmbeddedSink::open_with(dir, &config.embedded, Arc::clone(telemetry))?;
     embedded.set_timezones(zones)?;
     Ok(Some(Arc::new(embedded)))
 }

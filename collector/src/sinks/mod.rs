@@ -199,6 +199,15 @@ pub trait Sink: Send + Sync {
         Ok(None)
     }
 
+    /// The events after [`Sink::position`] up to `to` will never come. Asked only of a sink that remembers its position, which
+    /// is `to` afterwards.
+    ///
+    /// # Errors
+    /// If the store cannot be written.
+    async fn skip(&self, _to: u64) -> Result<(), SinkError> {
+        Ok(())
+    }
+
     /// Makes sure that the store can be used, and makes there what is missing. Called before the first delivery, and
     /// again after each time the sink was down. Doing it twice is fine.
     ///
@@ -229,12 +238,19 @@ pub trait Sink: Send + Sync {
 
 /// Stored events that the spool no longer has.
 pub trait History: Send + Sync {
-    /// The events after the position `after` up to `to`, each in a record of its own, in order: at most `events` of them
-    /// and about `bytes` of JSON, but at least one if there is any. Blocks.
+    /// The events after the position `after` up to `to`, each in a record of its own, in order and without a gap: at most
+    /// `events` of them and about `bytes` of JSON, but at least one if the next event is there. Blocks.
     ///
     /// # Errors
     /// What went wrong, as a sentence.
     fn records(&self, after: u64, to: u64, events: u64, bytes: u64) -> Result<Vec<StoredRecord>, String>;
+
+    /// Up to which position the events after `after` were deleted or never taken; `None` if the next event is there, or is
+    /// to come. Blocks.
+    ///
+    /// # Errors
+    /// What went wrong, as a sentence.
+    fn missing(&self, after: u64) -> Result<Option<u64>, String>;
 }
 
 /// Opens a configured sink. Nothing is sent yet; that the store can be used is found out by [`Sink::prepare`]. Blocks on

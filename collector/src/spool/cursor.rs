@@ -3,17 +3,21 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::letters::{self, DeadLetter};
-use super::{Spool, SpoolError, Tx};
+use super::{Spool, SpoolError, Stored, Tx};
 
 /// How far a sink is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cursor {
-    /// Every event up to this position is delivered or dead.
+    /// Every event up to this position is delivered, dead or expired.
     pub delivered_to: u64,
     /// How many events are dead: those refused, and those shed (also the ones after [`Cursor::delivered_to`]).
     pub dead: u64,
     /// How many of the dead were given up because the spool was full.
     pub shed: u64,
+    /// How many events are expired: they were gone from the log and the embedded store before the sink came to them.
+    pub expired: u64,
+    /// What is expired or shed arrived before this time, milliseconds since the epoch; `None`: nothing is.
+    pub complete_from: Option<i64>,
     /// The batch being sent, if any.
     pub frozen: Option<Frozen>,
     /// Everything after `delivered_to` up to here belongs to a batch that the store refused because of what is in it.
@@ -41,7 +45,7 @@ impl Cursor {
         self.delivered_to.max(frozen).max(self.suspect_to.unwrap_or(0))
     }
 
-    /// How many events are delivered or dead.
+    /// How many events are delivered, dead or expired.
     #[must_use]
     pub fn done(&self) -> u64 {
         self.delivered_to + self.shed_to.map_or(0, |to| to.saturating_sub(self.pinned_to()))
@@ -59,8 +63,8 @@ pub(super) fn identity(sql: &Connection) -> Result<String, SpoolError> {
 
 pub(super) fn load(sql: &Connection, sink: &str) -> Result<Cursor, SpoolError> {
     let query =
-        "SELECT delivered_to, dead, frozen_first, frozen_last, suspect_to, shed, shed_to, (SELECT token FROM identity)
-        FROM cursor WHERE sink = ?1";
+        "SELECT delivered_to, dead, frozen_first, frozen_last, suspect_to, shed, shed_to, (SELECT token FROM identity),
+        expired, complete_from FROM cursor WHERE sink = ?1";
     let read = |row: &rusqlite::Row<'_>| {
         let frozen = match (row.get(2)?, row.get(3)?) {
             (Some(first), Some(last)) => {
@@ -76,6 +80,8 @@ pub(super) fn load(sql: &Connection, sink: &str) -> Result<Cursor, SpoolError> {
             suspect_to: row.get(4)?,
             shed: row.get(5)?,
             shed_to: row.get(6)?,
+            expired: row.get(8)?,
+            complete_from: row.get(9)?,
         })
     };
     sql.prepare_cached(query)?
@@ -87,7 +93,7 @@ pub(super) fn load(sql: &Connection, sink: &str) -> Result<Cursor, SpoolError> {
 pub(super) fn save(sql: &Connection, sink: &str, cursor: &Cursor) -> Result<(), SpoolError> {
     let frozen = cursor.frozen.as_ref();
     let query = "UPDATE cursor SET delivered_to = ?2, dead = ?3, frozen_first = ?4, frozen_last = ?5, suspect_to = ?6, shed = ?7,
-        shed_to = ?8 WHERE sink = ?1";
+        shed_to = ?8, expired = ?9, complete_from = ?10 WHERE sink = ?1";
     sql.prepare_cached(query)?.execute(params![
         sink,
         cursor.delivered_to,
@@ -96,7 +102,9 @@ pub(super) fn save(sql: &Connection, sink: &str, cursor: &Cursor) -> Result<(), 
         frozen.map(|frozen| frozen.last),
         cursor.suspect_to,
         cursor.shed,
-        cursor.shed_to
+        cursor.shed_to,
+        cursor.expired,
+        cursor.complete_from
     ])?;
     Ok(())
 }
@@ -105,7 +113,9 @@ fn bad(sink: &str, verb: &'static str, (first, last): (u64, u64), why: String) -
     SpoolError::BadRange { sink: sink.to_owned(), verb, first, last, why }
 }
 
-fn freeze(tx: &mut Tx<'_>, sink: &str, first: u64, last: u64) -> Result<Cursor, SpoolError> {
+/// `history`: those of the batch's events that the log no longer has, so that it can be sent again whatever happens to the
+/// place that they came from.
+fn freeze(tx: &mut Tx<'_>, sink: &str, (first, last): (u64, u64), history: &[Stored]) -> Result<Cursor, SpoolError> {
     let mut cursor = load(tx.sql, sink)?;
     let why = match (&cursor.frozen, cursor.suspect_to) {
         (Some(frozen), _) => format!("{}..={} is frozen already", frozen.first, frozen.last),
@@ -118,8 +128,43 @@ fn freeze(tx: &mut Tx<'_>, sink: &str, first: u64, last: u64) -> Result<Cursor, 
     if !why.is_empty() {
         return Err(bad(sink, "freeze", (first, last), why));
     }
+    for Stored { first, events, json } in history {
+        let insert = "INSERT OR IGNORE INTO record VALUES (?1, ?2, ?3)";
+        let new = tx.sql.prepare_cached(insert)?.execute(params![first, events, json])?;
+        tx.counters.backlog += if new > 0 { json.len() as u64 } else { 0 };
+    }
     cursor.frozen = Some(Frozen { first, last, token: token(&identity(tx.sql)?, first, last) });
     save(tx.sql, sink, &cursor)?;
+    Ok(cursor)
+}
+
+/// The events up to `to` that the sink lacks are nowhere any more.
+fn expire(tx: &mut Tx<'_>, sink: &str, to: u64, arrived_before: i64) -> Result<Cursor, SpoolError> {
+    let mut cursor = load(tx.sql, sink)?;
+    if to <= cursor.delivered_to {
+        return Ok(cursor);
+    }
+    if to > tx.counters.stored {
+        let why = format!("the head is at {}", tx.counters.stored);
+        return Err(bad(sink, "expire", (cursor.delivered_to + 1, to), why));
+    }
+    // What was given up because the spool was full counts as that already.
+    let done = cursor.done();
+    cursor.expired += to.saturating_sub(done);
+    cursor.complete_from = cursor.complete_from.max(Some(arrived_before));
+    cursor.delivered_to = to.max(done);
+    (cursor.frozen, cursor.suspect_to, cursor.shed_to) = (None, None, None);
+    save(tx.sql, sink, &cursor)?;
+    Ok(cursor)
+}
+
+/// The sink has gone on after what it gave up.
+fn resume(tx: &mut Tx<'_>, sink: &str) -> Result<Cursor, SpoolError> {
+    let mut cursor = load(tx.sql, sink)?;
+    if let Some(to) = cursor.shed_to.take() {
+        cursor.delivered_to = cursor.delivered_to.max(to);
+        save(tx.sql, sink, &cursor)?;
+    }
     Ok(cursor)
 }
 
@@ -190,8 +235,36 @@ impl Spool {
     /// If the range does not follow the cursor, passes the head or the end of a refused batch, or another batch is
     /// frozen; or the database fails.
     pub fn freeze(&self, sink: &str, first: u64, last: u64) -> Result<Cursor, SpoolError> {
+        self.freeze_with(sink, first, last, Vec::new())
+    }
+
+    /// [`Spool::freeze`] of a batch with events that the log no longer has: it takes them back until the batch is through.
+    ///
+    /// # Errors
+    /// As [`Spool::freeze`].
+    pub fn freeze_with(&self, sink: &str, first: u64, last: u64, history: Vec<Stored>) -> Result<Cursor, SpoolError> {
         let sink = sink.to_owned();
-        self.call(move |tx| freeze(tx, &sink, first, last))
+        self.call(move |tx| freeze(tx, &sink, (first, last), &history))
+    }
+
+    /// Moves the cursor of a sink to `to`, because the events up to there are nowhere any more; those that it neither
+    /// took nor gave up count as expired. Nothing is frozen afterwards. A cursor that is further stays where it is.
+    /// `arrived_before`: they arrived before this time, milliseconds since the epoch.
+    ///
+    /// # Errors
+    /// If `to` lies after the head, the sink is not registered, or the database fails.
+    pub fn expire(&self, sink: &str, to: u64, arrived_before: i64) -> Result<Cursor, SpoolError> {
+        let sink = sink.to_owned();
+        self.call(move |tx| expire(tx, &sink, to, arrived_before))
+    }
+
+    /// Moves the cursor of a sink that remembers its position behind what was shed, which its store has been told.
+    ///
+    /// # Errors
+    /// If the sink is not registered, or the database fails.
+    pub fn resume(&self, sink: &str) -> Result<Cursor, SpoolError> {
+        let sink = sink.to_owned();
+        self.call(move |tx| resume(tx, &sink))
     }
 
     /// Cuts the frozen batch of a sink, of which the store took nothing, down to its events up to `last`. `suspect`: it

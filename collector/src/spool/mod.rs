@@ -10,7 +10,7 @@
 //! Invariants, in every committed state:
 //! * the positions of stored events are 1, 2, 3, .. without gaps, and the head is the number of events ever stored;
 //! * received = stored + duplicate + all rejected;
-//! * per sink, `delivered_to` only grows, and stored = delivered + dead + pending until it is retired.
+//! * per sink, `delivered_to` only grows, and stored = delivered + dead + pending + expired until it is retired.
 
 mod arrival;
 mod clocks;
@@ -55,6 +55,7 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0002_poison.sql"),
     include_str!("migrations/0003_sinks.sql"),
     include_str!("migrations/0004_dedup.sql"),
+    include_str!("migrations/0005_expired.sql"),
 ];
 
 /// The spool's caps.

@@ -49,8 +49,8 @@ pub struct Ledger {
     pub sinks: BTreeMap<String, SinkLedger>,
 }
 
-/// The stored events as one sink has them. Delivered, dead and pending add up to `stored`; of a retired sink delivered, dead
-/// and expired add up to what was stored when it was retired.
+/// The stored events as one sink has them. Delivered, dead, pending and expired add up to `stored`; of a
+/// retired sink to what was stored when it was retired.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct SinkLedger {
     /// Delivered.
@@ -62,7 +62,8 @@ pub struct SinkLedger {
     /// Those of the dead that were given up because the spool was full; left out of the JSON if there are none.
     #[serde(skip_serializing_if = "none")]
     pub shed: u64,
-    /// Never delivered, and never to be.
+    /// Gone before they could be delivered, or never to be delivered because the sink is retired; left out of the JSON if
+    /// there are none.
     #[serde(skip_serializing_if = "none")]
     pub expired: u64,
     /// What it is to the collector; left out of the JSON while it is active.
@@ -85,8 +86,9 @@ impl Ledger {
     #[must_use]
     pub fn reached(mut self, sink: &str, position: u64) -> Self {
         if let Some(sink) = self.sinks.get_mut(sink).filter(|sink| sink.state.is_active()) {
-            let done = (sink.delivered + sink.dead).max(position.min(self.stored));
-            (sink.delivered, sink.pending) = (done - sink.dead, self.stored - done);
+            let lost = sink.dead + sink.expired;
+            let done = (sink.delivered + lost).max(position.min(self.stored));
+            (sink.delivered, sink.pending) = (done - lost, self.stored - done);
         }
         self
     }
@@ -197,12 +199,13 @@ fn ledger(snapshot: &Connection) -> Result<(Ledger, BTreeMap<String, u64>), Spoo
         let (retired_at, retired_to): (Option<i64>, Option<u64>) = (row.get(2)?, row.get(3)?);
         let cursor = cursor::load(snapshot, &name)?;
         let (done, dead, shed) = (cursor.done(), cursor.dead, cursor.shed);
+        let delivered = done - dead - cursor.expired;
         let (pending, expired) = match retired_to {
-            Some(stored) => (0, stored.saturating_sub(done)),
-            None => (counters.stored - done, 0),
+            Some(stored) => (0, cursor.expired + stored.saturating_sub(done)),
+            None => (counters.stored - done, cursor.expired),
         };
         delivered_to.insert(name.clone(), cursor.delivered_to);
-        sinks.insert(name, SinkLedger { delivered: done - dead, dead, pending, shed, expired, state, retired_at });
+        sinks.insert(name, SinkLedger { delivered, dead, pending, shed, expired, state, retired_at });
     }
     let rejected = RejectReason::ALL.iter().zip(counters.rejected);
     let rejected = rejected.filter(|(_, n)| *n > 0).map(|(reason, n)| (reason.as_str(), n)).collect();

@@ -4,6 +4,7 @@ use rusqlite::params;
 
 use super::cursor::{load, save};
 use super::{Spool, SpoolError, Tx, arrival, lock};
+use crate::clock;
 
 /// Rows deleted by one transaction of [`Spool::trim`], so that it never holds up the answers to clients for long.
 const TRIM_RECORDS: u64 = 1000;
@@ -54,7 +55,7 @@ fn boundary(tx: &Tx<'_>, keep: u64) -> Result<u64, SpoolError> {
     Ok(0)
 }
 
-fn shed(tx: &mut Tx<'_>, sink: &str, keep: u64, others: &[String]) -> Result<u64, SpoolError> {
+fn shed(tx: &mut Tx<'_>, sink: &str, (keep, remembers): (u64, bool), others: &[String]) -> Result<u64, SpoolError> {
     let mut to = boundary(tx, keep)?;
     for other in others {
         // What another sink waits for stays in the log anyway; giving it up here would win nothing.
@@ -69,7 +70,8 @@ fn shed(tx: &mut Tx<'_>, sink: &str, keep: u64, others: &[String]) -> Result<u64
     let count = to - from;
     cursor.dead += count;
     cursor.shed += count;
-    if pinned > cursor.delivered_to {
+    cursor.complete_from = cursor.complete_from.max(Some(clock::now()));
+    if pinned > cursor.delivered_to || remembers {
         cursor.shed_to = Some(to);
     } else {
         cursor.delivered_to = to;
@@ -98,11 +100,12 @@ impl Spool {
 
     /// Lets `sink` give up its oldest events until at most `keep` bytes of the log are left, but none that one of
     /// `others` waits for, and none of a batch that is on its way. They are counted as dead and as shed. Returns how many.
+    /// `remembers`: the sink's store has to be told before its cursor may pass them; then comes [`Spool::resume`].
     ///
     /// # Errors
     /// If a sink is not registered, or the database fails.
-    pub fn shed(&self, sink: &str, keep: u64, others: Vec<String>) -> Result<u64, SpoolError> {
+    pub fn shed(&self, sink: &str, keep: u64, others: Vec<String>, remembers: bool) -> Result<u64, SpoolError> {
         let sink = sink.to_owned();
-        self.call(move |tx| shed(tx, &sink, keep, &others))
+        self.call(move |tx| shed(tx, &sink, (keep, remembers), &others))
     }
 }

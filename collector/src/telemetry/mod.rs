@@ -4,6 +4,7 @@
 
 mod histogram;
 mod sinks;
+mod store;
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use subway_protocol::codec::server::ProblemCode;
 
 pub use histogram::Histogram;
 pub use sinks::SinkCounts;
+pub use store::Store;
 
 use crate::limit::Limited;
 
@@ -268,6 +270,8 @@ impl Gauge<'_> {
 pub struct Telemetry {
     counts: [AtomicU64; SLOTS],
     sinks: sinks::Sinks,
+    /// What the embedded store tells of itself.
+    pub store: Store,
     /// From the beginning of a transaction of the spool to its commit on disk.
     pub commit_seconds: Histogram,
     /// From the first byte of an ingestion request to its answer.
@@ -279,6 +283,7 @@ impl Default for Telemetry {
         Self {
             counts: [const { AtomicU64::new(0) }; SLOTS],
             sinks: sinks::Sinks::default(),
+            store: Store::default(),
             commit_seconds: Histogram::default(),
             ingest_seconds: Histogram::default(),
         }
@@ -326,6 +331,7 @@ impl Telemetry {
             };
         }
         self.sinks.write(&mut out);
+        self.store.write(&mut out);
         let histograms = [
             (
                 "subway_commit_seconds",

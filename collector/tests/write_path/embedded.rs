@@ -4,7 +4,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::SystemTime;
 
-use super::support::{BINARY, READ, Site, assert_adds_up, batch, events, eventually};
+use tempfile::TempDir;
+
+use super::support::{BINARY, READ, Site, assert_adds_up, batch, events, eventually, exported};
 
 /// A sink that is never there: nothing listens on the discard port of loopback.
 const KAFKA: &str = "[[sink]]\nname = \"k\"\nkind = \"kafka\"\nurl = \"127.0.0.1:9\"\n";
@@ -102,4 +104,120 @@ fn an_older_binary_on_newer_data_stops_and_touches_nothing() {
             assert_eq!(files(&site.data()), before, "{words:?}");
         }
     }
+}
+
+/// A small file system for the store alone, until the end of the test.
+struct SmallDisk(TempDir);
+
+impl SmallDisk {
+    /// `None`, and said so, where this process may not mount.
+    fn for_the_store_of(site: &Site) -> Option<Self> {
+        let disk = Self(tempfile::tempdir().unwrap());
+        if !disk.mount("size=2m") {
+            assert!(std::env::var_os("CI").is_none(), "a tmpfs cannot be mounted");
+            eprintln!("NOT RUN: only root can mount a small file system");
+            return None;
+        }
+        std::fs::create_dir(site.data()).unwrap();
+        std::os::unix::fs::symlink(disk.0.path().join("store.db"), site.data().join("store.db")).unwrap();
+        Some(disk)
+    }
+
+    fn mount(&self, options: &str) -> bool {
+        let mut command = Command::new("mount");
+        let mounted = command.args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(self.0.path()).output();
+        mounted.is_ok_and(|output| output.status.success())
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Also where a process still has a file open in it.
+        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+/// Bytes of JSON in the spool that fill it, and batches that are several times as much.
+const SMALL_SPOOL: &str = "[limits]\nspool_bytes = 400000\n";
+const BATCHES: usize = 60;
+
+#[test]
+fn a_full_disk_of_the_embedded_store_holds_up_nobody_before_the_spool_is_full() {
+    let site = Site::new(SMALL_SPOOL);
+    let Some(disk) = SmallDisk::for_the_store_of(&site) else { return };
+    let collector = site.start();
+    let mut acknowledged = 0;
+    let refused = loop {
+        let answer = collector.send(&batch(events(100)));
+        if answer.status != 200 {
+            break answer;
+        }
+        acknowledged += 100;
+        assert!(acknowledged < 100_000, "the disk never fills");
+    };
+    assert_eq!((refused.status, refused.code().as_str()), (503, "unavailable"));
+    let ledger = collector.ledger();
+    assert_adds_up(&ledger);
+    let pending = ledger["sinks"]["embedded"]["pending"].as_u64().unwrap();
+    assert!(pending >= 500, "what the full store lacks was taken all the same: {ledger}");
+    assert!(disk.mount("remount,size=64m"));
+    eventually("the store goes on by itself", || collector.ledger()["sinks"]["embedded"]["pending"] == 0);
+    eventually("and the collector is ready", || collector.get("/health/ready", None).status == 200);
+    assert_eq!(collector.ledger()["sinks"]["embedded"]["delivered"], acknowledged);
+    assert_eq!(exported(&site).len(), acknowledged);
+}
+
+#[test]
+fn an_embedded_store_that_sheds_lets_clients_through_and_says_what_it_lacks() {
+    let site = Site::new(&format!("[embedded]\nwhen_full = \"shed\"\n{SMALL_SPOOL}"));
+    let Some(disk) = SmallDisk::for_the_store_of(&site) else { return };
+    let collector = site.start();
+    for _ in 0..BATCHES {
+        let batch = batch(events(100));
+        eventually("clients are let through", || collector.send(&batch).status == 200);
+    }
+    let ledger = collector.ledger();
+    assert_adds_up(&ledger);
+    assert!(ledger["sinks"]["embedded"]["shed"].as_u64().unwrap() > 0, "{ledger}");
+    assert!(disk.mount("remount,size=64m"));
+    eventually("the store goes on by itself", || collector.ledger()["sinks"]["embedded"]["pending"] == 0);
+    let sink = collector.ledger()["sinks"]["embedded"].clone();
+    let (delivered, dead) = (sink["delivered"].as_u64().unwrap(), sink["dead"].as_u64().unwrap());
+    assert_eq!(delivered + dead, (BATCHES * 100) as u64);
+    assert_eq!(exported(&site).len() as u64, delivered, "what was given up is not there, everything else is");
+    let range = collector.get("/v1/apps/demo/range", Some(READ)).json();
+    assert!(range["complete_from"].is_string(), "{range}");
+    collector.kill_9();
+    assert_eq!(site.ledger()["sinks"]["embedded"], sink);
+}
+
+#[test]
+fn an_answer_says_from_when_on_it_is_complete_and_export_what_is_gone() {
+    let site = Site::new("[embedded]\nretention_days = 1\n");
+    let collector = site.start();
+    assert_eq!(collector.send(&batch(events(3))).counts(), (3, 0, 0));
+    eventually("the store has everything", || collector.ledger()["sinks"]["embedded"]["pending"] == 0);
+    assert!(collector.get("/v1/apps/demo/range", Some(READ)).json().get("complete_from").is_none());
+    assert!(collector.terminate().success());
+    // As if they had arrived long ago.
+    let store = rusqlite::Connection::open(site.data().join("store.db")).unwrap();
+    assert_eq!(store.execute("UPDATE part SET first_day = 1, last_day = 1", []).unwrap(), 1);
+    drop(store);
+    let collector = site.start();
+    let mut said = std::collections::BTreeSet::new();
+    let paths = ["metrics/pv", "events", "range"].map(|path| format!("/v1/apps/demo/{path}"));
+    eventually("retention has done its work", || {
+        collector.get(&paths[2], Some(READ)).json().get("complete_from").is_some()
+    });
+    for path in paths {
+        let answer = collector.get(&path, Some(READ)).json();
+        said.insert(answer["complete_from"].as_str().unwrap_or_else(|| panic!("{path}: {answer}")).to_owned());
+    }
+    assert_eq!(said.len(), 1, "all say the same: {said:?}");
+    assert!(collector.get("/v1/apps/demo/metrics/new_users", Some(READ)).json().get("complete_from").is_none());
+    assert_eq!(collector.metric("subway_store_deleted_events_total"), 3);
+    assert_eq!(collector.ledger()["sinks"]["embedded"]["delivered"], 3, "delivered counts what was ever taken");
+    let output = Command::new(BINARY).args(["export", "--data-dir"]).arg(site.data()).output().unwrap();
+    assert!(output.status.success() && output.stdout.is_empty());
+    assert!(String::from_utf8(output.stderr).unwrap().contains("3 stored events are no longer here"));
 }

@@ -264,7 +264,7 @@ pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// received = stored + duplicate + rejected; stored = delivered + dead + pending for every sink.
+/// received = stored + duplicate + rejected; stored = delivered + dead + pending + expired for every sink.
 pub(crate) fn assert_adds_up(ledger: &Value) {
     let n = |value: &Value| value.as_u64().unwrap();
     let rejected: u64 = ledger["rejected"].as_object().unwrap().values().map(n).sum();
@@ -272,7 +272,9 @@ pub(crate) fn assert_adds_up(ledger: &Value) {
     let sinks = ledger["sinks"].as_object().unwrap();
     assert!(sinks.contains_key("embedded"), "{ledger}");
     for sink in sinks.values() {
-        assert_eq!(n(&ledger["stored"]), n(&sink["delivered"]) + n(&sink["dead"]) + n(&sink["pending"]), "{ledger}");
+        let expired = sink.get("expired").map_or(0, n);
+        let sum = n(&sink["delivered"]) + n(&sink["dead"]) + n(&sink["pending"]) + expired;
+        assert_eq!(n(&ledger["stored"]), sum, "{ledger}");
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use rusqlite::types::Value;
 use serde_json::value::RawValue;
 
-use super::dictionary::ident_text;
+use super::ident::ident_text;
 use crate::record::{Column, Context, Event, Kind, Of, Owned, Record, Source, all};
 
 /// How a column is kept.
@@ -15,8 +15,10 @@ pub(super) enum Place {
     Plain,
     /// As 16 bytes where it is a UUID.
     Ident,
-    /// As the number of a word.
+    /// As the number of a word that all apps share.
     Word,
+    /// As the number of a word of the app, or beside it in `code_text`.
+    Code,
     /// As the number of an app, an install, a user or a session: what metrics count.
     App,
     Install,
@@ -27,6 +29,7 @@ pub(super) enum Place {
 impl Place {
     fn of(column: &Column) -> Self {
         match (column.name, column.kind, column.of) {
+            ("code", ..) => Place::Code,
             ("app_key", ..) => Place::App,
             ("install_id", ..) => Place::Install,
             ("user_id", ..) => Place::User,
@@ -61,28 +64,57 @@ fn insert(table: &str, names: &[&str]) -> String {
     format!("INSERT INTO {table} ({}) VALUES ({})", names.join(", "), marks.join(", "))
 }
 
-/// Inserts an event: position, app, batch, install, then its columns.
-pub(super) static INSERT_EVENT: LazyLock<String> = LazyLock::new(|| {
-    let own = ["position", "app", "batch", "install"].into_iter();
-    insert("event", &own.chain(Event::COLUMNS.iter().map(stored_name)).collect::<Vec<_>>())
-});
+/// Inserts an event into a part: position, app, batch, install, the code if it has no number, then its columns.
+pub(super) fn insert_event(part: i64) -> String {
+    let own = ["position", "app", "batch", "install", "code_text"].into_iter();
+    let names: Vec<&str> = own.chain(Event::COLUMNS.iter().map(stored_name)).collect();
+    insert(&format!("event_{part}"), &names)
+}
 
-/// Inserts a batch: its number and context, then its columns.
-pub(super) static INSERT_BATCH: LazyLock<String> = LazyLock::new(|| {
+/// Inserts a batch into a part: its number, its context, the context if it has no number, then its columns.
+pub(super) fn insert_batch(part: i64) -> String {
     let columns = of_batch().filter_map(|(at, _)| Record::COLUMNS.get(at)).map(|column| column.name);
-    insert("batch", &["id", "context"].into_iter().chain(columns).collect::<Vec<_>>())
-});
+    let names: Vec<&str> = ["id", "context", "context_json"].into_iter().chain(columns).collect();
+    insert(&format!("batch_{part}"), &names)
+}
 
-/// Finds and makes a context.
+/// Finds a context (app, then its columns) and makes one (app, part, then its columns).
 pub(super) static CONTEXT: LazyLock<(String, String)> = LazyLock::new(|| {
     let names: Vec<&str> = Context::COLUMNS.iter().map(|column| column.name).collect();
-    let pairs: Vec<String> = names.iter().zip(1..).map(|(name, number)| format!("{name} = ?{number}")).collect();
-    (format!("SELECT id FROM context WHERE {}", pairs.join(" AND ")), insert("context", &names))
+    let pairs: Vec<String> = names.iter().zip(2..).map(|(name, number)| format!("{name} = ?{number}")).collect();
+    let own = ["app", "part"].into_iter();
+    (
+        format!("SELECT id, part FROM context WHERE app = ?1 AND {}", pairs.join(" AND ")),
+        insert("context", &own.chain(names).collect::<Vec<_>>()),
+    )
 });
 
-/// Selects whole events: `source` is a query that gives their positions in a column `position`. `CROSS JOIN` makes
+/// The columns that a part's table of events must have besides its own, each with its definition.
+pub(super) fn declared_of_event() -> Vec<(&'static str, &'static str)> {
+    Event::COLUMNS.iter().map(|column| (stored_name(column), definition(column))).collect()
+}
+
+/// The same for a part's table of batches.
+pub(super) fn declared_of_batch() -> Vec<(&'static str, &'static str)> {
+    let columns = of_batch().filter_map(|(at, _)| Record::COLUMNS.get(at));
+    columns.map(|column| (column.name, definition(column))).collect()
+}
+
+/// What a column of a part is, with the value of events that were stored before it was declared.
+fn definition(column: &Column) -> &'static str {
+    match (Place::of(column), column.kind) {
+        (Place::Word | Place::Code | Place::User | Place::Session, _) => "INTEGER NOT NULL DEFAULT 0",
+        (Place::Ident, _) => "ANY NOT NULL DEFAULT ''",
+        (_, Kind::Text | Kind::Word | Kind::Uuid) => "TEXT NOT NULL DEFAULT ''",
+        (_, Kind::Time | Kind::Number | Kind::Flag) => "INTEGER NOT NULL DEFAULT 0",
+        (_, Kind::MaybeTime | Kind::MaybeNumber) => "INTEGER",
+        (_, Kind::Object) => "TEXT",
+    }
+}
+
+/// Selects whole events of one part: `source` is a query that gives their positions in a column `position`. `CROSS JOIN` makes
 /// SQLite take the positions first and look everything else up.
-pub(crate) fn select(source: &str, order: &str) -> String {
+pub(crate) fn select(part: i64, source: &str, order: &str) -> String {
     let expressions: Vec<String> = all()
         .map(|column| match (Place::of(column), column.of) {
             (Place::App, _) => "a.key".to_owned(),
@@ -90,15 +122,17 @@ pub(crate) fn select(source: &str, order: &str) -> String {
             (Place::User, _) => "u.user_id".to_owned(),
             (Place::Session, _) => "s.session_id".to_owned(),
             (Place::Word, _) => format!("(SELECT text FROM word WHERE id = e.{})", column.name),
+            (Place::Code, _) => format!("coalesce(e.code_text, (SELECT text FROM word WHERE id = e.{}))", column.name),
             (_, Of::Event) => format!("e.{}", column.name),
             (_, Of::Batch) => format!("b.{}", column.name),
-            (_, Of::Context) => format!("c.{}", column.name),
+            // Without a row of its own the context is in that of the batch.
+            (_, Of::Context) => format!("coalesce(c.{0}, b.context_json ->> '{0}')", column.name),
         })
         .collect();
     format!(
         "SELECT e.position, {}
-        FROM ({source}) p CROSS JOIN event e ON e.position = p.position CROSS JOIN batch b ON b.id = e.batch
-            CROSS JOIN context c ON c.id = b.context CROSS JOIN app a ON a.id = e.app CROSS JOIN install i ON i.id = e.install
+        FROM ({source}) p CROSS JOIN event_{part} e ON e.position = p.position CROSS JOIN batch_{part} b ON b.id = e.batch
+            LEFT JOIN context c ON c.id = b.context CROSS JOIN app a ON a.id = e.app CROSS JOIN install i ON i.id = e.install
             LEFT JOIN user u ON u.id = e.user LEFT JOIN session s ON s.id = e.session
         ORDER BY {order}",
         expressions.join(", ")

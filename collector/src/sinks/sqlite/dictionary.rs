@@ -1,161 +1,307 @@
 //! Numbers for texts that repeat: looked up in memory first, then in the store, then made.
+//!
+//! Every row says the latest part that refers to it; what refers only to parts that are gone can go (see
+//! [`super::retention`]). Codes and contexts are limited for each app: beyond, they stay with the events themselves, which
+//! costs that app some speed, and nobody else anything.
 
 use std::collections::HashMap;
-use std::hash::Hash;
 
-use rusqlite::types::{self, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension, ToSql, params};
-use subway_protocol::Id;
 
+use super::cache::Cache;
 use super::columns::CONTEXT;
+use super::ident::Ident;
 use crate::record::{Context, Value};
 
-/// Entries of one cache. At about 100 bytes each the caches together stay below 40 MB; beyond, a cache starts anew.
-const CACHE_ENTRIES: usize = 65_536;
+/// The app of the words that all share: themes and their kind, which are few.
+pub(crate) const SHARED: i64 = 0;
 
-/// An identifier as it is stored: 16 bytes if it is a UUID in the usual lower-case form, else the text itself, so that
-/// whatever was stored comes back exactly.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Ident<'a> {
-    Uuid([u8; 16]),
-    Text(&'a str),
+/// What is known of a row: its number, and the latest part that refers to it.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    number: i64,
+    part: i64,
 }
 
-impl<'a> Ident<'a> {
-    pub(crate) fn new(text: &'a str) -> Self {
-        match Id::parse(text) {
-            Some(id) if !text.bytes().any(|c| c.is_ascii_uppercase()) => Ident::Uuid(*id.as_bytes()),
-            _ => Ident::Text(text),
-        }
-    }
+/// How one dictionary finds, makes and keeps its rows.
+struct Table {
+    /// Gives `id, part`.
+    select: &'static str,
+    /// Takes the parameters of `select` and the part.
+    insert: &'static str,
+    /// Takes `id, part`.
+    touch: &'static str,
 }
 
-impl ToSql for Ident<'_> {
-    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        Ok(ToSqlOutput::Borrowed(match self {
-            Ident::Uuid(bytes) => ValueRef::Blob(bytes),
-            Ident::Text(text) => ValueRef::Text(text.as_bytes()),
-        }))
-    }
-}
+/// The number and the part of a word; app -1: from before codes were counted by app.
+pub(crate) const WORD: &str = "SELECT id, part FROM word WHERE app IN (-1, ?1) AND text = ?2 ORDER BY app LIMIT 1";
 
-/// The text of a stored identifier.
-pub(super) fn ident_text(value: types::Value) -> String {
-    match value {
-        types::Value::Blob(bytes) => match <[u8; 16]>::try_from(bytes) {
-            Ok(bytes) => Id::from_bytes(bytes).text(),
-            Err(other) => String::from_utf8_lossy(&other).into_owned(),
-        },
-        types::Value::Text(text) => text,
-        types::Value::Integer(_) | types::Value::Real(_) | types::Value::Null => String::new(),
-    }
-}
+const WORDS: Table = Table {
+    select: WORD,
+    insert: "INSERT INTO word (app, text, part) VALUES (?1, ?2, ?3)",
+    touch: "UPDATE word SET part = ?2 WHERE id = ?1",
+};
+
+const USER: Table = Table {
+    select: "SELECT id, part FROM user WHERE app = ?1 AND user_id = ?2",
+    insert: "INSERT INTO user (app, user_id, part) VALUES (?1, ?2, ?3)",
+    touch: "UPDATE user SET part = ?2 WHERE id = ?1",
+};
+
+const SESSION: Table = Table {
+    select: "SELECT id, part FROM session WHERE app = ?1 AND session_id = ?2",
+    insert: "INSERT INTO session (app, session_id, part) VALUES (?1, ?2, ?3)",
+    touch: "UPDATE session SET part = ?2 WHERE id = ?1",
+};
+
+const TOUCH_CONTEXT: &str = "UPDATE context SET part = ?2 WHERE id = ?1";
 
 /// What is known of an install.
 #[derive(Clone, Copy, Debug)]
 struct Install {
-    number: i64,
+    entry: Entry,
     first_time: i64,
 }
 
-/// The writer's dictionaries. What they learnt in a transaction that did not commit is wrong: they are then thrown away.
-#[derive(Default)]
-pub(super) struct Dictionary {
-    apps: HashMap<String, i64>,
-    words: HashMap<String, i64>,
-    contexts: HashMap<Vec<String>, i64>,
-    installs: HashMap<(i64, String), Install>,
-    users: HashMap<(i64, String), i64>,
-    sessions: HashMap<(i64, [u8; 16]), i64>,
+/// The most that one app may have in a dictionary.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Caps {
+    pub(super) codes: u64,
+    pub(super) contexts: u64,
 }
 
-/// The number of `key`: from `cache`, or from `make`, which finds or makes it in the store.
-fn cached<K: Eq + Hash>(
-    cache: &mut HashMap<K, i64>,
-    key: K,
-    make: impl FnOnce(&K) -> rusqlite::Result<i64>,
+/// What changed in a transaction and is written down for each app before the commit.
+#[derive(Clone, Copy, Debug, Default)]
+struct Changes {
+    installs: i64,
+    codes_in_rows: i64,
+    contexts_in_rows: i64,
+}
+
+/// The writer's dictionaries. What they learnt in a transaction that did not commit is wrong: they are then thrown away.
+pub(super) struct Dictionary {
+    caps: Caps,
+    /// The part that is written, and the oldest: what was last referred to before that may be gone.
+    part: i64,
+    oldest: i64,
+    apps: HashMap<String, i64>,
+    words: Cache<Entry>,
+    contexts: Cache<Entry>,
+    installs: Cache<Install>,
+    users: Cache<Entry>,
+    sessions: Cache<Entry>,
+    /// How many codes and contexts an app has.
+    codes_of: HashMap<i64, u64>,
+    contexts_of: HashMap<i64, u64>,
+    changes: HashMap<i64, Changes>,
+    key: String,
+}
+
+/// Finds the row of `text` with `table`: in the cache, then in the store. `None`: there is none. It is noted that the current
+/// part refers to it.
+fn find(
+    sql: &Connection,
+    (cache, table): (&mut Cache<Entry>, &Table),
+    (app, text, stored): (i64, &str, &dyn ToSql),
+    (part, oldest): (i64, i64),
+) -> rusqlite::Result<Option<i64>> {
+    let known = match cache.get(app, text) {
+        Some(entry) if entry.part == part => return Ok(Some(entry.number)),
+        Some(entry) if entry.part >= oldest => Some(entry),
+        _ => sql
+            .prepare_cached(table.select)?
+            .query_row(params![app, stored], |row| Ok(Entry { number: row.get(0)?, part: row.get(1)? }))
+            .optional()?,
+    };
+    let Some(entry) = known else { return Ok(None) };
+    if entry.part < part {
+        sql.prepare_cached(table.touch)?.execute([entry.number, part])?;
+    }
+    cache.put(app, text, Entry { number: entry.number, part });
+    Ok(Some(entry.number))
+}
+
+/// Makes a row for `text` with `table`.
+fn make(
+    sql: &Connection,
+    (cache, table): (&mut Cache<Entry>, &Table),
+    (app, text, stored): (i64, &str, &dyn ToSql),
+    part: i64,
 ) -> rusqlite::Result<i64> {
-    if let Some(number) = cache.get(&key) {
-        return Ok(*number);
-    }
-    let number = make(&key)?;
-    if cache.len() >= CACHE_ENTRIES {
-        cache.clear();
-    }
-    cache.insert(key, number);
+    let number = sql.prepare_cached(table.insert)?.insert(params![app, stored, part])?;
+    cache.put(app, text, Entry { number, part });
     Ok(number)
 }
 
-/// Finds a row with `select`, or makes it with `insert`; both take the same parameters.
-fn find_or_make(sql: &Connection, select: &str, insert: &str, params: &[&dyn ToSql]) -> rusqlite::Result<i64> {
-    if let Some(number) = sql.prepare_cached(select)?.query_row(params, |row| row.get(0)).optional()? {
-        return Ok(number);
-    }
-    sql.prepare_cached(insert)?.insert(params)
+/// Whether `app` may have one more row of a dictionary, which `count` counts; it then has.
+fn admit(
+    sql: &Connection,
+    counts: &mut HashMap<i64, u64>,
+    (app, most, count): (i64, u64, &str),
+) -> rusqlite::Result<bool> {
+    let have = match counts.get(&app) {
+        Some(have) => *have,
+        None => sql.prepare_cached(count)?.query_row([app], |row| row.get(0))?,
+    };
+    counts.insert(app, if have < most { have + 1 } else { have });
+    Ok(have < most)
 }
 
 impl Dictionary {
+    pub(super) fn new(caps: Caps) -> Self {
+        Self {
+            caps,
+            part: 0,
+            oldest: 0,
+            apps: HashMap::new(),
+            words: Cache::default(),
+            contexts: Cache::default(),
+            installs: Cache::default(),
+            users: Cache::default(),
+            sessions: Cache::default(),
+            codes_of: HashMap::new(),
+            contexts_of: HashMap::new(),
+            changes: HashMap::new(),
+            key: String::new(),
+        }
+    }
+
+    pub(super) fn caps(&self) -> Caps {
+        self.caps
+    }
+
+    /// What is looked up from now on is referred to by `part`; the oldest is `oldest`.
+    pub(super) fn refer_from(&mut self, (part, oldest): (i64, i64)) {
+        (self.part, self.oldest) = (part, oldest);
+    }
+
+    /// Codes and contexts were deleted: how many there are is counted anew.
+    pub(super) fn recount(&mut self) {
+        self.codes_of.clear();
+        self.contexts_of.clear();
+    }
+
     pub(super) fn app(&mut self, sql: &Connection, key: &str) -> rusqlite::Result<i64> {
-        // Apps, words and users are looked up by `&str` first, so that a hit allocates nothing.
         if let Some(number) = self.apps.get(key) {
             return Ok(*number);
         }
-        let (select, insert) = ("SELECT id FROM app WHERE key = ?1", "INSERT INTO app (key) VALUES (?1)");
-        cached(&mut self.apps, key.to_owned(), |key| find_or_make(sql, select, insert, &[key]))
+        let select = "SELECT id FROM app WHERE key = ?1";
+        let found = sql.prepare_cached(select)?.query_row([key], |row| row.get(0)).optional()?;
+        let number = match found {
+            Some(number) => number,
+            None => sql.prepare_cached("INSERT INTO app (key) VALUES (?1)")?.insert([key])?,
+        };
+        self.apps.insert(key.to_owned(), number);
+        Ok(number)
     }
 
-    /// The number of a word; 0 for the empty text, which means unknown.
+    /// The number of a word that all apps share, such as a theme; 0 for the empty text, which means unknown.
     pub(super) fn word(&mut self, sql: &Connection, text: &str) -> rusqlite::Result<i64> {
         if text.is_empty() {
             return Ok(0);
         }
-        if let Some(number) = self.words.get(text) {
-            return Ok(*number);
+        let (parts, key) = ((self.part, self.oldest), (SHARED, text, &text as &dyn ToSql));
+        match find(sql, (&mut self.words, &WORDS), key, parts)? {
+            Some(number) => Ok(number),
+            None => make(sql, (&mut self.words, &WORDS), key, self.part),
         }
-        let (select, insert) = ("SELECT id FROM word WHERE text = ?1", "INSERT INTO word (text) VALUES (?1)");
-        cached(&mut self.words, text.to_owned(), |text| find_or_make(sql, select, insert, &[text]))
     }
 
-    pub(super) fn context(&mut self, sql: &Connection, context: &Context<'_>) -> rusqlite::Result<i64> {
-        let values = context.values().into_iter();
-        let text = |value| if let Value::Text(text) = value { text } else { "" };
-        let key: Vec<String> = values.map(|value| text(value).to_owned()).collect();
-        cached(&mut self.contexts, key, |values| {
-            let values: Vec<&dyn ToSql> = values.iter().map(|value| value as &dyn ToSql).collect();
-            find_or_make(sql, &CONTEXT.0, &CONTEXT.1, &values)
-        })
+    /// The number of an app's event code; 0 if the app has too many: the text then stays with the event.
+    pub(super) fn code(&mut self, sql: &Connection, app: i64, text: &str) -> rusqlite::Result<i64> {
+        let (parts, key) = ((self.part, self.oldest), (app, text, &text as &dyn ToSql));
+        if let Some(number) = find(sql, (&mut self.words, &WORDS), key, parts)? {
+            return Ok(number);
+        }
+        let count = "SELECT count(*) FROM word WHERE app = ?1";
+        if admit(sql, &mut self.codes_of, (app, self.caps.codes, count))? {
+            return make(sql, (&mut self.words, &WORDS), key, self.part);
+        }
+        self.changes.entry(app).or_default().codes_in_rows += 1;
+        Ok(0)
+    }
+
+    /// The number of an app's context; 0 if the app has too many: it then stays with the batch.
+    pub(super) fn context(&mut self, sql: &Connection, app: i64, context: &Context<'_>) -> rusqlite::Result<i64> {
+        let values = context.values().map(|value| if let Value::Text(text) = value { text } else { "" });
+        let mut key = std::mem::take(&mut self.key);
+        key.clear();
+        for value in values {
+            // With its length before it, no text can look like two.
+            key.push_str(&value.len().to_string());
+            key.push(':');
+            key.push_str(value);
+        }
+        let number = self.context_of(sql, app, &key, &values);
+        self.key = key;
+        number
+    }
+
+    fn context_of(&mut self, sql: &Connection, app: i64, key: &str, values: &[&str]) -> rusqlite::Result<i64> {
+        let part = self.part;
+        let known = match self.contexts.get(app, key) {
+            Some(entry) if entry.part == part => return Ok(entry.number),
+            Some(entry) if entry.part >= self.oldest => Some(entry),
+            _ => {
+                let params = std::iter::once(&app as &dyn ToSql).chain(values.iter().map(|value| value as &dyn ToSql));
+                let params: Vec<&dyn ToSql> = params.collect();
+                let read = |row: &rusqlite::Row<'_>| Ok(Entry { number: row.get(0)?, part: row.get(1)? });
+                sql.prepare_cached(&CONTEXT.0)?.query_row(&params[..], read).optional()?
+            }
+        };
+        let number = match known {
+            Some(entry) => {
+                if entry.part < part {
+                    sql.prepare_cached(TOUCH_CONTEXT)?.execute([entry.number, part])?;
+                }
+                entry.number
+            }
+            None => {
+                let count = "SELECT count(*) FROM context WHERE app = ?1";
+                if !admit(sql, &mut self.contexts_of, (app, self.caps.contexts, count))? {
+                    self.changes.entry(app).or_default().contexts_in_rows += 1;
+                    return Ok(0);
+                }
+                let params =
+                    [&app as &dyn ToSql, &part].into_iter().chain(values.iter().map(|value| value as &dyn ToSql));
+                let params: Vec<&dyn ToSql> = params.collect();
+                sql.prepare_cached(&CONTEXT.1)?.insert(&params[..])?
+            }
+        };
+        self.contexts.put(app, key, Entry { number, part });
+        Ok(number)
     }
 
     /// The number of an install of which events at `earliest` (and later) are being stored.
     pub(super) fn install(&mut self, sql: &Connection, app: i64, id: &str, earliest: i64) -> rusqlite::Result<i64> {
-        let key = (app, id.to_owned());
-        let known = match self.installs.get(&key) {
-            Some(install) => Some(*install),
-            None => sql
-                .prepare_cached("SELECT id, first_time FROM install WHERE app = ?1 AND install_id = ?2")?
+        let part = self.part;
+        let known = match self.installs.get(app, id) {
+            // Retention may forget an install that no part refers to.
+            Some(install) if install.entry.part >= self.oldest => Some(install),
+            _ => sql
+                .prepare_cached("SELECT id, part, first_time FROM install WHERE app = ?1 AND install_id = ?2")?
                 .query_row(params![app, Ident::new(id)], |row| {
-                    Ok(Install { number: row.get(0)?, first_time: row.get(1)? })
+                    Ok(Install { entry: Entry { number: row.get(0)?, part: row.get(1)? }, first_time: row.get(2)? })
                 })
                 .optional()?,
         };
-        let install = match known {
-            Some(install) if install.first_time <= earliest => install,
-            Some(install) => {
-                let update = "UPDATE install SET first_time = ?2 WHERE id = ?1";
-                sql.prepare_cached(update)?.execute(params![install.number, earliest])?;
-                Install { first_time: earliest, ..install }
-            }
-            None => {
-                let insert = "INSERT INTO install (app, install_id, first_time) VALUES (?1, ?2, ?3)";
-                let number = sql.prepare_cached(insert)?.insert(params![app, Ident::new(id), earliest])?;
-                Install { number, first_time: earliest }
-            }
+        let Some(install) = known else {
+            let insert = "INSERT INTO install (app, install_id, first_time, part) VALUES (?1, ?2, ?3, ?4)";
+            let number = sql.prepare_cached(insert)?.insert(params![app, Ident::new(id), earliest, part])?;
+            self.changes.entry(app).or_default().installs += 1;
+            self.installs.put(app, id, Install { entry: Entry { number, part }, first_time: earliest });
+            return Ok(number);
         };
-        if self.installs.len() >= CACHE_ENTRIES {
-            self.installs.clear();
+        let number = install.entry.number;
+        if install.first_time > earliest || install.entry.part < part {
+            let first_time = install.first_time.min(earliest);
+            let update = "UPDATE install SET first_time = ?2, part = ?3 WHERE id = ?1";
+            sql.prepare_cached(update)?.execute([number, first_time, part])?;
+            self.installs.put(app, id, Install { entry: Entry { number, part }, first_time });
+        } else if self.installs.get(app, id).is_none() {
+            self.installs.put(app, id, install);
         }
-        self.installs.insert(key, install);
-        Ok(install.number)
+        Ok(number)
     }
 
     /// The number of a user; 0 for the empty text, which means none.
@@ -163,9 +309,11 @@ impl Dictionary {
         if id.is_empty() {
             return Ok(0);
         }
-        let select = "SELECT id FROM user WHERE app = ?1 AND user_id = ?2";
-        let insert = "INSERT INTO user (app, user_id) VALUES (?1, ?2)";
-        cached(&mut self.users, (app, id.to_owned()), |(app, id)| find_or_make(sql, select, insert, &[app, id]))
+        let (parts, key) = ((self.part, self.oldest), (app, id, &id as &dyn ToSql));
+        match find(sql, (&mut self.users, &USER), key, parts)? {
+            Some(number) => Ok(number),
+            None => make(sql, (&mut self.users, &USER), key, self.part),
+        }
     }
 
     /// The number of a session; 0 for the empty text, which means none.
@@ -173,39 +321,25 @@ impl Dictionary {
         if id.is_empty() {
             return Ok(0);
         }
-        let select = "SELECT id FROM session WHERE app = ?1 AND session_id = ?2";
-        let insert = "INSERT INTO session (app, session_id) VALUES (?1, ?2)";
-        match Ident::new(id) {
-            Ident::Uuid(bytes) => {
-                let make =
-                    |(app, bytes): &(i64, [u8; 16])| find_or_make(sql, select, insert, &[app, &Ident::Uuid(*bytes)]);
-                cached(&mut self.sessions, (app, bytes), make)
-            }
-            text @ Ident::Text(_) => find_or_make(sql, select, insert, &[&app, &text]),
+        let stored = Ident::new(id);
+        let (parts, key) = ((self.part, self.oldest), (app, id, &stored as &dyn ToSql));
+        match find(sql, (&mut self.sessions, &SESSION), key, parts)? {
+            Some(number) => Ok(number),
+            None => make(sql, (&mut self.sessions, &SESSION), key, self.part),
         }
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn identifiers_come_back_exactly() {
-        for text in [
-            "0198c0de-0000-7000-8000-000000000001",
-            "0198C0DE-0000-7000-8000-000000000001",
-            "",
-            "x",
-            "页",
-            "0123456789abcdef",
-        ] {
-            let stored = match Ident::new(text).to_sql().unwrap() {
-                ToSqlOutput::Borrowed(value) => value.try_into().unwrap(),
-                ToSqlOutput::Owned(value) => value,
-                _ => unreachable!(),
-            };
-            assert_eq!(ident_text(stored), text);
+    /// Writes down what changed; before the commit. Gives how many codes and contexts stayed in rows.
+    pub(super) fn flush(&mut self, sql: &Connection) -> rusqlite::Result<(u64, u64)> {
+        let query = "UPDATE app SET installs = installs + ?2, codes_in_rows = codes_in_rows + ?3,
+            contexts_in_rows = contexts_in_rows + ?4 WHERE id = ?1";
+        let (mut codes, mut contexts) = (0, 0);
+        for (app, changes) in self.changes.drain() {
+            let Changes { installs, codes_in_rows, contexts_in_rows } = changes;
+            sql.prepare_cached(query)?.execute([app, installs, codes_in_rows, contexts_in_rows])?;
+            codes += codes_in_rows.unsigned_abs();
+            contexts += contexts_in_rows.unsigned_abs();
         }
+        Ok((codes, contexts))
     }
 }

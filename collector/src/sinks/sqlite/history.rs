@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{FILE, MIGRATIONS, rows};
+use super::{FILE, MIGRATIONS, parts, rows};
 use crate::db;
 use crate::sinks::{History, StoredRecord};
 
@@ -17,31 +17,47 @@ impl StoreHistory {
     pub fn new(dir: &Path) -> Self {
         Self(dir.join(FILE))
     }
+
+    fn connect(&self) -> Result<Connection, String> {
+        // A new sink catches up once in its life; keeping a connection for that is not worth it.
+        db::open_reader(&self.0, MIGRATIONS).map_err(|error| error.to_string())
+    }
 }
 
 impl History for StoreHistory {
     fn records(&self, after: u64, to: u64, events: u64, bytes: u64) -> Result<Vec<StoredRecord>, String> {
-        // A new sink catches up once in its life; keeping a connection for that is not worth it.
-        let connection = db::open_reader(&self.0, MIGRATIONS).map_err(|error| error.to_string())?;
-        read(&connection, (after, to), events, bytes).map_err(|error| format!("{FILE}: {error}"))
+        read(&self.connect()?, (after, to), events, bytes).map_err(|error| format!("{FILE}: {error}"))
+    }
+
+    fn missing(&self, after: u64) -> Result<Option<u64>, String> {
+        let query = "SELECT last FROM missing WHERE first <= ?1 AND last >= ?1 ORDER BY last DESC LIMIT 1";
+        let found = self.connect()?.query_row(query, [after + 1], |row| row.get(0)).optional();
+        found.map_err(|error| format!("{FILE}: {error}"))
     }
 }
 
 fn read(sql: &Connection, (after, to): (u64, u64), events: u64, bytes: u64) -> rusqlite::Result<Vec<StoredRecord>> {
-    let source = "SELECT position FROM event WHERE position > ?1 AND position <= ?2 ORDER BY position LIMIT ?3";
-    let mut statement = sql.prepare(&rows::select(source, "p.position"))?;
+    let source = |part| {
+        format!("SELECT position FROM event_{part} WHERE position > ?1 AND position <= ?2 ORDER BY position LIMIT ?3")
+    };
+    let snapshot = sql.unchecked_transaction()?;
     let limit = i64::try_from(events).unwrap_or(i64::MAX);
-    let mut found = statement.query(params![after, to, limit])?;
     let (mut out, mut size) = (Vec::new(), 0);
-    while let Some(row) = found.next()? {
-        let (first, row) = rows::read(row)?;
-        let json = serde_json::to_string(&row.into_record())
-            .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
-        size += json.len() as u64;
-        if !out.is_empty() && size > bytes {
-            break;
+    for part in parts::after(&snapshot, i64::try_from(after).unwrap_or(i64::MAX))? {
+        let mut statement = snapshot.prepare(&rows::select(part, &source(part), "p.position"))?;
+        let mut found = statement.query(params![after, to, limit])?;
+        while let Some(row) = found.next()? {
+            let (first, row) = rows::read(row)?;
+            let json = serde_json::to_string(&row.into_record())
+                .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
+            size += json.len() as u64;
+            // A sink is told of a hole before what follows it.
+            let follows = out.last().map_or(after, |record: &StoredRecord| record.first) + 1;
+            if first != follows || (!out.is_empty() && size > bytes) || out.len() as u64 >= events {
+                return Ok(out);
+            }
+            out.push(StoredRecord { first, json });
         }
-        out.push(StoredRecord { first, json });
     }
     Ok(out)
 }

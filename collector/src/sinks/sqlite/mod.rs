@@ -1,4 +1,4 @@
-//! The embedded store: `store.db`, a SQLite database in the data directory. Always there, named `embedded`.
+//! The embedded store: `store.db`, a SQLite database in the data directory. There unless it is switched off; named `embedded`.
 //!
 //! It keeps how far it has taken over the spool in the same transactions as the events, so every event is in it exactly
 //! once whatever the spool's own cursor says. Its commits are on disk before they return (`synchronous=FULL`), because the
@@ -6,9 +6,13 @@
 //!
 //! One connection writes; readers have connections of their own and never wait for it.
 
+mod cache;
 mod columns;
 mod dictionary;
 mod history;
+mod ident;
+pub(crate) mod parts;
+mod retention;
 pub(crate) mod rows;
 mod thread;
 mod writer;
@@ -18,20 +22,27 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-pub(crate) use dictionary::Ident;
+pub(crate) use dictionary::{SHARED, WORD};
 pub use history::StoreHistory;
+pub(crate) use ident::Ident;
 pub use rows::StoredRows;
 
 use self::thread::WriterThread;
 use self::writer::Writer;
 use super::{Delivered, EMBEDDED, Sink, SinkBatch, SinkError};
+use crate::clock;
+use crate::config::Embedded;
 use crate::db::DbError;
+use crate::telemetry::Telemetry;
 
 /// The database's file name inside the data directory.
 pub const FILE: &str = "store.db";
 
-pub(crate) const MIGRATIONS: &[&str] =
-    &[include_str!("migrations/0001_store.sql"), include_str!("migrations/0002_time_source.sql")];
+pub(crate) const MIGRATIONS: &[&str] = &[
+    include_str!("migrations/0001_store.sql"),
+    include_str!("migrations/0002_time_source.sql"),
+    include_str!("migrations/0003_parts.sql"),
+];
 
 /// The embedded sink.
 pub struct EmbeddedSink {
@@ -44,7 +55,24 @@ impl EmbeddedSink {
     /// # Errors
     /// If the database cannot be opened or migrated, or its thread cannot be started.
     pub fn open(dir: &Path) -> Result<Self, DbError> {
-        Ok(Self { thread: WriterThread::start(Writer::open(dir)?)? })
+        Self::open_with(dir, &Embedded::default(), Arc::default())
+    }
+
+    /// [`EmbeddedSink::open`] with these settings; what the store tells of itself goes to `telemetry`.
+    ///
+    /// # Errors
+    /// As [`EmbeddedSink::open`].
+    pub fn open_with(dir: &Path, settings: &Embedded, telemetry: Arc<Telemetry>) -> Result<Self, DbError> {
+        Ok(Self { thread: WriterThread::start(Writer::open(dir, settings, telemetry)?)? })
+    }
+
+    /// Does one step of what retention asks for at `now`, milliseconds since the epoch, between deliveries. `false`: nothing
+    /// is left to do.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn upkeep(&self, now: i64) -> Result<bool, SinkError> {
+        self.ask(move |writer| writer.upkeep(now)).await
     }
 
     /// Notes the time zones of the apps, `(key, IANA name)`, so that `export` reads dates as the collector does. Blocks.
@@ -55,6 +83,17 @@ impl EmbeddedSink {
         let apps = apps.to_vec();
         let done = self.thread.call(move |writer| writer.set_timezones(&apps));
         Ok(done.unwrap_or_else(|| Err(thread::gone("the work of the embedded store's thread broke off")))?)
+    }
+
+    /// Lets the database have no more pages than it has now, and so many more; `None`: any number.
+    #[cfg(test)]
+    pub(crate) fn limit_pages(&self, more: Option<i64>) -> rusqlite::Result<()> {
+        let limited = self.thread.call(move |writer| {
+            let pages: i64 = writer.connection.pragma_query_value(None, "page_count", |row| row.get(0))?;
+            let most = more.map_or(i64::from(u32::MAX - 1), |more| pages + more);
+            writer.connection.pragma_update_and_check(None, "max_page_count", most, |_| Ok(()))
+        });
+        limited.unwrap_or_else(|| Err(thread::gone("the thread has gone")))
     }
 
     async fn ask<T: Send + 'static>(
@@ -82,10 +121,18 @@ impl Sink for EmbeddedSink {
         Ok(Delivered::default())
     }
 
+    async fn skip(&self, to: u64) -> Result<(), SinkError> {
+        self.ask(move |writer| writer.skip(to, clock::now())).await
+    }
+
     async fn health(&self) -> Result<(), SinkError> {
         self.ask(Writer::probe).await
     }
 }
 
+#[cfg(test)]
+mod retention_tests;
+#[cfg(test)]
+mod speed_tests;
 #[cfg(test)]
 mod tests;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, params};
 
-use super::{FILE, MIGRATIONS, columns};
+use super::{FILE, MIGRATIONS, columns, parts};
 use crate::db::{self, DbError};
 use crate::row::Row;
 
@@ -49,6 +49,15 @@ impl StoredRows {
         Ok(position.unsigned_abs())
     }
 
+    /// How many events with positions after `after` and up to `to` were deleted by retention, or never taken.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn missing(&self, after: u64, to: u64) -> Result<u64, DbError> {
+        let query = "SELECT coalesce(sum(min(last, ?2) - max(first, ?1 + 1) + 1), 0) FROM missing WHERE last > ?1 AND first <= ?2";
+        Ok(self.connection.query_row(query, [after, to], |row| row.get(0))?)
+    }
+
     /// Gives the events at the positions after `position`, at most `limit`, to `visit`; returns the position up to which
     /// the store has now been read.
     ///
@@ -66,16 +75,21 @@ impl StoredRows {
         let sql = |error: rusqlite::Error| E::from(DbError::from(error));
         let snapshot = self.connection.unchecked_transaction().map_err(sql)?;
         let cursor: i64 = snapshot.query_row("SELECT position FROM cursor", [], |row| row.get(0)).map_err(sql)?;
-        let source = "SELECT position FROM event WHERE position > ?1 ORDER BY position LIMIT ?2";
-        let mut statement = snapshot.prepare_cached(&select(source, "p.position")).map_err(sql)?;
-        let mut rows = statement.query(params![position as i64, limit as i64]).map_err(sql)?;
-        let (mut count, mut last) = (0, position);
-        while let Some(row) = rows.next().map_err(sql)? {
-            let (at, row) = read(row).map_err(sql)?;
-            visit(&row)?;
-            (count, last) = (count + 1, at);
+        let (mut left, mut last) = (limit, position);
+        for part in parts::after(&snapshot, position.cast_signed()).map_err(sql)? {
+            let source = format!("SELECT position FROM event_{part} WHERE position > ?1 ORDER BY position LIMIT ?2");
+            let mut statement = snapshot.prepare_cached(&select(part, &source, "p.position")).map_err(sql)?;
+            let mut rows = statement.query(params![position.cast_signed(), left.cast_signed()]).map_err(sql)?;
+            while let Some(row) = rows.next().map_err(sql)? {
+                let (at, row) = read(row).map_err(sql)?;
+                visit(&row)?;
+                (left, last) = (left - 1, at);
+            }
+            if left == 0 {
+                return Ok(last);
+            }
         }
         // Fewer than asked for: the store has nothing more up to its cursor.
-        Ok(if count < limit { last.max(cursor.unsigned_abs()) } else { last })
+        Ok(last.max(cursor.unsigned_abs()))
     }
 }

@@ -150,13 +150,12 @@ fn every_question_is_answered_from_the_index_alone() {
     drop(EmbeddedSink::open(dir.path()).unwrap());
     let connection = crate::db::open_reader(&dir.path().join(FILE), MIGRATIONS).unwrap();
     for sql in [
-        "SELECT count(*) FROM event INDEXED BY event_metrics WHERE app = 1 AND theme = 1 AND code = 1 AND event_time >= 1 AND event_time < 2",
-        "SELECT event_time, install FROM event INDEXED BY event_metrics WHERE app = 1 AND event_time >= 1 AND event_time < 2 ORDER BY event_time",
-        "SELECT event_time, session FROM event INDEXED BY event_metrics WHERE app = 1 AND event_time >= 1 AND session <> 0 ORDER BY event_time",
-        "SELECT min(event_time) FROM event WHERE app = 1",
+        "SELECT count(*) FROM event_1 INDEXED BY metrics_1 WHERE app = 1 AND theme = 1 AND code = 1 AND event_time >= 1 AND event_time < 2",
+        "SELECT event_time, install FROM event_1 INDEXED BY metrics_1 WHERE app = 1 AND event_time >= 1 AND event_time < 2",
+        "SELECT event_time, session FROM event_1 INDEXED BY metrics_1 WHERE app = 1 AND event_time >= 1 AND session <> 0",
     ] {
         let plan: String = connection.query_row(&format!("EXPLAIN QUERY PLAN {sql}"), [], |row| row.get(3)).unwrap();
-        assert!(plan.contains("USING COVERING INDEX event_metrics (app=?"), "{sql}: {plan}");
+        assert!(plan.contains("USING COVERING INDEX metrics_1 (app=?"), "{sql}: {plan}");
     }
 }
 

@@ -1,21 +1,29 @@
 //! Writing the store: one batch, one transaction.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rusqlite::{Connection, ErrorCode, Statement, Transaction, TransactionBehavior, params};
 
-use super::columns::{INSERT_BATCH, INSERT_EVENT, OF_EVENT, Place};
-use super::dictionary::{Dictionary, Ident};
+use super::columns::{OF_EVENT, Place};
+use super::dictionary::{Caps, Dictionary};
+use super::ident::Ident;
+use super::parts::{self, Ends, Parts};
+use super::retention::Sweep;
 use super::{FILE, MIGRATIONS, columns};
-use crate::db::{self, DbError};
+use crate::clock;
+use crate::config::Embedded;
+use crate::db::{self, DbError, Layout};
 use crate::record::{Event, Record, Value};
 use crate::sinks::{SinkBatch, SinkError, Unreadable};
+use crate::telemetry::Telemetry;
 
 /// SQLite's page cache of the writer, KiB: the inner pages of every index and the leaves of today.
 const CACHE_KIB: i64 = 32 * 1024;
 
-/// Size of a page, bytes. Events are appended by the thousand: bigger pages are split and logged less often.
-const PAGE_BYTES: u32 = 16 * 1024;
+/// Size of a page, bytes: events are appended by the thousand, so bigger pages are split and logged less often. Free pages
+/// can be given back.
+const LAYOUT: Layout = Layout { page_bytes: 16 * 1024, gives_back: true };
 
 /// Pages in the write-ahead log before it is copied into the database: 32 MiB, so that the pages of the dictionaries
 /// and of the index's end are copied once for several transactions.
@@ -23,9 +31,18 @@ const CHECKPOINT_PAGES: i64 = 2048;
 
 pub(super) struct Writer {
     path: PathBuf,
-    connection: Connection,
-    dictionary: Dictionary,
-    position: u64,
+    pub(super) settings: Embedded,
+    telemetry: Arc<Telemetry>,
+    /// Events after which a part ends.
+    pub(super) part_events: i64,
+    pub(super) connection: Connection,
+    /// Whether the file was made so that free pages can be given back.
+    pub(super) gives_back: bool,
+    pub(super) dictionary: Dictionary,
+    /// `None` after a transaction that did not commit: what was learnt in it is wrong.
+    parts: Option<Parts>,
+    pub(super) sweep: Option<Sweep>,
+    pub(super) position: u64,
 }
 
 /// A write that failed: the database did, or the record cannot be read.
@@ -49,29 +66,90 @@ impl From<Unreadable> for WriteError {
 impl From<WriteError> for SinkError {
     fn from(error: WriteError) -> Self {
         match error {
-            WriteError::Sql(error) => SinkError::retryable(format!("{FILE}: {error}")),
+            WriteError::Sql(error) => fails(error),
             WriteError::Unreadable(unreadable) => unreadable.into(),
         }
     }
 }
 
+fn fails(error: rusqlite::Error) -> SinkError {
+    SinkError::retryable(format!("{FILE}: {error}"))
+}
+
 fn connect(path: &Path) -> Result<(Connection, u64), DbError> {
-    let connection = db::open_paged(path, MIGRATIONS, PAGE_BYTES)?;
+    let connection = db::open_laid_out(path, MIGRATIONS, LAYOUT)?;
     connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
     connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+    parts::complete(&connection)?;
     let position: i64 = connection.query_row("SELECT position FROM cursor", [], |row| row.get(0))?;
     Ok((connection, position.unsigned_abs()))
 }
 
+/// What is learnt while a batch is written, and is true only if it commits.
+struct Learnt {
+    dictionary: Dictionary,
+    parts: Parts,
+}
+
 impl Writer {
-    pub(super) fn open(dir: &Path) -> Result<Self, DbError> {
+    pub(super) fn open(dir: &Path, settings: &Embedded, telemetry: Arc<Telemetry>) -> Result<Self, DbError> {
         let path = dir.join(FILE);
         let (connection, position) = connect(&path)?;
-        Ok(Self { path, connection, dictionary: Dictionary::default(), position })
+        let mode: i64 = connection.pragma_query_value(None, "auto_vacuum", |row| row.get(0))?;
+        let caps = Caps { codes: settings.codes_per_app, contexts: settings.contexts_per_app };
+        let writer = Self {
+            path,
+            settings: settings.clone(),
+            telemetry,
+            part_events: parts::PART_EVENTS,
+            connection,
+            gives_back: mode != 0,
+            dictionary: Dictionary::new(caps),
+            parts: None,
+            // A crash may have come between dropping a part and sweeping what it referred to.
+            sweep: Some(Sweep::default()),
+            position,
+        };
+        writer.tell()?;
+        Ok(writer)
     }
 
     pub(super) fn position(&self) -> u64 {
         self.position
+    }
+
+    /// The parts, loaded if they are not known.
+    pub(super) fn parts(&mut self) -> rusqlite::Result<&Parts> {
+        let parts = self.take_parts()?;
+        Ok(self.parts.insert(parts))
+    }
+
+    /// The parts for a transaction that changes them; they are to be put back if it commits.
+    pub(super) fn take_parts(&mut self) -> rusqlite::Result<Parts> {
+        if let Some(parts) = self.parts.take() {
+            return Ok(parts);
+        }
+        let Embedded { retention_days, retention_bytes, .. } = self.settings;
+        let mut ends = Ends::of(retention_days, retention_bytes, LAYOUT.page_bytes);
+        ends.events = self.part_events;
+        Parts::load(&self.connection, ends)
+    }
+
+    pub(super) fn put_parts(&mut self, parts: Parts) {
+        self.parts = Some(parts);
+    }
+
+    /// Tells the metrics what the store says of itself.
+    pub(super) fn tell(&self) -> rusqlite::Result<()> {
+        let query = "SELECT coalesce(sum(deleted_events), 0), coalesce(sum(forgotten_installs), 0),
+            coalesce(sum(codes_in_rows), 0), coalesce(sum(contexts_in_rows), 0) FROM app";
+        let figures = self
+            .connection
+            .prepare_cached(query)?
+            .query_row([], |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?]))?;
+        self.telemetry.store.set(figures);
+        self.telemetry.store.set_bytes(self.used_bytes()?);
+        Ok(())
     }
 
     pub(super) fn set_timezones(&mut self, apps: &[(String, String)]) -> rusqlite::Result<()> {
@@ -86,12 +164,36 @@ impl Writer {
 
     /// Whether the store can be written: takes the write lock and gives it back.
     pub(super) fn probe(&mut self) -> Result<(), SinkError> {
-        let fails = |error: rusqlite::Error| SinkError::retryable(format!("{FILE}: {error}"));
-        self.connection
-            .transaction_with_behavior(TransactionBehavior::Immediate)
-            .map_err(fails)?
-            .rollback()
-            .map_err(fails)
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(fails)?;
+        transaction.rollback().map_err(fails)
+    }
+
+    /// The events up to `to` that the store does not have will never come: it goes on after them.
+    pub(super) fn skip(&mut self, to: u64, now: i64) -> Result<(), SinkError> {
+        if to <= self.position {
+            return Ok(());
+        }
+        let skipped = self.skip_to(i64::try_from(to).unwrap_or(i64::MAX), now);
+        if let Err(error) = &skipped {
+            self.reconnect_after(error);
+        } else {
+            self.position = to;
+        }
+        skipped.map_err(fails)
+    }
+
+    fn skip_to(&mut self, to: i64, now: i64) -> rusqlite::Result<()> {
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let first = i64::try_from(self.position).unwrap_or(i64::MAX) + 1;
+        transaction.execute("INSERT OR REPLACE INTO missing VALUES (?1, ?2)", [first, to])?;
+        transaction.execute("UPDATE cursor SET position = ?1", [to])?;
+        // Nobody knows when they happened, but they have arrived before now.
+        transaction.execute(
+            "UPDATE app SET complete_from = max(coalesce(complete_from, ?1), ?1),
+                installs_complete_from = max(coalesce(installs_complete_from, ?1), ?1)",
+            [now],
+        )?;
+        transaction.commit()
     }
 
     /// Brings the events of the batch that are not in the store yet into it, in one transaction with the cursor.
@@ -99,45 +201,57 @@ impl Writer {
         if batch.last <= self.position {
             return Ok(());
         }
-        // What the caches learn in a transaction is gone if it does not commit, a panic included. So they are put back
-        // only after the commit.
-        let mut dictionary = std::mem::take(&mut self.dictionary);
-        match self.commit(&mut dictionary, batch) {
-            Ok(()) => self.dictionary = dictionary,
-            Err(error) => {
-                if let WriteError::Sql(error) = &error {
-                    self.reconnect_after(error);
-                }
-                return Err(error.into());
+        // What is learnt in a transaction is gone if it does not commit, a panic included. So it is put back only after
+        // the commit.
+        let parts = self.take_parts().map_err(fails)?;
+        let fresh = Dictionary::new(self.dictionary.caps());
+        let mut learnt = Learnt { dictionary: std::mem::replace(&mut self.dictionary, fresh), parts };
+        if let Err(error) = self.commit(&mut learnt, batch) {
+            if let WriteError::Sql(error) = &error {
+                self.reconnect_after(error);
+            }
+            return Err(error.into());
+        }
+        (self.dictionary, self.parts) = (learnt.dictionary, Some(learnt.parts));
+        if self.settings.retention_bytes > 0 {
+            // The store must not outgrow its limit between two looks at the clock.
+            if let Err(error) = self.drop_old(clock::now()) {
+                tracing::warn!(%error, "retention in the embedded store failed; it will be tried again");
             }
         }
         Ok(())
     }
 
     /// After an error of the disk or the file itself a connection may keep a damaged view; a new one starts clean.
-    fn reconnect_after(&mut self, error: &rusqlite::Error) {
+    pub(super) fn reconnect_after(&mut self, error: &rusqlite::Error) {
         if matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)) {
             return;
         }
         if let Ok((connection, position)) = connect(&self.path) {
-            (self.connection, self.position) = (connection, position);
+            (self.connection, self.position, self.parts) = (connection, position, None);
         }
     }
 
-    fn commit(&mut self, dictionary: &mut Dictionary, batch: &SinkBatch) -> Result<(), WriteError> {
+    fn commit(&mut self, learnt: &mut Learnt, batch: &SinkBatch) -> Result<(), WriteError> {
         let done = self.position;
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut weighed = false;
         batch.for_each_record(|record, at, events| {
             let (at, events) = crate::sinks::within(at, events, done + 1, batch.last);
             if events.is_empty() {
-                Ok::<(), WriteError>(())
-            } else {
-                Ok(insert(&transaction, dictionary, record, at, events)?)
+                return Ok::<(), WriteError>(());
             }
+            if !std::mem::replace(&mut weighed, true) {
+                learnt.parts.weigh(&transaction, i64::try_from(at).unwrap_or(i64::MAX), record.received_at)?;
+            }
+            Ok(insert(&transaction, learnt, record, at, events)?)
         })?;
+        learnt.parts.flush(&transaction)?;
+        let in_rows = learnt.dictionary.flush(&transaction)?;
         let last = i64::try_from(batch.last).unwrap_or(i64::MAX);
         transaction.prepare_cached("UPDATE cursor SET position = ?1")?.execute([last])?;
         transaction.commit()?;
+        self.telemetry.store.kept_in_rows(in_rows);
         self.position = batch.last;
         Ok(())
     }
@@ -146,35 +260,40 @@ impl Writer {
 /// Writes the events of one record, the first of which has the position `first`.
 fn insert(
     sql: &Transaction<'_>,
-    dictionary: &mut Dictionary,
+    learnt: &mut Learnt,
     record: &Record<'_>,
     first: u64,
     events: &[Event<'_>],
 ) -> rusqlite::Result<()> {
-    let app = dictionary.app(sql, &record.app_key)?;
-    let context = dictionary.context(sql, &record.context)?;
-    let earliest = events.iter().map(|event| event.event_time).min().unwrap_or(record.received_at);
-    let install = dictionary.install(sql, app, &record.install_id, earliest)?;
+    let Learnt { dictionary, parts } = learnt;
     let batch = i64::try_from(first).unwrap_or(i64::MAX);
-    let mut row = sql.prepare_cached(&INSERT_BATCH)?;
-    row.raw_bind_parameter(1, batch)?;
-    row.raw_bind_parameter(2, context)?;
-    let values = record.values();
-    for (number, (at, place)) in (3..).zip(columns::of_batch()) {
-        bind(&mut row, number, values[at], place)?;
-    }
-    row.raw_execute()?;
-    let mut row = sql.prepare_cached(&INSERT_EVENT)?;
+    parts.make_room(sql, batch, record.received_at)?;
+    dictionary.refer_from(parts.numbers());
+    let app = dictionary.app(sql, &record.app_key)?;
+    let times = || events.iter().map(|event| event.event_time);
+    let earliest = times().min().unwrap_or(record.received_at);
+    parts.note(app, events.len(), earliest, times().max().unwrap_or(earliest));
+    let install = dictionary.install(sql, app, &record.install_id, earliest)?;
+    insert_batch(sql, dictionary, parts, record, (app, batch))?;
+    let mut row = sql.prepare_cached(parts.insert_event())?;
     // Neighbours mostly have the same user and session.
     let (mut last_user, mut last_session) = (("", 0), ("", 0));
     for (position, event) in (batch..).zip(events) {
         for (number, value) in (1..).zip([position, app, batch, install]) {
             row.raw_bind_parameter(number, value)?;
         }
-        for ((number, value), place) in (5..).zip(event.values()).zip(OF_EVENT.iter().copied()) {
+        row.raw_bind_parameter(5, None::<&str>)?;
+        for ((number, value), place) in (6..).zip(event.values()).zip(OF_EVENT.iter().copied()) {
             let text = if let Value::Text(text) = value { text } else { "" };
             match place {
                 Place::Word => row.raw_bind_parameter(number, dictionary.word(sql, text)?)?,
+                Place::Code => {
+                    let code = dictionary.code(sql, app, text)?;
+                    row.raw_bind_parameter(number, code)?;
+                    if code == 0 {
+                        row.raw_bind_parameter(5, text)?;
+                    }
+                }
                 Place::User => {
                     if last_user.0 != text {
                         last_user = (&event.user_id, dictionary.user(sql, app, text)?);
@@ -192,6 +311,29 @@ fn insert(
         }
         row.raw_execute()?;
     }
+    Ok(())
+}
+
+/// Writes the row of a record: what is the same for its events.
+fn insert_batch(
+    sql: &Transaction<'_>,
+    dictionary: &mut Dictionary,
+    parts: &Parts,
+    record: &Record<'_>,
+    (app, batch): (i64, i64),
+) -> rusqlite::Result<()> {
+    let context = dictionary.context(sql, app, &record.context)?;
+    let in_row = (context == 0).then(|| serde_json::to_string(&record.context)).transpose();
+    let in_row = in_row.map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
+    let mut row = sql.prepare_cached(parts.insert_batch())?;
+    row.raw_bind_parameter(1, batch)?;
+    row.raw_bind_parameter(2, context)?;
+    row.raw_bind_parameter(3, in_row)?;
+    let values = record.values();
+    for (number, (at, place)) in (4..).zip(columns::of_batch()) {
+        bind(&mut row, number, values[at], place)?;
+    }
+    row.raw_execute()?;
     Ok(())
 }
 

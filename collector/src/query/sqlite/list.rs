@@ -1,0 +1,78 @@
+//! Events, the newest first.
+
+use rusqlite::types::Value;
+use rusqlite::{Connection, params_from_iter};
+
+use super::condition::{Condition, number};
+use crate::query::{EventsQuery, Listed};
+use crate::sinks::sqlite::parts::{self, Holding};
+use crate::sinks::sqlite::{Ident, rows};
+
+pub(super) fn newest(sql: &Connection, query: &EventsQuery) -> rusqlite::Result<Vec<Listed>> {
+    let Some(mut condition) = Condition::new(sql, &query.app, &query.filter)? else { return Ok(Vec::new()) };
+    let app = condition.app;
+    if let Some(id) = &query.install_id {
+        let found = number(sql, "SELECT id FROM install WHERE app = ?1 AND install_id = ?2", &[&app, &Ident::new(id)])?;
+        let Some(install) = found else { return Ok(Vec::new()) };
+        condition.and("install = ?", install);
+    }
+    if let Some(id) = &query.user_id {
+        let found = number(sql, "SELECT id FROM user WHERE app = ?1 AND user_id = ?2", &[&app, id])?;
+        let Some(user) = found else { return Ok(Vec::new()) };
+        condition.and("user = ?", user);
+    }
+    let (from, to) = (query.from.unwrap_or(i64::MIN), query.to.unwrap_or(i64::MAX));
+    condition.and("event_time >= ?", from);
+    condition.and("event_time < ?", to);
+    if let Some(mark) = query.after {
+        // Said twice: the first is what the index is searched by.
+        condition.and("event_time <= ?", mark.event_time);
+        condition.and("(event_time < ?", mark.event_time);
+        condition.sql.push_str(" OR position < ?)");
+        condition.values.push(i64::try_from(mark.position).unwrap_or(i64::MAX).into());
+    }
+    newest_places(sql, &condition, (from, to), query.limit)?.into_iter().map(|place| whole(sql, place)).collect()
+}
+
+/// Where an event of the list is: its time, its position, and its part.
+type Placed = (i64, i64, i64);
+
+/// The newest events that meet the condition. Parts are asked in the order of their latest event, and no more of them than
+/// can add to the answer.
+fn newest_places(
+    sql: &Connection,
+    condition: &Condition,
+    (from, to): (i64, i64),
+    limit: usize,
+) -> rusqlite::Result<Vec<Placed>> {
+    let mut parts = parts::holding(sql, condition.app, from, to)?;
+    parts.sort_by_key(|part| std::cmp::Reverse(part.last_time));
+    let mut found: Vec<Placed> = Vec::new();
+    for Holding { part, last_time, .. } in parts {
+        if found.len() >= limit && found.last().is_some_and(|(time, ..)| *time > last_time) {
+            break;
+        }
+        let query = format!(
+            "SELECT event_time, position FROM event_{part} INDEXED BY metrics_{part} WHERE {}
+            ORDER BY event_time DESC, position DESC LIMIT ?",
+            condition.sql
+        );
+        let most = Value::from(i64::try_from(limit).unwrap_or(i64::MAX));
+        let values = condition.values.iter().cloned().chain([most]);
+        let mut statement = sql.prepare_cached(&query)?;
+        let places = statement.query_map(params_from_iter(values), |row| Ok((row.get(0)?, row.get(1)?, part)))?;
+        found.extend(places.collect::<rusqlite::Result<Vec<Placed>>>()?);
+        found.sort_unstable_by(|a, b| b.cmp(a));
+        found.truncate(limit);
+    }
+    Ok(found)
+}
+
+/// The whole event at a place.
+fn whole(sql: &Connection, (_, position, part): Placed) -> rusqlite::Result<Listed> {
+    let query = rows::select(part, "SELECT ?1 AS position", "e.position");
+    sql.prepare_cached(&query)?.query_row([position], |row| {
+        let (position, row) = rows::read(row)?;
+        Ok(Listed { position, row })
+    })
+}

@@ -1,0 +1,171 @@
+//! Questions answered from the embedded store, `store.db`.
+
+mod condition;
+mod count;
+mod list;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction};
+use tokio::sync::Semaphore;
+
+use self::condition::{APP, number};
+use self::count::count;
+use self::list::newest;
+use super::{CountQuery, Counts, EventsQuery, Extent, Listed, ReadError, Reader};
+use crate::db;
+use crate::sinks::sqlite::{FILE, MIGRATIONS};
+
+/// Questions answered at the same time. The console asks for eight numbers at once; more would only take turns on the
+/// processor and take it from those who write.
+const CONNECTIONS: usize = 4;
+
+/// How long one question may wait and work. A range that takes longer should be asked in pieces, and nobody waits longer
+/// in front of a page.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Steps of SQLite's machine between two looks at the clock: well below a millisecond.
+const STEPS_PER_LOOK: i32 = 20_000;
+
+/// SQLite's page cache of one reading connection, KiB.
+const CACHE_KIB: i64 = 8 * 1024;
+
+/// Answers questions from `store.db`, a few at a time, each within a deadline.
+#[derive(Clone)]
+pub struct StoreReader {
+    shared: Arc<Shared>,
+    permits: Arc<Semaphore>,
+}
+
+struct Shared {
+    path: PathBuf,
+    deadline: Duration,
+    idle: Mutex<Vec<Connection>>,
+}
+
+/// Tells the working thread to stop when the one who asked has gone.
+struct CancelOnDrop(Arc<AtomicBool>);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl StoreReader {
+    /// A reader of the store in the data directory `dir`, which must exist when the first question comes.
+    #[must_use]
+    pub fn new(dir: &Path) -> Self {
+        Self::with_deadline(dir, DEADLINE)
+    }
+
+    pub(crate) fn with_deadline(dir: &Path, deadline: Duration) -> Self {
+        let shared = Shared { path: dir.join(FILE), deadline, idle: Mutex::default() };
+        Self { shared: Arc::new(shared), permits: Arc::new(Semaphore::new(CONNECTIONS)) }
+    }
+
+    /// Runs `work` in a read transaction on a thread where it may block.
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, ReadError> {
+        let deadline = Instant::now() + self.shared.deadline;
+        let permit = tokio::time::timeout_at(deadline.into(), Arc::clone(&self.permits).acquire_owned()).await;
+        let Ok(Ok(permit)) = permit else {
+            return Err(ReadError::Busy("Too many questions are being answered.".into()));
+        };
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let _guard = CancelOnDrop(Arc::clone(&cancelled));
+        let shared = Arc::clone(&self.shared);
+        let task = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            shared.with_connection(move || cancelled.load(Ordering::Relaxed) || Instant::now() >= deadline, work)
+        });
+        task.await.map_err(|error| ReadError::Failed(error.to_string()))?
+    }
+}
+
+impl Shared {
+    fn with_connection<T>(
+        &self,
+        stop: impl FnMut() -> bool + Send + 'static,
+        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T, ReadError> {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut connection = match idle {
+            Some(connection) => connection,
+            None => self.connect()?,
+        };
+        let result = answer(&mut connection, stop, work);
+        // A connection that failed for any other reason than the deadline is not used again.
+        if matches!(result, Ok(_) | Err(ReadError::Busy(_))) {
+            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+        }
+        result
+    }
+
+    fn connect(&self) -> Result<Connection, ReadError> {
+        let connection =
+            db::open_reader(&self.path, MIGRATIONS).map_err(|error| ReadError::Failed(error.to_string()))?;
+        connection.pragma_update(None, "cache_size", -CACHE_KIB).map_err(read_error)?;
+        Ok(connection)
+    }
+}
+
+fn answer<T>(
+    connection: &mut Connection,
+    stop: impl FnMut() -> bool + Send + 'static,
+    work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+) -> Result<T, ReadError> {
+    connection.progress_handler(STEPS_PER_LOOK, Some(stop)).map_err(read_error)?;
+    let result = connection.unchecked_transaction().and_then(|transaction| work(&transaction)).map_err(read_error);
+    connection.progress_handler(0, None::<fn() -> bool>).map_err(read_error)?;
+    result
+}
+
+fn read_error(error: rusqlite::Error) -> ReadError {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::OperationInterrupted) => {
+            ReadError::Busy("The question takes too long; ask for a shorter range or wider buckets.".into())
+        }
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => ReadError::Busy("The store is locked.".into()),
+        _ => ReadError::Failed(format!("{FILE}: {error}")),
+    }
+}
+
+#[async_trait]
+impl Reader for StoreReader {
+    async fn count(&self, query: CountQuery) -> Result<Counts, ReadError> {
+        self.run(move |sql| count(sql, &query)).await
+    }
+
+    async fn newest(&self, query: EventsQuery) -> Result<Vec<Listed>, ReadError> {
+        self.run(move |sql| newest(sql, &query)).await
+    }
+
+    async fn extent(&self, app: &str) -> Result<Option<Extent>, ReadError> {
+        let app = app.to_owned();
+        self.run(move |sql| {
+            let Some(app) = number(sql, APP, &[&app])? else { return Ok(None) };
+            let query = "SELECT min(first_time), max(last_time) FROM part_app WHERE app = ?1";
+            let ends = sql.prepare_cached(query)?.query_row([app], |row| Ok((row.get(0)?, row.get(1)?)));
+            let (first, last): (Option<i64>, Option<i64>) = ends?;
+            Ok(first.zip(last).map(|(first, last)| Extent { first, last }))
+        })
+        .await
+    }
+
+    async fn complete_from(&self, app: &str, installs: bool) -> Result<Option<i64>, ReadError> {
+        let app = app.to_owned();
+        self.run(move |sql| {
+            let column = if installs { "installs_complete_from" } else { "complete_from" };
+            let query = format!("SELECT {column} FROM app WHERE key = ?1");
+            Ok(sql.prepare_cached(&query)?.query_row([app], |row| row.get(0)).optional()?.flatten())
+        })
+        .await
+    }
+}
