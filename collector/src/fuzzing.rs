@@ -130,5 +130,5 @@ pub fn bulk_answer(body: &[u8], count: usize) -> Option<usize> {
 /// # Errors
 /// What is wrong with it.
 pub fn clickhouse_rows(answer: &[u8]) -> Result<Vec<Row<'static>>, String> {
-    rows(answer)
+    rows(answer).map(|rows| rows.into_iter().map(|listed| listed.row).collect())
 }
