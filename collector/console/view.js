@@ -246,7 +246,7 @@ export class View {
     const strays = `${number(outside)} of ${number(bulk.total)} events ${outside === 1 ? 'lies' : 'lie'} outside of these dates`;
     if (here) {
       const [first, last] = [this.#extent.first, this.#extent.last].map((time) => dateIn(zone, instantOf(time)));
-      this.#tell('info', strays, `All of them are from ${rangeLabel(first, last)}.`, { label: 'Show all data', run: () => this.#pickRange('all') });
+      this.#tell('info', strays, `This app has data from ${rangeLabel(first, last)}.`, { label: 'Show all data', run: () => this.#pickRange('all') });
     } else {
       this.#tell('info', `Nearly all events are from ${rangeLabel(bulk.from, bulk.to)}`, `${strays}.`,
         { label: 'Show these dates', run: () => this.#showBulk() });

@@ -279,7 +279,7 @@ impl From<Page> for core::Page {
 pub struct TrackEvent {
     /// What it is about.
     pub theme: Theme,
-    /// Its name, `[A-Za-z_][A-Za-z0-9_.:-]{0,127}`.
+    /// Its name: 1 to 128 bytes without control characters. Others than `[A-Za-z_][A-Za-z0-9_.:-]*` are told of once.
     pub code: String,
     /// Properties as the text of a JSON object; empty for none.
     #[uniffi(default = "")]

@@ -108,7 +108,7 @@ fn the_ledger_balances_at_every_moment_under_many_threads() {
         let trackers: Vec<_> = (0..4)
             .map(|_| {
                 scope.spawn(|| {
-                    let bad = TrackEvent::new(Theme::View, "no code!");
+                    let bad = TrackEvent::new(Theme::View, "no\ncode");
                     (0..5_000).filter(|n| subway.track(if n % 10 == 0 { bad.clone() } else { event() }).is_ok()).count()
                 })
             })

@@ -18,6 +18,8 @@ pub(crate) struct Took {
     pub(crate) wall: f64,
     /// Commits of the spool.
     pub(crate) commits: u64,
+    /// Bytes on disk of the spool (log, new IDs, write-ahead log), of the dedup index's files, and of the embedded store.
+    pub(crate) disk: [u64; 3],
 }
 
 struct Running(Child);
@@ -53,7 +55,16 @@ pub(crate) fn run(bodies: &[Vec<u8>], folder: &Path, connections: usize) -> Took
     }
     let after = cpu(&process);
     let commits = metric(&get(&address, "/metrics"), "commit");
-    Took { cpu: after.0 - before.0, embedded_cpu: after.1 - before.1, wall, commits }
+    // The spool gives its pages back once nobody is in a hurry.
+    std::thread::sleep(std::time::Duration::from_secs(5));
+    let size = |names: &[&str]| {
+        let of = |name: &&str| std::fs::metadata(folder.join("data").join(name)).map_or(0, |meta| meta.len());
+        names.iter().map(of).sum::<u64>()
+    };
+    let parts = std::fs::read_dir(folder.join("data/dedup")).unwrap();
+    let parts = parts.map(|file| file.unwrap().metadata().map_or(0, |meta| meta.len())).sum();
+    let disk = [size(&["spool.db", "spool.db-wal"]), parts, size(&["store.db", "store.db-wal"])];
+    Took { disk, cpu: after.0 - before.0, embedded_cpu: after.1 - before.1, wall, commits }
 }
 
 /// CPU seconds of all threads, and of those that feed the embedded store.

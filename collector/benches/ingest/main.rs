@@ -34,6 +34,9 @@ fn main() {
         "ingest_per_cpu_second": events / ingest.cpu,
         "ingest_path_per_cpu_second": events / (ingest.cpu - ingest.embedded_cpu),
         "commits": ingest.commits,
+        "spool_bytes_per_event": ingest.disk[0] as f64 / events,
+        "dedup_bytes_per_event": ingest.disk[1] as f64 / events,
+        "store_bytes_per_event": ingest.disk[2] as f64 / events,
     });
     println!("{report}");
 }

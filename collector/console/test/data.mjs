@@ -42,11 +42,14 @@ export function kioskHistory(now) {
   return { install: randomUUID(), recent, older };
 }
 
-/** Two hundred views of three days of May 2015 in Shanghai, and two events whose clocks were wrong: of 1970, and of next year. */
+/**
+ * Two hundred views of three days of May 2015 in Shanghai, and two events whose clocks were wrong by years: about as far
+ * as the collector takes them.
+ */
 export function farHistory(now) {
   const begin = Date.UTC(2015, 4, 17) - SHANGHAI;
   const views = Array.from({ length: 200 }, (_, index) => event(index + 1, 'view', 'page_view', begin + Math.floor(index / 3) * HOUR + index * 1_000));
-  const strays = [event(201, 'view', 'page_view', 36 * HOUR), event(202, 'view', 'page_view', now + 300 * 24 * HOUR)];
+  const strays = [event(201, 'view', 'page_view', now - 19 * 365 * 24 * HOUR), event(202, 'view', 'page_view', now - 15 * 365 * 24 * HOUR)];
   return { install: randomUUID(), views, strays };
 }
 

@@ -84,6 +84,10 @@ impl Write for Job {
         tx.see(self.app, self.prepared.candidates.iter().map(|candidate| candidate.id), |at, new| fresh[at] = new)?;
         self.order(tx)?;
         let stored = self.fresh.iter().filter(|fresh| **fresh).count() as u64;
+        if self.prepared.sent.age_ms() > tx.horizon_ms(self.app) {
+            self.prepared.candidates.iter_mut().for_each(|candidate| candidate.unverified = true);
+            tx.counters.unverified += stored;
+        }
         for record in self.prepared.records(&self.fresh) {
             tx.append(&record.json, record.events)?;
         }

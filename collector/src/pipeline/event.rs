@@ -35,6 +35,14 @@ pub struct Sent {
     pub first_at: Option<i64>,
 }
 
+impl Sent {
+    /// How long ago the batch was sent for the first time, by the sender's clock, milliseconds; 0 if it does not say.
+    #[must_use]
+    pub fn age_ms(&self) -> i64 {
+        self.at.zip(self.first_at).map_or(0, |(at, first)| at.saturating_sub(first))
+    }
+}
+
 /// Who events are from. All its events are kept together; each gets a copy of what is here.
 #[derive(Clone, Debug)]
 pub struct Origin<'a> {

@@ -306,3 +306,54 @@ fn a_store_that_knows_better_moves_events_from_pending_to_delivered_and_nothing_
     assert_eq!(after(99), sink(9, 1, 0), "no more than there is");
     assert_eq!(ledger(BTreeMap::new()).reached("s", 5), ledger(BTreeMap::new()));
 }
+
+#[test]
+fn a_spool_that_has_become_empty_gives_its_pages_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = open(dir.path());
+    spool.register(&["a"]).unwrap();
+    let size = |name: &str| std::fs::metadata(dir.path().join(name)).map_or(0, |meta| meta.len());
+    let json = "x".repeat(100_000);
+    for _ in 0..16 {
+        let json = json.clone();
+        spool.call(move |tx| (0..50).try_for_each(|_| tx.append(&json, 1).map(|_| ()))).unwrap();
+    }
+    assert!(size(FILE) + size("spool.db-wal") > 80_000_000);
+    spool.advance("a", 800, Vec::new(), false).unwrap();
+    spool.trim().unwrap();
+    while size(FILE) > 20_000_000 {
+        std::thread::yield_now();
+    }
+    // The log begins anew with the next commits, and is cut then.
+    append(&spool, "y", 1);
+    append(&spool, "y", 1);
+    assert!(size("spool.db-wal") <= 40_000_000, "{}", size("spool.db-wal"));
+}
+
+#[test]
+fn the_clocks_of_one_app_are_bounded_and_those_of_others_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = Settings { install_clocks: 100, ..Settings::default() };
+    let telemetry = Arc::<Telemetry>::default();
+    let spool = Spool::open(dir.path(), &settings, Arc::clone(&telemetry)).unwrap();
+    let install = |number: u64| Id::from_bytes(u128::from(number).to_be_bytes());
+    let point = || Point { seq: 1, boot: "b".into(), mono: 7, event_time: 1 };
+    let set = |app, number| spool.call(move |tx| tx.set_point(app, install(number), &point())).unwrap();
+    let known = |app, number| spool.call(move |tx| tx.point(app, install(number))).unwrap().is_some();
+    set(2, 0);
+    for number in 0..1_000 {
+        set(1, number);
+        set(1, 5_000);
+    }
+    assert!(known(2, 0) && known(1, 5_000) && known(1, 999) && known(1, 960));
+    assert!(!known(1, 100));
+    while telemetry.get(crate::telemetry::Count::ClocksForgotten) < 900 {
+        std::thread::yield_now();
+    }
+    spool.close();
+    let spool = Spool::open(dir.path(), &settings, Arc::default()).unwrap();
+    assert!(spool.call(move |tx| tx.point(1, install(999))).unwrap().is_some());
+    let sql = rusqlite::Connection::open(dir.path().join(FILE)).unwrap();
+    let rows: i64 = sql.query_row("SELECT count(*) FROM install_clock", [], |row| row.get(0)).unwrap();
+    assert!(rows <= 101, "{rows}");
+}

@@ -19,6 +19,10 @@ fn copy(data: &Path, to: &Path) {
         let reader = Connection::open(data.join(name)).unwrap();
         reader.execute("VACUUM INTO ?1", [to.join(name).to_str().unwrap()]).unwrap();
     }
+    std::fs::create_dir(to.join("dedup")).unwrap();
+    for file in std::fs::read_dir(data.join("dedup")).unwrap().map(Result::unwrap) {
+        std::fs::copy(file.path(), to.join("dedup").join(file.file_name())).unwrap();
+    }
     connection.execute_batch("ROLLBACK").unwrap();
 }
 
@@ -34,12 +38,14 @@ fn copy_by_command(data: &Path, to: &Path) {
 /// Copies a running collector's data while events come in; everything acknowledged before the copy is in it, nothing is
 /// torn, and a collector goes on with it.
 fn back_up_under_traffic(copy: impl Fn(&Path, &Path)) {
-    let site = Site::new("");
+    // So few IDs in memory that the dedup index has files.
+    let more = "[limits]\ndedup_fresh_ids = 200\n";
+    let site = Site::new(more);
     let collector = site.start();
-    let restored = Site::new("");
+    let restored = Site::new(more);
     std::fs::create_dir(restored.data()).unwrap();
-    let before = |collector: &Collector| (0..20).all(|_| collector.send(&batch(events(50))).status == 200);
-    assert!(before(&collector));
+    let before: Vec<_> = (0..20).map(|_| batch(events(50))).collect();
+    assert!(before.iter().all(|batch| collector.send(batch).status == 200));
     let acknowledged: BTreeSet<String> = exported_when_all_there(&site, &collector, 1000);
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -59,6 +65,10 @@ fn back_up_under_traffic(copy: impl Fn(&Path, &Path)) {
     assert!(collector.terminate().success());
     let collector = restored.start();
     eventually("the copy's store has what its spool has", || collector.ledger()["sinks"]["embedded"]["pending"] == 0);
+    for batch in &before {
+        assert_eq!(collector.send(batch).counts(), (0, 50, 0), "the copy knows what had been seen");
+    }
+    assert_eq!(collector.metric("subway_dedup_lost_parts{app=\"demo\"}"), 0);
     assert_eq!(collector.send(&batch(events(3))).counts(), (3, 0, 0));
     eventually("and takes what is new", || collector.ledger()["sinks"]["embedded"]["pending"] == 0);
     let ledger = collector.ledger();

@@ -55,7 +55,8 @@ fn under_load(collector: Collector, sent: &Sent, enough: usize, then: impl FnOnc
 
 #[test]
 fn nothing_acknowledged_is_lost_when_the_process_is_killed_under_load_again_and_again() {
-    let site = Site::new("");
+    // So few IDs in memory that parts of the dedup index are written and merged all the time.
+    let site = Site::new("[limits]\ndedup_fresh_ids = 150\n");
     let sent = Sent::default();
     for round in 1..=4 {
         let collector = site.start();
@@ -81,6 +82,13 @@ fn nothing_acknowledged_is_lost_when_the_process_is_killed_under_load_again_and_
         assert_eq!((stored as usize + duplicate, rejected), (20, 0));
         assert!(stored == 0 || duplicate == 0, "a batch is stored as a whole or not at all");
     }
+    // A client that lost its receipts sends everything again.
+    for (batch, _) in batches.iter() {
+        assert_eq!(collector.send(batch).counts(), (0, 20, 0));
+    }
+    assert!(std::fs::read_dir(site.data().join("dedup")).unwrap().count() > 0, "parts were written");
+    assert_eq!(collector.metric("subway_dedup_lost_parts{app=\"demo\"}"), 0);
+    assert_eq!(collector.metric("subway_dedup_ids{app=\"demo\"}"), batches.len() as u64 * 20);
     let ledger = collector.ledger();
     assert_adds_up(&ledger);
     assert!(collector.terminate().success());
@@ -165,7 +173,9 @@ fn the_files_of_the_data_directory_are_for_their_owner_alone() {
     for file in std::fs::read_dir(site.data()).unwrap() {
         let file = file.unwrap();
         let name = file.file_name().into_string().unwrap();
-        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{name}");
+        let meta = file.metadata().unwrap();
+        let mode = if meta.is_dir() { 0o700 } else { 0o600 };
+        assert_eq!(meta.permissions().mode() & 0o777, mode, "{name}");
         names.insert(name);
     }
     for name in [

@@ -156,3 +156,29 @@ fn what_was_just_accepted_can_be_read() {
     collector.terminate();
     assert_eq!(exported(&site), [sent["events"][0]["id"].as_str().unwrap()]);
 }
+
+#[test]
+fn what_was_first_sent_before_the_horizon_is_stored_but_marked_and_counted() {
+    let site = Site::new("[limits]\ndedup_days = 2\n");
+    let collector = site.start();
+    let day = 24 * 60 * 60 * 1000;
+    let aged = |days: i64| {
+        let mut batch = batch(events(3));
+        batch["first_sent_at"] = (batch["sent_at"].as_i64().unwrap() - days * day).into();
+        batch
+    };
+    let (recent, old) = (aged(1), aged(3));
+    assert_eq!(collector.send(&recent).counts(), (3, 0, 0));
+    assert!(collector.ledger()["unverified"].is_null());
+    assert_eq!(collector.send(&old).counts(), (3, 0, 0));
+    assert_eq!(collector.ledger()["unverified"], 3);
+    assert_eq!(collector.send(&old).counts(), (0, 3, 0), "what is found is a duplicate, whatever its age");
+    let ledger = collector.ledger();
+    assert_eq!((&ledger["unverified"], &ledger["stored"]), (&json!(3), &json!(6)));
+    assert_adds_up(&ledger);
+    assert_eq!(collector.metric("subway_dedup_horizon_seconds{app=\"demo\"}"), 2 * 24 * 60 * 60);
+    eventually("all is in the store", || collector.ledger()["sinks"]["embedded"]["pending"] == 0);
+    let lines = site.command(&["export"]);
+    let marked = lines.lines().filter(|line| line.contains("\"unverified\":true")).count();
+    assert_eq!(marked, 3, "{lines}");
+}

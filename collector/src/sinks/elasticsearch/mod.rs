@@ -43,8 +43,8 @@ use crate::config::{Delivery, Elasticsearch as Settings};
 use crate::record::{Event, Record};
 use crate::telemetry::SinkCounts;
 
-/// Most indices that one delivery may make: each takes the cluster tens of milliseconds.
-const NEW_INDICES: usize = 50;
+/// Most indices that one delivery may make: each takes the cluster tens of milliseconds, a busy one a second.
+const NEW_INDICES: usize = 20;
 /// Indices that are remembered as made. An app alone reaches fewer than 500, however it spreads its events.
 const KNOWN_INDICES: usize = 2000;
 /// Identities looked up by one request.

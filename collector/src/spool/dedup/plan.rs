@@ -37,9 +37,6 @@ impl Horizons {
     }
 }
 
-/// Parts that are merged at once. Fewer make fewer parts to search and more to write.
-const FAN_IN: usize = 4;
-
 /// A part is at most this share of the horizon, in bytes and in time, because parts go as a whole.
 const SHARE: u64 = 8;
 
@@ -54,25 +51,20 @@ impl Horizon {
     }
 }
 
-/// Which neighbours of `parts` (oldest first) to merge: the newest run of at least [`FAN_IN`] in which none is larger than
-/// the others together, so that each ID is written anew only a few times.
+/// Which neighbours of `parts` (oldest first) to merge: the newest run, as long as it can be, in which none is larger than the
+/// others together. So each part is larger than all newer ones together: there are no more than the logarithm of their size
+/// says, which is what a search costs, and an ID is written anew only when what it is in doubles.
 pub(super) fn merge(parts: &[Meta], horizon: Horizon) -> Option<Range<usize>> {
-    for end in (FAN_IN..=parts.len()).rev() {
-        for start in (0..=end - FAN_IN).rev() {
-            let run = &parts[start..end];
-            let (sum, largest) =
-                run.iter().fold((0, 0), |(sum, largest), part| (sum + part.bytes(), part.bytes().max(largest)));
-            let from = run.iter().map(|part| part.from).min().unwrap_or(0);
-            let to = run.iter().map(|part| part.to).max().unwrap_or(0);
-            if sum > horizon.part_bytes() || to.saturating_sub(from) > horizon.part_age() {
-                break;
-            }
-            if largest <= sum - largest {
-                return Some(start..end);
-            }
-        }
-    }
-    None
+    let fits = |run: &[Meta]| {
+        let sum: u64 = run.iter().map(Meta::bytes).sum();
+        let largest = run.iter().map(Meta::bytes).max().unwrap_or(0);
+        let from = run.iter().map(|part| part.from).min().unwrap_or(0);
+        let to = run.iter().map(|part| part.to).max().unwrap_or(0);
+        let bounded = sum <= horizon.part_bytes() && to.saturating_sub(from) <= horizon.part_age();
+        bounded && largest <= sum - largest
+    };
+    let ends = (2..=parts.len()).rev();
+    ends.flat_map(|end| (0..end - 1).map(move |start| start..end)).find(|run| fits(&parts[run.clone()]))
 }
 
 /// How many of the oldest `parts` lie beyond the horizon at `now`. `besides`: bytes of the index that are in no part.
@@ -102,36 +94,40 @@ mod tests {
     }
 
     #[test]
-    fn equal_neighbours_are_merged_and_larger_ones_wait_for_their_like() {
+    fn a_part_is_merged_with_newer_ones_once_they_are_as_large_together() {
         let wide = horizon(i64::MAX, u64::MAX);
-        assert_eq!(merge(&parts(&[1000; 3]), wide), None);
-        assert_eq!(merge(&parts(&[1000; 4]), wide), Some(0..4));
-        assert_eq!(merge(&parts(&[4000, 1000, 1000, 1000]), wide), None);
-        assert_eq!(merge(&parts(&[4000, 1000, 1000, 1000, 1000]), wide), Some(1..5));
-        assert_eq!(merge(&parts(&[9000, 4000, 4000, 4000, 1000]), wide), Some(1..5));
+        assert_eq!(merge(&parts(&[1024]), wide), None);
+        assert_eq!(merge(&parts(&[1024; 2]), wide), Some(0..2));
+        assert_eq!(merge(&parts(&[4096, 1024]), wide), None);
+        assert_eq!(merge(&parts(&[8192, 4096, 2048, 2048]), wide), Some(0..4), "at once, not one after the other");
+        assert_eq!(merge(&parts(&[90_000, 4096, 2048, 2048]), wide), Some(1..4));
+        assert_eq!(merge(&parts(&[4096, 4096, 1024]), wide), Some(0..3));
     }
 
     #[test]
-    fn the_number_of_parts_grows_with_the_logarithm() {
-        let mut list: Vec<u64> = Vec::new();
+    fn the_number_of_parts_and_of_rewrites_grows_with_the_logarithm() {
+        let (mut list, mut written): (Vec<u64>, u64) = (Vec::new(), 0);
         for _ in 0..1000 {
-            list.push(1000);
+            list.push(1024);
             while let Some(run) = merge(&parts(&list), horizon(i64::MAX, u64::MAX)) {
                 let sum = list[run.clone()].iter().sum();
+                written += sum;
                 list.splice(run, [sum]);
             }
-            assert!(list.len() <= 15, "{list:?}");
+            assert!(list.len() <= 10, "{list:?}");
         }
-        assert_eq!(list.iter().sum::<u64>(), 1_000_000);
+        let seen = list.iter().sum::<u64>();
+        assert_eq!(seen, 1024 * 1000);
+        assert!(written <= 7 * seen, "{written}");
     }
 
     #[test]
     fn no_part_becomes_larger_or_longer_than_its_share() {
-        let bytes = parts(&[4000])[0].bytes();
-        assert_eq!(merge(&parts(&[1000; 4]), horizon(i64::MAX, bytes * 9)), Some(0..4));
-        assert_eq!(merge(&parts(&[1000; 4]), horizon(i64::MAX, bytes * 7)), None);
-        assert_eq!(merge(&parts(&[1000; 4]), horizon(32, u64::MAX)), Some(0..4));
-        assert_eq!(merge(&parts(&[1000; 4]), horizon(31, u64::MAX)), None);
+        let bytes = parts(&[2048])[0].bytes();
+        assert_eq!(merge(&parts(&[1024; 2]), horizon(i64::MAX, bytes * 9)), Some(0..2));
+        assert_eq!(merge(&parts(&[1024; 2]), horizon(i64::MAX, bytes * 7)), None);
+        assert_eq!(merge(&parts(&[1024; 2]), horizon(16, u64::MAX)), Some(0..2));
+        assert_eq!(merge(&parts(&[1024; 2]), horizon(15, u64::MAX)), None);
     }
 
     #[test]
