@@ -9,7 +9,7 @@ pub struct Config {
     pub consent_required: bool,
     /// Most events kept while offline.
     pub queue_rows: usize,
-    /// Most bytes of events kept while offline.
+    /// Most bytes kept while offline: events, what surrounded them, and frozen batches.
     pub queue_bytes: usize,
     /// Most events in a batch, at most the wire's `events_per_batch`.
     pub batch_events: usize,
@@ -25,6 +25,9 @@ pub struct Config {
     pub session_background_ms: u64,
     /// So long without an event ends the session, milliseconds.
     pub session_idle_ms: u64,
+    /// The host's monotonic clock stands still while the device sleeps, or may do so; the wall clock then tells that time
+    /// has passed.
+    pub mono_stops_asleep: bool,
 }
 
 impl Default for Config {
@@ -40,6 +43,14 @@ impl Default for Config {
             persist_delay_ms: 0,
             session_background_ms: 30_000,
             session_idle_ms: 30 * 60_000,
+            mono_stops_asleep: false,
         }
+    }
+}
+
+impl Config {
+    /// Most events in a batch that both this and the wire allow.
+    pub(crate) fn batch_events(&self) -> usize {
+        self.batch_events.clamp(1, subway_protocol::limits::EVENTS_PER_BATCH as usize)
     }
 }

@@ -1,6 +1,6 @@
 //! The client's brain: decides what is kept, what is sent and when; touches nothing.
 //!
-//! Four verbs, after the manner of sans-IO protocol libraries. A host (a *face*: `sdk-wasm`, `sdk-mobile`)
+//! Four verbs, after the manner of sans-IO protocol libraries. A host (a *binding*: `sdk-wasm`, `sdk-mobile`)
 //!
 //! 1. gives **inputs**: [`Client::track`], [`Client::identify`], [`Client::background`], ..
 //! 2. asks for work: [`Client::poll_task`],
@@ -22,6 +22,7 @@ pub mod queue;
 pub mod random;
 pub mod session;
 pub mod store;
+#[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod transport;
 

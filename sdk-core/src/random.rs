@@ -1,9 +1,10 @@
 //! Random numbers from entropy that the host brings.
 //!
-//! xoshiro256++ (Blackman and Vigna, <https://prng.di.unimi.it/>), seeded through SplitMix64. Identifiers are not secrets;
-//! what matters is that no two installs, boots or clones make the same ones. So the seed mixes what the host calls
-//! random, both clocks, and a salt that is replaced in the store at every start: a host without a source of randomness
-//! still never repeats itself, and a cloned image differs by its clocks.
+//! xoshiro256++ (Blackman and Vigna, <https://prng.di.unimi.it/>). Identifiers are not secrets; what matters is that no
+//! two installs, boots or clones make the same ones. So the seed mixes what the host calls random, both clocks, and a
+//! salt that is replaced in the store at every start: a host without a source of randomness still never repeats itself,
+//! and a cloned image differs by its clocks. All 256 bits of the state are filled from the seed: of 32 bytes of entropy
+//! none is lost, as it would be if they passed through one 64-bit word.
 
 use crate::Now;
 
@@ -13,25 +14,33 @@ pub struct Random {
     state: [u64; 4],
 }
 
+/// Rounds after seeding, until each bit of the state depends on each bit of the seed.
+const MIXING_ROUNDS: usize = 16;
+
 impl Random {
     /// Seeds from any number of bytes of host entropy, the clocks and the stored salt.
     #[must_use]
     pub fn new(entropy: &[u8], now: Now, salt: u64) -> Self {
-        let mut seed = salt;
-        for word in [now.wall as u64, now.mono, entropy.len() as u64] {
-            seed = split_mix(seed ^ word);
+        let mut random = Self { state: [1, 2, 3, 4] };
+        for (lane, word) in [salt, now.wall as u64, now.mono, entropy.len() as u64].into_iter().enumerate() {
+            random.absorb(lane, word);
         }
-        for chunk in entropy.chunks(8) {
+        for (lane, chunk) in entropy.chunks(8).enumerate() {
             let mut word = [0; 8];
             word[..chunk.len()].copy_from_slice(chunk);
-            seed = split_mix(seed ^ u64::from_le_bytes(word));
+            random.absorb(lane, u64::from_le_bytes(word));
         }
-        let mut state = [0; 4];
-        for word in &mut state {
-            seed = split_mix(seed);
-            *word = seed;
+        for _ in 0..MIXING_ROUNDS {
+            random.next_u64();
         }
-        Self { state }
+        random
+    }
+
+    /// Mixes a word into one of the four lanes. For a given state this is a bijection of the word, and so is each round
+    /// after it: seeds that differ in one lane give different states.
+    fn absorb(&mut self, lane: usize, word: u64) {
+        let state = &mut self.state[lane & 3];
+        *state = split_mix(*state ^ word);
     }
 
     /// 64 random bits.
@@ -63,7 +72,7 @@ impl Random {
     }
 }
 
-/// SplitMix64: one step and its output.
+/// SplitMix64: one step and its output. A bijection.
 fn split_mix(seed: u64) -> u64 {
     let z = seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
     let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -73,13 +82,15 @@ fn split_mix(seed: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     const NOW: Now = Now { wall: 1, mono: 2 };
 
     #[test]
     fn any_difference_in_the_seed_gives_other_numbers() {
-        let mut seen = std::collections::BTreeSet::new();
+        let mut seen = BTreeSet::new();
         for (entropy, now, salt) in [
             (&b""[..], NOW, 0),
             (b"\0", NOW, 0),
@@ -93,9 +104,37 @@ mod tests {
     }
 
     #[test]
+    fn each_bit_of_the_entropy_changes_about_half_of_the_state() {
+        let entropy = [0x5a_u8; 32];
+        let plain = Random::new(&entropy, NOW, 7).state;
+        for bit in 0..256 {
+            let mut other = entropy;
+            other[bit / 8] ^= 1 << (bit % 8);
+            let state = Random::new(&other, NOW, 7).state;
+            for (a, b) in plain.iter().zip(state) {
+                assert!((12..=52).contains(&(a ^ b).count_ones()), "bit {bit}: {plain:?} {state:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn entropy_is_not_squeezed_through_one_word() {
+        // Two seeds that are the same once they are chained through 64 bits: mix(mix(0 ^ a) ^ b).
+        let chained = |a: u64, b: u64| split_mix(split_mix(a) ^ b);
+        let (a, b, other) = (1, 2, 3);
+        let twin = split_mix(a) ^ b ^ split_mix(other);
+        assert_eq!(chained(a, b), chained(other, twin));
+        let seed = |a: u64, b: u64| {
+            let bytes: Vec<u8> = [a, b].into_iter().flat_map(u64::to_le_bytes).collect();
+            Random::new(&bytes, NOW, 0).next_u64()
+        };
+        assert_ne!(seed(a, b), seed(other, twin));
+    }
+
+    #[test]
     fn delays_stay_within_their_range() {
         let mut random = Random::new(b"delays", NOW, 0);
-        let drawn: std::collections::BTreeSet<u64> = (0..1000).map(|_| random.up_to(9)).collect();
+        let drawn: BTreeSet<u64> = (0..1000).map(|_| random.up_to(9)).collect();
         assert_eq!(drawn, (0..10).collect());
     }
 }

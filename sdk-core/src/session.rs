@@ -1,5 +1,9 @@
 //! Sessions: a stretch of use. One ends after `session_idle_ms` without an event, or when the app comes back after
 //! `session_background_ms` in the background (or after as long a time as not running at all).
+//!
+//! An event that brings a true time of its own says nothing about what the user does now, so it neither starts, extends
+//! nor ends the current session. It takes its place in the current session if its time lies within `session_idle_ms` of
+//! the last activity there; otherwise such events form sessions of their own, by their own times.
 
 use subway_protocol::codec::encode::Session;
 use subway_protocol::json::{JsonError, ObjectWriter, Reader};
@@ -7,56 +11,77 @@ use subway_protocol::json::{JsonError, ObjectWriter, Reader};
 use crate::random::Random;
 use crate::{Config, Id, Now};
 
-/// The current session and when it was last used.
+/// One session, current or of true times.
 #[derive(Clone, Debug, Default)]
-pub struct Sessions {
-    /// Number of the current session; 0 before the first.
+struct Stretch {
+    /// Its number within the install, from 1; 0 before the first.
     index: u64,
     id: Option<Id>,
     events: u64,
-    /// Time of the last activity: wall clock, or the true time of an event that brought one.
+    /// Time of its last activity: the wall clock, or a true time.
     last: i64,
-    /// Monotonic time of the last activity, if it happened in this run and by the host's clock.
+}
+
+impl Stretch {
+    /// The next place in it; `None` if there is no session.
+    fn place(&mut self) -> Option<Session> {
+        let id = self.id?;
+        self.events += 1;
+        Some(Session { id, index: self.index, event: self.events })
+    }
+
+    fn begin(index: u64, time: i64, random: &mut Random) -> Self {
+        Self { index, id: Some(random.id(time)), events: 0, last: time }
+    }
+
+    fn is_near(&self, time: i64, config: &Config) -> bool {
+        self.id.is_some() && time.abs_diff(self.last) < config.session_idle_ms
+    }
+}
+
+/// The current session, and the one that events with a true time form.
+#[derive(Clone, Debug, Default)]
+pub struct Sessions {
+    current: Stretch,
+    past: Stretch,
+    /// Monotonic time of the last activity, if it happened in this run.
     last_mono: Option<u64>,
     /// Since when the app is in the background, monotonic.
     hidden: Option<u64>,
-    /// Not used yet since the client was opened.
-    cold: bool,
 }
 
 impl Sessions {
     /// Takes the place of an event in its session, beginning a new one where the rules say so.
     ///
-    /// `true_ts`: the event's own time in milliseconds since the epoch, if it does not happen now (imports): then the
-    /// idle rule goes by these times.
-    pub fn next(&mut self, now: Now, true_ts: Option<i64>, config: &Config, random: &mut Random) -> Session {
-        let time = true_ts.unwrap_or(now.wall);
-        let over = match (true_ts, self.last_mono) {
-            (None, Some(mono)) => now.mono.saturating_sub(mono) >= config.session_idle_ms,
-            (None, None) if self.cold => away(self.last, time) >= config.session_background_ms,
-            _ => time.abs_diff(self.last) >= config.session_idle_ms,
+    /// `true_ts`: the event's own time in milliseconds since the epoch, if it does not happen now (imports).
+    pub fn next(&mut self, now: Now, true_ts: Option<i64>, config: &Config, random: &mut Random) -> Option<Session> {
+        let index = self.current.index.max(self.past.index) + 1;
+        let Some(time) = true_ts else {
+            let over = match self.last_mono {
+                Some(mono) => now.mono.saturating_sub(mono) >= config.session_idle_ms,
+                None => away(self.current.last, now.wall) >= config.session_background_ms,
+            };
+            if over || self.current.id.is_none() {
+                self.current = Stretch::begin(index, now.wall, random);
+            }
+            self.current.last = now.wall;
+            self.last_mono = Some(now.mono);
+            return self.current.place();
         };
-        let id = match self.id {
-            Some(id) if !over => id,
-            _ => self.begin(time, random),
-        };
-        self.events += 1;
-        self.used(now, true_ts);
-        Session { id, index: self.index, event: self.events }
+        if self.current.is_near(time, config) {
+            return self.current.place();
+        }
+        if !self.past.is_near(time, config) {
+            self.past = Stretch::begin(index, time, random);
+        }
+        self.past.last = time;
+        self.past.place()
     }
 
-    fn begin(&mut self, time: i64, random: &mut Random) -> Id {
-        let id = random.id(time);
-        self.index += 1;
-        self.events = 0;
-        self.id = Some(id);
-        id
-    }
-
-    fn used(&mut self, now: Now, true_ts: Option<i64>) {
-        self.cold = false;
-        self.last = true_ts.unwrap_or(now.wall);
-        self.last_mono = if true_ts.is_some() { None } else { Some(now.mono) };
+    /// The number of the current session; 0 before the first.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn current_index(&self) -> u64 {
+        self.current.index
     }
 
     /// The app left the screen.
@@ -69,19 +94,17 @@ impl Sessions {
         if let Some(hidden) = self.hidden.take()
             && now.mono.saturating_sub(hidden) >= config.session_background_ms
         {
-            self.id = None;
+            self.current.id = None;
         }
     }
 
-    /// Appends the session as JSON, for the store.
+    /// Appends the sessions as JSON, for the store.
     pub fn write(&self, out: &mut String) {
         let mut object = ObjectWriter::new(out);
-        object.integer("index", self.index as i64);
-        if let Some(id) = self.id {
-            object.id("id", id);
+        write(&self.current, &mut object);
+        if self.past.index > 0 {
+            object.object("past", |inner| write(&self.past, inner));
         }
-        object.integer("events", self.events as i64);
-        object.integer("last", self.last);
         object.end();
     }
 
@@ -90,19 +113,35 @@ impl Sessions {
     /// # Errors
     /// If the text is something else.
     pub fn read(reader: &mut Reader<'_>) -> Result<Self, JsonError> {
-        let mut sessions = Self { cold: true, ..Self::default() };
+        let mut sessions = Self::default();
         reader.object(|name, reader| {
-            match name {
-                "index" => sessions.index = reader.integer()? as u64,
-                "id" => sessions.id = Id::parse(&reader.string()?),
-                "events" => sessions.events = reader.integer()? as u64,
-                "last" => sessions.last = reader.integer()?,
-                _ => reader.skip()?,
+            if name == "past" {
+                return reader.object(|name, reader| read(&mut sessions.past, name, reader));
             }
-            Ok(())
+            read(&mut sessions.current, name, reader)
         })?;
         Ok(sessions)
     }
+}
+
+fn write(stretch: &Stretch, object: &mut ObjectWriter<'_>) {
+    object.integer("index", stretch.index as i64);
+    if let Some(id) = stretch.id {
+        object.id("id", id);
+    }
+    object.integer("events", stretch.events as i64);
+    object.integer("last", stretch.last);
+}
+
+fn read(stretch: &mut Stretch, name: &str, reader: &mut Reader<'_>) -> Result<(), JsonError> {
+    match name {
+        "index" => stretch.index = reader.integer()? as u64,
+        "id" => stretch.id = Id::parse(&reader.string()?),
+        "events" => stretch.events = reader.integer()? as u64,
+        "last" => stretch.last = reader.integer()?,
+        _ => reader.skip()?,
+    }
+    Ok(())
 }
 
 /// How long the app was not running, milliseconds. A wall clock that went back says nothing: counted as for ever.
@@ -118,6 +157,8 @@ mod tests {
         Now { wall: 1_000_000 + ms as i64, mono: ms }
     }
 
+    const HOUR: i64 = 3_600_000;
+
     struct Bench {
         sessions: Sessions,
         config: Config,
@@ -130,7 +171,7 @@ mod tests {
         }
 
         fn event(&mut self, now: Now, true_ts: Option<i64>) -> (u64, u64) {
-            let session = self.sessions.next(now, true_ts, &self.config, &mut self.random);
+            let session = self.sessions.next(now, true_ts, &self.config, &mut self.random).unwrap();
             (session.index, session.event)
         }
 
@@ -186,6 +227,31 @@ mod tests {
         let mut bench = Bench::new();
         assert_eq!(bench.event(at(0), Some(0)), (1, 1));
         assert_eq!(bench.event(at(1), Some(60_000)), (1, 2));
-        assert_eq!(bench.event(at(2), Some(60_000 + 1_800_000)), (2, 1));
+        bench.restart();
+        assert_eq!(bench.event(at(2), Some(61_000)), (1, 3));
+        assert_eq!(bench.event(at(2), Some(61_000 + 1_800_000)), (2, 1));
+    }
+
+    #[test]
+    fn an_event_of_another_day_neither_ends_nor_extends_nor_starts_the_current_session() {
+        for other in [at(0).wall - 24 * HOUR, at(0).wall + 24 * HOUR, at(0).wall - HOUR] {
+            let mut bench = Bench::new();
+            assert_eq!(bench.event(at(0), None), (1, 1));
+            assert_eq!(bench.event(at(10), Some(other)), (2, 1), "a session of its own");
+            assert_eq!(bench.event(at(20), None), (1, 2), "the current one goes on");
+            bench.event(at(1_000_000), Some(other));
+            assert_eq!(bench.event(at(20 + 1_800_000), None), (3, 1), "it was not extended");
+        }
+        let mut bench = Bench::new();
+        bench.event(at(0), Some(0));
+        assert_eq!(bench.event(at(1), None), (2, 1), "nor started");
+    }
+
+    #[test]
+    fn an_event_of_a_moment_ago_is_in_the_current_session_and_does_not_extend_it() {
+        let mut bench = Bench::new();
+        bench.event(at(0), None);
+        assert_eq!(bench.event(at(1_700_000), Some(at(1_700_000).wall)), (1, 2));
+        assert_eq!(bench.event(at(1_800_000), None), (2, 1));
     }
 }

@@ -315,12 +315,50 @@ fn common_properties_and_context_belong_to_the_moment_of_the_event() {
     assert!(second.body.contains(r#""common":{"channel":"ad","n":1}"#) && second.events == 1);
 }
 
+fn props(body: &str) -> Vec<serde_json::Value> {
+    let batch: serde_json::Value = serde_json::from_str(body).unwrap();
+    batch["events"].as_array().unwrap().iter().map(|event| event["props"].clone()).collect()
+}
+
 #[test]
 fn timers_measure_by_the_monotonic_clock() {
     let mut client = client();
     client.timer_start(START, "load");
     let now = Now { wall: 0, mono: START.mono + 1_234 };
-    assert_eq!((client.timer_end(now, "load"), client.timer_end(now, "load")), (Some(1_234), None));
+    client.timer_end(now, "load", Input { props: r#"{"kind":"cold","duration_ms":9}"#, ..input("loaded") }).unwrap();
+    let body = upload(&mut client, now).unwrap().body;
+    assert_eq!(props(&body), [serde_json::json!({"kind": "cold", "duration_ms": 1_234})]);
+}
+
+#[test]
+fn a_timer_that_was_never_started_gives_its_event_no_duration_and_one_notice() {
+    let mut client = client();
+    for _ in 0..3 {
+        client.timer_end(START, "load", Input { props: r#"{"a":1}"#, ..input("loaded") }).unwrap();
+    }
+    for name in 0..1000 {
+        client.timer_end(START, &name.to_string(), input("loaded")).unwrap();
+    }
+    let told = client.take_notices();
+    assert!(told.len() <= 16, "what is never ended does not flood the developer: {}", told.len());
+    let body = upload(&mut client, START).unwrap().body;
+    assert!(props(&body)[..3].iter().all(|props| *props == serde_json::json!({"a": 1})));
+    let mut client = client_with(Config::default());
+    client.timer_end(START, "load", input("a")).unwrap();
+    client.timer_end(START, "load", input("a")).unwrap();
+    assert_eq!(client.take_notices(), ["no timer named load was running: its event is recorded without duration_ms"]);
+    assert_eq!(client.ledger().generated, 2);
+}
+
+#[test]
+fn what_no_check_lets_through_is_refused_at_a_timers_end_too() {
+    let mut client = client();
+    client.timer_start(START, "load");
+    for props in ["[1]", "{} x", "\"no object\""] {
+        let refused = client.timer_end(START, "load", Input { props, ..input("loaded") });
+        assert!(matches!(refused, Err(TrackError::Invalid(_))), "{props}");
+    }
+    assert_eq!(client.ledger().dropped(DropReason::Invalid), 3);
 }
 
 #[test]

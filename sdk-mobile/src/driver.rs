@@ -19,6 +19,9 @@ use crate::types::{LastUpload, TrackEvent};
 /// Never sleep for less: a task that is due but cannot be done must not turn into a busy loop.
 const SHORTEST_SLEEP: Duration = Duration::from_millis(1);
 
+/// Moments that are waited for; more are waited for together with the last.
+const WAITERS: usize = 256;
+
 /// The two places to keep events.
 pub(crate) enum AnyStore {
     Memory(subway_sdk_core::MemoryStore),
@@ -64,10 +67,25 @@ pub(crate) struct Driver {
 pub(crate) struct Waiters {
     /// Tickets with the last sequence number that must have ended.
     ended: VecDeque<(u64, u64)>,
+    ended_is_full: bool,
     persisted: Option<u64>,
     answered: [u64; 2],
     last_upload: Option<LastUpload>,
     notices: Vec<String>,
+}
+
+impl Waiters {
+    /// A ticket waits for the end of everything up to `seq`. The highest ticket answers the lower ones, so that those who
+    /// wait for the same, or for nearly the same where there are many, need one entry: a host that asks every second
+    /// while the network is away for days costs nothing.
+    fn wait(&mut self, ticket: u64, seq: u64) {
+        match self.ended.back_mut() {
+            Some(last) if last.1 == seq => last.0 = ticket,
+            Some(last) if self.ended_is_full => *last = (ticket, seq),
+            _ => self.ended.push_back((ticket, seq)),
+        }
+        self.ended_is_full = self.ended.len() >= WAITERS;
+    }
 }
 
 /// Says that the driver is gone, however it went.
@@ -127,7 +145,7 @@ impl Driver {
     fn handle(&mut self, message: Message) {
         let client = &mut self.client;
         match message {
-            Message::Track(now, event) => self.track(now, event),
+            Message::Track(now, event) => self.track(now, event, None),
             Message::Identify(now, user) => {
                 let refused = client.identify(now, &user).err();
                 self.told(refused);
@@ -156,9 +174,9 @@ impl Driver {
             Message::Foreground(now) => client.foreground(now),
             Message::Background(now) => client.background(now),
             Message::TimerStart(now, name) => client.timer_start(now, &name),
-            Message::TimerEnd(now, name, event) => self.timer_end(now, &name, event),
+            Message::TimerEnd(now, name, event) => self.track(now, event, Some(&name)),
             Message::Flush(now) => client.flush(now),
-            Message::WhenEnded(ticket) => self.waiters.ended.push_back((ticket, client.last_seq())),
+            Message::WhenEnded(ticket) => self.waiters.wait(ticket, client.last_seq()),
             Message::WhenPersisted(ticket) => {
                 client.commit(self.clock.now());
                 self.waiters.persisted = Some(ticket);
@@ -168,7 +186,8 @@ impl Driver {
         }
     }
 
-    fn track(&mut self, now: Now, event: TrackEvent) {
+    /// Records an event; with a `timer`, that timer ends and gives it its duration.
+    fn track(&mut self, now: Now, event: TrackEvent, timer: Option<&str>) {
         let page = event.page.map(subway_sdk_core::Page::from);
         let input = Input {
             theme: event.theme.into(),
@@ -177,17 +196,12 @@ impl Driver {
             page: page.as_ref(),
             true_ts: event.true_ts,
         };
+        let done = match timer {
+            Some(name) => self.client.timer_end(now, name, input),
+            None => self.client.track(now, input),
+        };
         // Without consent and with a full queue there is nothing a developer must mend; the ledger has it.
-        let refused = self.client.track(now, input).err();
-        self.told(refused.filter(|error| matches!(error, TrackError::Invalid(_))));
-    }
-
-    fn timer_end(&mut self, now: Now, name: &str, mut event: TrackEvent) {
-        match self.client.timer_end(now, name) {
-            Some(millis) => event.props = with_duration(&event.props, millis),
-            None => self.waiters.notices.push(format!("no timer {name} was running; the event carries no duration")),
-        }
-        self.track(now, event);
+        self.told(done.err().filter(|error| matches!(error, TrackError::Invalid(_))));
     }
 
     fn consent(&mut self, now: Now, consent: Consent) {
@@ -243,31 +257,20 @@ impl Driver {
     }
 }
 
-/// The properties with `duration_ms` as the first member. `props` is an object that was checked at the call, or empty.
-fn with_duration(props: &str, millis: u64) -> String {
-    let inner = props.trim_start().strip_prefix('{').map_or("", str::trim_start);
-    match inner {
-        "" => format!("{{\"duration_ms\":{millis}}}"),
-        empty if empty.trim_end() == "}" => format!("{{\"duration_ms\":{millis}}}"),
-        inner => format!("{{\"duration_ms\":{millis},{inner}"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{WAITERS, Waiters};
 
     #[test]
-    fn a_duration_is_added_to_any_object() {
-        for (props, expected) in [
-            ("", r#"{"duration_ms":7}"#),
-            ("{}", r#"{"duration_ms":7}"#),
-            (" { } ", r#"{"duration_ms":7}"#),
-            (r#"{"a":1}"#, r#"{"duration_ms":7,"a":1}"#),
-        ] {
-            let got = with_duration(props, 7);
-            let value: serde_json::Value = serde_json::from_str(&got).unwrap();
-            assert_eq!(value, serde_json::from_str::<serde_json::Value>(expected).unwrap(), "{got}");
+    fn those_who_wait_are_bounded_and_the_last_is_answered_last() {
+        let mut waiters = Waiters::default();
+        for ticket in 0..10_000 {
+            waiters.wait(ticket, 7);
         }
+        assert_eq!(waiters.ended, [(9_999, 7)]);
+        for ticket in 10_000..20_000 {
+            waiters.wait(ticket, ticket);
+        }
+        assert_eq!((waiters.ended.len(), waiters.ended.back()), (WAITERS, Some(&(19_999, 19_999))));
     }
 }

@@ -307,6 +307,11 @@ impl Inbox {
         self.lock().last_upload
     }
 
+    /// Something that the developer should know.
+    pub(crate) fn notice(&self, text: String) {
+        self.lock().notice(text);
+    }
+
     pub(crate) fn take_notices(&self) -> Vec<String> {
         self.lock().notices.drain(..).collect()
     }

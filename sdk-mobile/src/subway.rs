@@ -3,11 +3,9 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use subway_sdk_core as core;
-use subway_sdk_core::protocol::Limits;
-use subway_sdk_core::protocol::json::check_object;
 use subway_sdk_core::{Client, Input, MemoryStore};
 
 use crate::clock::{Clock, SystemClock};
@@ -47,10 +45,14 @@ impl Subway {
     ) -> Result<Arc<Self>, OpenError> {
         let (store, control) = open_store(config.data_dir.as_deref())?;
         let mut entropy = [0; 32];
-        // Without a source of randomness the core falls back on the clocks and its stored salt.
-        let entropy = getrandom::fill(&mut entropy).map_or(&[][..], |()| &entropy[..]);
+        if getrandom::fill(&mut entropy).is_err() {
+            // Without a source of randomness: what tells processes and moments apart, beside the clocks and the stored salt.
+            let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64);
+            entropy[..8].copy_from_slice(&nanos.to_le_bytes());
+            entropy[8..12].copy_from_slice(&std::process::id().to_le_bytes());
+        }
         let context = config.context();
-        let client = Client::open(store, config.settings.core(), &context.encode(), entropy, clock.now())
+        let client = Client::open(store, config.settings.core(), &context.encode(), &entropy, clock.now())
             .map_err(|error| OpenError::System(error.to_string()))?;
         let inbox = Arc::new(Inbox::new(client.ledger(), client.install_id()));
         let system = |error: std::io::Error| OpenError::System(format!("no thread could be started: {error}"));
@@ -170,10 +172,10 @@ impl Subway {
     /// value.
     ///
     /// # Errors
-    /// If the text is not a JSON object within the limits of properties. If all common properties together exceed them, a
-    /// notice says so and nothing is changed.
+    /// If the text is not a JSON object within the limits of properties, or larger than an event may be. If all common
+    /// properties together exceed that, a notice says so and nothing is changed.
     pub fn register(&self, props: String) -> Result<(), TrackError> {
-        check_object(&props, "common", (&Limits::default()).into())?;
+        core::client::check_common(&props)?;
         self.tell(Message::Register(self.now(), props));
         Ok(())
     }

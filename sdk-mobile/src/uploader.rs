@@ -1,5 +1,6 @@
 //! The second thread: it only sends. A slow network therefore never delays storing.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
@@ -23,12 +24,21 @@ pub(crate) fn start(
 }
 
 fn run(transport: &dyn Transport, store: &StoreControl, inbox: &Inbox, receiver: &Receiver<UploadRequest>) {
+    let mut told = false;
     for upload in receiver {
-        // A batch is durable before it is sent; see the store's documentation.
-        let reply = match store.make_durable() {
-            Ok(()) => transport.send(&upload),
-            Err(error) => Reply::Failed(format!("the batch could not be made durable: {error}")),
-        };
+        // A batch is durable before it is sent; see the store's documentation. A medium that cannot do that does not keep
+        // events from being sent: only the loss of power just now could make a difference.
+        match store.make_durable() {
+            Ok(()) => told = false,
+            Err(error) if !told => {
+                told = true;
+                inbox.notice(format!("storage failed: a batch could not be made durable before it was sent: {error}"));
+            }
+            Err(_) => {}
+        }
+        // A transport is the host's code; should it panic, the next batch still needs this thread.
+        let reply = catch_unwind(AssertUnwindSafe(|| transport.send(&upload)))
+            .unwrap_or_else(|_| Reply::Failed(String::from("the transport panicked")));
         if inbox.push(Message::Uploaded(upload.batch_id, reply)).is_err() {
             return;
         }

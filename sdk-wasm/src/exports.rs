@@ -67,7 +67,7 @@ fn perform(instance: &mut Instance, now: Now, verb: u8, text: &str, fields: Fiel
     let client = &mut instance.client;
     let mut answer = String::new();
     let done = match verb {
-        b'T' => track(client, now, fields).map(|id| answer = id.text()),
+        b'T' | b'e' => track(client, now, fields, verb == b'e').map(|id| answer = id.text()),
         b'i' => client.identify(now, text),
         b'r' => client.register(now, text),
         _ => Ok(()),
@@ -86,7 +86,6 @@ fn perform(instance: &mut Instance, now: Now, verb: u8, text: &str, fields: Fiel
         b'f' => client.foreground(now),
         b'b' => client.background(now),
         b't' => client.timer_start(now, text),
-        b'e' => return client.timer_end(now, text).map(integer).unwrap_or_default(),
         b'y' => client.set_consent(now, Consent::Granted),
         b'n' => client.set_consent(now, Consent::Denied),
         b'v' => client.count_dropped(now, DropReason::Invalid, 1),
@@ -113,19 +112,21 @@ fn integer(number: u64) -> String {
     text
 }
 
-/// Theme, code, the true time if it is known, the page in four lines, and the properties as JSON. Answers with the ID.
-fn track(client: &mut Face, now: Now, mut fields: Fields<'_>) -> Result<Id, TrackError> {
+/// Theme, code, the true time if it is known, the page in four lines, and the properties as JSON. If `timed`, the timer
+/// named like the code ends and gives the event its duration. Answers with the ID.
+fn track(client: &mut Core, now: Now, mut fields: Fields<'_>, timed: bool) -> Result<Id, TrackError> {
     // An unknown theme has no letter of its own in TrackError; the JavaScript half checks it.
     let theme = Theme::parse(fields.text()).unwrap_or(Theme::Custom);
     let (code, true_ts, page) = (fields.text(), fields.number(), fields.page());
     let true_ts = true_ts.map(|ms| i64::try_from(ms).unwrap_or(i64::MAX));
-    client.track(now, Input { theme, code, props: fields.rest(), page: page.as_ref(), true_ts })
+    let input = Input { theme, code, props: fields.rest(), page: page.as_ref(), true_ts };
+    if timed { client.timer_end(now, code, input) } else { client.track(now, input) }
 }
 
-type Face = Client<SegmentStore<JsStorage>>;
+type Core = Client<SegmentStore<JsStorage>>;
 
 /// `{"ledger": .., "consent": ..}`.
-fn status(client: &Face) -> String {
+fn status(client: &Core) -> String {
     let mut text = String::new();
     let mut object = ObjectWriter::new(&mut text);
     client.ledger().write(object.field("ledger"));
@@ -135,7 +136,7 @@ fn status(client: &Face) -> String {
 }
 
 /// What the developer should know, a message a line, each handed out once.
-fn notices(client: &mut Face) -> String {
+fn notices(client: &mut Core) -> String {
     let mut text = String::new();
     for notice in client.take_notices() {
         if !text.is_empty() {
@@ -161,7 +162,7 @@ fn poll(instance: &mut Instance, now: Now) -> String {
 
 /// What came of an upload: the batch's ID, the HTTP status (0: no answer), what `Retry-After` says in milliseconds, the
 /// answer's body.
-fn report(client: &mut Face, now: Now, mut fields: Fields<'_>) {
+fn report(client: &mut Core, now: Now, mut fields: Fields<'_>) {
     let Some(id) = Id::parse(fields.text()) else { return };
     let (status, retry_after_ms) = (fields.number().unwrap_or(0) as u16, fields.number());
     let body = fields.rest();

@@ -35,7 +35,9 @@ impl<'a> Fields<'a> {
 
     /// Settings in the order in which `js/texts.js` lists them.
     pub(crate) fn config(&mut self) -> Config {
-        let mut config = Config { consent_required: self.number() == Some(1), ..Config::default() };
+        // `performance.now()` stands still during sleep on most systems.
+        let mut config =
+            Config { consent_required: self.number() == Some(1), mono_stops_asleep: true, ..Config::default() };
         for setting in [
             &mut config.queue_rows,
             &mut config.queue_bytes,

@@ -187,6 +187,8 @@ pub struct Envelope<'a> {
     pub sent_at: i64,
     /// Monotonic clock at this sending, milliseconds.
     pub sent_mono: u64,
+    /// Device clock when the batch was first sent, milliseconds since the epoch; the same at every sending.
+    pub first_sent_at: i64,
     /// What [`Context::encode`] gave when the events were recorded, and the common properties; may be empty.
     pub context: &'a str,
     /// The client's ledger as a JSON object; may be empty.
@@ -201,6 +203,7 @@ pub fn write_batch<'e>(out: &mut String, envelope: &Envelope<'_>, events: impl I
     object.id("install_id", envelope.install_id);
     object.integer("sent_at", envelope.sent_at);
     object.integer("sent_mono", envelope.sent_mono as i64);
+    object.integer("first_sent_at", envelope.first_sent_at);
     if !envelope.context.is_empty() {
         object.fields(envelope.context);
     }

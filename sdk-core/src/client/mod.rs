@@ -1,16 +1,22 @@
 //! The façade: one struct, four verbs.
 
-mod face;
+mod binding;
+mod consent;
 mod inputs;
 mod pending;
 mod results;
+mod settings;
 mod state;
+mod storing;
 mod tasks;
+mod timers;
 
-use inputs::Held;
-pub use inputs::{Input, check_user};
+use consent::Held;
+pub use inputs::Input;
 use pending::Pending;
+pub use settings::{check_common, check_user};
 
+use crate::clock::Clock;
 use crate::queue::{Backoff, Queue};
 use crate::random::Random;
 use crate::session::Sessions;
@@ -21,12 +27,15 @@ use crate::{Config, Consent, DropReason, Id, Ledger, Now, OpenError, Page, limit
 pub struct Client<S> {
     store: S,
     config: Config,
+    clock: Clock,
     random: Random,
     /// Which run of the monotonic clock this is.
     boot: String,
 
     install: Id,
     consent: Consent,
+    /// Everything was wiped: the next grant begins as a new install.
+    wiped: bool,
     /// The last sequence number given.
     seq: u64,
     user: String,
@@ -38,10 +47,8 @@ pub struct Client<S> {
 
     /// App, SDK, host and device as they are now, as [`crate::Context::encode`] gives them.
     context: String,
-    /// Contexts that waiting events were recorded in, by number; the last is the current one if `context_known`.
-    contexts: Vec<(u64, String)>,
-    context_known: bool,
-    next_context: u64,
+    /// The number of the context that events are recorded in now; `None` if something changed since the last event.
+    current_context: Option<u64>,
     next_batch: u64,
 
     queue: Queue,
@@ -50,6 +57,10 @@ pub struct Client<S> {
     page: Option<Page>,
     timers: Vec<(String, u64)>,
     notices: Vec<String>,
+    /// Notices that are given once each.
+    told: Vec<String>,
+    /// When the developer last heard that the store fails (monotonic).
+    store_told: Option<u64>,
     upload: Upload,
 }
 
@@ -81,30 +92,30 @@ impl<S: Store> Client<S> {
     pub fn open(mut store: S, config: Config, context: &str, entropy: &[u8], now: Now) -> Result<Self, OpenError> {
         let saved = state::load(&mut store).map_err(OpenError::Store)?;
         let mut random = Random::new(entropy, now, saved.salt);
-        let boot = random.id(0).text()[24..32].to_owned();
+        let boot = random.id(0).text()[24..].to_owned();
         let consent = match saved.consent {
             Some(consent) => consent,
             None if config.consent_required => Consent::Unknown,
             None => Consent::Granted,
         };
-        let batch_events = config.batch_events.clamp(1, subway_protocol::limits::EVENTS_PER_BATCH as usize);
+        let batch_events = config.batch_events();
         let install = saved.install.unwrap_or_else(|| random.id(now.wall));
         let mut client = Self {
             store,
+            clock: Clock::new(config.mono_stops_asleep, now),
             config,
             random,
             boot,
             install,
             consent,
+            wiped: consent == Consent::Denied,
             seq: saved.seq,
             user: saved.user,
             common: saved.common,
             sessions: saved.sessions,
             ledger: saved.ledger,
             context: String::new(),
-            contexts: Vec::new(),
-            context_known: false,
-            next_context: 1,
+            current_context: None,
             next_batch: 1,
             queue: Queue::default(),
             pending: Pending::default(),
@@ -112,9 +123,11 @@ impl<S: Store> Client<S> {
             page: None,
             timers: Vec::new(),
             notices: Vec::new(),
+            told: Vec::new(),
+            store_told: None,
             upload: Upload { batch_events, ..Upload::default() },
         };
-        client.restore(saved.contexts, saved.events, saved.batches, now);
+        client.restore(saved.contexts, saved.events, saved.batches, saved.unreadable, now);
         client.set_context(context);
         client.touch(now);
         client.upload.flush_at = now.mono + client.config.flush_interval_ms;
@@ -139,6 +152,19 @@ impl<S: Store> Client<S> {
         Ledger { queued: self.queue.rows() as u64, ..self.ledger.clone() }
     }
 
+    /// Bytes that the store is to hold of what waits: events, what surrounded them, and frozen batches. At most
+    /// [`Config::queue_bytes`], and the batches that were frozen since the last event.
+    #[must_use]
+    pub fn queued_bytes(&self) -> usize {
+        self.queue.bytes()
+    }
+
+    /// The number of the current session.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn session_index(&self) -> u64 {
+        self.sessions.current_index()
+    }
+
     /// When the host must call [`Client::poll_task`] next, on the monotonic clock; a time in the past means at once.
     /// `None`: not before the next input.
     #[must_use]
@@ -147,22 +173,27 @@ impl<S: Store> Client<S> {
         let send = match self.upload.in_flight {
             Some((_, deadline)) => Some(deadline),
             None if self.consent != Consent::Granted => None,
-            None => self.send_at().map(|at| at.max(self.upload.retry_at).max(self.pending.blocked_until())),
+            None => self.send_at().map(|at| at.max(self.upload.retry_at).max(self.pending.grace())),
         };
-        match (persist, send) {
+        let wake = match (persist, send) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
-        }
+        };
+        wake.map(|wake| self.clock.to_host(wake))
     }
 
     /// When something should be sent, were nothing in the way.
     fn send_at(&self) -> Option<u64> {
-        if self.queue.batches() > 0 {
-            return Some(0);
+        let frozen = self.queue.next_try();
+        let loose = self.queue.oldest_loose().filter(|_| self.queue.batches() < limits::UNREADABLE_BATCHES);
+        let loose = loose.map(|oldest| {
+            let now = self.queue.loose_rows() >= self.config.flush_events || oldest <= self.upload.flush_to;
+            if now { 0 } else { self.upload.flush_at }
+        });
+        match (frozen, loose) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
         }
-        let oldest = self.queue.oldest_loose()?;
-        let now = self.queue.loose_rows() >= self.config.flush_events || oldest <= self.upload.flush_to;
-        Some(if now { 0 } else { self.upload.flush_at })
     }
 
     /// Messages for the developer since the last call, oldest first: why events were rejected, that the key is wrong.
@@ -175,6 +206,14 @@ impl<S: Store> Client<S> {
             self.notices.remove(0);
         }
         self.notices.push(text);
+    }
+
+    /// Gives a notice unless it was given before, or too many of this kind were.
+    fn notice_once(&mut self, text: String) {
+        if self.told.len() < limits::ONCE_NOTICES && !self.told.contains(&text) {
+            self.told.push(text.clone());
+            self.notice(text);
+        }
     }
 
     fn drop_events(&mut self, reason: DropReason, events: u64) {
@@ -190,4 +229,10 @@ impl<S: Store> Client<S> {
     pub fn into_store(self) -> S {
         self.store
     }
+}
+
+fn joined(a: &str, b: &str) -> String {
+    let mut text = String::from(a);
+    text.push_str(b);
+    text
 }

@@ -1,31 +1,66 @@
-//! Changes that the store has not been told yet. They are told together, all or nothing.
+//! Changes that the store has not been told yet, and what is done when it refuses them.
 
+use crate::limits;
 use crate::store::{Key, Store, StoreError, Write};
+
+/// One change of one record.
+#[derive(Debug)]
+struct Change {
+    key: Key,
+    /// The new value; `None` deletes.
+    value: Option<String>,
+    /// The store holds nothing under this key.
+    fresh: bool,
+}
+
+impl Change {
+    /// Whether something must go from the store, whatever comes in its place.
+    fn deletes(&self) -> bool {
+        self.value.is_none() || !self.fresh
+    }
+}
 
 /// Changes in order, and when they must be told.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
-    writes: Vec<(Key, Option<String>)>,
+    changes: Vec<Change>,
     /// When to commit (monotonic); `None` if nothing changed.
     due: Option<u64>,
     /// After a failure: not before this time (monotonic).
     blocked_until: u64,
+    /// Failures in a row.
+    failures: u32,
 }
 
 impl Pending {
+    fn find(&self, key: Key) -> Option<usize> {
+        // The newest are asked for most.
+        self.changes.iter().rposition(|change| change.key == key)
+    }
+
+    /// A value for a key of which the store holds nothing, unless it is to be deleted just now.
     pub(super) fn put(&mut self, key: Key, value: String) {
-        self.writes.push((key, Some(value)));
+        match self.find(key) {
+            Some(at) => self.changes[at].value = Some(value),
+            None => self.changes.push(Change { key, value: Some(value), fresh: true }),
+        }
     }
 
     /// Forgets a record. A value that the store never saw is not mentioned at all, so that a failing store cannot make
     /// this list grow for ever.
     pub(super) fn delete(&mut self, key: Key) {
-        match self.writes.iter().rposition(|(other, value)| *other == key && value.is_some()) {
-            Some(at) => {
-                self.writes.remove(at);
+        match self.find(key) {
+            Some(at) if self.changes[at].fresh => {
+                self.changes.remove(at);
             }
-            None => self.writes.push((key, None)),
+            Some(at) => self.changes[at].value = None,
+            None => self.changes.push(Change { key, value: None, fresh: false }),
         }
+    }
+
+    /// The value that the store has not been told yet.
+    pub(super) fn value(&self, key: Key) -> Option<&str> {
+        self.find(key).and_then(|at| self.changes[at].value.as_deref())
     }
 
     /// Sees to it that a commit happens by `due`.
@@ -38,32 +73,149 @@ impl Pending {
         self.due.map(|due| due.max(self.blocked_until))
     }
 
-    pub(super) fn blocked_until(&self) -> u64 {
-        if self.due.is_some() { self.blocked_until } else { 0 }
+    /// Whether the store failed a moment ago.
+    pub(super) fn is_blocked(&self, now: u64) -> bool {
+        self.blocked_until > now
     }
 
-    /// Makes further commits wait: the store has just failed.
-    pub(super) fn block(&mut self, until: u64) {
-        self.blocked_until = until;
-        self.touch(until);
+    /// Until when nothing is sent, because a store that failed once may work again in a moment. After a second failure
+    /// in a row what waits is sent from memory.
+    pub(super) fn grace(&self) -> u64 {
+        if self.failures == 1 { self.blocked_until } else { 0 }
     }
 
-    /// Forgets every value; what is to be deleted stays so.
+    /// The next commit is tried when it is due, whatever failed before: deletions may have made room.
+    pub(super) fn unblock(&mut self) {
+        self.blocked_until = 0;
+    }
+
+    /// Nothing is to be told but deletions; the values were never to be stored.
     pub(super) fn forget_values(&mut self) {
-        for (_, value) in &mut self.writes {
-            *value = None;
+        self.changes.retain(Change::deletes);
+        for change in &mut self.changes {
+            change.value = None;
         }
     }
 
     /// Tells the store everything, `state` last.
-    pub(super) fn commit(&mut self, store: &mut impl Store, state: &str) -> Result<(), StoreError> {
-        let mut writes: Vec<Write<'_>> =
-            self.writes.iter().map(|(key, value)| Write { key: *key, value: value.as_deref() }).collect();
+    ///
+    /// A store that refuses gets less: first what is to be deleted, and the state, so that no sequence number is given a
+    /// second time; then the deletions alone. Both fit into a full store and may make room for the rest.
+    ///
+    /// # Errors
+    /// What the store said to the whole; some of it may have been taken.
+    pub(super) fn commit(&mut self, store: &mut impl Store, state: &str, now: u64) -> Result<(), StoreError> {
+        let mut result = self.tell_all(store, state);
+        if result.is_err() && self.tell_deletions(store, state) {
+            result = self.tell_all(store, state);
+        }
+        match &result {
+            Ok(()) => *self = Self::default(),
+            Err(_) => {
+                let wait = limits::STORE_RETRY_MS << self.failures.min(16);
+                self.failures = self.failures.saturating_add(1);
+                self.blocked_until = now + wait.min(limits::STORE_RETRY_CAP_MS);
+                self.touch(now);
+            }
+        }
+        result
+    }
+
+    fn tell_all(&self, store: &mut impl Store, state: &str) -> Result<(), StoreError> {
+        let writes = self.changes.iter().map(|change| Write { key: change.key, value: change.value.as_deref() });
+        store.apply(&writes.chain([Write { key: Key::State, value: Some(state) }]).collect::<Vec<_>>())
+    }
+
+    /// `true` if the store was told of deletions.
+    fn tell_deletions(&mut self, store: &mut impl Store, state: &str) -> bool {
+        let deletions = self.changes.iter().filter(|change| change.deletes());
+        let mut writes: Vec<Write<'_>> = deletions.map(|change| Write { key: change.key, value: None }).collect();
+        let any = !writes.is_empty();
         writes.push(Write { key: Key::State, value: Some(state) });
-        store.apply(&writes)?;
-        self.writes.clear();
-        self.due = None;
-        self.blocked_until = 0;
-        Ok(())
+        let done = store.apply(&writes).is_ok() || (any && store.apply(&writes[..writes.len() - 1]).is_ok());
+        if any && done {
+            self.deleted();
+        }
+        any && done
+    }
+
+    /// The store has deleted what was to be deleted.
+    fn deleted(&mut self) {
+        self.changes.retain(|change| change.value.is_some());
+        for change in &mut self.changes {
+            change.fresh = true;
+        }
+    }
+
+    /// Tells the store of deletions only, where nothing may be written.
+    pub(super) fn commit_deletions(&mut self, store: &mut impl Store) {
+        let deletions = self.changes.iter().filter(|change| change.deletes());
+        let writes: Vec<Write<'_>> = deletions.map(|change| Write { key: change.key, value: None }).collect();
+        if !writes.is_empty() && store.apply(&writes).is_ok() {
+            self.deleted();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::MemoryStore;
+
+    fn keys(store: &mut MemoryStore) -> Vec<Key> {
+        let mut keys = Vec::new();
+        store.scan(&mut |key, _| keys.push(key)).unwrap();
+        keys
+    }
+
+    #[test]
+    fn a_record_that_is_replaced_and_then_deleted_leaves_nothing_behind() {
+        let (mut store, mut pending) = (MemoryStore::default(), Pending::default());
+        pending.put(Key::Batch(1), "a".into());
+        pending.commit(&mut store, "s", 0).unwrap();
+        pending.delete(Key::Batch(1));
+        pending.put(Key::Batch(1), "b".into());
+        assert_eq!(pending.value(Key::Batch(1)), Some("b"));
+        pending.delete(Key::Batch(1));
+        pending.commit(&mut store, "s", 0).unwrap();
+        assert_eq!(keys(&mut store), [Key::State]);
+    }
+
+    #[test]
+    fn a_full_store_is_told_what_to_delete_and_takes_the_rest_then() {
+        let (mut store, mut pending) = (MemoryStore::bounded(200), Pending::default());
+        pending.put(Key::Event(1), "x".repeat(100));
+        pending.commit(&mut store, "state", 0).unwrap();
+        pending.put(Key::Event(2), "y".repeat(150));
+        assert!(pending.commit(&mut store, "statf", 0).unwrap_err().full);
+        assert_eq!(store.get(Key::State).unwrap().as_deref(), Some("statf"), "sequence numbers go on");
+        assert!(pending.due().is_some_and(|due| due > 0), "it is tried again, later");
+        pending.delete(Key::Event(1));
+        pending.unblock();
+        assert_eq!(pending.commit(&mut store, "statg", 1), Ok(()));
+        assert_eq!(keys(&mut store), [Key::State, Key::Event(2)]);
+    }
+
+    #[test]
+    fn what_replaces_a_wiped_record_does_not_keep_it_alive_in_a_full_store() {
+        let (mut store, mut pending) = (MemoryStore::bounded(100), Pending::default());
+        pending.put(Key::Event(1), "private".into());
+        pending.commit(&mut store, "state", 0).unwrap();
+        pending.delete(Key::Event(1));
+        pending.put(Key::Event(1), "z".repeat(100));
+        assert!(pending.commit(&mut store, "state", 0).is_err());
+        assert_eq!(keys(&mut store), [Key::State]);
+        assert_eq!(pending.value(Key::Event(1)).map(str::len), Some(100), "it waits in memory");
+    }
+
+    #[test]
+    fn a_value_that_a_failing_store_never_saw_is_not_mentioned_again() {
+        let (mut store, mut pending) = (MemoryStore::bounded(0), Pending::default());
+        for number in 0..100 {
+            pending.put(Key::Event(number), "e".into());
+            assert!(pending.commit(&mut store, "s", u64::MAX / 2).is_err());
+            pending.delete(Key::Event(number));
+        }
+        assert!(pending.changes.is_empty());
     }
 }

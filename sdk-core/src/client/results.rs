@@ -2,7 +2,7 @@
 
 use subway_protocol::codec::receipt::Receipt;
 
-use super::Client;
+use super::{Client, joined};
 use crate::queue::Entry;
 use crate::store::{Key, Store};
 use crate::transport::UploadResult;
@@ -14,11 +14,12 @@ impl<S: Store> Client<S> {
     /// | answer | what happens |
     /// | --- | --- |
     /// | 200 with the receipt of this batch | each event ends as the receipt says |
-    /// | 200 with anything else (a captive portal), other statuses, no answer | kept; retried with backoff |
-    /// | 408, 429, 5xx | kept; retried with backoff, not before `Retry-After` |
+    /// | 200 with anything else (a captive portal), no answer | kept; retried with backoff |
+    /// | 404, 405, 408, 415, 429, 5xx, any other status | kept; retried with backoff, not before `Retry-After` |
     /// | 413, 400 | halved, down to the one event to blame, which is dropped |
     /// | 401, 403 | kept; retried slowly |
     pub fn on_result(&mut self, now: Now, batch_id: Id, result: UploadResult<'_>) {
+        let now = self.clock.read(now);
         if self.upload.in_flight.is_some_and(|(id, _)| id == batch_id) {
             self.upload.in_flight = None;
         }
@@ -62,11 +63,13 @@ impl<S: Store> Client<S> {
         }
         self.pending.delete(Key::Batch(batch.number));
         self.forget(&batch.entries);
-        self.forget_contexts();
+        // The collector, or somebody before it, once said 413: what it takes now is felt for, one event at a time.
+        self.upload.batch_events = (self.upload.batch_events + 1).min(self.config.batch_events());
         self.upload.backoff.reset();
         self.upload.retry_at = 0;
         self.touch(now);
         self.pending.touch(now.mono);
+        self.pending.unblock();
     }
 
     /// The collector will not take this batch: its halves are tried for themselves; a single event is given up.
@@ -83,11 +86,10 @@ impl<S: Store> Client<S> {
             self.drop_events(reason, 1);
             self.notice(joined("an event was given up: ", reason.as_str()));
             self.forget(&batch.entries);
-            self.forget_contexts();
         } else {
             let (first, second): (&[Entry], &[Entry]) = batch.entries.split_at(half);
-            self.freeze(first.to_vec(), now);
-            self.freeze(second.to_vec(), now);
+            self.freeze(first.to_vec(), batch.first_sent_at, now);
+            self.freeze(second.to_vec(), batch.first_sent_at, now);
         }
         self.upload.retry_at = 0;
         self.touch(now);
@@ -101,10 +103,4 @@ impl<S: Store> Client<S> {
         text.push_str(subway_protocol::outcome::truncate(body, 512));
         self.notice(text);
     }
-}
-
-fn joined(a: &str, b: &str) -> String {
-    let mut text = String::from(a);
-    text.push_str(b);
-    text
 }

@@ -3,7 +3,7 @@
 use subway_protocol::json::{JsonError, ObjectWriter, Reader};
 
 use super::Client;
-use crate::queue::{Batch, Class, Entry};
+use crate::queue::{Batch, Class, Entry, SavedBatch};
 use crate::session::Sessions;
 use crate::store::{Key, Store, StoreError};
 use crate::{Consent, DropReason, Id, Ledger, Now};
@@ -21,10 +21,12 @@ pub(super) struct Saved {
     pub(super) ledger: Ledger,
     pub(super) contexts: Vec<(u64, String)>,
     pub(super) events: Vec<(Class, Entry)>,
-    pub(super) batches: Vec<(u64, Id, Vec<u64>)>,
+    pub(super) batches: Vec<(u64, SavedBatch)>,
+    /// Records that are there and make no sense.
+    pub(super) unreadable: Vec<Key>,
 }
 
-/// Reads the whole store. Records that cannot be read are as if they were not there.
+/// Reads the whole store. Records that make no sense are as if they were not there.
 pub(super) fn load(store: &mut impl Store) -> Result<Saved, StoreError> {
     let mut saved = Saved::default();
     store.scan(&mut |key, value| match key {
@@ -38,13 +40,14 @@ pub(super) fn load(store: &mut impl Store) -> Result<Saved, StoreError> {
         Key::Event(seq) => {
             if let Some((class, context, json)) = split_event(value) {
                 saved.events.push((class, Entry { seq, context, bytes: json.len() }));
+            } else {
+                saved.unreadable.push(key);
             }
         }
-        Key::Batch(number) => {
-            if let Ok((id, seqs)) = Batch::decode(value) {
-                saved.batches.push((number, id, seqs));
-            }
-        }
+        Key::Batch(number) => match Batch::decode(value) {
+            Ok(batch) => saved.batches.push((number, batch)),
+            Err(_) => saved.unreadable.push(key),
+        },
     })?;
     Ok(saved)
 }
@@ -128,29 +131,39 @@ impl<S: Store> Client<S> {
         &mut self,
         contexts: Vec<(u64, String)>,
         events: Vec<(Class, Entry)>,
-        batches: Vec<(u64, Id, Vec<u64>)>,
+        batches: Vec<(u64, SavedBatch)>,
+        unreadable: Vec<Key>,
         now: Now,
     ) {
-        self.next_context = contexts.last().map_or(1, |(number, _)| number + 1);
         self.next_batch = batches.last().map_or(1, |(number, ..)| number + 1);
-        self.contexts = contexts;
+        self.queue.contexts.restore(contexts);
         self.seq = self.seq.max(events.last().map_or(0, |(_, entry)| entry.seq));
         let mut loose: Vec<Option<(Class, Entry)>> = events.into_iter().map(Some).collect();
-        for (number, id, seqs) in batches {
-            let entries = take(&mut loose, &seqs);
+        for (number, saved) in batches {
+            let entries = take(&mut loose, &saved.seqs);
+            let first_sent_at = saved.first_sent_at.unwrap_or(now.wall.max(0));
             self.queue.count(&entries);
-            if entries.len() == seqs.len() && !entries.is_empty() {
-                self.queue.freeze(Batch { number, id, entries });
-                continue;
+            let whole = entries.len() == saved.seqs.len() && !entries.is_empty();
+            if !whole || saved.first_sent_at.is_none() {
+                self.pending.delete(Key::Batch(number));
             }
-            self.pending.delete(Key::Batch(number));
-            if !entries.is_empty() {
-                self.freeze(entries, now);
+            if whole {
+                let batch = Batch { number, id: saved.id, first_sent_at, entries, unreadable: 0, retry_at: 0 };
+                if saved.first_sent_at.is_none() {
+                    self.pending.put(Key::Batch(number), batch.encode());
+                }
+                self.queue.freeze(batch);
+            } else if !entries.is_empty() {
+                self.freeze(entries, first_sent_at, now);
             }
         }
         for (class, entry) in loose.into_iter().flatten() {
             self.queue.push(class, entry);
         }
+        for key in unreadable {
+            self.pending.delete(key);
+        }
+        self.forget_contexts();
         self.balance();
     }
 

@@ -3,7 +3,7 @@
 use subway_protocol::json::{JsonError, ObjectWriter, Reader, write_integer};
 
 use super::Entry;
-use crate::Id;
+use crate::{Id, limits};
 
 /// A batch that was formed and stored before it was first sent.
 #[derive(Clone, Debug)]
@@ -12,8 +12,25 @@ pub struct Batch {
     pub number: u64,
     /// Its identity on the wire.
     pub id: Id,
+    /// Device clock when it, or the batch it is a part of, was first sent, milliseconds since the epoch.
+    pub first_sent_at: i64,
     /// Its events in order; at least one, all of one context.
     pub entries: Vec<Entry>,
+    /// Times in a row that its events could not be read.
+    pub unreadable: u32,
+    /// It is not tried before this time (monotonic).
+    pub retry_at: u64,
+}
+
+/// What the store holds of a batch.
+#[derive(Clone, Debug)]
+pub struct SavedBatch {
+    /// See [`Batch::id`].
+    pub id: Id,
+    /// See [`Batch::first_sent_at`]; `None` in records of the first version.
+    pub first_sent_at: Option<i64>,
+    /// The sequence numbers of its events.
+    pub seqs: Vec<u64>,
 }
 
 impl Batch {
@@ -29,12 +46,20 @@ impl Batch {
         self.entries.first().map_or(0, |entry| entry.context)
     }
 
+    /// What its record takes at most beside what its events were counted for already, bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        // The identity, the time and the names of the three fields; the numbers of its events are counted with them.
+        128 + limits::RECORD_BYTES
+    }
+
     /// The record for the store.
     #[must_use]
     pub fn encode(&self) -> String {
         let mut out = String::new();
         let mut object = ObjectWriter::new(&mut out);
         object.id("id", self.id);
+        object.integer("first_sent_at", self.first_sent_at);
         let place = object.field("events");
         place.push('[');
         for (at, entry) in self.entries.iter().enumerate() {
@@ -48,15 +73,16 @@ impl Batch {
         out
     }
 
-    /// Reads the identity and the sequence numbers from a record of the store.
+    /// Reads a record of the store.
     ///
     /// # Errors
     /// If the text is not such a record.
-    pub fn decode(text: &str) -> Result<(Id, Vec<u64>), JsonError> {
-        let (mut id, mut seqs) = (None, Vec::new());
+    pub fn decode(text: &str) -> Result<SavedBatch, JsonError> {
+        let (mut id, mut first_sent_at, mut seqs) = (None, None, Vec::new());
         Reader::new(text).object(|name, reader| {
             match name {
                 "id" => id = Id::parse(&reader.string()?),
+                "first_sent_at" => first_sent_at = Some(reader.integer()?),
                 "events" => reader.array(|reader| {
                     seqs.push(reader.integer()? as u64);
                     Ok(())
@@ -66,7 +92,7 @@ impl Batch {
             Ok(())
         })?;
         match id {
-            Some(id) => Ok((id, seqs)),
+            Some(id) => Ok(SavedBatch { id, first_sent_at, seqs }),
             None => Err(JsonError { at: text.len() }),
         }
     }

@@ -2,12 +2,14 @@
 
 mod backoff;
 mod batch;
+mod context;
 
 pub use backoff::Backoff;
-pub use batch::Batch;
+pub use batch::{Batch, SavedBatch};
+pub use context::Contexts;
 use subway_protocol::Theme;
 
-use crate::Config;
+use crate::{Config, limits};
 
 /// How much an event matters when the queue is full: the oldest of the least important class goes first, and a new
 /// event never pushes out one of a more important class. Frozen batches are never touched.
@@ -58,6 +60,13 @@ pub struct Entry {
     pub bytes: usize,
 }
 
+impl Entry {
+    /// What it takes in the store.
+    fn cost(&self) -> usize {
+        self.bytes + limits::RECORD_BYTES
+    }
+}
+
 /// The index of everything that waits.
 #[derive(Clone, Debug, Default)]
 pub struct Queue {
@@ -66,7 +75,10 @@ pub struct Queue {
     /// Frozen batches, in the order in which they will be sent.
     batches: Vec<Batch>,
     rows: usize,
+    /// Of events and batches.
     bytes: usize,
+    /// What the events were recorded in.
+    pub contexts: Contexts,
 }
 
 impl Queue {
@@ -76,10 +88,10 @@ impl Queue {
         self.rows
     }
 
-    /// Bytes of events waiting, frozen or not.
+    /// Bytes that the store is to hold of it: events, contexts and batches.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.bytes + self.contexts.bytes()
     }
 
     /// Events waiting in no batch.
@@ -96,36 +108,38 @@ impl Queue {
 
     /// Adds an event at the end. Sequence numbers must rise.
     pub fn push(&mut self, class: Class, entry: Entry) {
-        self.rows += 1;
-        self.bytes += entry.bytes;
         self.loose[class as usize].push(entry);
+        self.count(&[entry]);
     }
 
-    /// Takes out what must go so that an event of `class` with `bytes` fits within the caps. `None` if it does not fit
-    /// even so; then nothing is taken.
-    pub fn make_room(&mut self, class: Class, bytes: usize, config: &Config) -> Option<Vec<Entry>> {
-        let mut rows = (self.rows + 1).saturating_sub(config.queue_rows);
-        let mut over = (self.bytes + bytes).saturating_sub(config.queue_bytes);
+    /// Takes out what must go so that an event of `class` with `bytes` in `context` fits within the caps. `None` if it
+    /// does not fit even so; then nothing is taken.
+    pub fn make_room(&mut self, class: Class, bytes: usize, context: u64, config: &Config) -> Option<Vec<Entry>> {
+        let incoming = Entry { seq: 0, context, bytes }.cost();
+        let (mut rows, mut left) = (self.rows, self.bytes);
         let mut take = [0usize; 3];
-        for (loose, take) in self.loose.iter().zip(&mut take).take(class as usize + 1) {
-            for entry in loose {
-                if rows == 0 && over == 0 {
-                    break;
-                }
-                *take += 1;
-                rows = rows.saturating_sub(1);
-                over = over.saturating_sub(entry.bytes);
+        let mut fits = false;
+        for at in 0..=class as usize {
+            loop {
+                let needed = left + incoming + self.contexts.bytes() + self.contexts.cost(context);
+                fits = rows < config.queue_rows && needed <= config.queue_bytes;
+                let Some(entry) = self.loose[at].get(take[at]).filter(|_| !fits) else { break };
+                take[at] += 1;
+                rows -= 1;
+                left -= entry.cost();
+                self.contexts.release(entry.context);
             }
         }
-        if rows > 0 || over > 0 {
+        if !fits {
+            for (loose, take) in self.loose.iter().zip(take) {
+                for entry in &loose[..take] {
+                    self.contexts.acquire(entry.context);
+                }
+            }
             return None;
         }
-        let mut gone = Vec::new();
-        for (class, count) in take.into_iter().enumerate() {
-            gone.extend(self.loose[class].drain(..count));
-        }
-        self.forget(&gone);
-        Some(gone)
+        (self.rows, self.bytes) = (rows, left);
+        Some(self.loose.iter_mut().zip(take).flat_map(|(loose, take)| loose.drain(..take)).collect())
     }
 
     /// The events of the next batch: the oldest loose ones of one context, in order of sequence, within the limits.
@@ -158,23 +172,44 @@ impl Queue {
         entries
     }
 
-    /// Adds a frozen batch, in order of its first event.
+    /// Adds a frozen batch, in order of its first event. Its events must be counted already.
     pub fn freeze(&mut self, batch: Batch) {
         let first = batch.first();
         let at = self.batches.iter().position(|other| other.first() > first).unwrap_or(self.batches.len());
+        self.bytes += batch.bytes();
         self.batches.insert(at, batch);
     }
 
-    /// Counts events of an earlier life as waiting; they are to be frozen. The reverse of [`Queue::forget`].
+    /// Counts events as waiting. The reverse of [`Queue::forget`].
     pub fn count(&mut self, entries: &[Entry]) {
         self.rows += entries.len();
-        self.bytes += entries.iter().map(|entry| entry.bytes).sum::<usize>();
+        for entry in entries {
+            self.bytes += entry.cost();
+            self.contexts.acquire(entry.context);
+        }
     }
 
     /// The batch to be sent next.
     #[must_use]
-    pub fn front(&self) -> Option<&Batch> {
-        self.batches.first()
+    pub fn front(&self, mono: u64) -> Option<&Batch> {
+        self.batches.iter().find(|batch| batch.retry_at <= mono)
+    }
+
+    /// When a batch can be tried (monotonic).
+    #[must_use]
+    pub fn next_try(&self) -> Option<u64> {
+        self.batches.iter().map(|batch| batch.retry_at).min()
+    }
+
+    /// The sequence number of the oldest event in a batch.
+    #[must_use]
+    pub fn oldest_frozen(&self) -> Option<u64> {
+        self.batches.first().map(Batch::first)
+    }
+
+    /// A batch by its identity.
+    pub fn batch_mut(&mut self, id: crate::Id) -> Option<&mut Batch> {
+        self.batches.iter_mut().find(|batch| batch.id == id)
     }
 
     /// Frozen batches.
@@ -186,13 +221,18 @@ impl Queue {
     /// Takes a batch out. Its events still count as waiting until [`Queue::forget`].
     pub fn thaw(&mut self, id: crate::Id) -> Option<Batch> {
         let at = self.batches.iter().position(|batch| batch.id == id)?;
-        Some(self.batches.remove(at))
+        let batch = self.batches.remove(at);
+        self.bytes -= batch.bytes();
+        Some(batch)
     }
 
     /// These events, taken out before, wait no more.
     pub fn forget(&mut self, entries: &[Entry]) {
         self.rows -= entries.len();
-        self.bytes -= entries.iter().map(|entry| entry.bytes).sum::<usize>();
+        for entry in entries {
+            self.bytes -= entry.cost();
+            self.contexts.release(entry.context);
+        }
     }
 
     /// Takes out everything: the loose events and the batches.
@@ -204,13 +244,6 @@ impl Queue {
             entries.append(class);
         }
         (entries, std::mem::take(&mut self.batches))
-    }
-
-    /// Whether any waiting event was recorded in this context.
-    #[must_use]
-    pub fn uses(&self, context: u64) -> bool {
-        let in_batches = self.batches.iter().any(|batch| batch.context() == context);
-        in_batches || self.loose.iter().flatten().any(|entry| entry.context == context)
     }
 }
 
@@ -237,9 +270,10 @@ mod tests {
         queue.push(Class::Usage, entry(2));
         queue.push(Class::Bulk, entry(3));
         queue.push(Class::Bulk, entry(4));
-        assert_eq!(seqs(&queue.make_room(Class::Usage, 10, &config(4, 1000)).unwrap()), [3]);
-        assert_eq!(seqs(&queue.make_room(Class::Usage, 25, &config(9, 40)).unwrap()), [4, 2]);
-        assert_eq!((queue.rows(), queue.bytes()), (1, 10));
+        assert_eq!(seqs(&queue.make_room(Class::Usage, 10, 0, &config(4, 1000)).unwrap()), [3]);
+        let most = 2 * entry(0).cost() + 15;
+        assert_eq!(seqs(&queue.make_room(Class::Usage, 25, 0, &config(9, most)).unwrap()), [4, 2]);
+        assert_eq!((queue.rows(), queue.bytes()), (1, entry(0).cost()));
     }
 
     #[test]
@@ -247,9 +281,35 @@ mod tests {
         let mut queue = Queue::default();
         queue.push(Class::Vital, entry(1));
         queue.push(Class::Usage, entry(2));
-        assert_eq!(queue.make_room(Class::Bulk, 10, &config(2, 1000)), None);
-        assert_eq!(queue.make_room(Class::Usage, 35, &config(9, 40)), None);
-        assert_eq!((queue.rows(), queue.bytes()), (2, 20), "nothing was taken in vain");
+        assert_eq!(queue.make_room(Class::Bulk, 10, 0, &config(2, 1000)), None);
+        assert_eq!(queue.make_room(Class::Usage, 35, 0, &config(9, 2 * entry(0).cost())), None);
+        assert_eq!((queue.rows(), queue.bytes()), (2, 2 * entry(0).cost()), "nothing was taken in vain");
+    }
+
+    #[test]
+    fn contexts_count_and_go_with_their_last_event() {
+        let mut queue = Queue::default();
+        let take = |queue: &mut Queue, seq, context: &str| {
+            let context = queue.contexts.enter(context);
+            let gone = queue.make_room(Class::Usage, 10, context, &config(99, 1100));
+            gone.map(|gone| {
+                queue.push(Class::Usage, Entry { context, ..entry(seq) });
+                queue.contexts.take_untold(context);
+                (seqs(&gone), queue.contexts.take_unused().len(), queue.bytes() <= 1100)
+            })
+        };
+        let large = |letter: &str| letter.repeat(400);
+        assert_eq!(take(&mut queue, 1, &large("a")), Some((vec![], 0, true)));
+        assert_eq!(take(&mut queue, 2, &large("a")), Some((vec![], 0, true)));
+        assert_eq!(take(&mut queue, 3, &large("b")), Some((vec![], 0, true)));
+        assert_eq!(
+            take(&mut queue, 4, &large("c")),
+            Some((vec![1, 2], 1, true)),
+            "both of its events, and the context"
+        );
+        let before = queue.bytes();
+        assert_eq!(take(&mut queue, 5, &large("d").repeat(3)), None);
+        assert_eq!(queue.bytes(), before, "what was tried in vain is as it was");
     }
 
     #[test]

@@ -32,6 +32,37 @@ pub fn run<S: Store>(mut make: impl FnMut() -> S, mut reopen: impl FnMut(S) -> S
     behaves_like_a_map(make(), &mut reopen);
 }
 
+/// Checks a store whose medium `fill` makes full: what is deleted makes room, and deleting needs none.
+///
+/// # Panics
+/// If the implementation does not conform.
+pub fn run_full<S: Store>(mut store: S, fill: impl FnOnce(&mut S)) {
+    let value = "页x".repeat(100);
+    let mut writes = vec![put(Key::State, "state"), put(Key::Context(1), "context"), put(Key::Batch(1), "batch")];
+    writes.extend((0..300).map(|number| put(Key::Event(number), &value)));
+    for write in writes {
+        assert_eq!(store.apply(&[write]), Ok(()));
+    }
+    fill(&mut store);
+    let before = all(&mut store);
+    let large = value.repeat(1000);
+    let refused = store.apply(&[put(Key::State, "refused"), put(Key::Event(1000), &large)]);
+    assert!(refused.is_err_and(|error| error.full), "a full store says so");
+    assert_eq!(all(&mut store), before, "and has changed nothing");
+    for hundred in 0..2 {
+        let mut writes: Vec<_> = (0..100).map(|number| delete(Key::Event(hundred * 100 + number))).collect();
+        writes.push(put(Key::State, "statf"));
+        assert_eq!(store.apply(&writes), Ok(()), "deleting needs no room");
+    }
+    for number in 400..500 {
+        assert_eq!(store.apply(&[put(Key::Event(number), &value)]), Ok(()), "what was deleted has made room");
+    }
+    let kept: Vec<Key> = all(&mut store).into_iter().map(|(key, _)| key).filter(|key| *key < Key::Event(400)).collect();
+    let mut expected = vec![Key::State, Key::Context(1)];
+    expected.extend((200..300).map(Key::Event));
+    assert_eq!(kept, expected);
+}
+
 fn values_are_kept_replaced_and_deleted<S: Store>(store: &mut S, first: &str) {
     assert_eq!(all(store), [], "a new store is empty");
     assert_eq!(store.get(Key::State), Ok(None));

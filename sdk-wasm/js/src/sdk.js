@@ -312,16 +312,13 @@ export function createInstance(adapter, load) {
       pump();
     },
     setPage,
-    trackTimerStart: (code) => say('t', code),
+    trackTimerStart: (code) => say('t', line(code)),
     trackTimerEnd(code, props) {
-      const name = counted(() => line(code));
-      const copy = counted(() => (props ? JSON.parse(JSON.stringify(props)) : {}));
+      // Now, because the app may change the object afterwards.
+      const [head, where, text] = counted(() => eventParts(code, props));
       when((at, earlyPage) => {
-        const elapsed = call(at, 'e', name);
-        if (!elapsed) return warn('no timer named ' + name);
-        // Also what is no object, for the core to refuse it.
-        const text = JSON.stringify(Object.assign(Object(copy), { duration_ms: +elapsed }));
-        call(at, 'T', ['custom', name, '', earlyPage || NO_PAGE, text].join('\n'));
+        call(at, 'e', [head, where || earlyPage || NO_PAGE, text].join('\n'));
+        notices();
       });
     },
     flush(tell) {

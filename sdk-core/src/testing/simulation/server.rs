@@ -1,9 +1,11 @@
 //! A collector that keeps the contract, behind a network that does not.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use subway_protocol::json::{JsonError, ObjectWriter, Reader};
 
+use super::Defect;
 use crate::Id;
 
 /// Events with this code are rejected.
@@ -16,14 +18,27 @@ pub(super) const POISON: &str = "poison";
 pub(super) struct Server {
     /// Most events in a batch; more are refused (413).
     most_events: usize,
-    /// Every event stored, once.
-    pub(super) stored: BTreeSet<Id>,
-    /// Which events each batch carried when it was first seen.
-    batches: BTreeMap<Id, Vec<Id>>,
+    /// Every event stored, once, and the install that sent it.
+    pub(super) stored: BTreeMap<Id, Id>,
+    /// Every event rejected.
+    pub(super) rejected: BTreeSet<Id>,
+    /// Every event that was refused alone.
+    pub(super) refused: BTreeSet<Id>,
+    /// Which events each batch carried when it was first seen, and when it says it was first sent.
+    batches: BTreeMap<Id, (Vec<Id>, i64)>,
+    /// When each event was first sent.
+    first_sent: BTreeMap<Id, i64>,
     /// Which event had which place in the sequence of its install.
     sequence: BTreeMap<(Id, u64), Id>,
     /// Events that came again.
     pub(super) duplicates: u64,
+    /// Events of which the client may have lost every memory although it sent them: its storage had refused them.
+    pub(super) forgotten: BTreeSet<Id>,
+    /// The client's storage has lost contexts: events may come without.
+    pub(super) context_lost: bool,
+    /// The client's storage has lost or refused batches: an event may come in a new one.
+    pub(super) batch_lost: bool,
+    defect: Defect,
 }
 
 /// One event as it came.
@@ -38,14 +53,20 @@ struct Event {
 struct Batch {
     id: Option<Id>,
     install: Option<Id>,
+    first_sent_at: i64,
     version: String,
     events: Vec<Event>,
 }
 
 impl Server {
     /// A collector that takes at most so many events in a batch.
-    pub(super) fn new(most_events: usize) -> Self {
-        Self { most_events, ..Self::default() }
+    pub(super) fn new(most_events: usize, defect: Defect) -> Self {
+        Self { most_events, defect, ..Self::default() }
+    }
+
+    /// The events of a batch.
+    pub(super) fn ids(body: &str) -> Vec<Id> {
+        read(body).map(|batch| batch.events.iter().map(|event| event.id).collect()).unwrap_or_default()
     }
 
     /// Takes a batch, answers with status and body.
@@ -59,23 +80,37 @@ impl Server {
         assert!(!batch.events.is_empty(), "a batch has an event");
         assert!(batch.events.windows(2).all(|pair| pair[0].seq < pair[1].seq), "events are in order");
         let ids: Vec<Id> = batch.events.iter().map(|event| event.id).collect();
-        let first = self.batches.entry(id).or_insert_with(|| ids.clone());
-        assert_eq!(*first, ids, "a batch is frozen");
+        let first = self.batches.entry(id).or_insert_with(|| (ids.clone(), batch.first_sent_at));
+        assert_eq!(*first, (ids, batch.first_sent_at), "a batch is frozen, and so is when it was first sent");
         for event in &batch.events {
-            let known = *self.sequence.entry((install, event.seq)).or_insert(event.id);
-            assert_eq!(known, event.id, "a sequence number belongs to one event");
-            assert_eq!(event.version, batch.version, "an event is sent with the context it was recorded in");
+            self.check(event, &batch, install);
         }
         if batch.events.len() > self.most_events {
             return (413, String::new());
         }
         if batch.events.iter().any(|event| event.code == POISON) {
+            if let [event] = batch.events.as_slice() {
+                self.refused.insert(event.id);
+            }
             return (400, String::new());
         }
-        (200, self.store(id, &batch.events))
+        (200, self.store(id, install, &batch.events))
     }
 
-    fn store(&mut self, id: Id, events: &[Event]) -> String {
+    fn check(&mut self, event: &Event, batch: &Batch, install: Id) {
+        assert!(event.seq > 0, "sequence numbers begin at 1");
+        let known = self.sequence.entry((install, event.seq)).or_insert(event.id);
+        if self.forgotten.contains(known) {
+            *known = event.id;
+        }
+        assert_eq!(*known, event.id, "a sequence number belongs to one event");
+        let lost = self.context_lost && batch.version.is_empty();
+        assert!(lost || event.version == batch.version, "an event is sent with the context it was recorded in");
+        let first = *self.first_sent.entry(event.id).or_insert(batch.first_sent_at);
+        assert!(self.batch_lost || first == batch.first_sent_at, "an event keeps when it was first sent");
+    }
+
+    fn store(&mut self, id: Id, install: Id, events: &[Event]) -> String {
         let mut out = String::new();
         let mut receipt = ObjectWriter::new(&mut out);
         receipt.id("batch_id", id);
@@ -83,9 +118,13 @@ impl Server {
         let (mut stored, mut duplicate, mut rejected) = (0, Vec::new(), Vec::new());
         for (index, event) in events.iter().enumerate() {
             if event.code == BAD {
+                self.rejected.insert(event.id);
                 rejected.push(format!(r#"{{"index":{index},"reason":"invalid_field"}}"#));
-            } else if self.stored.insert(event.id) {
+            } else if let Entry::Vacant(place) = self.stored.entry(event.id) {
                 stored += 1;
+                if self.defect != Defect::LyingCollector || index > 0 {
+                    place.insert(install);
+                }
             } else {
                 duplicate.push(index.to_string());
             }
@@ -106,6 +145,7 @@ fn read(body: &str) -> Result<Batch, JsonError> {
         match name {
             "batch_id" => batch.id = Id::parse(&reader.string()?),
             "install_id" => batch.install = Id::parse(&reader.string()?),
+            "first_sent_at" => batch.first_sent_at = reader.integer()?,
             "app" => reader.object(|_, reader| {
                 batch.version = reader.string()?;
                 Ok(())

@@ -1,14 +1,15 @@
-//! What a face with threads of its own needs besides the four verbs: to count what it had to drop before the client saw
-//! it, and to know whether everything up to a moment has ended.
+//! What a binding with threads of its own needs besides the four verbs: to count what it had to drop before the client
+//! saw it, and to know whether everything up to a moment has ended.
 
 use super::Client;
 use crate::store::Store;
 use crate::{DropReason, Now};
 
 impl<S: Store> Client<S> {
-    /// Counts events that a face dropped before they reached [`Client::track`] (its own buffer was full), so that the
+    /// Counts events that a binding dropped before they reached [`Client::track`] (its own buffer was full), so that the
     /// ledger's equation covers them.
     pub fn count_dropped(&mut self, now: Now, reason: DropReason, events: u64) {
+        let now = self.clock.read(now);
         if events > 0 {
             self.ledger.generated += events;
             self.drop_events(reason, events);
@@ -25,8 +26,7 @@ impl<S: Store> Client<S> {
     /// Whether no event up to this sequence number waits any more: each was acknowledged or dropped.
     #[must_use]
     pub fn ended_up_to(&self, seq: u64) -> bool {
-        let frozen = self.queue.front().map(crate::queue::Batch::first);
-        frozen.into_iter().chain(self.queue.oldest_loose()).all(|waiting| waiting > seq)
+        self.queue.oldest_frozen().into_iter().chain(self.queue.oldest_loose()).all(|waiting| waiting > seq)
     }
 
     /// Whether the store knows everything that the client knows.
@@ -46,7 +46,7 @@ mod tests {
     const INPUT: Input<'_> = Input { theme: Theme::View, code: "page_view", props: "", page: None, true_ts: None };
 
     fn client() -> Client<MemoryStore> {
-        Client::open(MemoryStore::default(), Config::default(), "", b"face", NOW).unwrap()
+        Client::open(MemoryStore::default(), Config::default(), "", b"binding", NOW).unwrap()
     }
 
     #[test]

@@ -1,0 +1,110 @@
+//! What is said once and holds from then on: the user, common properties, the context.
+
+use subway_protocol::json::{Reader, check_object};
+use subway_protocol::limits::EVENT_BYTES;
+use subway_protocol::{Limits, RejectReason, Violation};
+
+use super::Client;
+use super::state::{members, write_members};
+use crate::store::Store;
+use crate::{Now, TrackError, limits};
+
+impl<S: Store> Client<S> {
+    /// Names the user; events from now on carry it.
+    ///
+    /// # Errors
+    /// If the name is empty or longer than the wire allows.
+    pub fn identify(&mut self, now: Now, user_id: &str) -> Result<(), TrackError> {
+        check_user(user_id).map_err(TrackError::Invalid)?;
+        user_id.clone_into(&mut self.user);
+        self.touch_host(now);
+        Ok(())
+    }
+
+    /// Forgets the user; the install stays the same.
+    pub fn logout(&mut self, now: Now) {
+        self.user.clear();
+        self.touch_host(now);
+    }
+
+    /// Adds common properties, given as a JSON object, to every batch from the next event on. A name given before gets
+    /// the new value.
+    ///
+    /// # Errors
+    /// If all common properties together would break a rule of [`check_common`]; nothing is changed then.
+    pub fn register(&mut self, now: Now, props: &str) -> Result<(), TrackError> {
+        check_common(props).map_err(TrackError::Invalid)?;
+        let fail = |_| TrackError::Invalid(Violation::new(RejectReason::InvalidField, "common", None));
+        let mut common = self.common.clone();
+        for (name, value) in members(&mut Reader::new(props)).map_err(fail)? {
+            match common.iter_mut().find(|(other, _)| *other == name) {
+                Some(slot) => slot.1 = value,
+                None => common.push((name, value)),
+            }
+        }
+        let mut whole = String::new();
+        write_members(&mut whole, &common);
+        check_common(&whole).map_err(TrackError::Invalid)?;
+        self.set_common(now, common);
+        Ok(())
+    }
+
+    /// Removes one common property.
+    pub fn unregister(&mut self, now: Now, name: &str) {
+        let mut common = self.common.clone();
+        common.retain(|(other, _)| other != name);
+        self.set_common(now, common);
+    }
+
+    /// Removes all common properties.
+    pub fn clear_registered(&mut self, now: Now) {
+        self.set_common(now, Vec::new());
+    }
+
+    fn set_common(&mut self, now: Now, common: Vec<(String, String)>) {
+        self.common = common;
+        self.current_context = None;
+        self.touch_host(now);
+    }
+
+    /// Tells about the app, the host and the device, from the next event on; see [`crate::Context::encode`].
+    pub fn set_context(&mut self, context: &str) {
+        if context != self.context {
+            context.clone_into(&mut self.context);
+            self.current_context = None;
+        }
+    }
+
+    fn touch_host(&mut self, now: Now) {
+        let now = self.clock.read(now);
+        self.touch(now);
+    }
+}
+
+/// Checks common properties, the text of a JSON object; [`Client::register`] does so itself.
+///
+/// # Errors
+/// If the text is not a JSON object within the limits of properties, or larger than one event may be: every event of a
+/// batch has them, so that what they are allowed must not exceed what an event is.
+pub fn check_common(props: &str) -> Result<(), Violation> {
+    let bytes = props.len() as u64;
+    if bytes > EVENT_BYTES {
+        return Err(Violation::over(RejectReason::InvalidField, "common", EVENT_BYTES, bytes));
+    }
+    check_object(props, "common", (&Limits::default()).into())
+}
+
+/// Checks the name of a user; [`Client::identify`] does so itself.
+///
+/// # Errors
+/// If it is empty or longer than the wire allows.
+pub fn check_user(user_id: &str) -> Result<(), Violation> {
+    if user_id.is_empty() {
+        return Err(Violation::new(RejectReason::MissingField, "user_id", None));
+    }
+    if user_id.len() > limits::TEXT_BYTES {
+        let (limit, got) = (limits::TEXT_BYTES as u64, user_id.len() as u64);
+        return Err(Violation::over(RejectReason::TextTooLong, "user_id", limit, got));
+    }
+    Ok(())
+}
