@@ -16,6 +16,8 @@ const SILENCE_MS = 55000;
 const OPEN_RETRY_MS = 5000;
 /** A flush waits so long for a core that is on its way, milliseconds. */
 const LOADING_MS = 30000;
+/** And so long for a storage that is somebody else's, so that a loop around it does not spin, milliseconds. */
+const REFUSED_MS = 100;
 /** So many different messages of the core are remembered, each of which is said once. */
 const SAID_TEXTS = 100;
 /** The longest delay that every setTimeout takes, milliseconds. */
@@ -40,6 +42,8 @@ export function createInstance(adapter, load) {
   let network;
   // Whether the core is there or may still come.
   let opening = false;
+  // Whether the storage belongs to somebody else so far.
+  let refused = false;
   // The batch under way, and what came of the last one: 'no_answer', 'refused', or nothing if it was taken.
   let sending;
   let trouble;
@@ -180,17 +184,19 @@ export function createInstance(adapter, load) {
     quietly
   );
 
-  const open = quietly((loaded, kept, patient) => {
+  const open = quietly((loaded, kept) => {
     if (!opening) return;
     const at = clock();
     try {
       kept.begin();
     } catch (e) {
       // It belongs to somebody else, who may end.
-      if (!patient) warn(e.message);
-      adapter.setTimeout(() => open(loaded, kept, true), OPEN_RETRY_MS);
+      if (!refused) warn(e.message);
+      refused = true;
+      adapter.setTimeout(() => open(loaded, kept), OPEN_RETRY_MS);
       return waiting.endAll('not_ready');
     }
+    refused = false;
     core = loaded;
     place = register(kept);
     const opened = () =>
@@ -271,7 +277,7 @@ export function createInstance(adapter, load) {
   const flush = quietly((tell) => {
     waiting.add(tell);
     const never = quietly(() => core || waiting.endAll(closed ? 'closed' : 'not_ready'));
-    if (!core) return opening ? adapter.setTimeout(never, LOADING_MS) : never();
+    if (!core) return opening ? adapter.setTimeout(never, refused ? REFUSED_MS : LOADING_MS) : never();
     waiting.start();
   });
   const identify = (user) => {
