@@ -1,5 +1,8 @@
 // Talking to the collector that served this page: its reading API and its problem documents.
 
+import { parse } from './json.js';
+import { browserZone } from './time.js';
+
 /** A request that was refused (status > 0) or that got no answer (status 0). */
 export class Problem extends Error {
   constructor(status, title, detail, retryAfter = null) {
@@ -40,7 +43,7 @@ async function get(path, token, signal) {
   }
   if (!response.ok) throw await problemOf(response);
   try {
-    return await response.json();
+    return parse(await response.text());
   } catch (error) {
     if (error.name === 'AbortError') throw error;
     throw new Problem(response.status, 'The answer is not JSON', `A proxy may stand between this page and the collector (${path}).`);
@@ -55,11 +58,11 @@ function query(parameters) {
 
 const appPath = (app) => `v1/apps/${encodeURIComponent(app.key)}`;
 
-/** Every app that the token may read: `[{key, timezone, token}]`. */
+/** Every app that the token may read: `[{key, timezone, zone, token}]`, `zone` being what this browser takes for its timezone. */
 export async function apps(token, signal) {
   const answer = await get('v1/apps', token, signal);
   const list = Array.isArray(answer.apps) ? answer.apps : [];
-  return list.map(({ key, timezone }) => ({ key, timezone, token }));
+  return list.map(({ key, timezone, offset }) => ({ key, timezone, zone: browserZone(timezone, offset), token }));
 }
 
 /** Times of the first and the last event: `{first, last}`, RFC 3339 or null. */

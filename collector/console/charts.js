@@ -199,10 +199,10 @@ export class MetricChart {
   }
 }
 
-/** The bucket that `now` is in, or -1. When the last one ends is taken at its longest: a month may have 31 days. */
+/** The bucket that `now` is in, or -1. When the last one ends is taken at its longest: a month may have 31 days, a year 366. */
 function runningBucket(series, interval, now) {
   const index = series.findLastIndex((point) => Date.parse(point.start) <= now);
   if (index < series.length - 1) return index;
-  const hours = { hour: 1, day: 25, week: 169, month: 745 }[interval];
+  const hours = { hour: 1, day: 25, week: 169, month: 745, year: 8_785 }[interval];
   return index >= 0 && now < Date.parse(series[index].start) + hours * 3_600_000 ? index : -1;
 }

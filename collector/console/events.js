@@ -2,14 +2,16 @@
 
 import * as api from './api.js';
 import { $, h, setText } from './dom.js';
+import { stringify } from './json.js';
 import { clock, dateIn, fullTime, instantOf, shortDate } from './time.js';
 
 /** Events in the list, and how often they are asked for, in milliseconds. Failures wait longer, up to the last. */
 const LIMIT = 50;
 const POLL_MS = 3_000;
 const SLOWEST_MS = 30_000;
-/** The collector's rule for event codes; a filter that cannot match is not sent. */
-const CODE = /^[A-Za-z_][A-Za-z0-9_.:-]{0,127}$/;
+/** The collector's rule for event codes: up to 128 bytes of text without control characters. A filter that cannot match is not sent. */
+const CODE_BYTES = 128;
+const isCode = (text) => !/\p{Cc}/u.test(text) && new TextEncoder().encode(text).length <= CODE_BYTES;
 
 export class LiveEvents {
   #app = null;
@@ -71,7 +73,7 @@ export class LiveEvents {
     const code = $('live-code').value.trim();
     if (code === this.#code) return;
     this.#code = code;
-    $('live-code').setAttribute('aria-invalid', String(code !== '' && !CODE.test(code)));
+    $('live-code').setAttribute('aria-invalid', String(!isCode(code)));
     this.#restart();
   }
 
@@ -100,12 +102,12 @@ export class LiveEvents {
     const request = new AbortController();
     this.#request = request;
     try {
-      const impossible = this.#code !== '' && !CODE.test(this.#code);
+      const impossible = !isCode(this.#code);
       const events = impossible ? [] : await api.events(this.#app, { limit: LIMIT, code: this.#code }, request.signal);
       if (request.signal.aborted) return;
       this.#failures = 0;
       this.#merge(events);
-      this.#status(this.#paused ? 'off' : 'on', this.#paused ? 'Paused' : `Updated ${clock(this.#app.timezone, Date.now())}`);
+      this.#status(this.#paused ? 'off' : 'on', this.#paused ? 'Paused' : `Updated ${clock(this.#app.zone, Date.now())}`);
       this.#schedule(POLL_MS);
     } catch (error) {
       if (request.signal.aborted) return;
@@ -167,7 +169,7 @@ export class LiveEvents {
   }
 
   #row(event, isNew) {
-    const zone = this.#app.timezone;
+    const { zone } = this.#app;
     const at = instantOf(event.event_time);
     const now = Date.now();
     const sameDay = dateIn(zone, at) === dateIn(zone, now);
@@ -200,7 +202,7 @@ function toggle(button, details, event) {
 }
 
 function jsonOf(event) {
-  const json = JSON.stringify(event, null, 2);
+  const json = stringify(event);
   const copy = h('button', { class: 'button small', type: 'button', text: 'Copy JSON' });
   copy.addEventListener('click', async () => {
     try {

@@ -2,7 +2,7 @@
 
 const TOKENS = 'subway.tokens';
 const RANGES = new Set(['today', '7d', '30d', 'all', 'custom']);
-const INTERVALS = new Set(['hour', 'day', 'week', 'month']);
+const INTERVALS = new Set(['hour', 'day', 'week', 'month', 'year']);
 const DATE = /^\d{4}-\d{2}-\d{2}$/;
 
 /** A day that the calendar has: browsers read 30 February as 2 March. */

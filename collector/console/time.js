@@ -10,6 +10,25 @@ function format(timeZone, options) {
   return formats.get(key);
 }
 
+/**
+ * What this browser takes for the zone `name`: the name itself, or where it does not know it the zone's present `offset`
+ * (`+08:00`), or else UTC.
+ */
+export function browserZone(name, offset) {
+  const [, sign, hours, minutes] = /^([+-])(\d\d):(\d\d)$/.exec(offset ?? '') ?? [];
+  // The signs of these names are turned round; older browsers know them, newer ones offsets too.
+  const whole = minutes === '00' ? `Etc/GMT${sign === '+' ? '-' : '+'}${Number(hours)}` : null;
+  return [name, sign ? offset : null, whole].find((zone) => zone && isKnown(zone)) ?? 'UTC';
+}
+
+function isKnown(timeZone) {
+  try {
+    return Boolean(new Intl.DateTimeFormat(LOCALE, { timeZone }));
+  } catch {
+    return false;
+  }
+}
+
 /** The wall clock at an instant: `{year, month, day, hour}` as numbers. */
 function wall(timeZone, instant) {
   const parts = format(timeZone, { year: 'numeric', month: '2-digit', day: '2-digit', hour: '2-digit', hourCycle: 'h23' })
@@ -30,7 +49,9 @@ export function dateIn(timeZone, instant) {
 export const instantOf = (time) => (typeof time === 'number' ? time : Date.parse(time));
 
 const asUtc = (date) => Date.parse(`${date}T00:00:00Z`);
-export const addDays = (date, days) => new Date(asUtc(date) + days * DAY_MS).toISOString().slice(0, 10);
+/** The last date that the collector's calendar has. */
+const LAST_DATE = '9999-12-31';
+export const addDays = (date, days) => new Date(Math.min(asUtc(date) + days * DAY_MS, asUtc(LAST_DATE))).toISOString().slice(0, 10);
 /** Whole days from one date to another, `to` not included. */
 export const daysBetween = (from, to) => Math.round((asUtc(to) - asUtc(from)) / DAY_MS);
 
@@ -49,11 +70,48 @@ export function resolveRange(view, timeZone, extent, now) {
   return span(dateIn(timeZone, instantOf(extent.first)), dateIn(timeZone, instantOf(extent.last)));
 }
 
-/** The range to open an app with: the last week when it has events, else all there is. */
+/** The range to open an app with, if its first and last event say so: the last week, all there is, or null: somebody has to look. */
 export function firstRange(timeZone, extent, now) {
   if (!extent.last) return '7d';
-  const weekAgo = addDays(dateIn(timeZone, now), -6);
-  return dateIn(timeZone, instantOf(extent.last)) >= weekAgo ? '7d' : 'all';
+  const today = dateIn(timeZone, now);
+  const [first, last] = [extent.first, extent.last].map((time) => dateIn(timeZone, instantOf(time)));
+  if (last > today || daysBetween(first, last) > FEW_DAYS) return last >= addDays(today, -6) && last <= today ? '7d' : null;
+  return last >= addDays(today, -6) ? '7d' : 'all';
+}
+
+/** Days in which a stray event does no harm: a chart of them can be read. */
+export const FEW_DAYS = 92;
+
+/**
+ * Events that may lie outside of the dates that an app is opened with, or is said to have its data in: one of a hundred,
+ * and of some dozens two, because one clock that was wrong sends more than one event.
+ */
+const strays = (total) => Math.max(Math.floor(total / 100), total >= 20 ? 2 : 0);
+
+/**
+ * The shortest run of buckets that holds all events but the strays: `{first, last, inside, total}` with the buckets'
+ * numbers. A single event of 1970, or of next year, does not stretch it. Null without events.
+ */
+export function bulkOf(series) {
+  const total = series.reduce((sum, { value }) => sum + value, 0);
+  if (total === 0) return null;
+  const enough = total - strays(total);
+  let best = null;
+  let inside = 0;
+  for (let first = 0, last = -1; first < series.length; first += 1) {
+    while (inside < enough && last + 1 < series.length) inside += series[last += 1].value;
+    if (inside < enough) break;
+    if (!best || last - first < best.last - best.first) best = { first, last, inside, total };
+    inside -= series[first].value;
+  }
+  return best;
+}
+
+/** The dates of the buckets `first` to `last`, both included; `to` exclusive, at most the range's. */
+export function datesOf(series, { first, last }, timeZone, range) {
+  const from = dateIn(timeZone, Date.parse(series[first].start));
+  const next = last + 1 < series.length ? dateIn(timeZone, Date.parse(series[last + 1].start)) : range.to;
+  return { from: from < range.from ? range.from : from, to: next > range.to ? range.to : next };
 }
 
 /** The same number of days just before a range; cut where a running day would be compared with a whole one. */
@@ -65,15 +123,15 @@ export function previousRange(range, timeZone, now) {
 
 /** An interval is offered while it makes a chart that can be read. */
 export function intervalFits(interval, days) {
-  if (interval === 'hour') return days <= 31;
-  if (interval === 'day') return days <= 1100;
-  return true;
+  const most = { hour: 31, day: 1_100, week: 7 * 1_100, month: 30 * 1_100 }[interval];
+  return most === undefined || days <= most;
 }
 
 export function suggestInterval(days) {
   if (days <= 3) return 'hour';
   if (days <= 92) return 'day';
-  return days <= 731 ? 'week' : 'month';
+  if (days <= 731) return 'week';
+  return days <= 365 * 20 ? 'month' : 'year';
 }
 
 const dateOptions = { day: 'numeric', month: 'short', year: 'numeric' };
@@ -87,6 +145,7 @@ export function rangeLabel(from, last) {
 /** The name of a bucket in a tooltip or a table. */
 export function bucketLabel(start, interval, timeZone) {
   const instant = Date.parse(start);
+  if (interval === 'year') return String(wall(timeZone, instant).year);
   if (interval === 'month') return format(timeZone, { month: 'long', year: 'numeric' }).format(instant);
   const date = dateIn(timeZone, instant);
   if (interval === 'week') return rangeLabel(date, addDays(date, 6));
@@ -132,6 +191,7 @@ export function axisLabels(starts, interval, timeZone, room, now) {
   return instants.map((instant, index) => {
     if (index % step !== 0) return null;
     const year = walls[index].year;
+    if (interval === 'year') return [String(year)];
     const name = format(timeZone, interval === 'month' ? { month: 'short' } : { day: 'numeric', month: 'short' }).format(instant);
     const lines = year === shownYear ? [name] : [name, String(year)];
     shownYear = year;

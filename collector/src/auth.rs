@@ -61,6 +61,14 @@ impl Keys {
         self.apps.get(key)
     }
 
+    /// Every app, by key.
+    #[must_use]
+    pub fn apps(&self) -> Vec<&Arc<App>> {
+        let mut apps: Vec<&Arc<App>> = self.apps.values().collect();
+        apps.sort_by(|a, b| a.key.cmp(&b.key));
+        apps
+    }
+
     /// The app that may send with this key.
     ///
     /// # Errors
@@ -93,9 +101,8 @@ impl Keys {
     /// # Errors
     /// `bad_token` if there is none.
     pub fn readable(&self, authorization: Option<&str>) -> Result<Vec<&Arc<App>>, Problem> {
-        let mut apps: Vec<&Arc<App>> =
-            self.apps.values().filter(|app| self.reader(&app.key, authorization).is_ok()).collect();
-        apps.sort_by(|a, b| a.key.cmp(&b.key));
+        let mut apps = self.apps();
+        apps.retain(|app| self.reader(&app.key, authorization).is_ok());
         if apps.is_empty() { Err(bad_token()) } else { Ok(apps) }
     }
 

@@ -165,7 +165,7 @@ fn a_token_opens_what_is_its_own() {
     let collector = Collector::start();
     small_world(&collector);
     let apps = |token| collector.ask("/v1/apps", token)["apps"].clone();
-    assert_eq!(apps(RIO), json!([{"key": "rio", "timezone": "America/Sao_Paulo"}]));
+    assert_eq!(apps(RIO), json!([{"key": "rio", "timezone": "America/Sao_Paulo", "offset": "-03:00"}]));
     assert_eq!(apps(ADMIN).as_array().unwrap().len(), 2);
     for token in [DEMO, ADMIN] {
         let expected = json!({"first": "2015-05-16T16:00:00Z", "last": "2015-05-19T00:00:00Z"});
@@ -194,7 +194,7 @@ fn a_token_opens_what_is_its_own() {
 fn an_app_without_events_has_an_empty_range() {
     let collector = Collector::start();
     assert_eq!(collector.ask("/v1/apps/demo/range", DEMO), json!({"first": null, "last": null}));
-    assert_eq!(collector.ask("/v1/apps/demo/events", DEMO), json!({"events": []}));
+    assert_eq!(collector.ask("/v1/apps/demo/events", DEMO), json!({"events": [], "truncated": false, "next": null}));
     assert_eq!(values(&collector.ask("/v1/apps/demo/metrics/pv", DEMO)), [0; 7]);
 }
 

@@ -45,7 +45,10 @@ pub(crate) fn test(collector: &Path) -> Result<()> {
     fs::create_dir_all(&temporary)?;
     let mut node = Command::new("node");
     node.args(["--test", "--test-reporter=spec"])
-        .args(["time.test.mjs", "numbers.test.mjs", "live.test.mjs", "trust.test.mjs"].map(|file| tests.join(file)))
+        .args(
+            ["time.test.mjs", "json.test.mjs", "numbers.test.mjs", "live.test.mjs", "odd.test.mjs", "trust.test.mjs"]
+                .map(|file| tests.join(file)),
+        )
         .env("SUBWAY_COLLECTOR", fs::canonicalize(collector)?)
         .env("SUBWAY_CONSOLE_TOOLS", &packages)
         .env("SUBWAY_BROWSER", &browser.executable)

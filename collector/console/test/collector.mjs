@@ -14,6 +14,7 @@ export const APPS = [
   { key: 'shop', timezone: 'Asia/Shanghai', token: 'read-shop-0123456789abcdef' },
   { key: 'kiosk', timezone: 'America/New_York', token: 'read-kiosk-0123456789abcdef' },
   { key: 'fresh', timezone: 'UTC', token: 'read-fresh-0123456789abcdef' },
+  { key: 'far', timezone: 'Asia/Shanghai', token: 'read-far-0123456789abcdef01' },
 ];
 
 export class Collector {
@@ -55,13 +56,14 @@ export class Collector {
     rmSync(this.home, { recursive: true, force: true });
   }
 
-  /** Sends events of one install and checks the receipt. */
-  async send(app, install, events, envelope = {}) {
+  /** Sends events of one install and checks the receipt. `raw` gives texts of JSON for the strings that it names. */
+  async send(app, install, events, envelope = {}, raw = {}) {
     const batch = {
       v: 1, batch_id: randomUUID(), install_id: install, sent_at: Date.now(), sdk: { name: 'console-test', version: '1' },
       host: { platform: 'jd', app: 'jdapp', version: '13.0' }, device: { os: 'iOS', os_version: '17.1' }, events, ...envelope,
     };
-    const response = await fetch(`${this.base}/v1/events`, { method: 'POST', headers: { 'x-subway-key': app.key }, body: JSON.stringify(batch) });
+    const text = Object.entries(raw).reduce((json, [name, value]) => json.replaceAll(JSON.stringify(name), value), JSON.stringify(batch));
+    const response = await fetch(`${this.base}/v1/events`, { method: 'POST', headers: { 'x-subway-key': app.key }, body: text });
     const receipt = await response.json();
     if (response.status !== 200 || receipt.stored !== events.length) throw new Error(`not stored: ${response.status} ${JSON.stringify(receipt)}`);
   }
@@ -80,7 +82,7 @@ export class Collector {
   async delivered(app, count) {
     const deadline = Date.now() + DEADLINE;
     for (;;) {
-      const { total } = await this.metric(app, 'events', { from: '2000-01-01', to: '2100-01-01' }, 'total');
+      const { total } = await this.metric(app, 'events', { from: '1970-01-01', to: '2100-01-01' }, 'total');
       if (total === count) return;
       if (Date.now() > deadline) throw new Error(`${app.key} shows ${total} events, ${count} were acknowledged`);
       await new Promise((next) => { setTimeout(next, 50); });

@@ -42,6 +42,14 @@ export function kioskHistory(now) {
   return { install: randomUUID(), recent, older };
 }
 
+/** Two hundred views of three days of May 2015 in Shanghai, and two events whose clocks were wrong: of 1970, and of next year. */
+export function farHistory(now) {
+  const begin = Date.UTC(2015, 4, 17) - SHANGHAI;
+  const views = Array.from({ length: 200 }, (_, index) => event(index + 1, 'view', 'page_view', begin + Math.floor(index / 3) * HOUR + index * 1_000));
+  const strays = [event(201, 'view', 'page_view', 36 * HOUR), event(202, 'view', 'page_view', now + 300 * 24 * HOUR)];
+  return { install: randomUUID(), views, strays };
+}
+
 const startOf = {
   hour: (time) => Math.floor((time + SHANGHAI) / HOUR) * HOUR - SHANGHAI,
   day: (time) => Math.floor((time + SHANGHAI) / (24 * HOUR)) * 24 * HOUR - SHANGHAI,

@@ -6,7 +6,7 @@ import { Browser } from './browser.mjs';
 import { APPS, Collector } from './collector.mjs';
 import { bucketsOf, kioskHistory, shopHistory } from './data.mjs';
 
-export const [SHOP, KIOSK, FRESH] = APPS;
+export const [SHOP, KIOSK, FRESH, FAR] = APPS;
 /** The days of the shop's history. */
 export const MAY = { from: '2015-05-17', to: '2015-05-20' };
 /** What the browser says about an expected 401, and about a collector that is not there. */
@@ -17,11 +17,11 @@ export const collector = new Collector();
 export const history = shopHistory();
 export const kiosk = kioskHistory(Date.now());
 /** Events sent so far, by app. */
-export const sent = { shop: 0, kiosk: 0, fresh: 0 };
+export const sent = { shop: 0, kiosk: 0, fresh: 0, far: 0 };
 let browser;
 
-export async function send(app, install, events, envelope) {
-  await collector.send(app, install, events, envelope);
+export async function send(app, install, events, envelope, raw) {
+  await collector.send(app, install, events, envelope, raw);
   sent[app.key] += events.length;
 }
 

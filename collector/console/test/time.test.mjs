@@ -3,7 +3,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { readHash } from '../state.js';
-import { addDays, axisLabels, bucketLabel, dateIn, daysBetween, firstRange, intervalFits, previousRange, resolveRange, suggestInterval } from '../time.js';
+import {
+  addDays, axisLabels, browserZone, bucketLabel, bulkOf, dateIn, datesOf, daysBetween, firstRange, intervalFits, previousRange, resolveRange,
+  suggestInterval,
+} from '../time.js';
 
 const at = (text) => Date.parse(text);
 const hours = (from, count) => Array.from({ length: count }, (_, index) => new Date(at(from) + index * 3_600_000).toISOString());
@@ -39,7 +42,40 @@ test('an app opens on the last week if it has events there, else on all of them'
   const now = at('2026-11-22T20:00:00Z');
   assert.equal(firstRange('UTC', NONE, now), '7d');
   assert.equal(firstRange('UTC', { first: '2015-01-01T00:00:00Z', last: '2026-11-16T00:00:00Z' }, now), '7d');
-  assert.equal(firstRange('UTC', { first: '2015-01-01T00:00:00Z', last: '2026-11-15T23:59:59Z' }, now), 'all');
+  assert.equal(firstRange('UTC', { first: '2026-10-01T00:00:00Z', last: '2026-11-15T23:59:59Z' }, now), 'all');
+  assert.equal(firstRange('UTC', { first: '2015-01-01T00:00:00Z', last: '2026-11-15T23:59:59Z' }, now), null, 'years of it: somebody has to look');
+  assert.equal(firstRange('UTC', { first: '2026-11-01T00:00:00Z', last: '2027-11-15T00:00:00Z' }, now), null, 'an event of next year says nothing of this week');
+});
+
+test('one event of 1970 and one of next year do not stretch where the data is', () => {
+  const series = (values) => values.map((value, index) => ({ start: new Date(Date.UTC(1970, index, 1)).toISOString(), value }));
+  const months = Array.from({ length: 700 }, (_, index) => (index === 0 || index === 699 ? 1 : index === 600 ? 250 : index === 601 ? 150 : 0));
+  const bulk = bulkOf(series(months));
+  assert.deepEqual(bulk, { first: 600, last: 601, inside: 400, total: 402 });
+  const range = { from: '1970-01-01', to: '2028-05-01' };
+  assert.deepEqual(datesOf(series(months), bulk, 'UTC', range), { from: '2020-01-01', to: '2020-03-01' });
+  assert.deepEqual(bulkOf(series([0, 5, 0])), { first: 1, last: 1, inside: 5, total: 5 });
+  assert.deepEqual(bulkOf(series([1, 1, 1])), { first: 0, last: 2, inside: 3, total: 3 });
+  assert.deepEqual(datesOf(series([1, 1, 1]), { first: 0, last: 2 }, 'UTC', { from: '1970-01-20', to: '1970-03-02' }), { from: '1970-01-20', to: '1970-03-02' });
+  assert.equal(bulkOf(series([0, 0])), null);
+  assert.equal(bulkOf([]), null);
+});
+
+test('the last day of the calendar is a day', () => {
+  assert.equal(addDays('9999-12-31', 1), '9999-12-31');
+  const extent = { first: '1970-01-01T00:00:00Z', last: '9999-12-31T23:59:59.999Z' };
+  const range = resolveRange({ range: 'all' }, 'UTC', extent, at('2026-11-22T00:00:00Z'));
+  assert.equal(range.from, '1970-01-01');
+  assert.equal(suggestInterval(range.days), 'year');
+});
+
+test('a zone that the browser does not know is shown by its offset, or in UTC', () => {
+  assert.equal(browserZone('Asia/Shanghai', '+08:00'), 'Asia/Shanghai');
+  const shown = browserZone('Mars/Olympus', '+08:00');
+  assert.equal(dateIn(shown, at('2015-05-17T16:00:00Z')), '2015-05-18');
+  assert.equal(dateIn(browserZone('Mars/Olympus', '-03:00'), at('2015-05-17T02:59:00Z')), '2015-05-16');
+  assert.equal(browserZone('Mars/Olympus', undefined), 'UTC');
+  assert.equal(browserZone('Mars/Olympus', 'nonsense'), 'UTC');
 });
 
 test('a running day is compared with as much of the day before', () => {
@@ -49,7 +85,7 @@ test('a running day is compared with as much of the day before', () => {
 });
 
 test('the interval offered first always fits', () => {
-  for (const days of [1, 3, 4, 31, 92, 93, 731, 732, 5_000]) assert.ok(intervalFits(suggestInterval(days), days), `${days} days`);
+  for (const days of [1, 3, 4, 31, 92, 93, 731, 732, 5_000, 21_000, 3_000_000]) assert.ok(intervalFits(suggestInterval(days), days), `${days} days`);
   assert.equal(intervalFits('hour', 32), false);
   assert.equal(intervalFits('day', 1_101), false);
 });

@@ -1,7 +1,8 @@
 //! Gzip (RFC 1952), with a cap on what comes out.
 
-use std::io::{ErrorKind, Read};
+use std::io::{Cursor, ErrorKind, Read};
 
+use bytes::Bytes;
 use flate2::bufread::MultiGzDecoder;
 use subway_protocol::codec::server::{Problem, ProblemCode};
 
@@ -26,35 +27,54 @@ pub(super) fn check_size(bytes: u64, limit: u64) -> Result<(), Problem> {
     Err(problem)
 }
 
-/// Inflates all members of `body`. No more than a step beyond `limit` is ever produced or held.
-///
-/// # Errors
-/// `malformed_gzip` if it is not gzip, damaged, cut short or followed by something else; `decompressed_too_large`.
-pub(super) fn inflate(body: &[u8], limit: u64, held: &mut Held) -> Result<Vec<u8>, Problem> {
-    let mut decoder = MultiGzDecoder::new(body);
-    let mut out = Vec::new();
-    let mut filled = 0;
-    loop {
-        if filled == out.len() {
-            let more = out
-                .len()
-                .max(claimed(body).min(usize::try_from(limit).unwrap_or(usize::MAX)) + 1)
-                .clamp(1, STEP.max(out.len()));
-            held.grow(more as u64)?;
-            out.resize(filled + more, 0);
-        }
-        match decoder.read(&mut out[filled..]) {
-            Ok(0) => break,
-            Ok(read) => filled += read,
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => {
-                return Err(Problem::new(ProblemCode::MalformedGzip, format!("the body is not gzip: {error}")));
-            }
-        }
-        check_size(filled as u64, limit)?;
+/// A gzip body on its way to its text; it can stop and go on.
+pub(super) struct Inflation {
+    decoder: MultiGzDecoder<Cursor<Bytes>>,
+    /// What the last member claims to hold.
+    claimed: usize,
+    out: Vec<u8>,
+    filled: usize,
+}
+
+impl Inflation {
+    /// The beginning of `body`.
+    pub(super) fn new(body: Bytes) -> Self {
+        let claimed = claimed(&body);
+        Self { decoder: MultiGzDecoder::new(Cursor::new(body)), claimed, out: Vec::new(), filled: 0 }
     }
-    out.truncate(filled);
-    Ok(out)
+
+    /// Inflates all members, or stops soon after `pause` bytes have come out: `false`. No more than a step beyond `limit`
+    /// is ever produced or held.
+    ///
+    /// # Errors
+    /// `malformed_gzip` if it is not gzip, damaged, cut short or followed by something else; `decompressed_too_large`.
+    pub(super) fn run(&mut self, pause: usize, limit: u64, held: &mut Held) -> Result<bool, Problem> {
+        let Self { decoder, claimed, out, filled } = self;
+        let most = usize::try_from(limit).unwrap_or(usize::MAX);
+        while *filled <= pause {
+            if *filled == out.len() {
+                let more = out.len().max((*claimed).min(most).saturating_add(1)).clamp(1, STEP.max(out.len()));
+                held.grow(more as u64)?;
+                out.resize(*filled + more, 0);
+            }
+            match decoder.read(&mut out[*filled..]) {
+                Ok(0) => return Ok(true),
+                Ok(read) => *filled += read,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => {
+                    return Err(Problem::new(ProblemCode::MalformedGzip, format!("the body is not gzip: {error}")));
+                }
+            }
+            check_size(*filled as u64, limit)?;
+        }
+        Ok(false)
+    }
+
+    /// The text.
+    pub(super) fn done(mut self) -> Vec<u8> {
+        self.out.truncate(self.filled);
+        self.out
+    }
 }
 
 /// How much the last member claims to hold, which for one honest member is everything.
@@ -80,6 +100,25 @@ mod tests {
 
     fn run(body: &[u8], limit: u64) -> Result<Vec<u8>, ProblemCode> {
         inflate(body, limit, &mut Budget::new(u64::MAX).hold()).map_err(|problem| problem.code)
+    }
+
+    fn inflate(body: &[u8], limit: u64, held: &mut Held) -> Result<Vec<u8>, Problem> {
+        let mut inflation = Inflation::new(Bytes::copy_from_slice(body));
+        assert!(inflation.run(usize::MAX, limit, held)?);
+        Ok(inflation.done())
+    }
+
+    #[test]
+    fn it_goes_on_where_it_stopped() {
+        let plain: Vec<u8> = (0..1_000_000).map(|at| (at % 251) as u8).collect();
+        let (mut inflation, mut held) = (Inflation::new(gzip(&plain).into()), Budget::new(u64::MAX).hold());
+        let mut stops = 0;
+        while !inflation.run(stops * STEP, u64::MAX, &mut held).unwrap() {
+            assert!(inflation.filled > stops * STEP && inflation.filled <= (2 * stops).max(1) * STEP, "{stops}");
+            stops += 1;
+        }
+        assert!(stops > 2);
+        assert!(inflation.done() == plain);
     }
 
     #[test]

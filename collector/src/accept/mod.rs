@@ -6,6 +6,7 @@ mod inflate;
 mod job;
 mod signature;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -17,7 +18,7 @@ use tokio::sync::{Semaphore, oneshot};
 pub use budget::{Budget, Held};
 pub use signature::sign;
 
-pub use crate::spool::Ledger;
+pub use crate::spool::{Ending, Extent, Ledger, SinkLedger, SinkState, Status};
 
 use crate::auth::App;
 use crate::config::Limits;
@@ -25,12 +26,14 @@ use crate::limit::Exceeded;
 use crate::pipeline::{self, Prepared};
 use crate::spool::{Spool, SpoolError};
 use crate::telemetry::{Count, Telemetry};
+use inflate::Inflation;
 use job::Job;
 use signature::Signature;
 
-/// Bodies up to this size as sent are decoded right where they arrive: it takes well under a millisecond, and a hop to
-/// another thread costs more than it saves.
-const INLINE_BYTES: usize = 16 * 1024;
+/// Batches up to this size, both as sent and as JSON, are decoded right where they arrive: it takes well under a
+/// millisecond, and a hop to another thread costs more than it saves. What inflates to more goes on elsewhere: a few
+/// kilobytes of gzip can be megabytes of JSON, which would hold up every other request of the thread.
+const INLINE_BYTES: usize = 32 * 1024;
 
 /// A body as it arrived.
 pub struct Arrival {
@@ -55,6 +58,20 @@ pub struct Acceptor {
     telemetry: Arc<Telemetry>,
     /// One permit a core: more decoders at once would only take memory.
     decoders: Semaphore,
+}
+
+/// A body whose signature is right, on its way to JSON.
+struct Opened {
+    app: Arc<App>,
+    signature: Option<Signature>,
+    received_at: i64,
+    text: Text,
+    held: Held,
+}
+
+enum Text {
+    Plain(Bytes),
+    Gzip(Box<Inflation>),
 }
 
 /// What one batch is after everything that needs no disk.
@@ -130,33 +147,37 @@ impl Acceptor {
         Ok(())
     }
 
-    /// Where every event went, exact as of one commit.
+    /// Where every event went, exact as of one commit, and since when what waits does; `sink` is at least at `position`.
     ///
     /// # Errors
     /// If the spool cannot be read now.
-    pub async fn ledger(&self) -> Result<Ledger, Problem> {
-        let spool = self.spool.clone();
-        match tokio::task::spawn_blocking(move || spool.ledger()).await {
-            Ok(ledger) => ledger.map_err(|error| unavailable(&error.to_string())),
-            Err(_) => Err(unavailable("reading the ledger was interrupted")),
-        }
+    pub async fn status(&self, sink: &'static str, position: u64) -> Result<Status, Problem> {
+        self.ask_spool(move |spool| spool.status(sink, position)).await
     }
 
-    /// The age of the oldest event that each of `sinks` still has to deliver, milliseconds; 0 for one that has all.
+    /// Retires a sink, or forgets a retired one.
     ///
     /// # Errors
-    /// If the spool cannot be read now.
-    pub async fn lags(&self, sinks: Vec<String>) -> Result<Vec<(String, u64)>, Problem> {
+    /// `not_found`, `conflict`, or the spool cannot be written now.
+    pub async fn end_sink(&self, sink: String, how: Ending) -> Result<(), Problem> {
+        self.ask_spool(move |spool| how.apply(spool, &sink)).await
+    }
+
+    async fn ask_spool<T: Send + 'static>(
+        &self,
+        ask: impl FnOnce(&Spool) -> Result<T, SpoolError> + Send + 'static,
+    ) -> Result<T, Problem> {
         let spool = self.spool.clone();
-        let now = crate::clock::now();
-        let lag = move |sink: String| {
-            let oldest = spool.oldest_waiting(&sink)?;
-            Ok((sink, oldest.map_or(0, |arrived| now.saturating_sub(arrived).max(0).unsigned_abs())))
-        };
-        let read = move || sinks.into_iter().map(lag).collect::<Result<Vec<_>, SpoolError>>();
-        match tokio::task::spawn_blocking(read).await {
-            Ok(lags) => lags.map_err(|error| unavailable(&error.to_string())),
-            Err(_) => Err(unavailable("reading the spool was interrupted")),
+        match tokio::task::spawn_blocking(move || ask(&spool)).await {
+            Ok(answer) => answer.map_err(|error| {
+                let code = match error {
+                    SpoolError::UnknownSink(_) => ProblemCode::NotFound,
+                    SpoolError::SinkInUse(_) | SpoolError::NotRetired(_) => ProblemCode::Conflict,
+                    _ => ProblemCode::Unavailable,
+                };
+                Problem::new(code, error.to_string())
+            }),
+            Err(_) => Err(unavailable("asking the spool was interrupted")),
         }
     }
 
@@ -164,6 +185,12 @@ impl Acceptor {
     #[must_use]
     pub fn head(&self) -> u64 {
         self.spool.head()
+    }
+
+    /// What the dedup index of each app holds, by the app's number.
+    #[must_use]
+    pub fn dedup_extents(&self) -> BTreeMap<i64, Extent> {
+        self.spool.dedup_extents()
     }
 
     /// Bytes that wait in the spool.
@@ -182,35 +209,64 @@ impl Acceptor {
     }
 
     async fn decode(self: &Arc<Self>, arrival: Arrival, limits: Arc<Limits>) -> Result<Decoded, Problem> {
-        if arrival.body.len() <= INLINE_BYTES {
-            return self.decode_here(arrival, &limits);
+        if arrival.body.len() > INLINE_BYTES {
+            let work = move |acceptor: &Self| {
+                let opened = acceptor.open(arrival, &limits)?;
+                acceptor.finish(opened, &limits)
+            };
+            return self.elsewhere(work).await;
         }
+        let mut opened = self.open(arrival, &limits)?;
+        if let Text::Gzip(inflation) = &mut opened.text
+            && !inflation.run(INLINE_BYTES, limits.wire.decompressed_bytes, &mut opened.held)?
+        {
+            return self.elsewhere(move |acceptor| acceptor.finish(opened, &limits)).await;
+        }
+        self.finish(opened, &limits)
+    }
+
+    /// Runs `work` where it may take its time.
+    async fn elsewhere(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> Result<Decoded, Problem> + Send + 'static,
+    ) -> Result<Decoded, Problem> {
         let _permit = self.decoders.acquire().await;
         let acceptor = Arc::clone(self);
-        let task = tokio::task::spawn_blocking(move || acceptor.decode_here(arrival, &limits));
+        let task = tokio::task::spawn_blocking(move || work(&acceptor));
         task.await.unwrap_or_else(|_| Err(unavailable("decoding was interrupted")))
     }
 
-    fn decode_here(&self, arrival: Arrival, limits: &Limits) -> Result<Decoded, Problem> {
-        let Arrival { app, body, gzip, signature, received_at, mut held } = arrival;
-        let limits = &limits.wire;
+    /// Checks the signature, which is over the body as sent.
+    fn open(&self, arrival: Arrival, limits: &Limits) -> Result<Opened, Problem> {
+        let Arrival { app, body, gzip, signature, received_at, held } = arrival;
+        let age = limits.wire.signature_age_ms;
         let signature = match &app.secret {
-            Some(secret) => {
-                Some(Signature::check(signature.as_deref(), secret, &body, received_at, limits.signature_age_ms)?)
-            }
+            Some(secret) => Some(Signature::check(signature.as_deref(), secret, &body, received_at, age)?),
             None => None,
         };
         self.telemetry.add(Count::BodyBytes, body.len() as u64);
-        let inflated;
-        let json = if gzip || inflate::is_gzip(&body) {
-            inflated = inflate::inflate(&body, limits.decompressed_bytes, &mut held)?;
-            &inflated[..]
+        let text = if gzip || inflate::is_gzip(&body) {
+            Text::Gzip(Box::new(Inflation::new(body)))
         } else {
-            inflate::check_size(body.len() as u64, limits.decompressed_bytes)?;
-            &body[..]
+            inflate::check_size(body.len() as u64, limits.wire.decompressed_bytes)?;
+            Text::Plain(body)
+        };
+        Ok(Opened { app, signature, received_at, text, held })
+    }
+
+    /// Inflates what is left to inflate, decodes and prepares.
+    fn finish(&self, opened: Opened, limits: &Limits) -> Result<Decoded, Problem> {
+        let Opened { app, signature, received_at, text, mut held } = opened;
+        let limits = &limits.wire;
+        let json = match text {
+            Text::Plain(body) => body,
+            Text::Gzip(mut inflation) => {
+                inflation.run(usize::MAX, limits.decompressed_bytes, &mut held)?;
+                inflation.done().into()
+            }
         };
         self.telemetry.add(Count::DecompressedBytes, json.len() as u64);
-        let batch = decode(json, limits)?;
+        let batch = decode(&json, limits)?;
         app.quota.events(batch.events.len() as u64, Instant::now()).map_err(|exceeded| {
             self.telemetry.add(Count::RateLimited(exceeded.limited), 1);
             too_many(&exceeded)

@@ -80,6 +80,15 @@ impl Bench {
     }
 }
 
+/// The same batch as gzip, with `blanks` blanks in its JSON.
+fn padded(mut arrival: Arrival, blanks: usize) -> Arrival {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    std::io::Write::write_all(&mut encoder, &arrival.body).unwrap();
+    std::io::Write::write_all(&mut encoder, &vec![b' '; blanks]).unwrap();
+    arrival.body = encoder.finish().unwrap().into();
+    arrival
+}
+
 /// On this runtime of one thread a spawned request runs as far as it can before this returns.
 async fn let_all_run() {
     for _ in 0..100 {
@@ -166,4 +175,22 @@ async fn a_spool_that_no_sink_empties_refuses_more() {
     let bench = Bench::with(10, Limits { spool_bytes: 1, ..Limits::default() });
     assert_eq!(bench.acceptor.accept(bench.arrival(1)).await.unwrap().stored, 1);
     assert_eq!(bench.acceptor.accept(bench.arrival(2)).await.unwrap_err().code, ProblemCode::Unavailable);
+}
+
+#[tokio::test]
+async fn what_a_small_body_inflates_to_decides_where_it_is_decoded() {
+    let bench = Bench::new(10);
+    let cores = u32::try_from(bench.acceptor.decoders.available_permits()).unwrap();
+    let busy = bench.acceptor.decoders.acquire_many(cores).await.unwrap();
+    let (small, large) = (padded(bench.arrival(1), 1000), padded(bench.arrival(2), 400_000));
+    assert!(large.body.len() < 2000, "as sent both are small: {}", large.body.len());
+    assert_eq!(bench.acceptor.accept(small).await.unwrap().stored, 1, "decoded right here");
+    let acceptor = Arc::clone(&bench.acceptor);
+    let large = tokio::spawn(async move { acceptor.accept(large).await });
+    let_all_run().await;
+    assert!(bench.telemetry.get(Count::DecompressedBytes) < 2000, "it waits for its turn elsewhere");
+    drop(busy);
+    assert_eq!(large.await.unwrap().unwrap().stored, 1);
+    assert!(bench.telemetry.get(Count::DecompressedBytes) > 400_000);
+    assert_eq!(bench.budget.taken(), 0);
 }

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 
 use super::serve::{self, Source};
-use super::{Command, USAGE, dead_letters, schema};
+use super::{Command, USAGE, dead_letters, schema, sinks};
 use crate::config::{Config, ConfigError, EMBEDDED};
 use crate::db::DbError;
 use crate::serve::refuse_newer;
@@ -30,8 +30,10 @@ pub(super) fn runtime(error: impl std::fmt::Display) -> Failure {
 }
 
 pub(super) fn run(command: Command) -> Result<(), Failure> {
-    if let Command::Export { data_dir, .. } | Command::Ledger { data_dir } | Command::DeadLetters { data_dir, .. } =
-        &command
+    if let Command::Export { data_dir, .. }
+    | Command::Ledger { data_dir }
+    | Command::DeadLetters { data_dir, .. }
+    | Command::Sinks { data_dir, .. } = &command
     {
         refuse_newer(data_dir).map_err(runtime)?;
     }
@@ -53,6 +55,7 @@ pub(super) fn run(command: Command) -> Result<(), Failure> {
         Command::DeadLetters { action, data_dir, sink, config } => {
             dead_letters::run(action, &data_dir, sink.as_deref(), config.as_deref())
         }
+        Command::Sinks { ending, data_dir, sink } => sinks::run(ending, &data_dir, sink.as_deref()),
         Command::Schema { action, config, sink } => schema::run(action, &config, &sink),
         Command::Help => print(USAGE),
         Command::Version => print(concat!("subway-collector ", env!("CARGO_PKG_VERSION"), "\n")),
@@ -65,7 +68,7 @@ pub(super) fn print(text: &str) -> Result<(), Failure> {
 }
 
 /// The ledger. The embedded store tells itself how far it is: the spool's cursor follows, and not at all after a crash.
-fn ledger(data_dir: &Path) -> Result<Ledger, Failure> {
+pub(super) fn ledger(data_dir: &Path) -> Result<Ledger, Failure> {
     let spool = Reader::open(data_dir).map_err(runtime)?;
     let position = match StoredRows::open(data_dir).and_then(|store| store.position()) {
         Err(DbError::Absent(_)) => 0,

@@ -123,7 +123,7 @@ fn from_here(data_dir: &DataDir, names: &[String], config: Option<&Path>) -> Res
     for name in names {
         let sink = config.sinks.iter().find(|sink| sink.name == *name);
         let sink = sink.ok_or_else(|| Failure::Runtime(format!("{}: no sink is named {name}", path.display())))?;
-        opened.push(sinks::open(sink, &config.zones()).map_err(runtime)?);
+        opened.push(sinks::open(sink, &config.zones(), Arc::default()).map_err(runtime)?);
     }
     let runtime_ = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(runtime)?;
     let spool = Spool::open(data_dir.path(), &Settings::default(), Arc::default()).map_err(runtime)?;

@@ -6,6 +6,7 @@ mod log;
 mod parse;
 mod schema;
 mod serve;
+mod sinks;
 
 use std::process::ExitCode;
 

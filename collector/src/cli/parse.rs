@@ -8,6 +8,7 @@ use lexopt::ValueExt;
 use lexopt::prelude::{Long, Short, Value};
 
 use crate::config::addresses;
+use crate::spool::Ending;
 
 /// What `--help` prints.
 pub const USAGE: &str = "\
@@ -24,6 +25,10 @@ usage:
   subway-collector dead-letters list|show|replay --data-dir DIR [--sink NAME] [--config FILE]
       events that a sink refused: how many and why, or each in full; or deliver them again, through the
       running collector, or without one with FILE (default: the configuration it last ran with)
+  subway-collector sinks list|retire|forget --data-dir DIR [--sink NAME]
+      every sink that ever was, one JSON object a line; retire one that the configuration no longer has, so that its
+      figures stay as they are and nobody is alarmed; forget a retired one with its dead letters, so that a new one
+      may begin under its name; also beside a running collector
   subway-collector schema show|apply --config FILE --sink NAME
       what a sink needs in its store: print it, or make and migrate what is missing
   subway-collector --help | --version
@@ -74,6 +79,15 @@ pub enum Command {
         sink: Option<String>,
         /// The configuration to replay with when no collector runs.
         config: Option<PathBuf>,
+    },
+    /// Print the sinks, or end one that the configuration no longer has.
+    Sinks {
+        /// What to do to it; `None`: print all.
+        ending: Option<Ending>,
+        /// Where they are.
+        data_dir: PathBuf,
+        /// Which one.
+        sink: Option<String>,
     },
     /// Print what a sink needs in its store, or make it.
     Schema {
@@ -158,6 +172,7 @@ fn allowed(words: &[String]) -> &'static [&'static str] {
         Some("export") => &["data-dir", "app", "from", "to"],
         Some("ledger") => &["data-dir"],
         Some("dead-letters") => &["data-dir", "sink", "config"],
+        Some("sinks") => &["data-dir", "sink"],
         Some("schema") => &["config", "sink"],
         _ => &[],
     }
@@ -192,6 +207,12 @@ fn command(words: &[&str], options: Options) -> Result<Command, String> {
             };
             Ok(Command::DeadLetters { action, data_dir: dir(data_dir)?, sink, config })
         }
+        ["sinks", "list"] => Ok(Command::Sinks { ending: None, data_dir: dir(data_dir)?, sink }),
+        ["sinks", word @ ("retire" | "forget")] => {
+            let ending = Some(if *word == "retire" { Ending::Retire } else { Ending::Forget });
+            Ok(Command::Sinks { ending, data_dir: dir(data_dir)?, sink: Some(sink.ok_or("--sink is missing")?) })
+        }
+        ["sinks"] => Err("sinks needs list, retire or forget".into()),
         ["schema", word @ ("show" | "apply")] => {
             let action = if *word == "show" { Schema::Show } else { Schema::Apply };
             let (config, sink) = (config.ok_or("--config is missing")?, sink.ok_or("--sink is missing")?);
@@ -257,6 +278,16 @@ mod tests {
             words("schema apply --config c --sink s"),
             Ok(Command::Schema { action: Schema::Apply, config: "c".into(), sink: "s".into() })
         );
+        assert_eq!(
+            words("sinks list --data-dir d"),
+            Ok(Command::Sinks { ending: None, data_dir: PathBuf::from("d"), sink: None })
+        );
+        for (word, ending) in [("retire", Ending::Retire), ("forget", Ending::Forget)] {
+            assert_eq!(
+                words(&format!("sinks {word} --data-dir d --sink s")),
+                Ok(Command::Sinks { ending: Some(ending), data_dir: PathBuf::from("d"), sink: Some("s".into()) })
+            );
+        }
         assert_eq!(words("serve --help"), Ok(Command::Help));
         assert_eq!(words("--version"), Ok(Command::Version));
     }
@@ -275,6 +306,9 @@ mod tests {
             "ledger --app x --data-dir d",
             "dead-letters --data-dir d",
             "dead-letters eat --data-dir d",
+            "sinks --data-dir d",
+            "sinks retire --data-dir d",
+            "sinks list",
             "schema --config c --sink s",
             "schema show --config c",
             "schema drop --config c --sink s",

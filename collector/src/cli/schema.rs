@@ -48,7 +48,7 @@ async fn apply(sink: &Sink, zones: &[(String, String)]) -> Result<String, Failur
         Kind::Elasticsearch(settings) => elasticsearch::apply(settings, &sink.delivery).await.map_err(runtime)?,
         // It says only whether everything is there in the end.
         Kind::Kafka(_) => {
-            sinks::open(sink, zones).map_err(runtime)?.prepare().await.map_err(runtime)?;
+            sinks::open(sink, zones, std::sync::Arc::default()).map_err(runtime)?.prepare().await.map_err(runtime)?;
             return Ok(format!("{}: everything is there\n", sink.name));
         }
     };

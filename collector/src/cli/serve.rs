@@ -51,13 +51,14 @@ pub(super) fn run(source: Source) -> Result<(), Failure> {
 async fn serve(source: Source, config: Config) -> Result<(), Failure> {
     let file = source.config.as_deref().and_then(|path| std::path::absolute(path).ok());
     let signals = Signals::catch(source.config.is_some()).map_err(runtime)?;
-    let addresses = config.listen.clone();
+    let (addresses, operators) = (config.listen.clone(), config.admin_listen.clone());
     let collector = Collector::start(config).await.map_err(runtime)?;
     collector.note_config(file.as_deref()).map_err(runtime)?;
-    let listener = TcpListener::bind(&addresses[..]).await.map_err(|error| {
-        let tried: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
-        Failure::Runtime(format!("cannot listen on {}: {error}", tried.join(", ")))
-    })?;
+    let listener = bind(&addresses).await?;
+    let collector = match operators {
+        Some(addresses) => collector.with_operators(bind(&addresses).await?),
+        None => collector,
+    };
     let announce = |url: &str| {
         // Nobody reads stdout: then nobody needs the line.
         let _ = print(&format!("listening on {url}\n"));
@@ -68,6 +69,13 @@ async fn serve(source: Source, config: Config) -> Result<(), Failure> {
         ended = collector.serve(listener, end.caught(), announce) => ended.map_err(runtime),
         never = reloading => match never {},
     }
+}
+
+async fn bind(addresses: &[SocketAddr]) -> Result<TcpListener, Failure> {
+    TcpListener::bind(addresses).await.map_err(|error| {
+        let tried: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
+        Failure::Runtime(format!("cannot listen on {}: {error}", tried.join(", ")))
+    })
 }
 
 /// Reads the file again at every signal. A file that is wrong changes nothing.

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::text::{Secret, Text};
-use super::{ConfigError, Source};
+use super::{ConfigError, Source, limits};
 
 /// One app.
 #[derive(Clone, Debug)]
@@ -24,6 +24,10 @@ pub struct App {
     pub requests_per_second: Option<u64>,
     /// Events a second that it may send, if limited.
     pub events_per_second: Option<u64>,
+    /// Days for which its event IDs are remembered, if not those of `[limits]`.
+    pub dedup_days: Option<u64>,
+    /// Bytes that its event IDs take on disk, if not those of `[limits]`.
+    pub dedup_bytes: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -35,6 +39,8 @@ pub(super) struct Table {
     secret: Option<Spanned<Text>>,
     requests_per_second: Option<Spanned<u64>>,
     events_per_second: Option<Spanned<u64>>,
+    dedup_days: Option<Spanned<u64>>,
+    dedup_bytes: Option<Spanned<u64>>,
 }
 
 /// The highest rate that can be asked for: far beyond what one machine takes, and small enough to count with.
@@ -60,6 +66,8 @@ impl App {
             secret: None,
             requests_per_second: None,
             events_per_second: None,
+            dedup_days: None,
+            dedup_bytes: None,
         }
     }
 }
@@ -71,6 +79,21 @@ fn rate(source: &Source<'_>, key: &str, rate: Option<Spanned<u64>>) -> Result<Op
             Err(source.error(rate.span(), key, why))
         }
         rate => Ok(rate.map(Spanned::into_inner)),
+    }
+}
+
+fn within(
+    source: &Source<'_>,
+    key: &str,
+    value: Option<Spanned<u64>>,
+    range: std::ops::RangeInclusive<u64>,
+) -> Result<Option<u64>, ConfigError> {
+    match value {
+        Some(value) if !range.contains(value.get_ref()) => {
+            let why = format!("must be {} to {}", range.start(), range.end());
+            Err(source.error(value.span(), key, why))
+        }
+        value => Ok(value.map(Spanned::into_inner)),
     }
 }
 
@@ -102,7 +125,18 @@ pub(super) fn all(source: &Source<'_>, tables: Vec<Spanned<Table>>) -> Result<Ve
         let read_token = table.read_token.map(|token| Secret::token(source, "app.read_token", token)).transpose()?;
         let requests_per_second = rate(source, "app.requests_per_second", table.requests_per_second)?;
         let events_per_second = rate(source, "app.events_per_second", table.events_per_second)?;
-        apps.push(App { key, timezone, read_token, secret, requests_per_second, events_per_second });
+        let dedup_days = within(source, "app.dedup_days", table.dedup_days, limits::DEDUP_DAYS)?;
+        let dedup_bytes = within(source, "app.dedup_bytes", table.dedup_bytes, limits::DEDUP_BYTES)?;
+        apps.push(App {
+            key,
+            timezone,
+            read_token,
+            secret,
+            requests_per_second,
+            events_per_second,
+            dedup_days,
+            dedup_bytes,
+        });
     }
     Ok(apps)
 }

@@ -91,6 +91,11 @@ const GIB: u64 = 1024 * MIB;
 /// The longest time a limit may name, milliseconds: a day. Beyond it nothing is limited any more.
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
+/// What may be asked for; at most a century.
+pub(super) const DEDUP_DAYS: std::ops::RangeInclusive<u64> = 1..=36_500;
+/// What may be asked for. With less than some thousand IDs an index is no help.
+pub(super) const DEDUP_BYTES: std::ops::RangeInclusive<u64> = 64 * KIB..=1024 * 1024 * GIB;
+
 limits! {
     /// Connections open at once. An idle one costs a socket and 13 KiB, with TLS 23 KiB (`cargo xtask bench`); further ones
     /// are told 503 and closed.
@@ -122,6 +127,22 @@ limits! {
     /// Bytes of JSON in the spool that a sink has not taken yet. It bounds the disk that a dead sink can cost; beyond it
     /// clients are told 503.
     spool_bytes = 8 * GIB, KIB..=1024 * 1024 * GIB;
+    /// Days for which an event ID is remembered, so that the event is known when it comes again. A device that was away
+    /// longer is rare; `[[app]]` can say otherwise.
+    dedup_days = 90, DEDUP_DAYS;
+    /// Bytes that the IDs of one app take on disk, about 18 each; beyond it the oldest are forgotten. It bounds what one app's
+    /// flood can cost, and ends only that app's horizon; `[[app]]` can say otherwise.
+    dedup_bytes = 8 * GIB, DEDUP_BYTES;
+    /// Bytes of memory for the filters of the IDs on disk, 1.5 an ID. Beyond it the largest parts are searched on disk.
+    dedup_memory_bytes = 256 * MIB, 0..=1024 * GIB;
+    /// IDs in memory (17 to 34 bytes each) before they are written to files; twice as many while they are written.
+    dedup_fresh_ids = 900_000, 100..=100_000_000;
+    /// Installs of one app whose clocks are remembered, about 100 bytes of disk each: those of an install keep its events in
+    /// order over a clock that jumps.
+    install_clocks = 1_000_000, 2..=1_000_000_000;
+    /// Bytes of events in one answer of the reading API; what is left is asked for with the answer's `next`. Answers are
+    /// written as they are read, so it bounds time and the client's memory, not the collector's.
+    answer_bytes = 64 * MIB, KIB..=1024 * GIB;
 }
 
 fn put(

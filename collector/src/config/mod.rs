@@ -37,6 +37,8 @@ pub struct Config {
     /// Where to listen: the addresses of one name, of which the first that can be had is taken. Port 0 lets the system
     /// choose.
     pub listen: Vec<SocketAddr>,
+    /// Where metrics and administration are served, if not with everything else.
+    pub admin_listen: Option<Vec<SocketAddr>>,
     /// Where everything is kept.
     pub data_dir: PathBuf,
     /// The token of the admin endpoints; made at the first start if absent.
@@ -93,6 +95,7 @@ struct File {
     listen: Option<Spanned<Text>>,
     data_dir: Option<Spanned<Text>>,
     admin_token: Option<Spanned<Text>>,
+    admin: Option<Admin>,
     #[serde(default)]
     app: Vec<Spanned<app::Table>>,
     #[serde(default)]
@@ -107,6 +110,12 @@ struct File {
     tls: Option<tls::Table>,
     #[serde(default)]
     log: log::Table,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Admin {
+    listen: Spanned<Text>,
 }
 
 #[derive(Deserialize)]
@@ -191,6 +200,7 @@ impl Config {
     pub fn embedded() -> Self {
         Self {
             listen: vec![LISTEN],
+            admin_listen: None,
             data_dir: PathBuf::from(DATA_DIR),
             admin_token: None,
             apps: vec![App::demo()],
@@ -229,10 +239,10 @@ impl Config {
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
         let source = Source(text);
         let file: File = toml::from_str(text).map_err(|error| source.toml(&error))?;
-        let listen = match file.listen {
-            None => vec![LISTEN],
-            Some(listen) => addresses(listen.get_ref()).map_err(|why| source.error(listen.span(), "listen", why))?,
-        };
+        let listening =
+            |at: Spanned<Text>, key: &str| addresses(at.get_ref()).map_err(|why| source.error(at.span(), key, why));
+        let listen = file.listen.map(|at| listening(at, "listen")).transpose()?.unwrap_or_else(|| vec![LISTEN]);
+        let admin_listen = file.admin.map(|admin| listening(admin.listen, "admin.listen")).transpose()?;
         let data_dir = match file.data_dir {
             None => PathBuf::from(DATA_DIR),
             Some(dir) if dir.get_ref().is_empty() => {
@@ -249,6 +259,7 @@ impl Config {
         };
         Ok(Self {
             listen,
+            admin_listen,
             data_dir,
             admin_token,
             apps: app::all(&source, file.app)?,

@@ -23,6 +23,7 @@ impl Config {
         let (new, old) = (&self.limits, &running.limits);
         [
             ("listen", self.listen != running.listen),
+            ("admin.listen", self.admin_listen != running.admin_listen),
             ("data_dir", self.data_dir != running.data_dir),
             ("tls (on or off)", self.tls.is_some() != running.tls.is_some()),
             ("log", self.log != running.log),
@@ -33,6 +34,9 @@ impl Config {
             ("limits.queue_requests", new.queue_requests != old.queue_requests),
             ("limits.commit_bytes", new.commit_bytes != old.commit_bytes),
             ("limits.spool_bytes", new.spool_bytes != old.spool_bytes),
+            ("limits.dedup_memory_bytes", new.dedup_memory_bytes != old.dedup_memory_bytes),
+            ("limits.dedup_fresh_ids", new.dedup_fresh_ids != old.dedup_fresh_ids),
+            ("limits.install_clocks", new.install_clocks != old.install_clocks),
         ]
         .into_iter()
         .filter_map(|(key, differs)| differs.then_some(key))
@@ -48,6 +52,7 @@ impl Config {
     #[must_use]
     pub fn applied_to(mut self, running: &Config) -> Config {
         self.listen.clone_from(&running.listen);
+        self.admin_listen.clone_from(&running.admin_listen);
         self.data_dir.clone_from(&running.data_dir);
         self.log.clone_from(&running.log);
         self.sinks.clone_from(&running.sinks);
@@ -57,6 +62,9 @@ impl Config {
         self.limits.queue_requests = running.limits.queue_requests;
         self.limits.commit_bytes = running.limits.commit_bytes;
         self.limits.spool_bytes = running.limits.spool_bytes;
+        self.limits.dedup_memory_bytes = running.limits.dedup_memory_bytes;
+        self.limits.dedup_fresh_ids = running.limits.dedup_fresh_ids;
+        self.limits.install_clocks = running.limits.install_clocks;
         if self.tls.is_some() != running.tls.is_some() {
             self.tls.clone_from(&running.tls);
         }
@@ -74,12 +82,20 @@ mod tests {
     fn what_cannot_change_while_running_is_named_and_stays() {
         let running = Config::parse(&format!("data_dir = \"/a\"\n{APP}[limits]\nconnections = 5\n")).unwrap();
         let new = Config::parse(&format!(
-            "listen = \"127.0.0.1:1\"\ndata_dir = \"/b\"\n{APP}[limits]\nconnections = 6\nqueue_requests = 7\n\
+            "listen = \"127.0.0.1:1\"\nadmin = {{listen = \"127.0.0.1:2\"}}\ndata_dir = \"/b\"\n{APP}[limits]\nconnections = 6\nqueue_requests = 7\n\
              commit_bytes = 9999\nspool_bytes = 9999\n[log]\nlevel = \"debug\"\n[[sink]]\nname = \"embedded\"\nkind = \"sqlite\"\n"
         ))
         .unwrap();
-        let named =
-            ["listen", "data_dir", "log", "sink", "limits.queue_requests", "limits.commit_bytes", "limits.spool_bytes"];
+        let named = [
+            "listen",
+            "admin.listen",
+            "data_dir",
+            "log",
+            "sink",
+            "limits.queue_requests",
+            "limits.commit_bytes",
+            "limits.spool_bytes",
+        ];
         assert_eq!(new.needs_restart(&running), named);
         let applied = new.applied_to(&running);
         assert_eq!(applied.limits.connections, 6, "what can change does");

@@ -2,16 +2,87 @@
 
 use std::sync::Arc;
 
-use axum::Json;
-use axum::extract::State;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
 use axum::http::HeaderMap;
+use axum::routing::{delete, get, post};
+use axum::{Json, Router};
+use serde::Serialize;
 
 use super::problem::Refusal;
-use super::{Shared, authorization};
-use crate::accept::Ledger;
+use super::{Shared, authorization, segments};
+use crate::accept::{Ending, Ledger, SinkLedger};
+
+/// Its addresses.
+pub(super) fn routes() -> Router<Arc<Shared>> {
+    Router::new()
+        .route("/v1/admin/ledger", get(ledger))
+        .route("/v1/admin/sinks", get(sinks))
+        .route("/v1/admin/sinks/{name}", delete(forget))
+        .route("/v1/admin/sinks/{name}/retire", post(retire))
+}
 
 /// The ledger, exact as of one commit.
-pub(super) async fn ledger(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Result<Json<Ledger>, Refusal> {
+async fn ledger(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Result<Json<Ledger>, Refusal> {
     shared.live().keys.admin(authorization(&headers))?;
-    Ok(Json(shared.ledger().await?))
+    Ok(Json(shared.status().await?.ledger))
+}
+
+/// One sink of the list: its place in the ledger, and its state also where that is the usual one.
+#[derive(Serialize)]
+struct Sink {
+    name: String,
+    state: &'static str,
+    #[serde(flatten)]
+    figures: SinkLedger,
+}
+
+#[derive(Serialize)]
+struct Sinks {
+    sinks: Vec<Sink>,
+    /// There is no further page.
+    next: Option<String>,
+}
+
+async fn list(shared: &Shared) -> Result<Json<Sinks>, Refusal> {
+    let sink = |(name, mut figures): (String, SinkLedger)| {
+        let state = std::mem::take(&mut figures.state).as_str();
+        Sink { name, state, figures }
+    };
+    Ok(Json(Sinks { sinks: shared.status().await?.ledger.sinks.into_iter().map(sink).collect(), next: None }))
+}
+
+/// Every sink that ever was, but for those forgotten.
+async fn sinks(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Result<Json<Sinks>, Refusal> {
+    shared.live().keys.admin(authorization(&headers))?;
+    list(&shared).await
+}
+
+/// Retires a sink that is not in the configuration; answers the list.
+async fn retire(
+    State(shared): State<Arc<Shared>>,
+    path: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
+) -> Result<Json<Sinks>, Refusal> {
+    end(&shared, path, &headers, Ending::Retire).await
+}
+
+/// Forgets a retired sink; answers the list.
+async fn forget(
+    State(shared): State<Arc<Shared>>,
+    path: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
+) -> Result<Json<Sinks>, Refusal> {
+    end(&shared, path, &headers, Ending::Forget).await
+}
+
+async fn end(
+    shared: &Shared,
+    path: Result<Path<String>, PathRejection>,
+    headers: &HeaderMap,
+    how: Ending,
+) -> Result<Json<Sinks>, Refusal> {
+    shared.live().keys.admin(authorization(headers))?;
+    shared.acceptor.end_sink(segments(path)?, how).await?;
+    list(shared).await
 }

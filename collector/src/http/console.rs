@@ -40,6 +40,7 @@ const FILES: &[File] = files![
     "events.js" SCRIPT,
     "icon.svg" "image/svg+xml",
     "index.html" "text/html; charset=utf-8",
+    "json.js" SCRIPT,
     "state.js" SCRIPT,
     "style.css" "text/css; charset=utf-8",
     "tiles.js" SCRIPT,

@@ -9,7 +9,9 @@ use axum::response::{IntoResponse, Response};
 
 use super::Shared;
 use super::problem::Refusal;
-use crate::accept::unavailable;
+use crate::accept::{Extent, SinkState, Status, unavailable};
+use crate::auth::App;
+use crate::clock;
 use crate::telemetry::Gauge;
 
 /// The process answers.
@@ -25,8 +27,7 @@ pub(super) async fn ready(State(shared): State<Arc<Shared>>) -> Result<&'static 
 
 /// The collector's counters in the Prometheus text format.
 pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
-    let ledger = shared.ledger().await.ok();
-    let sinks: Vec<_> = ledger.into_iter().flat_map(|ledger| ledger.sinks).collect();
+    let status = shared.status().await.ok();
     let mut gauges = vec![
         (Gauge::Ready, u64::from(shared.ready().is_ok())),
         (Gauge::OpenConnections, shared.connections.load(Ordering::Relaxed)),
@@ -34,17 +35,40 @@ pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
         (Gauge::SpoolHead, shared.acceptor.head()),
         (Gauge::SpoolBytes, shared.acceptor.backlog_bytes()),
     ];
-    gauges.extend(sinks.iter().map(|(name, sink)| (Gauge::SinkPosition(name), sink.delivered + sink.dead)));
-    gauges.extend(sinks.iter().map(|(name, sink)| (Gauge::SinkPending(name), sink.pending)));
-    gauges.extend(sinks.iter().map(|(name, sink)| (Gauge::SinkDead(name), sink.dead)));
-    gauges.extend(sinks.iter().map(|(name, sink)| (Gauge::SinkShed(name), sink.shed)));
-    let names: Vec<String> = sinks.iter().map(|(name, _)| name.clone()).collect();
-    let lags = shared.acceptor.lags(names).await.unwrap_or_default();
-    // A sink that remembers its own position may be further than the spool knows.
-    let waits = |name: &str| sinks.iter().any(|(sink, ledger)| sink == name && ledger.pending > 0);
-    let lag = |name: &str, millis: u64| if waits(name) { millis.div_ceil(1000) } else { 0 };
-    gauges.extend(lags.iter().map(|(name, millis)| (Gauge::SinkLag(name), lag(name, *millis))));
+    gauges.extend(status.iter().flat_map(of_sinks));
+    let live = shared.live();
+    let extents = shared.acceptor.dedup_extents();
+    let of = |app: &App| extents.get(&app.number).copied();
+    let apps: Vec<_> = live.keys.apps().into_iter().filter_map(|app| Some((app.key.as_str(), of(app)?))).collect();
+    let now = clock::now();
+    let seconds = |extent: &Extent| extent.horizon_ms(now).unsigned_abs() / 1000;
+    gauges.extend(apps.iter().map(|(app, extent)| (Gauge::DedupHorizon(app), seconds(extent))));
+    gauges.extend(apps.iter().map(|(app, extent)| (Gauge::DedupIds(app), extent.ids)));
+    gauges.extend(apps.iter().map(|(app, extent)| (Gauge::DedupBytes(app), extent.bytes)));
+    gauges.extend(apps.iter().map(|(app, extent)| (Gauge::DedupLostParts(app), extent.lost_parts)));
     gauges.extend(shared.process.gauges());
     let page = shared.telemetry.page(&gauges);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page).into_response()
+}
+
+/// What is known of the sinks, family by family. A sink that is not in the configuration has a state and nothing else: its
+/// figures do not change, and nobody should be woken by them.
+fn of_sinks(status: &Status) -> Vec<(Gauge<'_>, u64)> {
+    let now = clock::now();
+    let sinks = &status.ledger.sinks;
+    let active = || sinks.iter().filter(|(_, sink)| sink.state.is_active());
+    let lag = |name: &String| {
+        let arrived = status.waiting.get(name).copied().unwrap_or(now);
+        now.saturating_sub(arrived).max(0).unsigned_abs().div_ceil(1000)
+    };
+    let mut gauges = Vec::new();
+    for (name, sink) in sinks {
+        gauges.extend(SinkState::ALL.map(|one| (Gauge::SinkState(name, one.as_str()), u64::from(one == sink.state))));
+    }
+    gauges.extend(active().map(|(name, sink)| (Gauge::SinkPosition(name), sink.delivered + sink.dead)));
+    gauges.extend(active().map(|(name, sink)| (Gauge::SinkPending(name), sink.pending)));
+    gauges.extend(active().map(|(name, sink)| (Gauge::SinkDead(name), sink.dead)));
+    gauges.extend(active().map(|(name, sink)| (Gauge::SinkShed(name), sink.shed)));
+    gauges.extend(active().map(|(name, _)| (Gauge::SinkLag(name), lag(name))));
+    gauges
 }

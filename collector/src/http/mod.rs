@@ -1,11 +1,12 @@
 //! HTTP: from requests to rooms and back. Nothing is decided here but shapes, sizes and statuses.
 //!
-//! [`ingest`] takes batches, [`query`] and [`console`] read, [`admin`] and [`health`] operate. Every refusal is a problem
+//! [`ingest`] takes batches, [`query`], [`events`] and [`console`] read, [`admin`] and [`health`] operate. Every refusal is a problem
 //! document, also those of the router itself.
 
 pub mod admin;
 pub mod client;
 pub mod console;
+pub mod events;
 pub mod health;
 pub mod ingest;
 pub mod problem;
@@ -17,11 +18,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
+use axum::extract::Path;
+use axum::extract::rejection::PathRejection;
 use axum::http::HeaderMap;
+use subway_protocol::codec::server::{Problem, ProblemCode};
 
-use subway_protocol::codec::server::Problem;
-
-use crate::accept::{Acceptor, Budget, Ledger, too_many};
+use crate::accept::{Acceptor, Budget, Status, too_many};
 use crate::auth::Keys;
 use crate::config::{EMBEDDED, Limits, Network};
 use crate::limit::{Clients, Exceeded, Rate};
@@ -58,8 +60,8 @@ pub struct Shared {
     pub process: Process,
     /// The bytes of requests being worked on.
     pub budget: Arc<Budget>,
-    /// Connections open now.
-    pub connections: AtomicU64,
+    /// Connections open now, those to a listener for operators aside.
+    pub connections: Arc<AtomicU64>,
     /// Set once the collector drains.
     pub draining: AtomicBool,
 }
@@ -104,17 +106,21 @@ impl Shared {
         self.acceptor.ready()
     }
 
-    /// Where every event went, with the embedded store as far as questions already find it.
+    /// Where every event went, with the embedded store as far as questions already find it, and since when what waits does.
     ///
     /// # Errors
     /// If the spool cannot be read now.
-    pub async fn ledger(&self) -> Result<Ledger, Problem> {
-        let position = self.freshness.position();
-        Ok(self.acceptor.ledger().await?.reached(EMBEDDED, position))
+    pub async fn status(&self) -> Result<Status, Problem> {
+        self.acceptor.status(EMBEDDED, self.freshness.position()).await
     }
 }
 
 /// The value of the header `authorization`.
 pub(crate) fn authorization(headers: &HeaderMap) -> Option<&str> {
     headers.get(axum::http::header::AUTHORIZATION)?.to_str().ok()
+}
+
+/// The variable parts of the address; one that is not text leads nowhere.
+pub(crate) fn segments<T>(path: Result<Path<T>, PathRejection>) -> Result<T, Problem> {
+    path.map(|Path(parts)| parts).map_err(|_| Problem::new(ProblemCode::NotFound, "nothing is at this address".into()))
 }

@@ -15,27 +15,20 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde::Serialize;
 use subway_protocol::codec::server::{Problem, ProblemCode};
-use subway_protocol::{Id, outcome::Got};
+use subway_protocol::outcome::Got;
 
 use super::problem::Refusal;
-use super::{Shared, authorization};
+use super::{Shared, authorization, events, segments};
 use crate::accept::unavailable;
 use crate::auth::App;
-use crate::query::{EventsQuery, Filter, InvalidParameter, Metric, MetricRequest, Parameters, ReadError, utc};
-use crate::row::Row;
-
-/// Events in one answer if the request does not say: some screens.
-const EVENTS: usize = 100;
-
-/// Most events in one answer, which is built in memory: at a kilobyte each some ten megabytes. Whoever wants all exports.
-const MOST_EVENTS: usize = 10_000;
+use crate::query::{InvalidParameter, Metric, MetricRequest, ReadError, utc};
 
 /// Its addresses.
 pub(super) fn routes() -> Router<Arc<Shared>> {
     Router::new()
         .route("/v1/apps", get(apps))
         .route("/v1/apps/{key}/metrics/{metric}", get(metric))
-        .route("/v1/apps/{key}/events", get(events))
+        .route("/v1/apps/{key}/events", get(events::events))
         .route("/v1/apps/{key}/range", get(range))
         .layer(map_response(no_store))
 }
@@ -50,6 +43,8 @@ async fn no_store(mut response: Response) -> Response {
 struct AppEntry {
     key: String,
     timezone: String,
+    /// What the zone's clocks are ahead of UTC now, for readers that do not know its name.
+    offset: String,
 }
 
 #[derive(Serialize)]
@@ -66,7 +61,11 @@ fn zone_name(zone: &TimeZone) -> String {
 async fn apps(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Result<Json<Apps>, Refusal> {
     let live = shared.live();
     let apps = live.keys.readable(authorization(&headers))?;
-    let entry = |app: &Arc<App>| AppEntry { key: app.key.clone(), timezone: zone_name(&app.timezone) };
+    let entry = |app: &Arc<App>| AppEntry {
+        key: app.key.clone(),
+        timezone: zone_name(&app.timezone),
+        offset: now().to_zoned(app.timezone.clone()).strftime("%:z").to_string(),
+    };
     Ok(Json(Apps { apps: apps.into_iter().map(entry).collect() }))
 }
 
@@ -111,50 +110,6 @@ async fn metric(
 }
 
 #[derive(Serialize)]
-struct Events {
-    events: Vec<Row<'static>>,
-}
-
-async fn events(
-    State(shared): State<Arc<Shared>>,
-    path: Result<Path<String>, PathRejection>,
-    uri: Uri,
-    headers: HeaderMap,
-) -> Result<Json<Events>, Refusal> {
-    let key = segments(path)?;
-    let live = shared.live();
-    let app = live.keys.reader(&key, authorization(&headers))?;
-    let query = events_query(app, &pairs(&uri)?).map_err(invalid)?;
-    shared.freshness.catch_up().await;
-    Ok(Json(Events { events: shared.reader.newest(query).await.map_err(unreadable)? }))
-}
-
-fn events_query(app: &App, pairs: &[(String, String)]) -> Result<EventsQuery, InvalidParameter> {
-    let parameters = Parameters::new(pairs, &["from", "to", "code", "theme", "install_id", "user_id", "limit"])?;
-    let limit = match parameters.get("limit") {
-        None => EVENTS,
-        Some(text) => {
-            let number = text.parse::<u64>().ok().filter(|number| *number > 0).ok_or_else(|| {
-                InvalidParameter::new("limit", format!("The limit is a number from 1 to {}.", MOST_EVENTS), text)
-            })?;
-            let over =
-                || InvalidParameter::over("limit", "Export gives any number of events.", MOST_EVENTS as u64, number);
-            usize::try_from(number).ok().filter(|number| *number <= MOST_EVENTS).ok_or_else(over)?
-        }
-    };
-    Ok(EventsQuery {
-        app: app.key.clone(),
-        from: parameters.time("from", &app.timezone)?,
-        to: parameters.time("to", &app.timezone)?,
-        filter: Filter { theme: parameters.theme()?, code: parameters.code()? },
-        // Identifiers are stored in lower case.
-        install_id: parameters.get("install_id").map(|id| Id::parse(id).map_or_else(|| id.to_owned(), |id| id.text())),
-        user_id: parameters.get("user_id").map(str::to_owned),
-        limit,
-    })
-}
-
-#[derive(Serialize)]
 struct Range {
     first: Option<String>,
     last: Option<String>,
@@ -174,22 +129,17 @@ async fn range(
     Ok(Json(Range { first: extent.map(|extent| utc(extent.first)), last: extent.map(|extent| utc(extent.last)) }))
 }
 
-/// The variable parts of the address; one that is not text leads nowhere.
-fn segments<T>(path: Result<Path<T>, PathRejection>) -> Result<T, Problem> {
-    path.map(|Path(parts)| parts).map_err(|_| Problem::new(ProblemCode::NotFound, "nothing is at this address".into()))
-}
-
 fn now() -> Timestamp {
     Timestamp::from_millisecond(crate::clock::now()).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
 /// The decoded parameters of a query string.
-fn pairs(uri: &Uri) -> Result<Vec<(String, String)>, Problem> {
+pub(super) fn pairs(uri: &Uri) -> Result<Vec<(String, String)>, Problem> {
     let pairs = Query::<Vec<(String, String)>>::try_from_uri(uri);
     pairs.map(|Query(pairs)| pairs).map_err(|error| Problem::new(ProblemCode::InvalidParameter, error.to_string()))
 }
 
-fn invalid(invalid: InvalidParameter) -> Problem {
+pub(super) fn invalid(invalid: InvalidParameter) -> Problem {
     let mut problem = Problem::new(ProblemCode::InvalidParameter, invalid.detail).at(&invalid.field);
     (problem.limit, problem.got) = (invalid.limit, invalid.got.map(printable));
     problem
@@ -203,7 +153,7 @@ fn printable(got: Got) -> Got {
     }
 }
 
-fn unreadable(error: ReadError) -> Problem {
+pub(super) fn unreadable(error: ReadError) -> Problem {
     if let ReadError::Nowhere(why) = error {
         return Problem::new(ProblemCode::NotFound, why);
     }

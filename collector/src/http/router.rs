@@ -18,24 +18,36 @@ use crate::telemetry::Count;
 /// How long a browser may remember the answer to a preflight. Browsers cap it at two hours or a day themselves.
 const PREFLIGHT: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The whole HTTP surface.
-pub fn router(shared: Arc<Shared>) -> Router {
+/// The HTTP surface of the main listener. `operating`: with what belongs to operators, which may have a listener of its own.
+pub fn router(shared: Arc<Shared>, operating: bool) -> Router {
     // The layer must also wrap what answers other methods, because that is where a preflight arrives.
     let ingest = Router::new()
         .route("/v1/events", post(ingest::ingest))
         .method_not_allowed_fallback(problem::method_not_allowed)
         .layer(cors());
-    let reading = Router::new()
-        .route("/v1/admin/ledger", get(admin::ledger))
-        .merge(query::routes())
-        .layer(from_fn_with_state(Arc::clone(&shared), client::limit));
-    Router::new()
-        .merge(ingest)
-        .merge(reading)
-        .route("/health/live", get(health::live))
-        .route("/health/ready", get(health::ready))
-        .route("/metrics", get(health::metrics))
-        .merge(console::routes())
+    let reading = query::routes().layer(from_fn_with_state(Arc::clone(&shared), client::limit));
+    let routes = Router::new().merge(ingest).merge(reading).merge(probes()).merge(console::routes());
+    let routes = if operating { routes.merge(operations(&shared)) } else { routes };
+    finished(routes, shared)
+}
+
+/// The HTTP surface of a listener for operators alone.
+pub fn operating_router(shared: Arc<Shared>) -> Router {
+    finished(probes().merge(operations(&shared)), shared)
+}
+
+fn probes() -> Router<Arc<Shared>> {
+    Router::new().route("/health/live", get(health::live)).route("/health/ready", get(health::ready))
+}
+
+fn operations(shared: &Arc<Shared>) -> Router<Arc<Shared>> {
+    let admin = admin::routes().layer(from_fn_with_state(Arc::clone(shared), client::limit));
+    admin.route("/metrics", get(health::metrics))
+}
+
+/// What every surface answers where it has nothing, and what it counts.
+fn finished(routes: Router<Arc<Shared>>, shared: Arc<Shared>) -> Router {
+    routes
         .fallback(problem::not_found)
         .method_not_allowed_fallback(problem::method_not_allowed)
         .layer(from_fn_with_state(Arc::clone(&shared), observe))

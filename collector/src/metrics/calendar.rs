@@ -1,7 +1,7 @@
 //! Calendar buckets in a time zone. PURE.
 //!
-//! A bucket is a stretch of time without holes: the buckets of a range touch and cover it. Days, weeks and months begin
-//! with the first instant of their first date, which is not midnight where the clocks jump over midnight. A day of 23 or
+//! A bucket is a stretch of time without holes: the buckets of a range touch and cover it. Days, weeks, months and years
+//! begin with the first instant of their first date, which is not midnight where the clocks jump over midnight. A day of 23 or
 //! 25 hours is one bucket. An hour is the time during which the local clock shows the same hour under the same offset, so
 //! the hour that the autumn repeats gives two buckets, and the hour that the spring leaves out gives none.
 
@@ -20,13 +20,16 @@ pub enum Interval {
     Week,
     /// A calendar month.
     Month,
+    /// A calendar year.
+    Year,
     /// The whole range as one bucket.
     Total,
 }
 
 impl Interval {
     /// Every interval, the narrowest first.
-    pub const ALL: [Interval; 5] = [Interval::Hour, Interval::Day, Interval::Week, Interval::Month, Interval::Total];
+    pub const ALL: [Interval; 6] =
+        [Interval::Hour, Interval::Day, Interval::Week, Interval::Month, Interval::Year, Interval::Total];
 
     /// The name in requests and answers.
     #[must_use]
@@ -36,6 +39,7 @@ impl Interval {
             Interval::Day => "day",
             Interval::Week => "week",
             Interval::Month => "month",
+            Interval::Year => "year",
             Interval::Total => "total",
         }
     }
@@ -53,6 +57,7 @@ impl Interval {
             Interval::Day => 24 * HOUR,
             Interval::Week => 7 * 24 * HOUR,
             Interval::Month => 30 * 24 * HOUR,
+            Interval::Year => 365 * 24 * HOUR,
             Interval::Total => 0,
         }
     }
@@ -116,6 +121,7 @@ impl<'a> Cursor<'a> {
         let date = match interval {
             Interval::Week => local.checked_sub(jiff::Span::new().days(local.weekday().to_monday_zero_offset())),
             Interval::Month => Ok(local.first_of_month()),
+            Interval::Year => Ok(local.first_of_year()),
             _ => Ok(local),
         }
         .unwrap_or(local);
@@ -149,6 +155,7 @@ impl<'a> Cursor<'a> {
             self.date = match self.interval {
                 Interval::Week => self.date.checked_add(jiff::Span::new().weeks(1)).ok()?,
                 Interval::Month => self.date.checked_add(jiff::Span::new().months(1)).ok()?,
+                Interval::Year => self.date.checked_add(jiff::Span::new().years(1)).ok()?,
                 _ => self.date.tomorrow().ok()?,
             };
             self.start = first_instant(self.zone, self.date)?;

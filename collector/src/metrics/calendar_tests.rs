@@ -84,11 +84,13 @@ fn hours_follow_the_local_clock_where_it_is_half_an_hour_off() {
 }
 
 #[test]
-fn weeks_begin_on_monday_and_months_on_the_first() {
+fn weeks_begin_on_monday_months_and_years_on_the_first() {
     let weeks = starts("UTC", Interval::Week, "2024-12-31T00:00:00Z", "2025-01-07T00:00:00Z");
     assert_eq!(weeks, ["2024-12-30T00:00:00Z", "2025-01-06T00:00:00Z"]);
     let months = starts("UTC", Interval::Month, "2024-01-31T00:00:00Z", "2024-03-01T00:00:00Z");
     assert_eq!(months, ["2024-01-01T00:00:00Z", "2024-02-01T00:00:00Z"]);
+    let years = starts("Asia/Shanghai", Interval::Year, "2023-12-31T15:59:59Z", "2024-01-01T00:00:00Z");
+    assert_eq!(years, ["2022-12-31T16:00:00Z", "2023-12-31T16:00:00Z"]);
 }
 
 #[test]
@@ -129,6 +131,7 @@ fn name(zone: &TimeZone, interval: Interval, minute: i64) -> (Date, i8, i32) {
             (date.checked_sub(jiff::Span::new().days(date.weekday().to_monday_zero_offset())).unwrap(), 0, 0)
         }
         Interval::Month => (date.first_of_month(), 0, 0),
+        Interval::Year => (date.first_of_year(), 0, 0),
         Interval::Total => unreachable!(),
     }
 }
@@ -171,7 +174,7 @@ const ODD: [(&str, &str); 12] = [
 proptest! {
     #[test]
     fn buckets_are_those_of_a_clock_read_every_minute(
-        odd in 0..ODD.len(), before in 1i64..4000, after in 1i64..4000, interval in 0usize..4,
+        odd in 0..ODD.len(), before in 1i64..4000, after in 1i64..4000, interval in 0usize..5,
     ) {
         let (zone, middle) = (zone(ODD[odd].0), ms(ODD[odd].1) / 60_000);
         let (from, to, interval) = (middle - before, middle + after, Interval::ALL[interval]);

@@ -143,7 +143,7 @@ fn the_calendar_holds_the_whole_year_9999() {
     assert_eq!(utc(end), "9999-12-31T23:59:59.999Z");
     assert_eq!(utc(0), "1970-01-01T00:00:00Z");
     assert_eq!((utc(i64::MAX).is_empty(), utc(i64::MIN).is_empty()), (false, false));
-    for interval in ["hour", "day", "week", "month", "total"] {
+    for interval in ["hour", "day", "week", "month", "year", "total"] {
         for query in [
             &[("from", "9999-12-20"), ("to", "9999-12-31"), ("interval", interval)][..],
             &[("to", "9999-12-31"), ("interval", interval)],

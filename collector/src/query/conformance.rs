@@ -9,8 +9,8 @@ use serde_json::json;
 use subway_protocol::Theme;
 
 use super::oracle::Oracle;
-use super::{CountQuery, EventsQuery, Filter, Measure, Reader};
-use crate::row::Row;
+use super::{CountQuery, EventsQuery, Filter, Listed, Mark, Measure, Reader};
+use crate::sinks::conformance::edge;
 use crate::sinks::{SinkBatch, StoredRecord};
 
 /// A store under test. It may hold other apps' events; the suite uses app keys of its own.
@@ -43,6 +43,8 @@ pub(crate) async fn run(subject: &dyn Subject) {
     suite.an_unknown_app_has_no_events().await;
     suite.a_late_event_moves_the_first_time_of_its_install().await;
     suite.events_come_back_as_they_were_sent().await;
+    suite.values_at_the_edge_come_back_as_they_were_sent().await;
+    suite.events_of_decades_are_read_like_any_others().await;
     suite.random_questions_about_random_events().await;
 }
 
@@ -79,7 +81,11 @@ impl Suite<'_> {
 
     async fn store_record(&mut self, record: serde_json::Value) {
         let count = record["events"].as_array().unwrap().len() as u64;
-        let stored = StoredRecord { first: self.next, json: record.to_string() };
+        self.store_text(record.to_string(), count).await;
+    }
+
+    async fn store_text(&mut self, json: String, count: u64) {
+        let stored = StoredRecord { first: self.next, json };
         self.oracle.add(&stored);
         let (first, last) = (self.next, self.next + count - 1);
         self.next = last + 1;
@@ -95,8 +101,11 @@ impl Suite<'_> {
     }
 
     async fn compare_newest(&self, query: EventsQuery) {
-        let lines =
-            |rows: Vec<Row<'static>>| rows.iter().map(|row| serde_json::to_value(row).unwrap()).collect::<Vec<_>>();
+        // As text: not every property can be a number or a text of this language.
+        let lines = |found: Vec<Listed>| {
+            let line = |listed: &Listed| (listed.position, serde_json::to_string(&listed.row).unwrap());
+            found.iter().map(line).collect::<Vec<_>>()
+        };
         let expected = lines(self.oracle.newest(query.clone()).await.unwrap());
         let found = lines(self.subject.reader().newest(query.clone()).await.unwrap());
         assert_eq!(found, expected, "{query:?}");
@@ -158,6 +167,73 @@ impl Suite<'_> {
         self.compare_extent(app).await;
     }
 
+    async fn values_at_the_edge_come_back_as_they_were_sent(&mut self) {
+        let app = "edges";
+        let properties = edge::properties();
+        let events: Vec<String> = properties
+            .iter()
+            .zip(edge::CODES.iter().cycle())
+            .enumerate()
+            .map(|(at, (props, code))| {
+                let event = json!({"event_id": uuid(5, at as u64), "seq": at + 1, "theme": "custom", "code": code, "event_time": at, "ts": at,
+                    "user_id": "u", "session_id": uuid(2, 1)});
+                edge::with_props(&event, props)
+            })
+            .collect();
+        for (common, events) in edge::COMMON.iter().zip(events.chunks(events.len().div_ceil(edge::COMMON.len()))) {
+            let head = json!({"app_key": app, "batch_id": uuid(4, 5), "install_id": uuid(1, 5), "received_at": 99})
+                .to_string();
+            let head = head.trim_end_matches('}');
+            let json = format!("{head},\"common\":{common},\"events\":[{}]}}", events.join(","));
+            self.store_text(json, events.len() as u64).await;
+        }
+        self.compare_newest(EventsQuery { app: app.into(), limit: 1000, ..EventsQuery::default() }).await;
+        for code in edge::CODES {
+            let filter = Filter { theme: None, code: Some(code.to_owned()) };
+            let query = EventsQuery { app: app.into(), filter: filter.clone(), limit: 1000, ..EventsQuery::default() };
+            self.compare_newest(query).await;
+            for measure in [Measure::Events, Measure::Installs] {
+                let query = CountQuery { app: app.into(), measure, filter: filter.clone(), bounds: vec![0, 5, 1000] };
+                let counts = self.subject.reader().count(query.clone()).await.unwrap();
+                assert!(counts.total > 0, "{code}");
+                self.compare_count(query).await;
+            }
+        }
+    }
+
+    /// From 1970 to the day after the arrival.
+    async fn events_of_decades_are_read_like_any_others(&mut self) {
+        let (app, day, arrived) = ("decades", 86_400_000_i64, 1_795_651_234_567_i64);
+        for install in 1..4_u64 {
+            let whole = (0..60).step_by(9).map(|year| year * 365 * day + install as i64).filter(|time| *time < arrived);
+            let times = whole.chain([arrived - 401 * day, arrived - 400 * day, arrived, arrived + day]);
+            let events: Vec<serde_json::Value> = times
+                .skip(install as usize - 1)
+                .enumerate()
+                .map(|(at, time)| {
+                    json!({"event_id": uuid(6, self.next + at as u64), "seq": at + 1, "theme": "view", "code": "v", "event_time": time, "ts": time,
+                        "user_id": format!("u{install}"), "session_id": uuid(2, at as u64)})
+                })
+                .collect();
+            self.store_record(json!({"app_key": app, "batch_id": uuid(4, install), "install_id": uuid(1, install), "received_at": arrived,
+                "events": events}))
+                .await;
+        }
+        self.compare_extent(app).await;
+        self.compare_newest(EventsQuery { app: app.into(), limit: 1000, ..EventsQuery::default() }).await;
+        let (from, to) = (Some(arrived - 500 * day), Some(arrived + 2 * day));
+        self.compare_newest(EventsQuery { app: app.into(), from, to, limit: 1000, ..EventsQuery::default() }).await;
+        let bounds = |width: i64, count: i64| (0..=count).map(|n| n * width).collect::<Vec<_>>();
+        for bounds in
+            [bounds(365 * day, 57), bounds(30 * day, 700), bounds(50 * 3_600_000, 10_000), vec![0, 2 * arrived]]
+        {
+            for measure in MEASURES {
+                let bounds = bounds.clone();
+                self.compare_count(CountQuery { app: app.into(), measure, filter: Filter::default(), bounds }).await;
+            }
+        }
+    }
+
     async fn random_questions_about_random_events(&mut self) {
         let config = Config { failure_persistence: None, ..Config::default() };
         let mut runner = TestRunner::new_with_rng(
@@ -169,14 +245,15 @@ impl Suite<'_> {
         let bounds = proptest::collection::btree_set(-2..TIMES + 2, 2..12);
         let theme = proptest::option::of((0usize..4).prop_map(|at| Theme::ALL[at]));
         let code = proptest::option::of((0u8..4).prop_map(|code| format!("c{code}")));
-        let question = (0u8..2, 0..MEASURES.len(), bounds, theme, code, 0u8..5, 0u8..4, 1usize..12);
+        let after = proptest::option::of((0..TIMES, 0u64..60));
+        let question = ((0u8..2, 0..MEASURES.len(), bounds, theme, code), (0u8..5, 0u8..4, after, 1usize..12));
         for round in 0..ROUNDS {
             let app = |which: u8| format!("random-{round}-{which}");
             for (which, install, events) in batches.new_tree(&mut runner).unwrap().current() {
                 self.store(&app(which), install, &events).await;
             }
             for _ in 0..QUESTIONS {
-                let (which, measure, bounds, theme, code, install, user, limit) =
+                let ((which, measure, bounds, theme, code), (install, user, after, limit)) =
                     question.new_tree(&mut runner).unwrap().current();
                 let (measure, bounds): (_, Vec<i64>) = (MEASURES[measure], bounds.into_iter().collect());
                 let takes_filter = !matches!(measure, Measure::NewInstalls | Measure::InstallsSeen);
@@ -186,8 +263,20 @@ impl Suite<'_> {
                 self.compare_count(CountQuery { app: app(which), measure, filter: count_filter, bounds }).await;
                 let install_id = if install < 4 { None } else { Some(uuid(1, 1)) };
                 let user_id = if user < 3 { None } else { Some("user 1".to_owned()) };
-                self.compare_newest(EventsQuery { app: app(which), from, to, filter, install_id, user_id, limit })
-                    .await;
+                // Places around the events of this round.
+                let after =
+                    after.map(|(event_time, back)| Mark { event_time, position: self.next.saturating_sub(back) });
+                self.compare_newest(EventsQuery {
+                    app: app(which),
+                    from,
+                    to,
+                    filter,
+                    install_id,
+                    user_id,
+                    after,
+                    limit,
+                })
+                .await;
             }
             self.compare_extent(&app(0)).await;
         }

@@ -41,8 +41,51 @@ pub struct EventsQuery {
     pub install_id: Option<String>,
     /// Only this user.
     pub user_id: Option<String>,
+    /// Only events that come after this place in the list.
+    pub after: Option<Mark>,
     /// At most so many events.
     pub limit: usize,
+}
+
+/// A place in the list of the newest events: by time, and within a millisecond by position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// Event time, milliseconds since the epoch.
+    pub event_time: i64,
+    /// Position in the spool.
+    pub position: u64,
+}
+
+impl fmt::Display for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.event_time, self.position)
+    }
+}
+
+impl std::str::FromStr for Mark {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (event_time, position) = text.split_once('.').unwrap_or((text, ""));
+        Ok(Self { event_time: event_time.parse()?, position: position.parse()? })
+    }
+}
+
+/// An event of the list.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    /// Its position in the spool.
+    pub position: u64,
+    /// The event.
+    pub row: Row<'static>,
+}
+
+impl Listed {
+    /// Where it stands.
+    #[must_use]
+    pub fn mark(&self) -> Mark {
+        Mark { event_time: self.row.event.event_time, position: self.position }
+    }
 }
 
 /// Times of the first and the last event of an app, milliseconds since the epoch.
@@ -93,7 +136,7 @@ pub trait Reader: Send + Sync {
     /// Counts per bucket and over the whole range.
     async fn count(&self, query: CountQuery) -> Result<Counts, ReadError>;
     /// The newest events by event time; of events at the same millisecond the later stored comes first.
-    async fn newest(&self, query: EventsQuery) -> Result<Vec<Row<'static>>, ReadError>;
+    async fn newest(&self, query: EventsQuery) -> Result<Vec<Listed>, ReadError>;
     /// When the app's first and last event happened; `None` without events.
     async fn extent(&self, app: &str) -> Result<Option<Extent>, ReadError>;
     /// From which event time on the store has every event of the app, milliseconds since the epoch; `None`: it has all.

@@ -2,8 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{CountQuery, Counts, EventsQuery, Extent, ReadError, Reader};
-use crate::row::Row;
+use super::{CountQuery, Counts, EventsQuery, Extent, Listed, ReadError, Reader};
 
 /// Answers nothing.
 pub(super) struct Nowhere;
@@ -22,7 +21,7 @@ impl Reader for Nowhere {
         refuse()
     }
 
-    async fn newest(&self, _: EventsQuery) -> Result<Vec<Row<'static>>, ReadError> {
+    async fn newest(&self, _: EventsQuery) -> Result<Vec<Listed>, ReadError> {
         refuse()
     }
 

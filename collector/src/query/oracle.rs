@@ -5,7 +5,7 @@ use std::sync::Mutex;
 
 use async_trait::async_trait;
 
-use super::{CountQuery, Counts, EventsQuery, Extent, Filter, Measure, ReadError, Reader};
+use super::{CountQuery, Counts, EventsQuery, Extent, Filter, Listed, Mark, Measure, ReadError, Reader};
 use crate::record::Record;
 use crate::row::Row;
 use crate::sinks::StoredRecord;
@@ -20,6 +20,7 @@ struct Fact {
     install: String,
     user: String,
     session: String,
+    position: u64,
     /// The record that holds it and its index there.
     source: (usize, usize),
 }
@@ -44,6 +45,7 @@ impl Oracle {
                 install: record.install_id.to_string(),
                 user: event.user_id.to_string(),
                 session: event.session_id.to_string(),
+                position: stored.first + index as u64,
                 source: (at, index),
             });
         }
@@ -93,7 +95,7 @@ impl Reader for Oracle {
         Ok(Counts { buckets, total })
     }
 
-    async fn newest(&self, query: EventsQuery) -> Result<Vec<Row<'static>>, ReadError> {
+    async fn newest(&self, query: EventsQuery) -> Result<Vec<Listed>, ReadError> {
         let mut facts = self.of_app(&query.app);
         facts.retain(|fact| {
             passes(fact, &query.filter)
@@ -101,11 +103,15 @@ impl Reader for Oracle {
                 && query.to.is_none_or(|to| fact.time < to)
                 && query.install_id.as_ref().is_none_or(|id| *id == fact.install)
                 && query.user_id.as_ref().is_none_or(|id| *id == fact.user)
+                && query
+                    .after
+                    .is_none_or(|Mark { event_time, position }| (fact.time, fact.position) < (event_time, position))
         });
-        facts.sort_by_key(|fact| std::cmp::Reverse((fact.time, fact.source)));
+        facts.sort_by_key(|fact| std::cmp::Reverse((fact.time, fact.position)));
         facts.truncate(query.limit);
         let state = self.state.lock().unwrap();
-        Ok(facts.iter().map(|fact| row(&state.1[fact.source.0], fact.source.1)).collect())
+        let listed = |fact: &Fact| Listed { position: fact.position, row: row(&state.1[fact.source.0], fact.source.1) };
+        Ok(facts.iter().map(listed).collect())
     }
 
     async fn extent(&self, app: &str) -> Result<Option<Extent>, ReadError> {

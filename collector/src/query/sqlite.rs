@@ -9,9 +9,8 @@ use async_trait::async_trait;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, ToSql, Transaction, params};
 use tokio::sync::Semaphore;
 
-use super::{CountQuery, Counts, EventsQuery, Extent, Filter, Measure, ReadError, Reader};
+use super::{CountQuery, Counts, EventsQuery, Extent, Filter, Listed, Measure, ReadError, Reader};
 use crate::db;
-use crate::row::Row;
 use crate::sinks::sqlite::{FILE, Ident, MIGRATIONS, rows};
 
 /// Questions answered at the same time. The console asks for eight numbers at once; more would only take turns on the
@@ -137,7 +136,7 @@ impl Reader for StoreReader {
         self.run(move |sql| count(sql, &query)).await
     }
 
-    async fn newest(&self, query: EventsQuery) -> Result<Vec<Row<'static>>, ReadError> {
+    async fn newest(&self, query: EventsQuery) -> Result<Vec<Listed>, ReadError> {
         self.run(move |sql| newest(sql, &query)).await
     }
 
@@ -272,7 +271,7 @@ fn distinct(sql: &Connection, table: &str, mut condition: Condition, bounds: &[i
     Ok(Counts { buckets, total })
 }
 
-fn newest(sql: &Connection, query: &EventsQuery) -> rusqlite::Result<Vec<Row<'static>>> {
+fn newest(sql: &Connection, query: &EventsQuery) -> rusqlite::Result<Vec<Listed>> {
     let Some(mut condition) = Condition::new(sql, &query.app, &query.filter)? else { return Ok(Vec::new()) };
     let app = condition.app();
     if let Some(id) = &query.install_id {
@@ -287,12 +286,22 @@ fn newest(sql: &Connection, query: &EventsQuery) -> rusqlite::Result<Vec<Row<'st
     }
     condition.and("event_time >= ?", query.from.unwrap_or(i64::MIN));
     condition.and("event_time < ?", query.to.unwrap_or(i64::MAX));
+    if let Some(mark) = query.after {
+        // Said twice: the first is what the index is searched by.
+        condition.and("event_time <= ?", mark.event_time);
+        condition.and("(event_time < ?", mark.event_time);
+        condition.sql.push_str(" OR position < ?)");
+        condition.values.push(i64::try_from(mark.position).unwrap_or(i64::MAX));
+    }
     condition.values.push(i64::try_from(query.limit).unwrap_or(i64::MAX));
     let source = format!(
         "SELECT position FROM event INDEXED BY event_metrics WHERE {} ORDER BY event_time DESC, position DESC LIMIT ?",
         condition.sql
     );
     let mut statement = sql.prepare_cached(&rows::select(&source, "e.event_time DESC, e.position DESC"))?;
-    let found = statement.query_map(rusqlite::params_from_iter(&condition.values), |row| Ok(rows::read(row)?.1))?;
+    let found = statement.query_map(rusqlite::params_from_iter(&condition.values), |row| {
+        let (position, row) = rows::read(row)?;
+        Ok(Listed { position, row })
+    })?;
     found.collect()
 }

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -38,8 +38,15 @@ const TURN_AWAY: Duration = Duration::from_secs(1);
 /// Seconds after which a connection that is turned away may try again.
 const RETRY_AFTER: u64 = 2;
 
+/// Connections to the listener for operators that may be open at once: some scrapers and some people. They do not count
+/// among the others, so that a full collector can still be looked at.
+const OPERATORS: u64 = 64;
+
 pub(super) struct Connections {
     shared: Arc<Shared>,
+    open: Arc<AtomicU64>,
+    /// How many may be open, where that is not the configured limit.
+    most: Option<u64>,
     service: TowerToHyperService<Router>,
     graceful: GracefulShutdown,
     certificate: Certificate,
@@ -90,20 +97,26 @@ impl Drop for Place {
 
 /// Counts a connection as long as it lives.
 struct Open {
-    shared: Arc<Shared>,
+    open: Arc<AtomicU64>,
     _place: Option<Place>,
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.shared.connections.fetch_sub(1, Ordering::Relaxed);
+        self.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl Connections {
     pub(super) fn new(shared: Arc<Shared>, app: Router, certificate: Certificate) -> Self {
-        let service = TowerToHyperService::new(app);
-        Self { shared, service, graceful: GracefulShutdown::new(), certificate, by_client: Arc::default() }
+        let open = Arc::clone(&shared.connections);
+        let (service, graceful) = (TowerToHyperService::new(app), GracefulShutdown::new());
+        Self { shared, open, most: None, service, graceful, certificate, by_client: Arc::default() }
+    }
+
+    /// Those of the listener for operators.
+    pub(super) fn of_operators(shared: Arc<Shared>, app: Router, certificate: Certificate) -> Self {
+        Self { open: Arc::default(), most: Some(OPERATORS), ..Self::new(shared, app, certificate) }
     }
 
     /// Takes connections for ever.
@@ -141,6 +154,7 @@ impl Connections {
             service: self.service.clone(),
             watcher: self.graceful.watcher(),
             peer: Peer(from.ip()),
+            shared: Arc::clone(&self.shared),
             guard,
         };
         match &self.certificate {
@@ -162,9 +176,9 @@ impl Connections {
     /// A place for a connection, and why it has to go if there is none.
     fn place(&self, live: &Live, address: IpAddr) -> (Open, Option<Problem>) {
         let limits = &live.limits;
-        let open = self.shared.connections.fetch_add(1, Ordering::Relaxed);
-        let mut guard = Open { shared: Arc::clone(&self.shared), _place: None };
-        if open >= limits.connections {
+        let open = self.open.fetch_add(1, Ordering::Relaxed);
+        let mut guard = Open { open: Arc::clone(&self.open), _place: None };
+        if open >= self.most.unwrap_or(limits.connections) {
             return (guard, Some(unavailable("too many connections are open already")));
         }
         let most = limits.connections_per_ip;
@@ -181,7 +195,7 @@ impl Connections {
     /// Lets every connection finish the request it is in; gives up after `limit`.
     pub(super) async fn drain(self, limit: Duration) {
         if tokio::time::timeout(limit, self.graceful.shutdown()).await.is_err() {
-            let open = self.shared.connections.load(Ordering::Relaxed);
+            let open = self.open.load(Ordering::Relaxed);
             tracing::warn!(open, "some connections did not finish in time");
         }
     }
@@ -203,12 +217,13 @@ struct Serving {
     service: TowerToHyperService<Router>,
     watcher: Watcher,
     peer: Peer,
+    shared: Arc<Shared>,
     guard: Open,
 }
 
 impl Serving {
     async fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin + 'static) {
-        let Self { http, service, watcher, peer, guard: _guard } = self;
+        let Self { http, service, watcher, peer, shared: _, guard: _guard } = self;
         let service = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(peer);
             service.call(request)
@@ -219,7 +234,7 @@ impl Serving {
     }
 
     fn no_handshake(self, why: &str) {
-        self.guard.shared.telemetry.add(Count::HandshakeFailures, 1);
+        self.shared.telemetry.add(Count::HandshakeFailures, 1);
         tracing::debug!(why, peer = %self.peer.0, "a TLS handshake failed");
     }
 }

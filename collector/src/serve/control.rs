@@ -65,9 +65,13 @@ mod server {
 
     use super::{Path, QUESTION_BYTES, SOCKET, socket};
     use crate::fanout::Replayer;
+    use crate::spool::{Ending, Spool};
+
+    /// What is understood.
+    const KNOWN: &str = "unknown question; known are `replay SINK`, `retire SINK` and `forget SINK`";
 
     /// Answers for ever. A socket that cannot be made costs the commands that need it, not the collector.
-    pub(crate) async fn serve(data_dir: &Path, replayer: Replayer) {
+    pub(crate) async fn serve(data_dir: &Path, replayer: Replayer, spool: Spool) {
         // Left behind by a collector that was killed; the directory is ours alone.
         let _ = std::fs::remove_file(data_dir.join(SOCKET));
         let listener = socket(data_dir).and_then(|(path, _dir)| {
@@ -78,14 +82,14 @@ mod server {
         let listener = match listener {
             Ok(listener) => listener,
             Err(error) => {
-                tracing::warn!(%error, "no control socket: `dead-letters replay` waits for the collector to stop");
+                tracing::warn!(%error, "no control socket: `dead-letters replay` and `sinks` wait for the collector to stop");
                 return std::future::pending().await;
             }
         };
         while let Ok((stream, _)) = listener.accept().await {
-            let replayer = replayer.clone();
+            let (replayer, spool) = (replayer.clone(), spool.clone());
             tokio::spawn(async move {
-                if let Err(error) = answer(stream, &replayer).await {
+                if let Err(error) = answer(stream, &replayer, spool).await {
                     tracing::debug!(%error, "a control connection broke");
                 }
             });
@@ -93,12 +97,15 @@ mod server {
         std::future::pending().await
     }
 
-    async fn answer(stream: UnixStream, replayer: &Replayer) -> std::io::Result<()> {
+    async fn answer(stream: UnixStream, replayer: &Replayer, spool: Spool) -> std::io::Result<()> {
         let (read, mut write) = stream.into_split();
         let mut question = String::new();
         BufReader::new(read.take(QUESTION_BYTES)).read_line(&mut question).await?;
-        let Some(sink) = question.trim().strip_prefix("replay ") else {
-            return line(&mut write, &json!({"error": "unknown question; known is `replay SINK`"})).await;
+        let sink = match question.trim().split_once(' ') {
+            Some(("replay", sink)) => sink,
+            Some(("retire", sink)) => return line(&mut write, &end(spool, Ending::Retire, sink).await).await,
+            Some(("forget", sink)) => return line(&mut write, &end(spool, Ending::Forget, sink).await).await,
+            _ => return line(&mut write, &json!({"error": KNOWN})).await,
         };
         let (sender, mut progress) = tokio::sync::mpsc::unbounded_channel();
         let replay = replayer.replay(sink, |report| {
@@ -121,6 +128,15 @@ mod server {
             Err(error) => json!({"error": error}),
         };
         line(&mut write, &last).await
+    }
+
+    async fn end(spool: Spool, how: Ending, sink: &str) -> Value {
+        let sink = sink.to_owned();
+        match tokio::task::spawn_blocking(move || how.apply(&spool, &sink)).await {
+            Ok(Ok(())) => json!({"done": true}),
+            Ok(Err(error)) => json!({"error": error.to_string()}),
+            Err(error) => json!({"error": error.to_string()}),
+        }
     }
 
     async fn line(write: &mut (impl AsyncWriteExt + Unpin), value: &Value) -> std::io::Result<()> {

@@ -7,7 +7,7 @@ mod reload;
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use tokio::net::TcpListener;
 
+use connections::Connections;
 pub use control::connect;
 pub use data_dir::{CONFIG_PATH, DataDir, StartError, refuse_newer};
 pub use reload::Reloader;
@@ -22,14 +23,14 @@ pub use reload::Reloader;
 use crate::accept::{Acceptor, Budget};
 use crate::config::{Config, Tls};
 use crate::fanout::{self, Fanout, Progress, Replayer, Surroundings};
-use crate::http::router::router;
+use crate::http::router::{operating_router, router};
 use crate::http::{Live, Shared};
 use crate::limit::Clients;
 use crate::process::Process;
 use crate::query::{self, Freshness, Reader};
 use crate::sinks::sqlite::{self, EmbeddedSink, StoreHistory};
 use crate::sinks::{self, History, Sink};
-use crate::spool::{self, Spool};
+use crate::spool::{self, SinkState, Spool};
 use crate::telemetry::Telemetry;
 
 /// How long a question waits for the store to catch up with what was acknowledged before it came. Normally it takes some
@@ -51,6 +52,8 @@ pub struct Collector {
     fanout: Fanout,
     replayer: Replayer,
     reloader: Arc<Reloader>,
+    /// Where operators are served, if not with everybody else.
+    operators: Option<TcpListener>,
     /// Held as long as the collector lives: keeps other processes out.
     data_dir: Arc<DataDir>,
 }
@@ -89,7 +92,7 @@ impl Collector {
             budget: Budget::new(config.limits.in_flight_bytes),
             process: Process::begin(data_dir.path()),
             telemetry,
-            connections: AtomicU64::new(0),
+            connections: Arc::default(),
             draining: AtomicBool::new(false),
         });
         let data_dir = Arc::new(data_dir);
@@ -101,7 +104,8 @@ impl Collector {
             certificate,
             running: tokio::sync::Mutex::new(config),
         });
-        Ok(Self { shared, spool, fanout, replayer, reloader, data_dir })
+        warn_of_unconfigured(&spool).await;
+        Ok(Self { shared, spool, fanout, replayer, reloader, operators: None, data_dir })
     }
 
     /// Gives the collector another configuration while it runs.
@@ -125,6 +129,12 @@ impl Collector {
         self.data_dir.write(CONFIG_PATH, &text)
     }
 
+    /// Serves metrics and administration on `listener`, and no longer with everything else.
+    #[must_use]
+    pub fn with_operators(self, listener: TcpListener) -> Self {
+        Self { operators: Some(listener), ..self }
+    }
+
     /// Serves until `shutdown` resolves, then drains. `ready` is told the address, `http://..` or
     /// `https://..`, as soon as connections are taken.
     ///
@@ -138,25 +148,52 @@ impl Collector {
         ready: impl FnOnce(&str),
     ) -> Result<(), StartError> {
         let address = listener.local_addr().map_err(|error| StartError::Listen(error.to_string()))?;
-        let app = router(Arc::clone(&self.shared));
-        ready(&self.url(address));
         let certificate = self.reloader.certificate.clone();
-        let mut connections = connections::Connections::new(Arc::clone(&self.shared), app, certificate);
+        let app = router(Arc::clone(&self.shared), self.operators.is_none());
+        let mut connections = Connections::new(Arc::clone(&self.shared), app, certificate.clone());
+        let app = operating_router(Arc::clone(&self.shared));
+        let mut operators = Connections::of_operators(Arc::clone(&self.shared), app, certificate);
+        if let Some(address) = self.operators.as_ref().and_then(|listener| listener.local_addr().ok()) {
+            tracing::info!(url = self.url(address), "metrics and administration are served apart");
+        }
+        ready(&self.url(address));
+        let serving_operators = async {
+            match &self.operators {
+                Some(listener) => operators.take(listener).await,
+                None => std::future::pending().await,
+            }
+        };
+        let control = control::serve(self.data_dir.path(), self.replayer.clone(), self.spool.clone());
         let asked = tokio::select! {
             () = connections.take(&listener) => true,
-            () = control::serve(self.data_dir.path(), self.replayer.clone()), if cfg!(unix) => true,
+            () = serving_operators => true,
+            () = control, if cfg!(unix) => true,
             () = shutdown => true,
             () = self.spool.ended() => false,
         };
-        drop(listener);
+        drop((listener, self.operators));
         tracing::info!(asked, "draining");
         self.shared.draining.store(true, Ordering::Relaxed);
-        connections.drain(DRAIN).await;
+        tokio::join!(connections.drain(DRAIN), operators.drain(DRAIN));
         self.fanout.drain(FANOUT_STOP).await;
         let spool = self.spool;
         let _ = tokio::task::spawn_blocking(move || spool.close()).await;
         tracing::info!("stopped");
         if asked { Ok(()) } else { Err(StartError::WriterEnded) }
+    }
+}
+
+/// Says which sinks the configuration no longer has, once: nothing is delivered to them, and that may be a mistake.
+async fn warn_of_unconfigured(spool: &Spool) {
+    let spool = spool.clone();
+    let Ok(Ok(ledger)) = tokio::task::spawn_blocking(move || spool.ledger()).await else { return };
+    for (sink, figures) in ledger.sinks.iter().filter(|(_, figures)| figures.state == SinkState::Unconfigured) {
+        tracing::warn!(
+            sink,
+            pending = figures.pending,
+            "this sink is not in the configuration any more: nothing is delivered to it and nothing is kept for it; put it back, or say \
+             that it will not come back with `subway-collector sinks retire`"
+        );
     }
 }
 
@@ -204,6 +241,11 @@ impl Opened {
         let settings = spool::Settings {
             queue: usize::try_from(config.limits.queue_requests).unwrap_or(usize::MAX),
             commit_bytes: config.limits.commit_bytes,
+            install_clocks: config.limits.install_clocks,
+            dedup: spool::DedupSettings {
+                fresh_ids: config.limits.dedup_fresh_ids,
+                memory_bytes: config.limits.dedup_memory_bytes,
+            },
         };
         let spool = Spool::open(data_dir.path(), &settings, Arc::clone(&telemetry))?;
         let certificate = config.tls.as_ref().map(Tls::load).transpose().map_err(StartError::Tls)?;
@@ -216,7 +258,8 @@ impl Opened {
         sinks.extend(embedded.iter().map(|sink| (Arc::clone(sink) as Arc<dyn Sink>, settings.clone())));
         for sink in &config.sinks {
             let wrong = |error| StartError::Sink(sink.name.clone(), error);
-            sinks.push((sinks::open(sink, &zones).map_err(wrong)?, fanout::Settings::of(&sink.delivery)));
+            let opened = sinks::open(sink, &zones, telemetry.sink(&sink.name)).map_err(wrong)?;
+            sinks.push((opened, fanout::Settings::of(&sink.delivery)));
         }
         let wrong = |error| StartError::Sink(config.reading.clone().unwrap_or_default(), error);
         let reader = query::open(&config, data_dir.path()).map_err(wrong)?;

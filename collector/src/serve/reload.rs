@@ -1,5 +1,6 @@
 //! Keys and limits, made at the start and made anew when the configuration is read again.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -8,15 +9,18 @@ use tokio::sync::Mutex;
 
 use super::{DataDir, StartError};
 use crate::auth::{App, Keys};
-use crate::config::{Config, Tls};
+use crate::config::{self, Config, Tls};
 use crate::http::{Live, Shared};
 use crate::limit::Quota;
 use crate::sinks::sqlite::EmbeddedSink;
-use crate::spool::Spool;
+use crate::spool::{Horizon, Horizons, Spool};
 use crate::telemetry::Count;
 
 /// The certificate of new connections; `None` if the collector speaks plain HTTP.
 pub(super) type Certificate = Option<Arc<ArcSwap<ServerConfig>>>;
+
+/// Milliseconds of a day.
+const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
 /// Lets a running collector have another configuration.
 pub struct Reloader {
@@ -82,9 +86,22 @@ pub(super) fn live(
     Ok(Live { keys, limits: config.limits.clone(), proxies: config.trusted_proxies.clone() })
 }
 
+/// How far back each app's event IDs are remembered.
+fn horizons(config: &Config, numbers: &HashMap<String, i64>) -> Horizons {
+    let horizon =
+        |days: u64, bytes| Horizon { age_ms: i64::try_from(days).unwrap_or(i64::MAX).saturating_mul(DAY_MS), bytes };
+    let (days, bytes) = (config.limits.dedup_days, config.limits.dedup_bytes);
+    let own = |app: &config::App| {
+        let number = numbers.get(&app.key)?;
+        Some((*number, horizon(app.dedup_days.unwrap_or(days), app.dedup_bytes.unwrap_or(bytes))))
+    };
+    Horizons { other: horizon(days, bytes), apps: config.apps.iter().filter_map(own).collect() }
+}
+
 /// The apps with their numbers and tokens. Tokens that the configuration does not give are made when first needed.
 fn keys(config: &Config, data_dir: &DataDir, spool: &Spool, before: Option<&Keys>) -> Result<Keys, StartError> {
     let numbers = spool.app_numbers(config.apps.iter().map(|app| app.key.clone()).collect())?;
+    spool.set_horizons(horizons(config, &numbers))?;
     let mut apps = Vec::new();
     for app in &config.apps {
         let read_token = match &app.read_token {

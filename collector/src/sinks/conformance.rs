@@ -14,7 +14,7 @@ use crate::row::Row;
 pub(crate) trait Subject {
     /// Opens the sink on the store, as after a start of the collector. What was delivered before is there.
     async fn open(&self) -> Box<dyn Sink>;
-    /// Every event in the store as the JSON of a [`Row`], in the order of delivery if the store has one. Of a log, which has no
+    /// Every event in the store as [`flat`] has it, in the order of delivery if the store has one. Of a log, which has no
     /// keys that it would recognise a repetition by, this is what its readers have: the first of each `(app_key, event_id)`.
     async fn contents(&self) -> Vec<Value>;
     /// Whether the store keeps the order.
@@ -29,10 +29,74 @@ pub(crate) async fn run<S: Subject>(fresh: impl Fn() -> S) {
     batches_may_cut_records_anywhere(&fresh()).await;
     a_batch_that_overlaps_the_last_adds_only_what_is_new(&fresh()).await;
     hostile_texts_arrive_as_they_are(&fresh()).await;
+    values_at_the_edge_arrive_as_they_are(&fresh()).await;
     apps_with_equal_identifiers_stay_apart(&fresh()).await;
     a_big_batch_arrives_whole(&fresh()).await;
     an_unreadable_record_is_refused_and_leaves_nothing(&fresh()).await;
     a_healthy_store_says_so(&fresh()).await;
+}
+
+/// The JSON of a [`Row`] with its properties as the text that they are: not every number and text that may stand there can be
+/// one of this language.
+pub(crate) fn flat(line: &str) -> Value {
+    let fields: std::collections::BTreeMap<String, &serde_json::value::RawValue> = serde_json::from_str(line).unwrap();
+    let value = |name: &str, raw: &str| match name {
+        "props" | "common" => json!(raw),
+        _ => serde_json::from_str(raw).unwrap(),
+    };
+    fields.iter().map(|(name, raw)| (name.clone(), value(name, raw.get()))).collect()
+}
+
+/// Values that JSON allows and that stores and languages stumble over.
+pub(crate) mod edge {
+    use serde_json::Value;
+
+    /// Names of events that an app may give them.
+    pub(crate) const CODES: [&str; 8] = [
+        "下单",
+        "Order Completed",
+        "a\"b\\c'd",
+        "' OR 1=1 --",
+        "{x:String}",
+        "%_*?",
+        "\u{1F600}\u{feff}",
+        "页页页页页页页页页页页页页页页页页页页页页页页页页页页页页页页页页页页页页页页页页页",
+    ];
+
+    /// Common properties.
+    pub(crate) const COMMON: [&str; 3] =
+        [r#"{"\ud800":1e999}"#, r#"{"channel":"qr"}"#, r#"{"n":18446744073709551617}"#];
+
+    /// Properties.
+    pub(crate) fn properties() -> Vec<String> {
+        let long = "x".repeat(30_000);
+        let mut all: Vec<String> = [
+            r#"{"\ud800":"\udfff\ud800x","element_id":"buy"}"#,
+            r#"{"half":"\ud83d","whole":"\ud83d\ude00","turned":"\ude00\ud83d"}"#,
+            r#"{"a":1e999,"b":-1e999,"c":[1E+400]}"#,
+            r#"{"n":18446744073709551617,"m":-9223372036854775809,"exact":9007199254740993}"#,
+            r#"{"d":3.141592653589793238462643383279,"i":123456789012345678901234567890}"#,
+            r#"{"\u0000":"\u0000"}"#,
+            r#"{"a":1,"a":2,"b":{"c":1,"c":{}}}"#,
+            r#"{"":"","e":[],"o":{},"none":null}"#,
+            "{\"\u{1F600}\":\"\\ud83d\\ude00\",\"页\":\"面\"}",
+            r#"{".":1,"a.b":2,"a":{"b":3},"..":4}"#,
+            r#"{"l":[1,"2",null,[true,{"x":1e400}]],"zero":-0.0,"small":1e-999}"#,
+            "{}",
+        ]
+        .map(str::to_owned)
+        .to_vec();
+        all.push(format!("{{\"v\":\"{long}\"}}"));
+        all.push(format!("{{\"{}\":1}}", &long[..128]));
+        all.push(format!("{}1{}", "{\"d\":".repeat(8), "}".repeat(8)));
+        all
+    }
+
+    /// The event with these properties, as text.
+    pub(crate) fn with_props(event: &Value, props: &str) -> String {
+        let event = event.to_string();
+        format!("{},\"props\":{props}}}", event.trim_end_matches('}'))
+    }
 }
 
 /// A record of `count` events of `app` whose first has the position `first`.
@@ -60,7 +124,7 @@ fn expected(records: &[StoredRecord], last: u64) -> Vec<Value> {
     for stored in records {
         let record: Record<'_> = serde_json::from_str(&stored.json).unwrap();
         let kept = record.events.iter().zip(stored.first..).take_while(|(_, position)| *position <= last);
-        out.extend(kept.map(|(event, _)| serde_json::to_value(Row::new(&record, event)).unwrap()));
+        out.extend(kept.map(|(event, _)| flat(&serde_json::to_string(&Row::new(&record, event)).unwrap())));
     }
     out
 }
@@ -165,6 +229,35 @@ async fn hostile_texts_arrive_as_they_are(subject: &impl Subject) {
     let last = texts.len() as u64;
     deliver(&*subject.open().await, batch(1, last, &records)).await;
     assert_holds(subject, expected(&records, last)).await;
+}
+
+/// Half a surrogate, numbers beyond every type, names twice: properties are not ours to change.
+async fn values_at_the_edge_arrive_as_they_are(subject: &impl Subject) {
+    let events: Vec<String> = edge::properties()
+        .iter()
+        .zip(1..)
+        .map(|(props, position)| {
+            let code = edge::CODES[position % edge::CODES.len()];
+            let event = json!({"event_id": format!("00000000-0000-7000-8000-{position:012x}"), "seq": position, "theme": "click", "code": code,
+                "event_time": 5, "ts": 5});
+            edge::with_props(&event, props)
+        })
+        .collect();
+    let mut records = Vec::new();
+    let mut first = 1;
+    for (common, events) in edge::COMMON.iter().zip(events.chunks(events.len().div_ceil(edge::COMMON.len()))) {
+        let json = format!(
+            r#"{{"app_key":"a","batch_id":"b","install_id":"i","received_at":7,"common":{common},"events":[{}]}}"#,
+            events.join(",")
+        );
+        records.push(StoredRecord { first, json });
+        first += events.len() as u64;
+    }
+    let sink = subject.open().await;
+    for _ in 0..2 {
+        deliver(&*sink, batch(1, first - 1, &records)).await;
+    }
+    assert_holds(subject, expected(&records, first - 1)).await;
 }
 
 /// The same event, install, user and session identifiers in two apps are different things.

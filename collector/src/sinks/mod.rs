@@ -10,10 +10,12 @@ use async_trait::async_trait;
 
 use crate::config::{self, Kind};
 use crate::record::{Event, Record};
+use crate::telemetry::SinkCounts;
 
 pub mod clickhouse;
 #[cfg(test)]
 pub(crate) mod conformance;
+pub(crate) mod days;
 pub mod elasticsearch;
 pub(crate) mod http;
 pub mod kafka;
@@ -236,14 +238,18 @@ pub trait History: Send + Sync {
 }
 
 /// Opens a configured sink. Nothing is sent yet; that the store can be used is found out by [`Sink::prepare`]. Blocks on
-/// reading certificates. `zones`: the apps' time zones, key and IANA name.
+/// reading certificates. `zones`: the apps' time zones, key and IANA name. `counted`: where the sink counts what it meets.
 ///
 /// # Errors
 /// [`SinkError::Unfit`] if the settings cannot be used.
-pub fn open(sink: &config::Sink, zones: &[(String, String)]) -> Result<Arc<dyn Sink>, SinkError> {
+pub fn open(
+    sink: &config::Sink,
+    zones: &[(String, String)],
+    counted: Arc<SinkCounts>,
+) -> Result<Arc<dyn Sink>, SinkError> {
     match &sink.kind {
-        Kind::ClickHouse(settings) => clickhouse::open(&sink.name, settings, &sink.delivery),
-        Kind::Elasticsearch(settings) => elasticsearch::open(&sink.name, settings, &sink.delivery, zones),
+        Kind::ClickHouse(settings) => clickhouse::open(&sink.name, settings, &sink.delivery, counted),
+        Kind::Elasticsearch(settings) => elasticsearch::open(&sink.name, settings, &sink.delivery, zones, counted),
         Kind::Kafka(settings) => kafka::open(&sink.name, settings, &sink.delivery),
     }
 }

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::letters::{self, DeadLetter};
-use super::{Spool, SpoolError, Tx, lock};
+use super::{Spool, SpoolError, Tx};
 
 /// How far a sink is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -105,13 +105,6 @@ fn bad(sink: &str, verb: &'static str, (first, last): (u64, u64), why: String) -
     SpoolError::BadRange { sink: sink.to_owned(), verb, first, last, why }
 }
 
-fn register(tx: &mut Tx<'_>, sinks: &[String]) -> Result<(), SpoolError> {
-    for sink in sinks {
-        tx.sql.execute("INSERT OR IGNORE INTO cursor (sink) VALUES (?1)", [sink])?;
-    }
-    Ok(())
-}
-
 fn freeze(tx: &mut Tx<'_>, sink: &str, first: u64, last: u64) -> Result<Cursor, SpoolError> {
     let mut cursor = load(tx.sql, sink)?;
     let why = match (&cursor.frozen, cursor.suspect_to) {
@@ -183,19 +176,6 @@ fn advance(tx: &mut Tx<'_>, sink: &str, last: u64, dead: &[DeadLetter], clear: b
 }
 
 impl Spool {
-    /// Says which sinks the log is kept for. New ones begin at the first event ever stored; what the log no longer has of
-    /// that they have to get elsewhere.
-    ///
-    /// # Errors
-    /// If the database fails.
-    pub fn register(&self, sinks: &[&str]) -> Result<(), SpoolError> {
-        let sinks: Vec<String> = sinks.iter().map(|sink| (*sink).to_owned()).collect();
-        let names = sinks.clone();
-        self.call(move |tx| register(tx, &names))?;
-        *lock(&self.inner.active) = sinks;
-        Ok(())
-    }
-
     /// How far a sink is.
     ///
     /// # Errors

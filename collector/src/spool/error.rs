@@ -23,6 +23,12 @@ pub enum SpoolError {
     /// No such sink has been registered.
     #[error("no sink is named {0}")]
     UnknownSink(String),
+    /// A sink that is in the configuration cannot be retired.
+    #[error("the sink {0} is in the configuration; take it out there and restart the collector first")]
+    SinkInUse(String),
+    /// Only a retired sink can be forgotten.
+    #[error("the sink {0} is not retired; retire it first")]
+    NotRetired(String),
     /// A range that does not follow the sink's cursor, or is not the frozen one.
     #[error("the sink {sink} cannot {verb} {first}..={last}: {why}")]
     BadRange {

@@ -10,17 +10,22 @@
 //! Invariants, in every committed state:
 //! * the positions of stored events are 1, 2, 3, .. without gaps, and the head is the number of events ever stored;
 //! * received = stored + duplicate + all rejected;
-//! * per sink, `delivered_to` only grows, and stored = delivered + dead + pending.
+//! * per sink, `delivered_to` only grows, and stored = delivered + dead + pending until it is retired.
 
+mod arrival;
+mod clocks;
 mod cursor;
+mod dedup;
 mod error;
 mod letters;
 mod read;
 mod room;
+mod sinks;
+mod space;
 mod tx;
 mod writer;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
@@ -29,11 +34,14 @@ use std::thread::JoinHandle;
 
 use tokio::sync::watch;
 
+pub use clocks::Point;
 pub use cursor::{Cursor, Frozen};
+pub use dedup::{Extent, FOLDER as DEDUP_FOLDER, Horizon, Horizons, Settings as DedupSettings};
 pub use error::SpoolError;
 pub use letters::DeadLetter;
-pub use read::{Ledger, Reader, SinkLedger, Stored};
-pub use tx::{Counters, Point, Tx};
+pub use read::{Ledger, Reader, SinkLedger, Status, Stored};
+pub use sinks::{Ending, SinkState};
+pub use tx::{Counters, Tx};
 pub use writer::Write;
 
 use crate::telemetry::Telemetry;
@@ -42,8 +50,12 @@ use writer::{Command, Shared, Writer};
 /// The database's file name inside the data directory.
 pub const FILE: &str = "spool.db";
 
-pub(crate) const MIGRATIONS: &[&str] =
-    &[include_str!("migrations/0001_spool.sql"), include_str!("migrations/0002_poison.sql")];
+pub(crate) const MIGRATIONS: &[&str] = &[
+    include_str!("migrations/0001_spool.sql"),
+    include_str!("migrations/0002_poison.sql"),
+    include_str!("migrations/0003_sinks.sql"),
+    include_str!("migrations/0004_dedup.sql"),
+];
 
 /// The spool's caps.
 #[derive(Clone, Debug)]
@@ -52,11 +64,15 @@ pub struct Settings {
     pub queue: usize,
     /// Bytes of JSON that one commit may hold. Bounds the time and the memory of one transaction.
     pub commit_bytes: u64,
+    /// Installs per app whose clocks are remembered.
+    pub install_clocks: u64,
+    /// The dedup index's caps.
+    pub dedup: DedupSettings,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { queue: 1024, commit_bytes: 16 * 1024 * 1024 }
+        Self { queue: 1024, commit_bytes: 16 * 1024 * 1024, install_clocks: 1_000_000, dedup: DedupSettings::default() }
     }
 }
 
@@ -176,6 +192,23 @@ impl Spool {
         self.call(move |tx| keys.into_iter().map(|key| Ok((key.clone(), tx.app_number(&key)?))).collect())
     }
 
+    /// Says how far back each app's dedup index reaches. Until told nothing is forgotten.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn set_horizons(&self, horizons: Horizons) -> Result<(), SpoolError> {
+        self.call(move |tx| {
+            tx.dedup.set_horizons(horizons);
+            Ok(())
+        })
+    }
+
+    /// What the dedup index of each app holds, by the app's number, as of the last look.
+    #[must_use]
+    pub fn dedup_extents(&self) -> BTreeMap<i64, Extent> {
+        lock(&self.inner.shared.extents).clone()
+    }
+
     /// Runs `action` on a reading connection. Readers never wait for the writer, nor the writer for them.
     fn read<T>(&self, action: impl FnOnce(&Reader) -> Result<T, SpoolError>) -> Result<T, SpoolError> {
         let pooled = lock(&self.inner.readers).pop();
@@ -208,12 +241,12 @@ impl Spool {
         self.read(Reader::ledger)
     }
 
-    /// When the oldest event arrived that a sink still has to deliver. See [`Reader::oldest_waiting`].
+    /// The ledger, and how long what each active sink lacks has waited. See [`Reader::status`].
     ///
     /// # Errors
-    /// If the sink is not registered, or the database fails.
-    pub fn oldest_waiting(&self, sink: &str) -> Result<Option<i64>, SpoolError> {
-        self.read(|reader| reader.oldest_waiting(sink))
+    /// If the database fails.
+    pub fn status(&self, sink: &str, position: u64) -> Result<Status, SpoolError> {
+        self.read(|reader| reader.status(sink, position))
     }
 
     /// Commits what waits, closes the database and ends the writer. Later writes are refused. Doing it twice is fine.
@@ -228,5 +261,7 @@ impl Spool {
     }
 }
 
+#[cfg(test)]
+mod state_tests;
 #[cfg(test)]
 mod tests;

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::Connection;
 use serde::Serialize;
 
-use super::{Counters, Cursor, FILE, MIGRATIONS, SpoolError, cursor};
+use super::{Counters, Cursor, FILE, MIGRATIONS, SinkState, SpoolError, arrival, cursor};
 use crate::db;
 use subway_protocol::RejectReason;
 
@@ -30,14 +30,19 @@ pub struct Ledger {
     pub stored: u64,
     /// How many had been seen before.
     pub duplicate: u64,
+    /// How many of the stored came so late that nobody knows whether they had been seen before; left out of the JSON if there
+    /// are none.
+    #[serde(skip_serializing_if = "none")]
+    pub unverified: u64,
     /// How many were rejected, by reason; reasons that never occurred are absent.
     pub rejected: BTreeMap<&'static str, u64>,
     /// Where the stored ones are, by sink.
     pub sinks: BTreeMap<String, SinkLedger>,
 }
 
-/// The stored events as one sink has them; the three add up to `stored`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+/// The stored events as one sink has them. Delivered, dead and pending add up to `stored`; of a retired sink delivered, dead
+/// and expired add up to what was stored when it was retired.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct SinkLedger {
     /// Delivered.
     pub delivered: u64,
@@ -48,6 +53,15 @@ pub struct SinkLedger {
     /// Those of the dead that were given up because the spool was full; left out of the JSON if there are none.
     #[serde(skip_serializing_if = "none")]
     pub shed: u64,
+    /// Never delivered, and never to be.
+    #[serde(skip_serializing_if = "none")]
+    pub expired: u64,
+    /// What it is to the collector; left out of the JSON while it is active.
+    #[serde(skip_serializing_if = "SinkState::is_active")]
+    pub state: SinkState,
+    /// When it was retired, milliseconds since the epoch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retired_at: Option<i64>,
 }
 
 /// Whether there are none.
@@ -61,7 +75,7 @@ impl Ledger {
     /// for before the ledger, which then has every event that the store can have.
     #[must_use]
     pub fn reached(mut self, sink: &str, position: u64) -> Self {
-        if let Some(sink) = self.sinks.get_mut(sink) {
+        if let Some(sink) = self.sinks.get_mut(sink).filter(|sink| sink.state.is_active()) {
             let done = (sink.delivered + sink.dead).max(position.min(self.stored));
             (sink.delivered, sink.pending) = (done - sink.dead, self.stored - done);
         }
@@ -106,22 +120,6 @@ impl Reader {
         Ok(out)
     }
 
-    /// When the oldest event arrived that a sink still has to deliver, milliseconds since the epoch; `None` if it has all,
-    /// or the log no longer has that event.
-    ///
-    /// # Errors
-    /// If the sink is not registered, or the database fails.
-    pub fn oldest_waiting(&self, sink: &str) -> Result<Option<i64>, SpoolError> {
-        #[derive(serde::Deserialize)]
-        struct Arrival {
-            received_at: i64,
-        }
-        let next = cursor::load(&self.0, sink)?.delivered_to + 1;
-        let sql = "SELECT json FROM record WHERE first = (SELECT max(first) FROM record WHERE first <= ?1) AND first + events > ?1";
-        let json: Option<String> = self.0.prepare_cached(sql)?.query_row([next], |row| row.get(0)).optional()?;
-        Ok(json.and_then(|json| serde_json::from_str::<Arrival>(&json).ok()).map(|arrival| arrival.received_at))
-    }
-
     /// See [`super::Spool::token`].
     ///
     /// # Errors
@@ -144,22 +142,61 @@ impl Reader {
     /// If the database fails.
     pub fn ledger(&self) -> Result<Ledger, SpoolError> {
         let snapshot = self.0.unchecked_transaction()?;
-        let counters = Counters::load(&snapshot)?;
-        let mut statement = snapshot.prepare_cached("SELECT sink FROM cursor")?;
-        let names = statement.query_map([], |row| row.get::<_, String>(0))?.collect::<rusqlite::Result<Vec<_>>>()?;
-        let mut sinks = BTreeMap::new();
-        for name in names {
-            let cursor = cursor::load(&snapshot, &name)?;
-            let (done, dead, shed) = (cursor.done(), cursor.dead, cursor.shed);
-            sinks.insert(name, SinkLedger { delivered: done - dead, dead, pending: counters.stored - done, shed });
-        }
-        let rejected = RejectReason::ALL.iter().zip(counters.rejected);
-        Ok(Ledger {
-            received: counters.received,
-            stored: counters.stored,
-            duplicate: counters.duplicate,
-            rejected: rejected.filter(|(_, n)| *n > 0).map(|(reason, n)| (reason.as_str(), n)).collect(),
-            sinks,
-        })
+        Ok(ledger(&snapshot)?.0)
     }
+
+    /// The ledger, with `sink` being at least at `position` (see [`Ledger::reached`]), and when the oldest event arrived that
+    /// each active sink still has to deliver, from one committed state. No record is read.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn status(&self, sink: &str, position: u64) -> Result<Status, SpoolError> {
+        let snapshot = self.0.unchecked_transaction()?;
+        let (ledger, delivered_to) = ledger(&snapshot)?;
+        let ledger = ledger.reached(sink, position);
+        let mut waiting = BTreeMap::new();
+        for (name, delivered_to) in delivered_to {
+            let waits = ledger.sinks.get(&name).is_some_and(|sink| sink.state.is_active() && sink.pending > 0);
+            let delivered_to = if name == sink { delivered_to.max(position) } else { delivered_to };
+            if let Some(arrived) = waits.then(|| arrival::of(&snapshot, delivered_to + 1)).transpose()?.flatten() {
+                waiting.insert(name, arrived);
+            }
+        }
+        Ok(Status { ledger, waiting })
+    }
+}
+
+/// The ledger, and how old what waits is.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// Where every event is.
+    pub ledger: Ledger,
+    /// When the oldest event arrived that a sink still has to deliver, milliseconds since the epoch, exact to a second; of
+    /// sinks that have everything nothing is here.
+    pub waiting: BTreeMap<String, i64>,
+}
+
+/// The ledger, and up to where each sink has everything.
+fn ledger(snapshot: &Connection) -> Result<(Ledger, BTreeMap<String, u64>), SpoolError> {
+    let counters = Counters::load(snapshot)?;
+    let (mut sinks, mut delivered_to) = (BTreeMap::new(), BTreeMap::new());
+    let mut statement = snapshot.prepare_cached("SELECT sink, state, retired_at, retired_to FROM cursor")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let name: String = row.get(0)?;
+        let state = SinkState::named(row.get_ref(1)?.as_str().unwrap_or_default());
+        let (retired_at, retired_to): (Option<i64>, Option<u64>) = (row.get(2)?, row.get(3)?);
+        let cursor = cursor::load(snapshot, &name)?;
+        let (done, dead, shed) = (cursor.done(), cursor.dead, cursor.shed);
+        let (pending, expired) = match retired_to {
+            Some(stored) => (0, stored.saturating_sub(done)),
+            None => (counters.stored - done, 0),
+        };
+        delivered_to.insert(name.clone(), cursor.delivered_to);
+        sinks.insert(name, SinkLedger { delivered: done - dead, dead, pending, shed, expired, state, retired_at });
+    }
+    let rejected = RejectReason::ALL.iter().zip(counters.rejected);
+    let rejected = rejected.filter(|(_, n)| *n > 0).map(|(reason, n)| (reason.as_str(), n)).collect();
+    let Counters { received, stored, duplicate, unverified, .. } = counters;
+    Ok((Ledger { received, stored, duplicate, unverified, rejected, sinks }, delivered_to))
 }

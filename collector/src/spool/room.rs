@@ -3,7 +3,7 @@
 use rusqlite::params;
 
 use super::cursor::{load, save};
-use super::{Spool, SpoolError, Tx, lock};
+use super::{Spool, SpoolError, Tx, arrival, lock};
 
 /// Rows deleted by one transaction of [`Spool::trim`], so that it never holds up the answers to clients for long.
 const TRIM_RECORDS: u64 = 1000;
@@ -34,6 +34,7 @@ fn trim(tx: &mut Tx<'_>, sinks: &[String]) -> Result<bool, SpoolError> {
         let sql = format!("DELETE FROM record WHERE {free} AND first <= ?2");
         tx.sql.prepare_cached(&sql)?.execute([passed, last])?;
         tx.counters.backlog = tx.counters.backlog.saturating_sub(bytes);
+        arrival::forget(tx.sql, last)?;
     }
     Ok(rows == TRIM_RECORDS)
 }

@@ -172,8 +172,8 @@ fn an_id_is_new_once_for_each_app() {
     let see = |app: i64, ids: &'static [u8]| {
         spool
             .call(move |tx| {
-                let mut found = Vec::new();
-                tx.see(app, ids.iter().map(|id| Id::from_bytes([*id; 16])), |_, new| found.push(new))?;
+                let mut found = vec![false; ids.len()];
+                tx.see(app, ids.iter().map(|id| Id::from_bytes([*id; 16])), |at, new| found[at] = new)?;
                 Ok(found)
             })
             .unwrap()
@@ -290,8 +290,9 @@ fn the_spool_of_a_newer_collector_is_refused() {
 
 #[test]
 fn a_store_that_knows_better_moves_events_from_pending_to_delivered_and_nothing_else() {
-    let sink = |delivered, dead, pending| SinkLedger { delivered, dead, pending, shed: 0 };
-    let ledger = |sinks| Ledger { received: 12, stored: 10, duplicate: 2, rejected: BTreeMap::new(), sinks };
+    let sink = |delivered, dead, pending| SinkLedger { delivered, dead, pending, ..SinkLedger::default() };
+    let ledger =
+        |sinks| Ledger { received: 12, stored: 10, duplicate: 2, unverified: 0, rejected: BTreeMap::new(), sinks };
     let after = |position| {
         let sinks = BTreeMap::from([("other".to_owned(), sink(1, 0, 9)), ("s".to_owned(), sink(3, 1, 6))]);
         let ledger = ledger(sinks).reached("s", position);

@@ -1,9 +1,11 @@
 //! What can be done inside one transaction of the writer.
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, params};
 use subway_protocol::{Id, RejectReason};
 
 use super::SpoolError;
+use super::clocks::{Clocks, Point};
+use super::dedup::Dedup;
 
 /// The figures that change with every commit: the ledger's left side, and the bytes in the log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -14,6 +16,8 @@ pub struct Counters {
     pub stored: u64,
     /// Events seen before.
     pub duplicate: u64,
+    /// Those of the stored that came so late that the dedup index no longer reaches back to when they were first sent.
+    pub unverified: u64,
     /// Events rejected, in the order of [`RejectReason::ALL`].
     pub rejected: [u64; RejectReason::ALL.len()],
     /// Bytes of JSON in the log.
@@ -39,6 +43,7 @@ impl Counters {
             "received" => Some(&mut self.received),
             "stored" => Some(&mut self.stored),
             "duplicate" => Some(&mut self.duplicate),
+            "unverified" => Some(&mut self.unverified),
             "backlog" => Some(&mut self.backlog),
             _ => {
                 let reason = RejectReason::parse(name.strip_prefix("rejected:")?)?;
@@ -57,6 +62,7 @@ impl Counters {
         put("received", before.received, self.received)?;
         put("stored", before.stored, self.stored)?;
         put("duplicate", before.duplicate, self.duplicate)?;
+        put("unverified", before.unverified, self.unverified)?;
         put("backlog", before.backlog, self.backlog)?;
         for (reason, (old, new)) in RejectReason::ALL.iter().zip(before.rejected.iter().zip(self.rejected)) {
             if *old != new {
@@ -67,24 +73,15 @@ impl Counters {
     }
 }
 
-/// The last known point of an install's clocks.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Point {
-    /// Number of the event.
-    pub seq: u64,
-    /// Run of the monotonic clock.
-    pub boot: String,
-    /// Monotonic clock, milliseconds.
-    pub mono: u64,
-    /// The time that was stored for the event, milliseconds since the epoch.
-    pub event_time: i64,
-}
-
 /// A transaction of the writer. Everything done in it is committed together or not at all.
 pub struct Tx<'c> {
     pub(super) sql: &'c Connection,
     /// The ledger's left side as this transaction leaves it.
     pub counters: &'c mut Counters,
+    pub(super) dedup: &'c mut Dedup,
+    pub(super) clocks: &'c mut Clocks,
+    /// When the transaction began, milliseconds since the epoch.
+    pub(super) now: i64,
 }
 
 impl Tx<'_> {
@@ -121,13 +118,15 @@ impl Tx<'_> {
         &mut self,
         app: i64,
         ids: impl Iterator<Item = Id>,
-        mut found: impl FnMut(usize, bool),
+        found: impl FnMut(usize, bool),
     ) -> Result<(), SpoolError> {
-        let mut statement = self.sql.prepare_cached("INSERT OR IGNORE INTO seen VALUES (?1, ?2)")?;
-        for (at, id) in ids.enumerate() {
-            found(at, statement.execute(params![app, id.as_bytes()])? == 1);
-        }
-        Ok(())
+        self.dedup.see(self.sql, app, ids, found)
+    }
+
+    /// How far back the dedup index of `app` reaches, milliseconds: what was first sent longer ago may have been forgotten.
+    #[must_use]
+    pub fn horizon_ms(&self, app: i64) -> i64 {
+        self.dedup.horizon_ms(app, self.now)
     }
 
     /// The last known point of an install.
@@ -135,11 +134,7 @@ impl Tx<'_> {
     /// # Errors
     /// If the database fails.
     pub fn point(&mut self, app: i64, install: Id) -> Result<Option<Point>, SpoolError> {
-        let sql = "SELECT seq, boot, mono, event_time FROM install WHERE app = ?1 AND id = ?2";
-        let read = |row: &rusqlite::Row<'_>| {
-            Ok(Point { seq: row.get(0)?, boot: row.get(1)?, mono: row.get(2)?, event_time: row.get(3)? })
-        };
-        Ok(self.sql.prepare_cached(sql)?.query_row(params![app, install.as_bytes()], read).optional()?)
+        self.clocks.point(self.sql, app, install)
     }
 
     /// Replaces the last known point of an install.
@@ -147,11 +142,7 @@ impl Tx<'_> {
     /// # Errors
     /// If the database fails.
     pub fn set_point(&mut self, app: i64, install: Id, point: &Point) -> Result<(), SpoolError> {
-        let sql = "INSERT INTO install VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO UPDATE
-            SET seq = excluded.seq, boot = excluded.boot, mono = excluded.mono, event_time = excluded.event_time";
-        let values = params![app, install.as_bytes(), point.seq, point.boot, point.mono, point.event_time];
-        self.sql.prepare_cached(sql)?.execute(values)?;
-        Ok(())
+        self.clocks.set_point(self.sql, app, install, point)
     }
 
     /// Appends a record of `events` events, as JSON of [`crate::record::Record`]. Returns the position of its first.

@@ -1,30 +1,40 @@
 //! The one thread that writes the spool, in groups.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::watch;
 
-use super::{Counters, FILE, MIGRATIONS, Settings, SpoolError, Tx, lock};
-use crate::db;
+use super::clocks::Clocks;
+use super::dedup::{Dedup, Extent};
+use super::{Counters, FILE, MIGRATIONS, Settings, SpoolError, Tx, arrival, lock, space};
+use crate::clock;
+use crate::db::{self, Layout};
 use crate::telemetry::{Count, Telemetry};
 
 /// How often a writer that could not commit tries whether it can again, when nobody writes.
 const PROBE: Duration = Duration::from_millis(500);
 
-/// SQLite's page cache of the writer, KiB. The index of seen IDs is looked up for every event.
+/// How often a writer that nobody writes to looks after what is on its way: a part, or pages to give back.
+const SOON: Duration = Duration::from_millis(20);
+
+/// How often it looks whether something has expired.
+const SELDOM: Duration = Duration::from_secs(60);
+
+/// SQLite's page cache of the writer, KiB. Records and IDs are appended; what is looked up are the clocks of installs.
 const CACHE_KIB: i64 = 64 * 1024;
 
 /// SQLite's page size of the spool, bytes. Records are tens of kilobytes and go over many pages, each of which costs
-/// system calls; the index of seen IDs is appended to nearly in order, so that larger pages do not cost it more.
-const PAGE_BYTES: u32 = 16 * 1024;
+/// system calls.
+const LAYOUT: Layout = Layout { page_bytes: 16 * 1024, gives_back: true };
 
-/// Pages in the write-ahead log before it is copied into the database: 16 MiB, so that a busy collector copies a page of
-/// the index once for many commits.
+/// Pages in the write-ahead log before it is copied into the database: 16 MiB, so that a busy collector copies a page
+/// once for many commits.
 const CHECKPOINT_PAGES: i64 = 1024;
 
 /// Something to be done in a transaction of the writer.
@@ -84,15 +94,26 @@ impl<T: Send, F: FnOnce(&mut Tx<'_>) -> Result<T, SpoolError> + Send> Write for 
 pub(super) struct Shared {
     pub(super) backlog: AtomicU64,
     pub(super) trouble: Mutex<Option<String>>,
+    pub(super) extents: Mutex<BTreeMap<i64, Extent>>,
+}
+
+/// What the writer keeps in memory beside the connection.
+struct State {
+    dedup: Dedup,
+    clocks: Clocks,
 }
 
 pub(super) struct Writer {
-    path: PathBuf,
+    dir: PathBuf,
     /// None after a failure: the next transaction begins with a fresh connection.
     connection: Option<Connection>,
+    /// None only until the database has been opened for the first time, and if it could not be opened again.
+    state: Option<State>,
     counters: Counters,
-    commit_bytes: u64,
-    group_writes: usize,
+    settings: Settings,
+    looked_at: Instant,
+    /// When an arrival was last noted, milliseconds since the epoch.
+    noted: Option<i64>,
     receiver: Receiver<Command>,
     head: watch::Sender<u64>,
     shared: Arc<Shared>,
@@ -118,13 +139,14 @@ impl Writer {
         shared: Arc<Shared>,
         telemetry: Arc<Telemetry>,
     ) -> Result<Self, SpoolError> {
-        let path = dir.join(FILE);
         let mut writer = Self {
-            path,
+            dir: dir.to_owned(),
             connection: None,
+            state: None,
             counters: Counters::default(),
-            commit_bytes: settings.commit_bytes,
-            group_writes: settings.queue,
+            settings: settings.clone(),
+            looked_at: Instant::now(),
+            noted: None,
             receiver,
             head,
             shared,
@@ -136,14 +158,43 @@ impl Writer {
 
     fn connect(&mut self) -> Result<(), SpoolError> {
         if self.connection.is_none() {
-            let connection = db::open_paged(&self.path, MIGRATIONS, PAGE_BYTES)?;
+            let mut connection = db::open_laid_out(&self.dir.join(FILE), MIGRATIONS, LAYOUT)?;
             connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
             connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+            self.load(&mut connection)?;
+            space::prepare(&connection)?;
             self.counters = Counters::load(&connection)?;
             self.connection = Some(connection);
             self.publish();
+            self.publish_extents();
         }
         Ok(())
+    }
+
+    /// Brings memory to what the database says.
+    fn load(&mut self, connection: &mut Connection) -> Result<(), SpoolError> {
+        let mut horizons = None;
+        if let Some(mut state) = self.state.take() {
+            if state.dedup.reload(connection)? {
+                state.clocks = Clocks::open(connection, self.settings.install_clocks)?;
+                self.state = Some(state);
+                return Ok(());
+            }
+            // Its threads end before others begin in the same folder.
+            horizons = state.dedup.into_horizons();
+        }
+        let mut dedup = Dedup::open(&self.dir, &self.settings.dedup, connection, clock::now())?;
+        if let Some(horizons) = horizons {
+            dedup.set_horizons(horizons);
+        }
+        self.state = Some(State { dedup, clocks: Clocks::open(connection, self.settings.install_clocks)? });
+        Ok(())
+    }
+
+    fn publish_extents(&self) {
+        if let Some(state) = &self.state {
+            *lock(&self.shared.extents) = state.dedup.extents();
+        }
     }
 
     fn publish(&self) {
@@ -165,14 +216,26 @@ impl Writer {
         obituary.1 = true;
     }
 
+    /// How long to wait for a write before looking after other things.
+    fn patience(&self) -> Duration {
+        let busy = self.state.as_ref().is_some_and(|state| state.dedup.is_busy() || state.clocks.wants_transaction());
+        if lock(&self.shared.trouble).is_some() {
+            PROBE
+        } else if busy || self.connection.as_ref().is_some_and(space::has_spare) {
+            SOON
+        } else {
+            SELDOM
+        }
+    }
+
     /// Waits for a write and takes along whatever else waits. `false` if this is the last group.
     fn collect(&mut self, group: &mut Vec<Box<dyn Write>>) -> bool {
-        let first = if lock(&self.shared.trouble).is_some() {
-            self.receiver.recv_timeout(PROBE)
-        } else {
-            self.receiver.recv().map_err(|_| RecvTimeoutError::Disconnected)
-        };
         let mut bytes = 0;
+        let first = match self.receiver.try_recv() {
+            Ok(command) => Ok(command),
+            Err(TryRecvError::Disconnected) => return false,
+            Err(TryRecvError::Empty) => self.receiver.recv_timeout(self.patience()),
+        };
         let mut next = match first {
             Ok(command) => Some(command),
             Err(RecvTimeoutError::Timeout) => return true,
@@ -186,14 +249,34 @@ impl Writer {
                     group.push(write);
                 }
             }
-            let room = bytes < self.commit_bytes && group.len() < self.group_writes;
+            let room = bytes < self.settings.commit_bytes && group.len() < self.settings.queue;
             next = if room { self.receiver.try_recv().ok() } else { None };
         }
         true
     }
 
-    /// Commits the group (an empty one is a probe) and tells everybody in it.
+    /// Whether an empty group has something to do.
+    fn wants_transaction(&mut self) -> bool {
+        if self.looked_at.elapsed() >= SELDOM {
+            self.looked_at = Instant::now();
+            if let Some(state) = &mut self.state {
+                state.dedup.look_for_expired();
+            }
+        }
+        let wants = |state: &State| state.dedup.wants_transaction() || state.clocks.wants_transaction();
+        lock(&self.shared.trouble).is_some()
+            || self.state.as_ref().is_none_or(wants)
+            || self.connection.as_ref().is_some_and(space::has_spare)
+    }
+
+    /// Commits the group and tells everybody in it. An empty one is a probe after a failure, or does what is due.
     fn commit_and_answer(&mut self, group: &mut Vec<Box<dyn Write>>) {
+        if let Some(state) = &mut self.state {
+            state.dedup.upkeep();
+        }
+        if group.is_empty() && !self.wants_transaction() {
+            return;
+        }
         let began = Instant::now();
         let result = self.commit(group);
         match &result {
@@ -222,19 +305,36 @@ impl Writer {
 
     fn commit(&mut self, group: &mut [Box<dyn Write>]) -> Result<(), SpoolError> {
         self.connect()?;
-        let Some(connection) = &mut self.connection else { return Err(SpoolError::Closed) };
+        let (Some(connection), Some(State { dedup, clocks })) = (&mut self.connection, &mut self.state) else {
+            return Err(SpoolError::Closed);
+        };
+        dedup.make_room()?;
+        let now = clock::now();
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut counters = self.counters.clone();
-        let mut tx = Tx { sql: &transaction, counters: &mut counters };
+        dedup.install(&transaction, now)?;
+        let mut tx = Tx { sql: &transaction, counters: &mut counters, dedup, clocks, now };
         for write in group.iter_mut() {
             write.apply(&mut tx)?;
         }
         if group.is_empty() {
             transaction.prepare_cached("INSERT OR REPLACE INTO counter VALUES ('probe', 0)")?.execute([])?;
         }
+        dedup.flush(&transaction, now)?;
+        clocks.forget(&transaction)?;
+        space::give_back(&transaction, group.is_empty())?;
+        let mut noted = self.noted;
+        if counters.stored > self.counters.stored {
+            noted = arrival::note(&transaction, noted, self.counters.stored + 1, now)?;
+        }
         counters.save(&self.counters, &transaction)?;
         transaction.commit()?;
-        self.counters = counters;
+        (self.counters, self.noted) = (counters, noted);
+        lock(&self.shared.extents).extend(dedup.committed(now));
+        self.telemetry.add(Count::ClocksForgotten, clocks.take_forgotten());
+        if group.is_empty() && !space::has_spare(connection) {
+            space::settle(connection);
+        }
         Ok(())
     }
 }

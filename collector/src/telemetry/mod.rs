@@ -2,16 +2,17 @@
 //!
 //! Counters begin at 0 with the process; what must be exact over restarts is in the ledger instead.
 
+mod histogram;
 mod sinks;
 
 use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use subway_protocol::RejectReason;
 use subway_protocol::codec::server::ProblemCode;
 
+pub use histogram::Histogram;
 pub use sinks::SinkCounts;
 
 use crate::limit::Limited;
@@ -49,10 +50,12 @@ pub enum Count {
     RateLimited(Limited),
     /// Times the configuration was read again: `true` with success.
     Reloads(bool),
+    /// Clocks of installs that were forgotten because others came.
+    ClocksForgotten,
 }
 
 /// The statuses that are counted by themselves; any other counts as 500, which the collector never means to send.
-const STATUSES: [u16; 11] = [200, 204, 304, 400, 401, 404, 405, 413, 429, 500, 503];
+const STATUSES: [u16; 12] = [200, 204, 304, 400, 401, 404, 405, 409, 413, 429, 500, 503];
 const PLAIN: [Count; 8] = [
     Count::BodyBytes,
     Count::DecompressedBytes,
@@ -63,7 +66,7 @@ const PLAIN: [Count; 8] = [
     Count::CommitFailures,
     Count::Connections,
 ];
-const LAST: [Count; 7] = [
+const LAST: [Count; 8] = [
     Count::ConnectionsRefused,
     Count::HandshakeFailures,
     Count::RateLimited(Limited::Client),
@@ -71,6 +74,7 @@ const LAST: [Count; 7] = [
     Count::RateLimited(Limited::AppEvents),
     Count::Reloads(true),
     Count::Reloads(false),
+    Count::ClocksForgotten,
 ];
 const SLOTS: usize = STATUSES.len() + ProblemCode::ALL.len() + RejectReason::ALL.len() + PLAIN.len() + LAST.len();
 
@@ -147,6 +151,11 @@ impl Count {
                 "Times the configuration was read again, by result.",
                 label("result", if success { "applied" } else { "refused" }),
             ),
+            Count::ClocksForgotten => (
+                "subway_forgotten_install_clocks_total",
+                "Clocks of installs that were forgotten because others came.",
+                String::new(),
+            ),
         }
     }
 }
@@ -165,6 +174,8 @@ pub enum Gauge<'a> {
     SpoolHead,
     /// Bytes of JSON in the spool.
     SpoolBytes,
+    /// 1 for the state that a sink is in, 0 for the others: sink and state.
+    SinkState(&'a str, &'a str),
     /// Position up to which a sink is done.
     SinkPosition(&'a str),
     /// Events a sink still has to deliver.
@@ -175,6 +186,14 @@ pub enum Gauge<'a> {
     SinkShed(&'a str),
     /// Age of the oldest event that a sink still has to deliver, seconds.
     SinkLag(&'a str),
+    /// How far back an app recognises an event that comes again, seconds.
+    DedupHorizon(&'a str),
+    /// Event IDs that an app knows.
+    DedupIds(&'a str),
+    /// Bytes that they take on disk.
+    DedupBytes(&'a str),
+    /// Parts of an app's dedup index lost since the start.
+    DedupLostParts(&'a str),
     /// 1 if the collector can accept, else 0.
     Ready,
     /// Bytes free on the file system of the data directory.
@@ -190,12 +209,23 @@ pub enum Gauge<'a> {
 }
 
 impl Gauge<'_> {
+    /// What its one label says.
+    fn label(&self) -> &'static str {
+        match self {
+            Gauge::DedupHorizon(_) | Gauge::DedupIds(_) | Gauge::DedupBytes(_) | Gauge::DedupLostParts(_) => "app",
+            _ => "sink",
+        }
+    }
+
     fn names(&self) -> (&'static str, &'static str, Option<&str>) {
         match self {
             Gauge::OpenConnections => ("subway_open_connections", "Connections open now.", None),
             Gauge::InFlightBytes => ("subway_in_flight_bytes", "Bytes of requests being worked on.", None),
             Gauge::SpoolHead => ("subway_spool_head", "Position of the newest event in the spool.", None),
             Gauge::SpoolBytes => ("subway_spool_bytes", "Bytes of JSON in the spool.", None),
+            Gauge::SinkState(sink, _) => {
+                ("subway_sink_state", "1 for the state that a sink is in, 0 for the others.", Some(sink))
+            }
             Gauge::SinkPosition(sink) => ("subway_sink_position", "Position up to which a sink is done.", Some(sink)),
             Gauge::SinkPending(sink) => {
                 ("subway_sink_pending_events", "Events a sink still has to deliver.", Some(sink))
@@ -209,6 +239,16 @@ impl Gauge<'_> {
             Gauge::SinkLag(sink) => {
                 ("subway_sink_lag_seconds", "Age of the oldest event that a sink still has to deliver.", Some(sink))
             }
+            Gauge::DedupHorizon(app) => {
+                ("subway_dedup_horizon_seconds", "How far back an event that comes again is recognised.", Some(app))
+            }
+            Gauge::DedupIds(app) => ("subway_dedup_ids", "Event IDs that are known.", Some(app)),
+            Gauge::DedupBytes(app) => ("subway_dedup_bytes", "Bytes that the event IDs take on disk.", Some(app)),
+            Gauge::DedupLostParts(app) => (
+                "subway_dedup_lost_parts",
+                "Parts of the dedup index that were missing or damaged, since the start.",
+                Some(app),
+            ),
             Gauge::Ready => ("subway_ready", "1 if the collector can accept, else 0.", None),
             Gauge::DiskFreeBytes => {
                 ("subway_disk_free_bytes", "Bytes free on the file system of the data directory.", None)
@@ -220,43 +260,6 @@ impl Gauge<'_> {
                 ("process_start_time_seconds", "When the process began, seconds since the epoch.", None)
             }
         }
-    }
-}
-
-/// Upper bounds of the histogram's buckets, seconds: from a fast disk's commit to one that clients give up on.
-const BOUNDS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
-
-/// How long something takes.
-#[derive(Debug, Default)]
-pub struct Histogram {
-    buckets: [AtomicU64; BOUNDS.len()],
-    count: AtomicU64,
-    micros: AtomicU64,
-}
-
-impl Histogram {
-    /// Counts one occurrence that took `time`.
-    pub fn observe(&self, time: Duration) {
-        let seconds = time.as_secs_f64();
-        if let Some(at) = BOUNDS.iter().position(|bound| seconds <= *bound) {
-            self.buckets[at].fetch_add(1, Ordering::Relaxed);
-        }
-        self.count.fetch_add(1, Ordering::Relaxed);
-        self.micros.fetch_add(u64::try_from(time.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
-    }
-
-    /// Writes its samples; `labels` go beside the bound, without braces.
-    fn write(&self, out: &mut String, name: &str, labels: &str) {
-        let (comma, braced) = if labels.is_empty() { ("", String::new()) } else { (",", format!("{{{labels}}}")) };
-        let mut sum = 0;
-        for (bound, bucket) in BOUNDS.iter().zip(&self.buckets) {
-            sum += bucket.load(Ordering::Relaxed);
-            let _ = writeln!(out, "{name}_bucket{{{labels}{comma}le=\"{bound}\"}} {sum}");
-        }
-        let count = self.count.load(Ordering::Relaxed).max(sum);
-        let seconds = self.micros.load(Ordering::Relaxed) as f64 / 1e6;
-        let _ = writeln!(out, "{name}_bucket{{{labels}{comma}le=\"+Inf\"}} {count}");
-        let _ = writeln!(out, "{name}_sum{braced} {seconds}\n{name}_count{braced} {count}");
     }
 }
 
@@ -312,10 +315,13 @@ impl Telemetry {
             let _ = writeln!(out, "{name}{label} {}", self.get(count));
         }
         for (gauge, value) in gauges {
-            let (name, help, sink) = gauge.names();
+            let (name, help, of) = gauge.names();
             head(&mut out, &mut family, name, help, "gauge");
-            let _ = match sink {
-                Some(sink) => writeln!(out, "{name}{{sink=\"{sink}\"}} {value}"),
+            let _ = match of {
+                Some(sink) if let Gauge::SinkState(_, state) = gauge => {
+                    writeln!(out, "{name}{{sink=\"{sink}\",state=\"{state}\"}} {value}")
+                }
+                Some(of) => writeln!(out, "{name}{{{}=\"{of}\"}} {value}", gauge.label()),
                 None => writeln!(out, "{name} {value}"),
             };
         }
@@ -344,49 +350,4 @@ fn head(out: &mut String, family: &mut &'static str, name: &'static str, help: &
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_count_has_a_slot_of_its_own() {
-        let telemetry = Telemetry::default();
-        for (at, count) in Count::all().enumerate() {
-            telemetry.add(count, at as u64 + 1);
-        }
-        assert_eq!(Count::all().count(), SLOTS);
-        for (at, count) in Count::all().enumerate() {
-            assert_eq!(telemetry.get(count), at as u64 + 1, "{count:?}");
-        }
-    }
-
-    #[test]
-    fn each_family_is_introduced_once() {
-        let page =
-            Telemetry::default().page(&[(Gauge::SinkPending("a"), 1), (Gauge::SinkPending("b"), 2), (Gauge::Ready, 1)]);
-        let mut heads: Vec<&str> = page.lines().filter(|line| line.starts_with("# TYPE")).collect();
-        let all = heads.len();
-        heads.sort_unstable();
-        heads.dedup();
-        assert_eq!(heads.len(), all);
-        assert!(page.contains("subway_sink_pending_events{sink=\"b\"} 2\n"));
-        assert!(page.contains("subway_events_total{outcome=\"rejected\",reason=\"property_too_deep\"} 0\n"));
-    }
-
-    #[test]
-    fn a_histogram_counts_into_all_wider_buckets() {
-        let telemetry = Telemetry::default();
-        telemetry.commit_seconds.observe(Duration::from_millis(3));
-        telemetry.commit_seconds.observe(Duration::from_secs(60));
-        let page = telemetry.page(&[]);
-        for line in [
-            "_bucket{le=\"0.0025\"} 0",
-            "_bucket{le=\"0.005\"} 1",
-            "_bucket{le=\"5\"} 1",
-            "_bucket{le=\"+Inf\"} 2",
-            "_sum 60.003",
-            "_count 2",
-        ] {
-            assert!(page.contains(&format!("subway_commit_seconds{line}\n")), "{line}\n{page}");
-        }
-    }
-}
+mod tests;

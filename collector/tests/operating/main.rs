@@ -8,7 +8,10 @@ mod docs;
 mod files;
 mod limits;
 mod logs;
+mod operators;
+mod reading;
 mod reload;
+mod sinks;
 #[path = "../write_path/support.rs"]
 #[allow(dead_code, reason = "the tests of the write path use more of it")]
 mod support;

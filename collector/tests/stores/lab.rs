@@ -238,7 +238,7 @@ pub(crate) fn row(fault: &str, times: u64, outcome: &str, recovered: Duration) {
 pub(crate) fn answers(collector: &Collector) -> Vec<Value> {
     let mut out = Vec::new();
     for metric in ["pv", "uv", "users", "new_users", "cumulative_users", "sessions", "events"] {
-        for interval in ["hour", "day", "week", "month", "total"] {
+        for interval in ["hour", "day", "week", "month", "year", "total"] {
             let path = format!("/v1/apps/demo/metrics/{metric}?from=2015-05-16&to=2015-05-22&interval={interval}");
             let answer = collector.get(&path, Some(READ));
             assert_eq!(answer.status, 200, "{path}: {answer:?}");

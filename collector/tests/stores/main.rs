@@ -8,6 +8,7 @@ mod lab;
 mod poison;
 mod reading;
 mod schema;
+mod spread;
 #[allow(dead_code, reason = "other test targets use the rest")]
 #[path = "../write_path/support.rs"]
 mod support;

@@ -82,8 +82,14 @@ fn an_older_binary_on_newer_data_stops_and_touches_nothing() {
         std::mem::forget(database);
         let before = files(&site.data());
         let data = site.data();
-        let commands =
-            [&["ledger"][..], &["export"], &["dead-letters", "list"], &["dead-letters", "replay", "--sink", "k"]];
+        let commands = [
+            &["ledger"][..],
+            &["export"],
+            &["dead-letters", "list"],
+            &["dead-letters", "replay", "--sink", "k"],
+            &["sinks", "list"],
+            &["sinks", "retire", "--sink", "k"],
+        ];
         let on_data = |words: &[&str]| {
             words.iter().chain(&["--data-dir", data.to_str().unwrap()]).map(ToString::to_string).collect()
         };

@@ -192,7 +192,7 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    fn new(mut response: ureq::http::Response<ureq::Body>) -> Self {
+    pub(crate) fn new(mut response: ureq::http::Response<ureq::Body>) -> Self {
         let text = response.body_mut().read_to_string().unwrap();
         Self { status: response.status().as_u16(), headers: response.headers().clone(), text }
     }

@@ -7,14 +7,16 @@ use serde_json::Value;
 
 use crate::{tools, wasm};
 
+mod dedup;
 mod rival;
 mod sinks;
 
 /// A part of the table: its name, and what makes its rows.
 type Part = (&'static str, fn(bool) -> Result<Vec<Row>>);
 
-const PARTS: [Part; 5] = [
+const PARTS: [Part; 6] = [
     ("ingest", |_| ingest()),
+    ("dedup", |_| dedup::rows()),
     ("idle", |_| Ok(vec![idle()?])),
     ("native", |_| native()),
     ("javascript", |_| javascript()),

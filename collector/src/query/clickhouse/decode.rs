@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
+use crate::query::Listed;
 use crate::record::{Context, Event, Text};
 use crate::row::Row;
 use crate::sinks::clickhouse::{Kind, columns, uuid_text};
@@ -115,7 +116,8 @@ impl Input<'_> {
         })
     }
 
-    fn row(&mut self) -> Result<Row<'static>, String> {
+    fn row(&mut self) -> Result<Listed, String> {
+        let mut position = 0;
         let mut context = Context::default();
         let mut row = Row {
             app_key: Cow::Borrowed(""),
@@ -130,6 +132,7 @@ impl Input<'_> {
         for (name, kind) in columns() {
             let value = self.value(kind)?;
             match name {
+                "position" => position = value.number(),
                 "app_key" => row.app_key = value.text(),
                 "install_id" => row.install_id = value.text(),
                 "batch_id" => row.batch_id = value.text(),
@@ -143,7 +146,7 @@ impl Input<'_> {
             }
         }
         row.context = context;
-        Ok(row)
+        Ok(Listed { position, row })
     }
 }
 
@@ -185,7 +188,6 @@ fn set(event: &mut Event<'static>, name: &str, value: Value) {
         "page_title" => event.page_title = value.text(),
         "page_referrer" => event.page_referrer = value.text(),
         "page_enter_ts" => event.page_enter_ts = value.maybe().map(u64::cast_signed),
-        // The position orders the rows; it is no part of them.
         _ => {}
     }
 }
@@ -194,7 +196,7 @@ fn set(event: &mut Event<'static>, name: &str, value: Value) {
 ///
 /// # Errors
 /// Where it is not what was asked for.
-pub(super) fn rows(answer: &[u8]) -> Result<Vec<Row<'static>>, String> {
+pub(super) fn rows(answer: &[u8]) -> Result<Vec<Listed>, String> {
     let (mut input, mut rows) = (Input(answer), Vec::new());
     while !input.0.is_empty() {
         rows.push(input.row()?);

@@ -12,9 +12,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::Deserialize;
 
-use super::{CountQuery, Counts, EventsQuery, Extent, Filter, Measure, ReadError, Reader};
+use super::{CountQuery, Counts, EventsQuery, Extent, Filter, Listed, Measure, ReadError, Reader};
 use crate::config::{ClickHouse as Settings, Delivery};
-use crate::row::Row;
 use crate::sinks::SinkError;
 use crate::sinks::clickhouse::{Client, Failure, Parameters, column_names};
 
@@ -198,7 +197,7 @@ impl Reader for ClickHouseReader {
         counts(&query, &answer)
     }
 
-    async fn newest(&self, query: EventsQuery) -> Result<Vec<Row<'static>>, ReadError> {
+    async fn newest(&self, query: EventsQuery) -> Result<Vec<Listed>, ReadError> {
         let _permit = self.permit().await?;
         let mut conditions = Conditions::new(self.parameters(), &query.app, &query.filter);
         query.from.into_iter().for_each(|from| conditions.from(from));
@@ -208,6 +207,18 @@ impl Reader for ClickHouseReader {
         }
         if let Some(user) = &query.user_id {
             conditions.and("user_id = {user:String}", "user", user);
+        }
+        if let Some(mark) = query.after {
+            conditions.and(
+                "event_time <= fromUnixTimestamp64Milli({after:Int64}, 'UTC')",
+                "after",
+                &mark.event_time.to_string(),
+            );
+            conditions.and(
+                "(event_time < fromUnixTimestamp64Milli({after:Int64}, 'UTC') OR position < {place:UInt64})",
+                "place",
+                &mark.position.to_string(),
+            );
         }
         // Read from the end of the key; not more than what is asked for.
         let statement = format!(

@@ -66,7 +66,8 @@ async fn an_event_that_was_delivered_under_two_tokens_is_counted_once() {
     let counts = filled.reader.count(query).await.unwrap();
     assert_eq!((counts.buckets, counts.total), (vec![4, 5], 9));
     let query = EventsQuery { app: "a".into(), limit: 5, ..EventsQuery::default() };
-    let times: Vec<i64> = filled.reader.newest(query).await.unwrap().iter().map(|row| row.event.event_time).collect();
+    let times: Vec<i64> =
+        filled.reader.newest(query).await.unwrap().iter().map(|listed| listed.row.event.event_time).collect();
     assert_eq!(times, [90, 80, 70, 60, 50]);
 }
 
@@ -104,7 +105,7 @@ async fn values_are_values_whatever_they_hold() {
     for user in users {
         let query = EventsQuery { app: "a".into(), user_id: Some(user.into()), limit: 99, ..EventsQuery::default() };
         let found = filled.reader.newest(query).await.unwrap();
-        assert_eq!(found.iter().map(|row| row.event.user_id.as_ref()).collect::<Vec<_>>(), [user]);
+        assert_eq!(found.iter().map(|listed| listed.row.event.user_id.as_ref()).collect::<Vec<_>>(), [user]);
     }
 }
 

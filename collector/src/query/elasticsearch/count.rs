@@ -96,8 +96,7 @@ impl ElasticsearchReader {
         self.refresh(&indices).await?;
         let mut conditions = conditions(&query.app, &Filter::default());
         conditions.push(between(None, query.bounds.last().copied()));
-        let mut walk =
-            Walk::over(self, &indices, conditions, &[json!({"value": {"terms": {"field": "install_id"}}})]).await?;
+        let mut walk = Walk::over(self, &indices, conditions, &[json!({"value": {"terms": {"field": "install_id"}}})]);
         walk.with(json!({"first": {"min": {"field": "event_time"}}}));
         let mut counts = vec![0; query.bounds.len()];
         while let Some(page) = walk.next().await? {
@@ -127,7 +126,7 @@ impl ElasticsearchReader {
             sources.push(json!({"time": {"date_histogram":
                 {"field": "event_time", "fixed_interval": format!("{width}ms"), "offset": format!("+{offset}ms")}}}));
         }
-        let mut walk = Walk::over(self, &indices, conditions, &sources).await?;
+        let mut walk = Walk::over(self, &indices, conditions, &sources);
         let mut tally = Tally { buckets: vec![0; query.bounds.len() - 1], total: 0, value: None, bucket: 0 };
         while let Some(page) = walk.next().await? {
             for bucket in page.buckets()? {

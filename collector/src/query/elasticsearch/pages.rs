@@ -12,16 +12,18 @@ use super::{ElasticsearchReader, OPTIONS, ReadError, read_error, too_long};
 use crate::sinks::elasticsearch::server::Flavour;
 
 /// Combinations in one page. Each page goes over all matching events again, so there should be few; the store allows 65,535
-/// (`search.max_buckets`).
-const PAGE: usize = 30_000;
+/// (`search.max_buckets`). Few in tests, so that they turn pages.
+const PAGE: usize = if cfg!(test) { 50 } else { 30_000 };
 /// How long the store keeps the point in time after each page: longer than a question may take.
 const KEEP_ALIVE: &str = "20s";
 
-/// The walk.
+/// The walk. Most end with their first page, which one search answers from one state of the store; only a longer one needs a
+/// point in time, of which a store allows few, one for each shard (OpenSearch: 300 in a node).
 pub(super) struct Walk<'a> {
     reader: &'a ElasticsearchReader,
-    point: String,
-    flavour: Flavour,
+    indices: String,
+    /// The point in time and whose it is, from the second page on.
+    point: Option<(String, Flavour)>,
     body: Value,
     done: bool,
 }
@@ -86,30 +88,15 @@ impl Page {
 
 impl<'a> Walk<'a> {
     /// Begins a walk over the combinations of `sources` among the events in `indices` that meet `conditions`.
-    pub(super) async fn over(
+    pub(super) fn over(
         reader: &'a ElasticsearchReader,
         indices: &str,
         conditions: Vec<Value>,
         sources: &[Value],
-    ) -> Result<Self, ReadError> {
-        let flavour = reader.server.flavour().await.map_err(read_error)?;
-        let (path, name) = match flavour {
-            Flavour::Elasticsearch => ("_pit", "id"),
-            Flavour::OpenSearch => ("_search/point_in_time", "pit_id"),
-        };
-        // OpenSearch fails to make a point in time of no index at all.
-        let done = flavour == Flavour::OpenSearch && nothing(reader, indices).await?;
-        let mut point = String::new();
-        if !done {
-            let answer =
-                reader.ask(&format!("/{indices}/{path}?keep_alive={KEEP_ALIVE}&{OPTIONS}"), &Value::Null).await?;
-            let answer: Value =
-                serde_json::from_slice(&answer).map_err(|error| ReadError::Failed(error.to_string()))?;
-            answer[name].as_str().unwrap_or_default().clone_into(&mut point);
-        }
+    ) -> Self {
         let body = json!({"size": 0, "track_total_hits": false, "timeout": "10s", "query": {"bool": {"filter": conditions}},
             "aggs": {"walk": {"composite": {"size": PAGE, "sources": sources}}}});
-        Ok(Self { reader, point, flavour, body, done })
+        Self { reader, indices: indices.to_owned(), point: None, body, done: false }
     }
 
     /// Asks for `aggs` of each combination too.
@@ -122,9 +109,26 @@ impl<'a> Walk<'a> {
         if self.done {
             return Ok(None);
         }
-        self.body["pit"] = json!({"id": self.point, "keep_alive": KEEP_ALIVE});
-        let path = "/_search?allow_partial_search_results=false&filter_path=timed_out,aggregations";
-        let page = Page(self.reader.ask(path, &self.body).await?);
+        if self.point.is_none() {
+            let (page, after) = self.ask(&format!("/{}/_search?{OPTIONS}&", self.indices)).await?;
+            if after.is_none() {
+                self.done = true;
+                return Ok(Some(page));
+            }
+            self.open_point().await?;
+        }
+        let (page, after) = self.ask("/_search?").await?;
+        match after {
+            Some(after) => self.body["aggs"]["walk"]["composite"]["after"] = after,
+            None => self.done = true,
+        }
+        Ok(Some(page))
+    }
+
+    /// A page, and after which combination the next begins, if there may be one.
+    async fn ask(&self, path: &str) -> Result<(Page, Option<Value>), ReadError> {
+        let path = format!("{path}allow_partial_search_results=false&filter_path=timed_out,aggregations");
+        let page = Page(self.reader.ask(&path, &self.body).await?);
         let answer = page.read()?;
         if answer.timed_out {
             return Err(too_long());
@@ -133,33 +137,34 @@ impl<'a> Walk<'a> {
             Some(all) if all.walk.buckets.len() == PAGE => all.walk.after_key,
             _ => None,
         };
-        match after {
-            Some(after) => {
-                self.body["aggs"]["walk"]["composite"]["after"] =
-                    serde_json::from_str(after.get()).map_err(|error| ReadError::Failed(error.to_string()))?;
-            }
-            None => self.done = true,
-        }
-        Ok(Some(page))
+        let after = after.map(|after| serde_json::from_str(after.get())).transpose();
+        let after = after.map_err(|error| ReadError::Failed(error.to_string()))?;
+        Ok((page, after))
+    }
+
+    async fn open_point(&mut self) -> Result<(), ReadError> {
+        let flavour = self.reader.server.flavour().await.map_err(read_error)?;
+        let (path, name) = match flavour {
+            Flavour::Elasticsearch => ("_pit", "id"),
+            Flavour::OpenSearch => ("_search/point_in_time", "pit_id"),
+        };
+        let path = format!("/{}/{path}?keep_alive={KEEP_ALIVE}&{OPTIONS}", self.indices);
+        let answer = self.reader.ask(&path, &Value::Null).await?;
+        let answer: Value = serde_json::from_slice(&answer).map_err(|error| ReadError::Failed(error.to_string()))?;
+        let point = answer[name].as_str().unwrap_or_default().to_owned();
+        self.body["pit"] = json!({"id": point, "keep_alive": KEEP_ALIVE});
+        self.point = Some((point, flavour));
+        Ok(())
     }
 
     /// Lets the store forget the point in time. Nobody waits for it; the store forgets by itself after a while.
     pub(super) fn end(self) {
-        if self.point.is_empty() {
-            return;
-        }
-        let (path, body) = match self.flavour {
-            Flavour::Elasticsearch => ("/_pit", json!({"id": self.point})),
-            Flavour::OpenSearch => ("/_search/point_in_time", json!({"pit_id": [self.point]})),
+        let Some((point, flavour)) = self.point else { return };
+        let (path, body) = match flavour {
+            Flavour::Elasticsearch => ("/_pit", json!({"id": point})),
+            Flavour::OpenSearch => ("/_search/point_in_time", json!({"pit_id": [point]})),
         };
         let server = self.reader.server.clone();
         tokio::spawn(async move { server.ask(Method::DELETE, path, Some(&body)).await });
     }
-}
-
-/// Whether no index is meant by `indices`.
-async fn nothing(reader: &ElasticsearchReader, indices: &str) -> Result<bool, ReadError> {
-    let path = format!("/_resolve/index/{indices}?expand_wildcards=open,closed");
-    let value = reader.server.value(Method::GET, &path, None).await.map_err(read_error)?;
-    Ok(value["indices"].as_array().is_none_or(Vec::is_empty))
 }

@@ -1,6 +1,7 @@
 //! A stored document as an event. PURE.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -43,12 +44,12 @@ pub(crate) fn read(source: &str) -> serde_json::Result<Row<'static>> {
         None => Ok(raw.map(Cow::Owned)),
     };
     let (props, common) = (object(free.props, free.props_json)?, object(free.common, free.common_json)?);
-    let mut rest: Value = serde_json::from_str(source)?;
-    if let Some(fields) = rest.as_object_mut() {
-        for name in ["props", "common", "props_json", "common_json"] {
-            fields.remove(name);
-        }
-    }
+    // Properties may hold what is no value of this language: half a surrogate, 1e999.
+    let fields: BTreeMap<String, &RawValue> = serde_json::from_str(source)?;
+    let known = fields.iter().filter(|(name, _)| !["props", "common"].contains(&name.as_str()));
+    let known: serde_json::Result<serde_json::Map<String, Value>> =
+        known.map(|(name, raw)| Ok((name.clone(), serde_json::from_str(raw.get())?))).collect();
+    let rest = Value::Object(known?);
     let batch: Batch = serde_json::from_str(source)?;
     let event = Event::deserialize(rest.clone())?;
     let context = Context::deserialize(rest)?;

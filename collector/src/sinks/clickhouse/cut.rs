@@ -1,89 +1,79 @@
-//! How much of a batch fits into one insert: each day of event time is a partition, and an insert into many partitions
-//! makes as many parts. PURE.
+//! How much of a batch fits into one insert: each partition in it becomes a part that must be written, synced and merged. PURE.
+//!
+//! A partition is a month of event time for what is near its arrival, else a year ([`super::schema::PARTITION`]), so that no
+//! sender can make many: 400 days have 15 months, and 20 years have 21 years.
 
 use std::collections::HashSet;
 
-use memchr::memmem;
-use serde::Deserialize;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 
-use crate::sinks::{SinkBatch, Unreadable, within};
+use crate::sinks::days::{self, When};
+use crate::sinks::{SinkBatch, Unreadable};
 
-/// Most days in one insert. The server refuses more than 100 partitions, and each is a part that must be merged.
-pub(super) const DAYS: usize = 50;
+/// Most partitions in one insert. The server refuses more than 100.
+pub(super) const PARTITIONS: usize = 50;
+/// A day is at most in two partitions: its month's, and its year's for what came late. So many days need no closer look.
+const FEW_DAYS: usize = PARTITIONS / 2;
 
-const DAY_MS: i64 = 24 * 60 * 60 * 1000;
-/// How the spool spells an event's time.
-const TIME: &[u8] = b"\"event_time\":";
-
-/// The little of a record that matters here.
-#[derive(Deserialize)]
-struct Times {
-    events: Vec<Time>,
+/// How a table is divided into partitions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Partitions {
+    /// By months, and by years what is far from its arrival.
+    Months,
+    /// By days: a table that an older collector made, or somebody else.
+    Days,
 }
 
-#[derive(Deserialize)]
-struct Time {
-    event_time: i64,
+impl Partitions {
+    /// The partition of an event, as any number that no other has.
+    fn of(self, when: &When<'_>) -> i64 {
+        let day = days::day_of(when.event_time);
+        // What the table cannot hold is refused later; it needs no partition of its own.
+        let Ok(time) = Timestamp::from_millisecond(when.event_time) else { return i64::MIN };
+        let date = time.to_zoned(TimeZone::UTC).date();
+        match self {
+            Partitions::Days => day,
+            Partitions::Months if days::is_near(when.event_time, when.received_at) => {
+                i64::from(date.year()) * 100 + i64::from(date.month())
+            }
+            Partitions::Months => i64::from(date.year()),
+        }
+    }
 }
 
 /// The position of the last event that goes into one insert.
 ///
 /// # Errors
 /// If a record cannot be read.
-pub(super) fn cut(batch: &SinkBatch) -> Result<u64, Unreadable> {
-    if few_days(batch) {
+pub(super) fn cut(batch: &SinkBatch, partitions: Partitions) -> Result<u64, Unreadable> {
+    if days::surely_near(batch, FEW_DAYS) {
         return Ok(batch.last);
     }
-    let mut days = HashSet::new();
-    for stored in &batch.records {
-        let times: Times = serde_json::from_str(&stored.json)
-            .map_err(|error| Unreadable { first: stored.first, why: error.to_string() })?;
-        let (first, events) = within(stored.first, &times.events, batch.first, batch.last);
-        for (position, event) in (first..).zip(events) {
-            if days.insert(event.event_time.div_euclid(DAY_MS)) && days.len() > DAYS {
-                return Ok(position - 1);
-            }
+    let (mut seen, mut last) = (HashSet::new(), batch.last);
+    days::each(batch, |when| {
+        let full = seen.insert(partitions.of(&when)) && seen.len() > PARTITIONS;
+        if full {
+            last = when.position - 1;
         }
-    }
-    Ok(batch.last)
-}
-
-/// Whether the batch surely has few days, found without reading the records: every time that stands anywhere in them,
-/// even in a property of the same name, counts. If fewer are found than there are events they are spelt otherwise.
-fn few_days(batch: &SinkBatch) -> bool {
-    let finder = memmem::Finder::new(TIME);
-    let (mut days, mut last_day, mut found) = (HashSet::new(), None, 0u64);
-    for stored in &batch.records {
-        let json = stored.json.as_bytes();
-        for at in finder.find_iter(json) {
-            let digits = json[at + TIME.len()..].iter().take_while(|byte| byte.is_ascii_digit());
-            let time = digits.fold(0i64, |time, digit| time.wrapping_mul(10).wrapping_add(i64::from(digit - b'0')));
-            let day = Some(time.div_euclid(DAY_MS));
-            found += 1;
-            if day != last_day && days.insert(day) && days.len() > DAYS {
-                return false;
-            }
-            last_day = day;
-        }
-    }
-    found > batch.last - batch.first
+        !full
+    })?;
+    Ok(last)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::sinks::StoredRecord;
+    use crate::sinks::days::DAY_MS;
     use serde_json::json;
 
-    fn record(first: u64, days: impl Iterator<Item = i64>) -> StoredRecord {
-        let events: Vec<_> = days
-            .map(|day| {
-                let time = day * DAY_MS + 5;
-                json!({"event_id": "\"event_time\":1", "seq": 1, "theme": "view", "code": "c", "event_time": time, "ts": 0,
-                    "props": {"event_time": 7}})
-            })
-            .collect();
-        let json = json!({"app_key": "a", "batch_id": "b", "install_id": "i", "received_at": 0, "events": events});
+    /// 2026-07-01, some time of the day.
+    const ARRIVED: i64 = 1_782_864_000_000 + 12_345;
+
+    fn record(first: u64, days_ago: impl Iterator<Item = i64>) -> StoredRecord {
+        let events: Vec<_> = days_ago.map(|day| json!({"event_time": ARRIVED - day * DAY_MS})).collect();
+        let json = json!({"app_key": "a", "received_at": ARRIVED, "events": events});
         StoredRecord { first, json: json.to_string() }
     }
 
@@ -92,38 +82,42 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_of_few_days_is_not_cut() {
-        let days = || (0..1000).map(|n| 20_000 + n % 49);
-        assert_eq!(cut(&batch(1, 1000, vec![record(1, days())])), Ok(1000));
-        assert_eq!(cut(&batch(1, 2000, vec![record(1, days()), record(1001, days())])), Ok(2000));
+    fn events_of_twenty_years_are_one_insert() {
+        let days = || (-1..7300).step_by(7);
+        let many = batch(1, days().count() as u64, vec![record(1, days())]);
+        assert_eq!(cut(&many, Partitions::Months), Ok(many.last));
+        let partition = |days_ago: i64| {
+            let (event_time, received_at) = (ARRIVED - days_ago * DAY_MS, ARRIVED);
+            Partitions::Months.of(&When { app_key: "a", position: 1, event_time, received_at })
+        };
+        assert_eq!([0, -1, 31, 400, 401, 7299].map(partition), [202_607, 202_607, 202_605, 202_505, 2025, 2006]);
+        let parts: HashSet<i64> = (-1..7300).map(partition).collect();
+        assert!(parts.len() <= 15 + 21, "{}", parts.len());
     }
 
     #[test]
-    fn the_day_too_many_is_left_for_the_next_batch() {
+    fn the_partition_too_many_is_left_for_the_next_batch() {
         let records = vec![record(1, 0..30), record(31, 20..200)];
-        let first = batch(1, 210, records.clone());
         // Days 0 to 49 are those of positions 1 to 60.
-        assert_eq!(cut(&first), Ok(60));
-        assert_eq!(cut(&batch(61, 210, records)), Ok(110));
+        assert_eq!(cut(&batch(1, 210, records.clone()), Partitions::Days), Ok(60));
+        assert_eq!(cut(&batch(61, 210, records), Partitions::Days), Ok(110));
+        // A table that reaches back for centuries.
+        let centuries = (0..200).map(|year| year * 366);
+        let records = vec![record(1, centuries)];
+        let first = cut(&batch(1, 200, records.clone()), Partitions::Months).unwrap();
+        assert!((PARTITIONS as u64..60).contains(&first), "{first}");
+        assert_eq!(cut(&batch(101, 150, records), Partitions::Months), Ok(150));
     }
 
     #[test]
-    fn days_outside_of_the_batch_do_not_count() {
+    fn days_outside_of_the_batch_do_not_count_and_the_next_batch_always_has_an_event() {
         let records = vec![record(1, 0..49), record(50, 100..200)];
-        assert_eq!(cut(&batch(1, 50, records)), Ok(50));
-    }
-
-    #[test]
-    fn the_next_batch_always_has_an_event() {
-        assert_eq!(cut(&batch(7, 7, vec![record(1, 0..99)])), Ok(7));
-    }
-
-    #[test]
-    fn a_record_spelt_otherwise_is_read() {
-        let mut spaced = record(1, 0..99);
-        spaced.json = spaced.json.replace(":", " : ");
-        assert_eq!(cut(&batch(1, 99, vec![spaced])), Ok(50));
-        let broken = StoredRecord { first: 3, json: "{".into() };
-        assert_eq!(cut(&batch(3, 4, vec![broken])).unwrap_err().first, 3);
+        assert_eq!(cut(&batch(1, 50, records), Partitions::Days), Ok(50));
+        assert_eq!(cut(&batch(7, 7, vec![record(1, 0..99)]), Partitions::Days), Ok(7));
+        let absurd = StoredRecord {
+            first: 1,
+            json: json!({"app_key": "a", "received_at": 0, "events": [{"event_time": i64::MIN}]}).to_string(),
+        };
+        assert_eq!(cut(&batch(1, 1, vec![absurd]), Partitions::Months), Ok(1));
     }
 }

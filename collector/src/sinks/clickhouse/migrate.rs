@@ -3,6 +3,7 @@
 use serde::Deserialize;
 
 use super::client::{Client, Failure, Parameters};
+use super::cut::Partitions;
 use super::{columns, schema};
 use crate::config::ClickHouse as Settings;
 use crate::sinks::SinkError;
@@ -22,8 +23,17 @@ struct Found {
     gone: bool,
     /// The columns of the table that is written and read; none if it does not exist.
     columns: Vec<String>,
+    /// There is a column of type JSON, and it is computed of every text.
+    reads_all: bool,
     /// The engine of the table that holds the events, with everything that follows in its definition.
     engine: String,
+}
+
+impl Found {
+    /// How the table is divided. A key that is not ours may be as fine as one that an older collector made.
+    fn partitions(&self) -> Partitions {
+        if self.engine.contains(schema::PARTITION_MARK) { Partitions::Months } else { Partitions::Days }
+    }
 }
 
 /// The answers of the statements, in the format JSONCompact.
@@ -65,8 +75,8 @@ pub(super) async fn check_version(client: &Client) -> Result<(), SinkError> {
 async fn find(client: &Client, settings: &Settings) -> Result<Found, SinkError> {
     let of_table =
         |table: &str| Parameters::default().with_value("database", settings.database()).with_value("table", table);
-    let columns = "SELECT name FROM system.columns WHERE database = {database:String} AND table = {table:String}";
-    let columns: Vec<(String,)> =
+    let columns = "SELECT name, default_expression FROM system.columns WHERE database = {database:String} AND table = {table:String}";
+    let columns: Vec<(String, String)> =
         rows(client, columns, of_table(settings.table())).await.map_err(Failure::retryable)?;
     let engine = "SELECT engine_full FROM system.tables WHERE database = {database:String} AND name = {table:String}";
     let engine: Vec<(String,)> =
@@ -84,7 +94,8 @@ async fn find(client: &Client, settings: &Settings) -> Result<Found, SinkError> 
     Ok(Found {
         version: if gone { 0 } else { version },
         gone: gone && version > 0,
-        columns: columns.into_iter().map(|(name,)| name).collect(),
+        reads_all: columns.iter().any(|(name, made)| name == schema::PROPS_JSON && made.contains("isValidJSON")),
+        columns: columns.into_iter().map(|(name, _)| name).collect(),
         engine: engine.into_iter().next().map(|(engine,)| engine).unwrap_or_default(),
     })
 }
@@ -102,7 +113,11 @@ pub(super) enum Gone {
 ///
 /// # Errors
 /// [`SinkError::Retryable`] with what the server said.
-pub(super) async fn apply(client: &Client, settings: &Settings, gone: Gone) -> Result<Vec<String>, SinkError> {
+pub(super) async fn apply(
+    client: &Client,
+    settings: &Settings,
+    gone: Gone,
+) -> Result<(Vec<String>, Partitions), SinkError> {
     let mut did = Vec::new();
     let found = find(client, settings).await?;
     if found.gone && gone == Gone::Wait {
@@ -130,20 +145,22 @@ pub(super) async fn apply(client: &Client, settings: &Settings, gone: Gone) -> R
             did.push(format!("time to live of {days} days"));
         }
     }
-    if settings.props_json && !found.columns.iter().any(|column| column == schema::PROPS_JSON) {
+    if settings.props_json && !found.reads_all {
         run(client, &schema::add_props_json(settings)).await?;
         did.push(format!("column {}", schema::PROPS_JSON));
     }
     complete(settings, &found.columns)?;
-    Ok(did)
+    Ok((did, found.partitions()))
 }
 
 /// Makes sure that the table is there with every column that is written, without changing anything.
 ///
 /// # Errors
 /// [`SinkError::Retryable`] that says what is missing: somebody else may make it any time.
-pub(super) async fn check(client: &Client, settings: &Settings) -> Result<(), SinkError> {
-    complete(settings, &find(client, settings).await?.columns)
+pub(super) async fn check(client: &Client, settings: &Settings) -> Result<Partitions, SinkError> {
+    let found = find(client, settings).await?;
+    complete(settings, &found.columns)?;
+    Ok(found.partitions())
 }
 
 fn complete(settings: &Settings, columns: &[String]) -> Result<(), SinkError> {

@@ -13,6 +13,7 @@ mod cut;
 mod errors;
 mod migrate;
 mod native;
+mod readable;
 mod schema;
 
 use std::sync::{Arc, RwLock};
@@ -20,9 +21,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use self::cut::Partitions;
 use self::migrate::Gone;
 use super::{Delivered, Sink, SinkBatch, SinkError, Unreadable};
 use crate::config::{ClickHouse as Settings, Delivery};
+use crate::telemetry::SinkCounts;
 
 pub(crate) use client::{Client, Failure, Parameters};
 pub(crate) use columns::{Kind, all as columns, names as column_names, uuid_text};
@@ -30,7 +33,7 @@ pub(crate) use columns::{Kind, all as columns, names as column_names, uuid_text}
 /// More rows and bytes than a batch can have: below them the server puts nothing apart.
 const ONE_BLOCK_ROWS: &str = "1000000000";
 const ONE_BLOCK_BYTES: &str = "1000000000000";
-/// Partitions in one block; more than [`cut::DAYS`], so that the server's own limit never matters.
+/// Partitions in one block; more than [`cut::PARTITIONS`], so that the server's own limit never matters.
 const PARTITIONS: &str = "100";
 
 /// Settings that only some versions know, and that matter where they are known.
@@ -44,20 +47,34 @@ const LATER_SETTINGS: [(&str, &str); 4] = [
     ("type_json_skip_duplicated_paths", "1"),
 ];
 
+/// What is said of a table that is divided otherwise than one that is made now.
+const BY_DAYS: &str = "the table is not partitioned by months and far years, as one made now would be: an insert takes at most 50 \
+    of its partitions, and events of many days are many inserts; docs/operations.md says how it is moved";
+
 struct ClickHouse {
     name: String,
     settings: Settings,
     client: Client,
     /// Those of [`LATER_SETTINGS`] that the server knows; `None` until it has been asked.
     later: RwLock<Option<Vec<(&'static str, &'static str)>>>,
+    /// How the table is divided; days, of which there are most, until it has been asked.
+    partitions: RwLock<Partitions>,
+    counted: Arc<SinkCounts>,
 }
 
 /// Opens the sink. Nothing is sent yet.
 ///
 /// # Errors
 /// [`SinkError::Unfit`] if the settings cannot be used.
-pub fn open(name: &str, settings: &Settings, delivery: &Delivery) -> Result<Arc<dyn Sink>, SinkError> {
+pub fn open(
+    name: &str,
+    settings: &Settings,
+    delivery: &Delivery,
+    counted: Arc<SinkCounts>,
+) -> Result<Arc<dyn Sink>, SinkError> {
     Ok(Arc::new(ClickHouse {
+        counted,
+        partitions: RwLock::new(Partitions::Days),
         name: name.to_owned(),
         client: Client::new(settings, timeout(delivery))?,
         settings: settings.clone(),
@@ -83,7 +100,7 @@ pub fn schema(settings: &Settings) -> String {
 pub async fn apply(settings: &Settings, delivery: &Delivery) -> Result<Vec<String>, SinkError> {
     let client = Client::new(settings, timeout(delivery))?;
     migrate::check_version(&client).await?;
-    migrate::apply(&client, settings, Gone::Remake).await
+    migrate::apply(&client, settings, Gone::Remake).await.map(|(did, _)| did)
 }
 
 impl ClickHouse {
@@ -151,26 +168,37 @@ impl Sink for ClickHouse {
     async fn prepare(&self) -> Result<(), SinkError> {
         migrate::check_version(&self.client).await?;
         self.learn().await?;
-        if !self.settings.manage_schema {
-            return migrate::check(&self.client, &self.settings).await;
+        let partitions = if self.settings.manage_schema {
+            let (did, partitions) = migrate::apply(&self.client, &self.settings, Gone::Wait).await?;
+            for step in did {
+                tracing::info!(sink = self.name, step, "the schema was changed");
+            }
+            partitions
+        } else {
+            migrate::check(&self.client, &self.settings).await?
+        };
+        if partitions == Partitions::Days {
+            tracing::warn!(sink = self.name, "{BY_DAYS}");
         }
-        for step in migrate::apply(&self.client, &self.settings, Gone::Wait).await? {
-            tracing::info!(sink = self.name, step, "the schema was changed");
+        if let Ok(mut place) = self.partitions.write() {
+            *place = partitions;
         }
         Ok(())
     }
 
     fn cut(&self, batch: &SinkBatch) -> Result<u64, Unreadable> {
-        cut::cut(batch)
+        cut::cut(batch, self.partitions.read().map_or(Partitions::Days, |partitions| *partitions))
     }
 
     async fn deliver(&self, batch: Arc<SinkBatch>) -> Result<Delivered, SinkError> {
         let (token, compression) = (batch.token.clone(), self.settings.compression);
-        let body = tokio::task::spawn_blocking(move || native::encode(&batch, compression)).await;
-        let body = body.map_err(|error| SinkError::retryable(error.to_string()))??;
-        if !body.is_empty() {
+        let encoded = tokio::task::spawn_blocking(move || native::encode(&batch, compression)).await;
+        let encoded = encoded.map_err(|error| SinkError::retryable(error.to_string()))??;
+        if !encoded.body.is_empty() {
             let parameters = self.parameters(&token).await?;
-            errors::judge(&self.client.insert(parameters, body, compression).await?)?;
+            errors::judge(&self.client.insert(parameters, encoded.body, compression).await?)?;
+            self.counted.far(encoded.far);
+            self.counted.overflowed(encoded.overflow);
         }
         Ok(Delivered::default())
     }
@@ -183,6 +211,8 @@ impl Sink for ClickHouse {
     }
 }
 
+#[cfg(test)]
+mod partition_tests;
 #[cfg(test)]
 mod schema_tests;
 #[cfg(test)]

@@ -14,6 +14,7 @@ use subway_protocol::limits::MAX_TIME_MS;
 use super::columns::{self, Kind, OF_EVENT, OF_RECORD, uuid};
 use crate::config::BlockCompression as Compression;
 use crate::record::{Event, Record};
+use crate::sinks::days::is_near;
 use crate::sinks::{SinkBatch, SinkError};
 
 /// What stands for properties that were not given.
@@ -25,6 +26,11 @@ const FIXED_BYTES: usize = 120;
 const DICTIONARY_VERSION: u64 = 1;
 /// The block brings keys of its own, and they replace what was there.
 const DICTIONARY_FLAGS: u64 = 1 << 9 | 1 << 10;
+
+/// Words that a column remembers in one block: a sender may make every word another one, and looking each up costs more memory
+/// than the words themselves. One more is written again wherever it comes; the server finds it in its own dictionary.
+/// Few in tests, so that they are reached.
+const WORDS: usize = if cfg!(test) { 1000 } else { 65_536 };
 
 /// One column being filled.
 enum Column {
@@ -40,14 +46,18 @@ enum Column {
 /// Few different texts.
 struct Words {
     known: HashMap<Box<str>, u32>,
-    /// The known ones in the order of their numbers, each after its length.
+    /// Every key in the order of its number, each after its length.
     keys: Vec<u8>,
+    count: u32,
     numbers: Vec<u32>,
+    /// How many keys found no room among the known ones.
+    overflow: u64,
 }
 
 impl Words {
     fn new() -> Self {
-        let mut words = Self { known: HashMap::new(), keys: Vec::new(), numbers: Vec::new() };
+        let (known, keys, numbers) = (HashMap::new(), Vec::new(), Vec::new());
+        let mut words = Self { known, keys, count: 0, numbers, overflow: 0 };
         words.number("");
         words
     }
@@ -56,9 +66,14 @@ impl Words {
         if let Some(number) = self.known.get(word) {
             return *number;
         }
-        let number = self.known.len() as u32;
-        self.known.insert(word.into(), number);
+        let number = self.count;
+        self.count += 1;
         push_text(&mut self.keys, word);
+        if self.known.len() < WORDS {
+            self.known.insert(word.into(), number);
+        } else {
+            self.overflow += 1;
+        }
         number
     }
 
@@ -68,7 +83,7 @@ impl Words {
     }
 
     fn write(&self, out: &mut impl Write) -> io::Result<()> {
-        let keys = self.known.len() as u64;
+        let keys = u64::from(self.count);
         let width = match keys {
             0..=0x100 => 0,
             0x101..=0x1_0000 => 1,
@@ -137,6 +152,13 @@ impl Column {
         if let Column::Maybe(unknown, data) = self {
             unknown.push(u8::from(value.is_none()));
             data.extend_from_slice(&value.unwrap_or_default().to_le_bytes());
+        }
+    }
+
+    fn overflow(&self) -> u64 {
+        match self {
+            Column::Words(words) => words.overflow,
+            _ => 0,
         }
     }
 
@@ -223,6 +245,10 @@ impl Block {
         Ok(())
     }
 
+    fn overflow(&self) -> u64 {
+        self.of_record.iter().chain(&self.of_event).map(Column::overflow).sum()
+    }
+
     fn write(&self, out: &mut impl Write) -> io::Result<()> {
         let columns = self.of_record.iter().chain(&self.of_event);
         let mut head = Vec::with_capacity(64);
@@ -239,15 +265,29 @@ impl Block {
     }
 }
 
-/// The body of the insert of a batch, compressed. Empty if the batch has no events.
+/// A batch as it travels.
+#[derive(Debug, Default)]
+pub(super) struct Encoded {
+    /// The body of the insert, compressed. Empty if the batch has no events.
+    pub(super) body: Vec<u8>,
+    /// Events that are kept by the year.
+    pub(super) far: u64,
+    /// Words that found a dictionary full.
+    pub(super) overflow: u64,
+}
+
+/// The insert of a batch.
 ///
 /// # Errors
 /// [`SinkError::Refused`] if an event cannot be stored as it is, or a record cannot be read.
-pub(super) fn encode(batch: &SinkBatch, compression: Compression) -> Result<Vec<u8>, SinkError> {
-    let mut block = Block::new();
-    batch.for_each_record(|record, first, events| block.push(record, first, events))?;
+pub(super) fn encode(batch: &SinkBatch, compression: Compression) -> Result<Encoded, SinkError> {
+    let (mut block, mut far) = (Block::new(), 0);
+    batch.for_each_record(|record, first, events| {
+        far += events.iter().filter(|event| !is_near(event.event_time, record.received_at)).count() as u64;
+        block.push(record, first, events)
+    })?;
     if block.rows == 0 {
-        return Ok(Vec::new());
+        return Ok(Encoded::default());
     }
     let failed = |error: &dyn std::fmt::Display| SinkError::retryable(format!("encoding: {error}"));
     let json: usize = batch.records.iter().map(|record| record.json.len()).sum();
@@ -266,5 +306,5 @@ pub(super) fn encode(batch: &SinkBatch, compression: Compression) -> Result<Vec<
             encoder.finish().map_err(|error| failed(&error))?;
         }
     }
-    Ok(out)
+    Ok(Encoded { body: out, far, overflow: block.overflow() })
 }

@@ -1,13 +1,17 @@
 //! The tables: numbered migrations, and what they become with the settings. PURE; `migrate` brings them into a database.
 
+use super::readable;
 use crate::config::ClickHouse as Settings;
 
 /// What must be there before any migration.
 const VERSIONS: &str = include_str!("migrations/000_versions.sql");
 
 /// Every migration: its number, its name, its statements. Only ever appended to.
-pub(super) const MIGRATIONS: [(u32, &str, &str); 2] =
-    [(1, "ods", include_str!("migrations/001_ods.sql")), (2, "dwd", include_str!("migrations/002_dwd.sql"))];
+pub(super) const MIGRATIONS: [(u32, &str, &str); 3] = [
+    (1, "ods", include_str!("migrations/001_ods.sql")),
+    (2, "dwd", include_str!("migrations/002_dwd.sql")),
+    (4, "readable", include_str!("migrations/004_readable.sql")),
+];
 
 /// Marks a statement that is only for clusters.
 const ONLY_WITH_CLUSTER: &str = "-- with a cluster";
@@ -16,6 +20,14 @@ const ONLY_WITH_CLUSTER: &str = "-- with a cluster";
 const DEDUPLICATION_BLOCKS: u32 = 10_000;
 /// How long a replicated table remembers them, seconds: a batch that was sent before a long outage is known after it.
 const DEDUPLICATION_SECONDS: u32 = 30 * 24 * 60 * 60;
+
+/// What a row's partition is: the month of its event, or the year if it is more than 400 days from its arrival
+/// ([`crate::sinks::days::NEAR_DAYS`]). Both times of an event are the same however often it is delivered, so its repetitions
+/// meet in one partition.
+pub(super) const PARTITION: &str =
+    "if(abs(dateDiff('day', received_at, event_time)) <= 400, toYYYYMM(event_time), toYear(event_time))";
+/// What only that key has, as the server spells it.
+pub(super) const PARTITION_MARK: &str = "toYear(event_time)";
 
 /// The latest time that a time to live is counted from; see `TTL_DAYS` of the settings.
 const TTL_FROM_AT_MOST: &str = "2050-01-01 00:00:00";
@@ -70,6 +82,8 @@ pub(super) fn statements(template: &str, settings: &Settings) -> Vec<String> {
         ("engine_of_events", engine(settings, "received_at")),
         ("engine_of_versions", engine(settings, "applied_at")),
         ("deduplication", deduplication(settings)),
+        ("partition", PARTITION.to_owned()),
+        ("readable", readable::expression("props")),
     ];
     let mut text = template.to_owned();
     for (name, value) in values {
@@ -101,19 +115,21 @@ pub(super) fn alter_ttl(settings: &Settings, days: u64) -> String {
     }
 }
 
-/// The statements that add the column of type JSON, one for each table. It is computed from the text when a row comes, so
-/// rows that were there before have it computed when they are read.
+/// The statements that add the column of type JSON, or compute it as it is computed now, for each table. It is computed from
+/// the text when a row comes, so rows that were there before have it computed when they are read.
 pub(super) fn add_props_json(settings: &Settings) -> Vec<String> {
     let mut tables = vec![local(settings)];
     if settings.cluster().is_some() {
         tables.push(settings.table().to_owned());
     }
-    let column = format!("{PROPS_JSON} JSON(max_dynamic_paths = {JSON_PATHS}) MATERIALIZED props");
-    let add = |table| {
-        let (database, on_cluster) = (settings.database(), on_cluster(settings));
-        format!("ALTER TABLE {database}.{table}{on_cluster} ADD COLUMN IF NOT EXISTS {column}")
+    let kind = format!("JSON(max_dynamic_paths = {JSON_PATHS})");
+    let column = format!("{PROPS_JSON} {kind} MATERIALIZED {}", readable::expression("props"));
+    let verbs = ["ADD COLUMN IF NOT EXISTS", "MODIFY COLUMN"];
+    let alter = |table: String| {
+        let (database, on_cluster, column) = (settings.database(), on_cluster(settings), &column);
+        verbs.map(|verb| format!("ALTER TABLE {database}.{table}{on_cluster} {verb} {column}"))
     };
-    tables.into_iter().map(add).collect()
+    tables.into_iter().flat_map(alter).collect()
 }
 
 /// Notes that a migration was done.

@@ -17,14 +17,14 @@ async fn applying_the_schema_twice_does_nothing_the_second_time_and_two_may_appl
     let (one, other) = tokio::join!(apply(&settings, &delivery), apply(&settings, &delivery));
     assert!(one.unwrap().len() + other.unwrap().len() >= 4);
     assert_eq!(apply(&settings, &delivery).await, Ok(Vec::new()));
-    assert_eq!(database.run("SELECT max(version) FROM {db}.schema_version WHERE object = 'ods_event'"), "2\n");
+    assert_eq!(database.run("SELECT max(version) FROM {db}.schema_version WHERE object = 'ods_event'"), "4\n");
     let views = database
         .run("SELECT count() FROM system.tables WHERE database = '{db}' AND engine = 'View' AND name LIKE 'dwd\\_%'");
     assert_eq!(views, format!("{}\n", subway_protocol::Theme::ALL.len()));
     let table = database.run("SELECT engine_full FROM system.tables WHERE database = '{db}' AND name = 'ods_event'");
     for part in [
         "ReplacingMergeTree(received_at)",
-        "PARTITION BY toYYYYMMDD(event_time)",
+        "toYYYYMM(event_time), toYear(event_time))",
         "ORDER BY (app_key, event_time, event_id)",
         "+ toIntervalDay(30)",
         "non_replicated_deduplication_window = 10000",
@@ -46,7 +46,8 @@ async fn a_database_of_an_older_collector_is_migrated_and_keeps_its_rows() {
     database.run(&schema::note(&settings, version));
     database.open("").deliver(batch(1, &[event(1, 5)])).await.unwrap();
     let did = apply(&settings, &delivery).await.unwrap();
-    assert_eq!(did, [format!("migration 2 (dwd) of {}.ods_event", database.name())]);
+    let steps = ["2 (dwd)", "4 (readable)"].map(|step| format!("migration {step} of {}.ods_event", database.name()));
+    assert_eq!(did, steps);
     assert_eq!(database.run("SELECT count() FROM {db}.dwd_view"), "1\n");
 }
 
@@ -135,6 +136,70 @@ async fn properties_can_be_asked_for_as_text_in_the_views_and_as_json() {
     for theme in subway_protocol::Theme::ALL {
         database.run(&format!("SELECT * FROM {{db}}.dwd_{} FORMAT Null", theme.as_str()));
     }
+}
+
+/// A text with half a surrogate or 1e999 in it is read by no function of the server.
+#[tokio::test]
+async fn what_stands_beside_a_property_that_no_type_holds_is_read() {
+    let Some(server) = available(Server::shared()) else { return };
+    let database = Database::new(server);
+    let sink = database.prepared("props_json = true").await;
+    let props = [
+        r#"{"\ud800":1,"element_id":"buy","amount":1.5,"currency":"CNY"}"#,
+        r#"{"x":"\\ud800\udfff\\\ud83d\ude00\ud83d","element_id":"buy","amount":1.5,"currency":"CNY"}"#,
+        r#"{"x":[1e999,-1E+400,0.12345678901234567890123],"element_id":"buy","amount":1.5,"currency":"CNY"}"#,
+        r#"{"x":18446744073709551617,"y":-9223372036854775809,"element_id":"buy","amount":1.5,"currency":"CNY"}"#,
+        r#"{ "x" : {"element_id":"no","n":12345678901234567890.5e7}, "element_id" : "buy", "amount" : 15e-1, "currency":"CNY"}"#,
+        r#"{"n":9007199254740993,"element_id":"buy","amount":1.5,"currency":"CNY"}"#,
+    ];
+    let mut id = 0;
+    for theme in ["click", "order"] {
+        let events: Vec<String> = props
+            .iter()
+            .chain([&r#"{"element_id":"b\ud800uy","amount":1e999,"currency":"CN\udfffY"}"#])
+            .map(|props| {
+                id += 1;
+                let mut event = event(id, 5);
+                event.as_object_mut().unwrap().remove("props");
+                event["theme"] = theme.into();
+                crate::sinks::conformance::edge::with_props(&event, props)
+            })
+            .collect();
+        let (count, first) = (events.len() as u64, id + 1 - events.len() as u64);
+        let json = format!(
+            r#"{{"app_key":"a","batch_id":"b","install_id":"i","received_at":9,"events":[{}]}}"#,
+            events.join(",")
+        );
+        let records = vec![crate::sinks::StoredRecord { first, json }];
+        let batch = SinkBatch { first, last: first + count - 1, token: theme.into(), records };
+        assert_eq!(sink.deliver(Arc::new(batch)).await, Ok(Delivered::default()));
+    }
+    assert_eq!(database.run("SELECT DISTINCT element_id FROM {db}.dwd_click"), "buy\n");
+    let orders = database.run("SELECT amount, currency, count() FROM {db}.dwd_order GROUP BY ALL ORDER BY amount");
+    assert_eq!(orders, "1.5\tCNY\t6\n\\N\tCNY\t1\n");
+    let typed = database.run("SELECT DISTINCT props_json.element_id::String FROM {db}.ods_event");
+    assert_eq!(typed, "buy\n");
+    // The text itself is what was sent.
+    let kept =
+        database.run("SELECT DISTINCT props FROM {db}.ods_event WHERE theme = 'click' ORDER BY position FORMAT TSVRaw");
+    assert_eq!(kept.lines().take(props.len()).collect::<Vec<_>>(), props);
+}
+
+#[tokio::test]
+async fn a_column_of_type_json_that_an_older_collector_made_reads_everything_too() {
+    let Some(server) = available(Server::shared()) else { return };
+    let database = Database::new(server);
+    database.prepared("").await;
+    database.run("ALTER TABLE {db}.ods_event ADD COLUMN props_json JSON(max_dynamic_paths = 256) MATERIALIZED props");
+    let (settings, delivery) = database.configured("props_json = true");
+    assert_eq!(apply(&settings, &delivery).await, Ok(vec!["column props_json".to_owned()]));
+    assert_eq!(apply(&settings, &delivery).await, Ok(Vec::new()));
+    let mut event = event(1, 5);
+    event["props"] = serde_json::json!({"big": 1});
+    let mut beyond = SinkBatch::clone(&batch(1, &[event]));
+    beyond.records[0].json = beyond.records[0].json.replace("{\"big\":1}", "{\"big\":1e999}");
+    assert_eq!(database.open("").deliver(Arc::new(beyond)).await, Ok(Delivered::default()));
+    assert_eq!(database.run("SELECT props_json.big FROM {db}.ods_event"), "1e999\n");
 }
 
 #[tokio::test]

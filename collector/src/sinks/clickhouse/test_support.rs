@@ -37,7 +37,7 @@ impl Database {
 
     pub(crate) fn open(&self, keys: &str) -> Arc<dyn Sink> {
         let (settings, delivery) = self.configured(keys);
-        open("ch", &settings, &delivery).unwrap()
+        open("ch", &settings, &delivery, Arc::default()).unwrap()
     }
 
     pub(crate) async fn prepared(&self, keys: &str) -> Arc<dyn Sink> {

@@ -1,6 +1,6 @@
 //! A batch as bulk requests, and what the store answers to one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 
 use bytes::Bytes;
@@ -8,10 +8,12 @@ use flate2::{Compression as Level, write::GzEncoder};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::super::days::When;
 use super::super::{SinkBatch, SinkError};
 use super::counts::Collector;
 use super::document::{self, Shared};
 use super::errors::{Verdict, judge};
+use super::layout::{Layout, Place};
 use super::names;
 use crate::config::{BulkCompression as Compression, Elasticsearch as Settings};
 use crate::record::{Event, Record};
@@ -35,6 +37,10 @@ pub(super) type Forms = BTreeMap<u64, Form>;
 pub(super) struct Part {
     pub(super) body: Bytes,
     pub(super) items: Vec<(u64, Form)>,
+    /// The indices that it writes to.
+    pub(super) places: BTreeSet<Place>,
+    /// How many of the events go by years.
+    pub(super) far: u64,
 }
 
 /// Makes bulk requests out of batches.
@@ -54,18 +60,19 @@ impl Encoder {
     }
 
     /// Gives the batch, or those of its events that are in `wanted`, to `send` in parts, until it says that no more are
-    /// wanted. `collector` sees the same events.
+    /// wanted. `collector` sees the same events. `layout` must have a place for each.
     ///
     /// # Errors
     /// If a record cannot be read.
     pub(super) fn encode(
         &self,
         batch: &SinkBatch,
+        layout: &Layout,
         wanted: Option<&Forms>,
         mut collector: Option<&mut Collector>,
         send: &mut dyn FnMut(Part) -> bool,
     ) -> Result<(), SinkError> {
-        let mut draft = Draft::new(self);
+        let mut draft = Draft::new(self, layout);
         let mut more = true;
         batch.for_each_record(|record: &Record<'_>, first, events| {
             if !more {
@@ -103,26 +110,41 @@ impl Encoder {
 /// A part that is being written.
 struct Draft<'a> {
     prefix: &'a str,
+    layout: &'a Layout,
     body: Vec<u8>,
     items: Vec<(u64, Form)>,
-    /// The day of the last event, and the beginning of an action for it.
-    day: Option<i64>,
+    places: BTreeSet<Place>,
+    far: u64,
+    /// The place of the last event, and the beginning of an action for it.
+    place: Option<Place>,
     action: Vec<u8>,
 }
 
 impl<'a> Draft<'a> {
-    fn new(encoder: &'a Encoder) -> Self {
-        Self { prefix: &encoder.prefix, body: Vec::new(), items: Vec::new(), day: None, action: Vec::new() }
+    fn new(encoder: &'a Encoder, layout: &'a Layout) -> Self {
+        Self {
+            prefix: &encoder.prefix,
+            layout,
+            body: Vec::new(),
+            items: Vec::new(),
+            places: BTreeSet::new(),
+            far: 0,
+            place: None,
+            action: Vec::new(),
+        }
     }
 
     fn push(&mut self, record: &Record<'_>, shared: &Shared, event: &Event<'_>, position: u64, form: Form) {
-        let day = names::day_of(event.event_time);
-        if self.day != Some(day) {
-            self.day = Some(day);
+        let (event_time, received_at) = (event.event_time, record.received_at);
+        let place = self.layout.place(&When { app_key: &record.app_key, position, event_time, received_at });
+        if self.place != Some(place) {
+            self.place = Some(place);
             self.action.clear();
-            document::string(&mut self.action, "{\"create\":{\"_index\":", &names::ods(self.prefix, day));
+            document::string(&mut self.action, "{\"create\":{\"_index\":", &place.index(self.prefix));
             self.action.extend_from_slice(b",\"_id\":");
+            self.places.insert(place);
         }
+        self.far += u64::from(matches!(place, Place::Year(_)));
         self.body.extend_from_slice(&self.action);
         if form.foreign {
             document::string(&mut self.body, "", &names::id(&[&record.app_key, &event.event_id]));
@@ -137,7 +159,13 @@ impl<'a> Draft<'a> {
     fn take(&mut self, encoder: &Encoder) -> Result<Part, SinkError> {
         let next = Vec::with_capacity(if encoder.gzip { self.body.capacity() } else { 0 });
         let plain = std::mem::replace(&mut self.body, next);
-        Ok(Part { body: pack(plain, encoder.gzip)?, items: std::mem::take(&mut self.items) })
+        self.place = None;
+        Ok(Part {
+            body: pack(plain, encoder.gzip)?,
+            items: std::mem::take(&mut self.items),
+            places: std::mem::take(&mut self.places),
+            far: std::mem::take(&mut self.far),
+        })
     }
 }
 

@@ -2,7 +2,7 @@
 //! for visitors, one per app and install for new users, one per app and user for followers.
 
 use std::collections::hash_map::RandomState;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::BuildHasher;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,9 +10,11 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use super::super::SinkError;
+use super::super::days::{DAY_MS, is_near};
 use super::bulk::{self, pack, verdicts};
 use super::document;
 use super::errors::Verdict;
+use super::layout::{Layout, Layouts, Wanted};
 use super::names;
 use super::pause::Pauses;
 use super::server::Server;
@@ -29,8 +31,6 @@ const REMEMBERED: usize = 200_000;
 /// Versions of the documents of new users count downwards from here, so that the earliest event wins: 2^60, beyond every
 /// time in milliseconds and below the largest version, 2^63.
 const EARLIEST_WINS: i64 = 1 << 60;
-/// Milliseconds of a day.
-const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
 /// The days of the apps.
 struct Zones {
@@ -60,6 +60,8 @@ pub(super) struct Collector {
     /// The app, the install and the earliest time of the events seen in a row.
     last_install: (String, String, i64),
     visitors: HashSet<(String, String, i64)>,
+    /// Months that have visitors, and whether any of these is near its arrival.
+    months: BTreeMap<String, bool>,
     installs: HashMap<(String, String), i64>,
     /// By app and user: time and position of the last word, whether it was to follow, and the event's ID.
     followers: HashMap<(String, String), (i64, u64, bool, String)>,
@@ -74,7 +76,9 @@ impl Collector {
             let day = self.day(app, time);
             if self.last_view.2 != day || self.last_view.1 != install || self.last_view.0 != app {
                 self.last_view = (app.to_owned(), install.to_owned(), day);
-                self.visitors.insert(self.last_view.clone());
+                if self.visitors.insert(self.last_view.clone()) {
+                    *self.months.entry(names::month_of(day)).or_default() |= is_near(time, record.received_at);
+                }
             }
         }
         if self.last_install.1 == install && self.last_install.0 == app {
@@ -160,6 +164,7 @@ impl Counts {
             last_view: (String::new(), String::new(), i64::MIN),
             last_install: (String::new(), String::new(), 0),
             visitors: HashSet::new(),
+            months: BTreeMap::new(),
             installs: HashMap::new(),
             followers: HashMap::new(),
         }
@@ -169,8 +174,15 @@ impl Counts {
     ///
     /// # Errors
     /// [`SinkError::Retryable`] if not everything could be written.
-    pub(super) async fn write(&self, server: &Server, collected: Collector) -> Result<(), SinkError> {
-        let mut documents = self.documents(collected);
+    pub(super) async fn write(
+        &self,
+        server: &Server,
+        layouts: &Layouts,
+        collected: Collector,
+    ) -> Result<(), SinkError> {
+        let wanted = Wanted { months: collected.months.clone(), ..Wanted::default() };
+        let layout = layouts.decide(server, &wanted).await?;
+        let mut documents = self.documents(&layout, collected);
         while !documents.is_empty() {
             let rest = documents.split_off(documents.len().min(DOCUMENTS));
             self.write_some(server, documents).await?;
@@ -209,13 +221,13 @@ impl Counts {
         }
     }
 
-    fn documents(&self, mut collected: Collector) -> Vec<Document> {
+    fn documents(&self, layout: &Layout, mut collected: Collector) -> Vec<Document> {
         collected.note_install();
         let mut documents = Vec::new();
         for (app, install, day) in &collected.visitors {
             let date = names::date(*day);
             if let Some(key) = self.unknown(&("uv", app, day, install), 0) {
-                let mut lines = action("create", &names::uv(&self.prefix, *day), &[app, &date, install], None);
+                let mut lines = action("create", &layout.visitors(&self.prefix, *day), &[app, &date, install], None);
                 document::string(&mut lines, "{\"app_key\":", app);
                 document::string(&mut lines, ",\"day\":", &date);
                 document::string(&mut lines, ",\"install_id\":", install);
@@ -365,11 +377,11 @@ mod tests {
         for (event, position) in record.events.iter().zip(1..) {
             collector.see(&record, event, position);
         }
-        let documents = counts.documents(collector);
+        let documents = counts.documents(&Layout::default(), collector);
         let lines: Vec<String> =
             documents.iter().map(|document| String::from_utf8(document.lines.clone()).unwrap()).collect();
         assert_eq!(lines.len(), 4, "{lines:?}");
-        assert!(lines[0].contains(r#""_index":"p-uv-1970.01","_id":"a|1970-01-01|i""#), "{}", lines[0]);
+        assert!(lines[0].contains(r#""_index":"p-uv-1970","_id":"a|1970-01-01|i""#), "{}", lines[0]);
         assert!(
             lines[1].contains(r#""_id":"a|i","version":1152921504606846975,"version_type":"external""#),
             "{}",

@@ -81,7 +81,7 @@ async fn documents_that_count_are_not_read_if_they_lack_what_came_before_them() 
 async fn retention_deletes_only_what_is_old_and_its_own() {
     let Some(store) = Store::elasticsearch("retention_days = 30") else { return };
     let (sink, prefix) = (store.sink().await, store.prefix().to_owned());
-    let today = names::day_of(crate::clock::now());
+    let today = days::day_of(crate::clock::now());
     let on = |id: u64, day: i64| event(id, day * DAY + 5, json!({}));
     for other in
         [format!("{prefix}-ods-2001.01.01-copy"), format!("{prefix}x-ods-2001.01.01"), format!("{prefix}-ods-latest")]
@@ -100,9 +100,9 @@ async fn retention_deletes_only_what_is_old_and_its_own() {
     {
         assert_eq!(store.server.get(&format!("/{kept}")).unwrap().status, 200, "{kept}");
     }
-    // A month is kept as long as one of its days.
+    // A month is kept as long as one of its days; the first has no month of its own, and its year is over for long.
     let days = [today - 400, today - 31, today - 30, today, today + 2];
-    let last = |day: i64| names::last_day_of_uv(&prefix, &names::uv(&prefix, day)).unwrap();
+    let last = |day: i64| names::last_day(&prefix, &names::uv(&prefix, day)).unwrap();
     let kept = days.iter().filter(|day| last(**day) >= today - 30).count();
     assert_eq!(store.documents("uv-*").len(), kept);
     assert_eq!(store.documents("users").len(), 1);
@@ -140,10 +140,10 @@ fn a_batch_is_cut_where_it_would_make_too_many_indices() {
     let sink = Elasticsearch::new("es", &settings, &Settings::delivery_of_test(), &[]).unwrap();
     let on = |id: u64, day: i64| event(id, day * DAY, json!({}));
     let events: Vec<Value> = (0..120).map(|n| on(n, (n as i64) / 2)).collect();
-    assert_eq!(sink.cut(&batch("a", "i", 11, &events)), Ok(11 + 2 * DAYS as u64 - 1));
+    assert_eq!(sink.cut(&batch("a", "i", 11, &events)), Ok(11 + 2 * NEW_INDICES as u64 - 1));
     assert_eq!(sink.cut(&batch("a", "i", 11, &events[..7])), Ok(17));
     // Days that came before may come again.
-    let again: Vec<Value> = (0..120).map(|n| on(n, (n as i64) % DAYS as i64)).collect();
+    let again: Vec<Value> = (0..120).map(|n| on(n, (n as i64) % NEW_INDICES as i64)).collect();
     assert_eq!(sink.cut(&batch("a", "i", 1, &again)), Ok(120));
 }
 

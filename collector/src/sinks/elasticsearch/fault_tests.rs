@@ -44,12 +44,12 @@ async fn properties_that_cannot_be_fields_are_kept_exactly(store: Store) {
         let text = event(id, DAY, json!({})).to_string();
         events.push(format!("{},\"props\":{props}}}", &text[..text.len() - 1]));
     }
-    assert_eq!(sink.deliver(batch_of_text("a", "i", 1, &events)).await, Ok(Delivered::default()));
+    assert_eq!(sink.deliver(batch_of_text(("a", "i", DAY), 1, &events)).await, Ok(Delivered::default()));
     // Sent again, they are recognised in whichever form they are there.
-    assert_eq!(sink.deliver(batch_of_text("a", "i", 1, &events)).await, Ok(Delivered::default()));
+    assert_eq!(sink.deliver(batch_of_text(("a", "i", DAY), 1, &events)).await, Ok(Delivered::default()));
     let query = EventsQuery { app: "a".into(), limit: 100, ..EventsQuery::default() };
     let rows = store.reader().newest(query).await.unwrap();
-    let found: Vec<&str> = rows.iter().rev().map(|row| row.props.as_ref().unwrap().get()).collect();
+    let found: Vec<&str> = rows.iter().rev().map(|listed| listed.row.props.as_ref().unwrap().get()).collect();
     assert_eq!(found, props);
 }
 

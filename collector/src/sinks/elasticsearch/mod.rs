@@ -1,7 +1,8 @@
 //! Elasticsearch and OpenSearch as a sink.
 //!
-//! Every event is a document in the index of its day (UTC), created under its own ID, so that a repetition is refused by the
-//! store and counts as delivered. The index follows from the stored event time, so it is the same in every attempt.
+//! Every event is a document in the index of its day (UTC), or of its year if the day is far from its arrival, created under its
+//! own ID, so that a repetition is refused by the store and counts as delivered. [`layout`] sees to it that the index is the
+//! same in every attempt.
 //!
 //! The ID of an event is unique within its app. Should two apps have one ID, the second document lives under `APP|ID`: a
 //! conflict is followed by a look at whose document is there, which costs only batches that are repeated.
@@ -10,6 +11,7 @@ mod bulk;
 mod counts;
 mod document;
 mod errors;
+mod layout;
 pub(crate) mod names;
 mod pause;
 mod retention;
@@ -17,7 +19,7 @@ mod schema;
 pub(crate) mod server;
 
 use std::collections::{BTreeSet, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -31,15 +33,20 @@ pub use self::schema::schema;
 use self::bulk::{Encoder, Form, Forms, Part, verdicts};
 use self::counts::{Collector, Counts};
 use self::errors::Verdict;
+use self::layout::{Layout, Layouts, Place, Wanted};
 use self::pause::Pauses;
 use self::retention::Retention;
 use self::server::Server;
+use super::days::{self, When};
 use super::{Delivered, Refusal, Sink, SinkBatch, SinkError, Unreadable};
 use crate::config::{Delivery, Elasticsearch as Settings};
 use crate::record::{Event, Record};
+use crate::telemetry::SinkCounts;
 
-/// Most days in one delivery. Each may make an index, which takes the cluster tens of milliseconds.
-const DAYS: usize = 50;
+/// Most indices that one delivery may make: each takes the cluster tens of milliseconds.
+const NEW_INDICES: usize = 50;
+/// Indices that are remembered as made. An app alone reaches fewer than 500, however it spreads its events.
+const KNOWN_INDICES: usize = 2000;
 /// Identities looked up by one request.
 const LOOKUPS: usize = 5000;
 
@@ -52,8 +59,9 @@ pub fn open(
     settings: &Settings,
     delivery: &Delivery,
     zones: &[(String, String)],
+    counted: Arc<SinkCounts>,
 ) -> Result<Arc<dyn Sink>, SinkError> {
-    Ok(Arc::new(Elasticsearch::new(name, settings, delivery, zones)?))
+    Ok(Arc::new(Elasticsearch { counted, ..Elasticsearch::new(name, settings, delivery, zones)? }))
 }
 
 /// Makes what is missing in the store; says what it did, a line for each step. Does so even if the settings say
@@ -72,6 +80,10 @@ struct Elasticsearch {
     encoder: Arc<Encoder>,
     counts: Option<Counts>,
     retention: Arc<Retention>,
+    layouts: Layouts,
+    /// Indices that are surely there.
+    made: Mutex<HashSet<Place>>,
+    counted: Arc<SinkCounts>,
 }
 
 /// What is known of a batch so far.
@@ -86,6 +98,8 @@ struct Progress {
     later: Option<String>,
     /// What the store said to those it will not take until it is changed.
     blocked: Option<String>,
+    /// Events that went by years.
+    far: u64,
 }
 
 impl Progress {
@@ -123,6 +137,9 @@ impl Elasticsearch {
             encoder: Arc::new(Encoder::new(settings)),
             counts: if settings.exact_counts { Some(Counts::new(settings, zones)?) } else { None },
             retention: Arc::new(Retention::new(settings.index_prefix(), settings.retention_days)),
+            layouts: Layouts::new(settings),
+            made: Mutex::default(),
+            counted: Arc::default(),
             settings: settings.clone(),
         })
     }
@@ -132,18 +149,21 @@ impl Elasticsearch {
     async fn send(
         &self,
         batch: &Arc<SinkBatch>,
+        layout: &Arc<Layout>,
         wanted: Option<Forms>,
         collector: Option<Collector>,
         progress: &mut Progress,
     ) -> Result<Option<Collector>, SinkError> {
         let (parts, mut made) = mpsc::channel(1);
-        let (encoder, batch) = (Arc::clone(&self.encoder), Arc::clone(batch));
+        let (encoder, batch, layout) = (Arc::clone(&self.encoder), Arc::clone(batch), Arc::clone(layout));
+        let first_time = wanted.is_none();
         let making = tokio::task::spawn_blocking(move || {
             let mut collector = collector;
             let mut send = |part: Part| parts.blocking_send(part).is_ok();
-            encoder.encode(&batch, wanted.as_ref(), collector.as_mut(), &mut send).map(|()| collector)
+            encoder.encode(&batch, &layout, wanted.as_ref(), collector.as_mut(), &mut send).map(|()| collector)
         });
         while let Some(part) = made.recv().await {
+            progress.far += if first_time { part.far } else { 0 };
             self.send_part(part, progress).await?;
         }
         making.await.map_err(|error| SinkError::retryable(error.to_string()))?
@@ -160,17 +180,43 @@ impl Elasticsearch {
         for ((position, form), verdict) in part.items.into_iter().zip(verdicts) {
             progress.note(position, form, verdict);
         }
+        if progress.later.is_none() && progress.blocked.is_none() {
+            let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+            if made.len() >= KNOWN_INDICES {
+                made.clear();
+            }
+            made.extend(part.places);
+        }
         Ok(())
     }
 
+    /// Where the events of the batch go, with everything decided.
+    async fn layout(&self, batch: &SinkBatch) -> Result<Arc<Layout>, SinkError> {
+        let known = self.layouts.known();
+        let mut wanted = Wanted::default();
+        if !days::surely_near(batch, usize::MAX) {
+            days::each(batch, |when| {
+                if known.decided(&when).is_none() {
+                    wanted.days.push((when.app_key.to_owned(), days::day_of(when.event_time)));
+                }
+                true
+            })?;
+        }
+        let layout = self.layouts.decide(&self.server, &wanted).await?;
+        self.counted.set_old_indices(layout.old_indices() as u64);
+        Ok(layout)
+    }
+
     /// Looks whose documents were in the way. An event's own is what was wanted; the others go under another identity.
-    async fn settle(&self, batch: &SinkBatch, progress: &mut Progress) -> Result<(), SinkError> {
+    async fn settle(&self, batch: &SinkBatch, layout: &Layout, progress: &mut Progress) -> Result<(), SinkError> {
         let conflicts = std::mem::take(&mut progress.conflicts);
         let mut found: Vec<(u64, String, String, String)> = Vec::new();
         batch.for_each_record(|record: &Record<'_>, first, events: &[Event<'_>]| {
             for (event, position) in events.iter().zip(first..) {
                 if conflicts.contains(&position) {
-                    let index = names::ods(self.settings.index_prefix(), names::day_of(event.event_time));
+                    let (event_time, received_at) = (event.event_time, record.received_at);
+                    let when = When { app_key: &record.app_key, position, event_time, received_at };
+                    let index = layout.place(&when).index(self.settings.index_prefix());
                     found.push((position, index, names::id(&[&event.event_id]), record.app_key.to_string()));
                 }
             }
@@ -249,34 +295,37 @@ impl Sink for Elasticsearch {
     }
 
     async fn prepare(&self) -> Result<(), SinkError> {
-        schema::prepare(&self.server, &self.settings).await
+        schema::prepare(&self.server, &self.settings).await?;
+        self.layouts.load(&self.server).await
     }
 
     fn cut(&self, batch: &SinkBatch) -> Result<u64, Unreadable> {
-        let (mut days, mut last, mut full) = (HashSet::new(), batch.first, false);
-        batch.for_each_record(|_, first, events| {
-            for (event, position) in events.iter().zip(first..) {
-                let day = names::day_of(event.event_time);
-                full = full || days.len() >= DAYS && !days.contains(&day);
-                if full {
-                    break;
-                }
-                days.insert(day);
-                last = position;
+        if days::surely_near(batch, NEW_INDICES) {
+            return Ok(batch.last);
+        }
+        let (layout, made) = (self.layouts.known(), self.made.lock().unwrap_or_else(PoisonError::into_inner));
+        let (mut new, mut last) = (HashSet::new(), batch.last);
+        days::each(batch, |when| {
+            // What is not decided may get its day.
+            let place = layout.decided(&when).unwrap_or(Place::Day(days::day_of(when.event_time)));
+            let full = !made.contains(&place) && new.insert(place) && new.len() > NEW_INDICES;
+            if full {
+                last = when.position - 1;
             }
-            Ok::<(), Unreadable>(())
+            !full
         })?;
         Ok(last)
     }
 
     async fn deliver(&self, batch: Arc<SinkBatch>) -> Result<Delivered, SinkError> {
         let mut progress = Progress::default();
+        let layout = self.layout(&batch).await?;
         let collector = self.counts.as_ref().map(Counts::collector);
-        let mut collector = self.send(&batch, None, collector, &mut progress).await?;
+        let mut collector = self.send(&batch, &layout, None, collector, &mut progress).await?;
         let mut pauses = Pauses::default();
         loop {
             if !progress.conflicts.is_empty() {
-                self.settle(&batch, &mut progress).await?;
+                self.settle(&batch, &layout, &mut progress).await?;
             }
             if progress.again.is_empty() {
                 break;
@@ -285,7 +334,7 @@ impl Sink for Elasticsearch {
                 pauses.next(&why).await?;
             }
             let wanted = std::mem::take(&mut progress.again);
-            self.send(&batch, Some(wanted), None, &mut progress).await?;
+            self.send(&batch, &layout, Some(wanted), None, &mut progress).await?;
         }
         if let Some(message) = progress.blocked {
             return Err(SinkError::retryable(message));
@@ -299,10 +348,11 @@ impl Sink for Elasticsearch {
                 collector = Some(self.collect_again(&batch, counts, &refused)?);
             }
             if let Some(collector) = collector {
-                counts.write(&self.server, collector).await?;
+                counts.write(&self.server, &self.layouts, collector).await?;
             }
         }
         self.retention.look(&self.server);
+        self.counted.far(progress.far);
         Ok(Delivered { refused })
     }
 
@@ -323,5 +373,7 @@ impl Sink for Elasticsearch {
 mod counts_tests;
 #[cfg(test)]
 mod fault_tests;
+#[cfg(test)]
+mod layout_tests;
 #[cfg(test)]
 mod tests;

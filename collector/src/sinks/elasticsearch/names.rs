@@ -2,12 +2,16 @@
 
 use sha2::{Digest, Sha256};
 
-/// Milliseconds of a day.
-const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+use super::super::days::day_of;
+
 /// Longest `_id` that the store takes, bytes.
 const ID_BYTES: usize = 512;
 /// Most names in one path. With a hundred bytes each the path stays below the 4 KB that the store takes as a whole.
 const NAMES_IN_PATH: i64 = 31;
+/// Days in a row of which each is named: with them the names of two years.
+const DAYS_IN_PATH: i64 = NAMES_IN_PATH - 2;
+/// Months in a row of which each is named: with them the names of three years.
+const MONTHS_IN_PATH: i64 = NAMES_IN_PATH - 3;
 
 /// Year, month and day of the day that is `days` after 1 January 1970, in the proleptic Gregorian calendar.
 /// Howard Hinnant, <https://howardhinnant.github.io/date_algorithms.html#civil_from_days>.
@@ -23,9 +27,15 @@ fn civil(days: i64) -> (i64, i64, i64) {
     (year_of_era + era * 400 + i64::from(month <= 2), month, day)
 }
 
-/// The day since the epoch (UTC) of a time in milliseconds.
-pub(crate) fn day_of(millis: i64) -> i64 {
-    millis.div_euclid(DAY_MS)
+/// The year of a day since the epoch.
+pub(super) fn year_of(day: i64) -> i64 {
+    civil(day).0
+}
+
+/// `YYYY.MM` of a day since the epoch.
+pub(super) fn month_of(day: i64) -> String {
+    let (year, month, _) = civil(day);
+    format!("{year:04}.{month:02}")
 }
 
 /// `YYYY-MM-DD` of a day since the epoch.
@@ -40,10 +50,24 @@ pub(crate) fn ods(prefix: &str, day: i64) -> String {
     format!("{prefix}-ods-{year:04}.{month:02}.{day:02}")
 }
 
+/// The index of the events of one year (UTC) that have no index of their day.
+pub(super) fn ods_of_year(prefix: &str, year: i64) -> String {
+    format!("{prefix}-ods-{year:04}")
+}
+
 /// The index of the visitors of the month that holds the local day `day`.
 pub(super) fn uv(prefix: &str, day: i64) -> String {
-    let (year, month, _) = civil(day);
-    format!("{prefix}-uv-{year:04}.{month:02}")
+    format!("{prefix}-uv-{}", month_of(day))
+}
+
+/// The index of the visitors of those months of a year that have none of their own.
+pub(super) fn uv_of_year(prefix: &str, year: i64) -> String {
+    format!("{prefix}-uv-{year:04}")
+}
+
+/// The index that holds what was decided about the others.
+pub(super) fn layout(prefix: &str) -> String {
+    format!("{prefix}-layout")
 }
 
 /// The index of the installs with the time of their first event.
@@ -56,22 +80,32 @@ pub(super) fn followers(prefix: &str) -> String {
     format!("{prefix}-followers")
 }
 
-/// The day of a daily index, if `name` is exactly what [`ods`] makes of it.
-pub(super) fn day_of_ods(prefix: &str, name: &str) -> Option<i64> {
-    let date = name.strip_prefix(prefix)?.strip_prefix("-ods-")?;
-    let mut parts = date.split('.').map(|part| part.parse::<i64>().ok());
-    let (year, month, day) = (parts.next()??, parts.next()??, parts.next()??);
-    let found = days_from_civil(year, month, day)?;
-    (ods(prefix, found) == name).then_some(found)
-}
-
-/// The last day of the month of an index that [`uv`] named.
-pub(super) fn last_day_of_uv(prefix: &str, name: &str) -> Option<i64> {
-    let date = name.strip_prefix(prefix)?.strip_prefix("-uv-")?;
-    let mut parts = date.split('.').map(|part| part.parse::<i64>().ok());
-    let (year, month) = (parts.next()??, parts.next()??);
-    let next = if month == 12 { days_from_civil(year + 1, 1, 1)? } else { days_from_civil(year, month + 1, 1)? };
-    (uv(prefix, next - 1) == name).then_some(next - 1)
+/// The last day of which an index can have events or visitors, if `name` is exactly what the functions above make.
+pub(super) fn last_day(prefix: &str, name: &str) -> Option<i64> {
+    let rest = name.strip_prefix(prefix)?;
+    let (is_ods, date) = match rest.strip_prefix("-ods-") {
+        Some(date) => (true, date),
+        None => (false, rest.strip_prefix("-uv-")?),
+    };
+    let parts: Vec<i64> = date.split('.').map(|part| part.parse().ok()).collect::<Option<_>>()?;
+    let (last, made) = match (is_ods, &parts[..]) {
+        (_, [year]) => {
+            let last = days_from_civil(year.checked_add(1)?, 1, 1)? - 1;
+            let name = if is_ods { ods_of_year(prefix, *year) } else { uv_of_year(prefix, *year) };
+            (last, name)
+        }
+        (true, [year, month, day]) => {
+            let day = days_from_civil(*year, *month, *day)?;
+            (day, ods(prefix, day))
+        }
+        (false, [year, month]) => {
+            let next = if *month == 12 { (year.checked_add(1)?, 1) } else { (*year, month.checked_add(1)?) };
+            let last = days_from_civil(next.0, next.1, 1)? - 1;
+            (last, uv(prefix, last))
+        }
+        _ => return None,
+    };
+    (made == name).then_some(last)
 }
 
 fn days_from_civil(year: i64, month: i64, day: i64) -> Option<i64> {
@@ -86,24 +120,26 @@ fn days_from_civil(year: i64, month: i64, day: i64) -> Option<i64> {
     Some(era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468)
 }
 
-/// The daily indices that can hold events with `from <= event_time < to`, as a list of patterns for a path. Every name ends
-/// in a wildcard, because a pattern may match nothing, but a name must be there.
+/// The indices that can hold events with `from <= event_time < to`, as a list of patterns for a path. Every name has a
+/// wildcard, because a pattern may match nothing, but a name must be there; `p-ods-*2015` matches the index of the year and
+/// none of its days.
 pub(crate) fn covering(prefix: &str, from: Option<i64>, to: Option<i64>) -> String {
     let all = format!("{prefix}-ods-*");
     let (Some(from), Some(to)) = (from, to) else { return all };
     let (first, last) = (day_of(from), day_of(to.saturating_sub(1)).max(day_of(from)));
     let (from, to) = (civil(first), civil(last));
     let months = (to.0 - from.0) * 12 + to.1 - from.1 + 1;
-    let list = if last - first < NAMES_IN_PATH {
-        (first..=last).map(|day| format!("{}*", ods(prefix, day))).collect::<Vec<_>>()
-    } else if months <= NAMES_IN_PATH {
+    let mut list: Vec<String> = if last - first < DAYS_IN_PATH {
+        (first..=last).map(|day| format!("{}*", ods(prefix, day))).collect()
+    } else if months <= MONTHS_IN_PATH {
         let month = |n: i64| (from.0 + (from.1 - 1 + n).div_euclid(12), (from.1 - 1 + n).rem_euclid(12) + 1);
         (0..months).map(month).map(|(year, month)| format!("{prefix}-ods-{year:04}.{month:02}.*")).collect()
     } else if to.0 - from.0 < NAMES_IN_PATH {
-        (from.0..=to.0).map(|year| format!("{prefix}-ods-{year:04}.*")).collect()
+        return (from.0..=to.0).map(|year| format!("{prefix}-ods-{year:04}*")).collect::<Vec<_>>().join(",");
     } else {
         return all;
     };
+    list.extend((from.0..=to.0).map(|year| format!("{prefix}-ods-*{year:04}")));
     list.join(",")
 }
 
@@ -122,6 +158,7 @@ pub(super) fn id(parts: &[&str]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::days::DAY_MS;
     use super::*;
 
     #[test]
@@ -139,9 +176,9 @@ mod tests {
     }
 
     #[test]
-    fn a_name_gives_its_day_back_and_no_other_name_does() {
-        for day in (-800_000..3_000_000).step_by(97) {
-            assert_eq!(day_of_ods("a-b", &ods("a-b", day)), Some(day));
+    fn a_name_gives_its_last_day_back_and_no_other_name_does() {
+        for day in (-719_000..2_900_000).step_by(97) {
+            assert_eq!(last_day("a-b", &ods("a-b", day)), Some(day));
         }
         for name in [
             "p-ods-2015.5.17",
@@ -150,25 +187,40 @@ mod tests {
             "p-ods-x",
             "q-ods-2015.05.17",
             "p-ods-2015.05",
+            "p-ods-15",
+            "p-ods-9223372036854775807",
+            "p-uv-2015.05.17",
+            "p-uv-2015.13",
+            "p-uv-2015.9223372036854775807",
+            "p-layout",
         ] {
-            assert_eq!(day_of_ods("p", name), None, "{name}");
+            assert_eq!(last_day("p", name), None, "{name}");
         }
-        assert_eq!(last_day_of_uv("p", "p-uv-2015.05").map(date).as_deref(), Some("2015-05-31"));
-        assert_eq!(last_day_of_uv("p", "p-uv-2015.12").map(date).as_deref(), Some("2015-12-31"));
-        assert_eq!(last_day_of_uv("p", "p-uv-2015.13"), None);
+        for (name, last) in [
+            ("p-uv-2015.05", "2015-05-31"),
+            ("p-uv-2015.12", "2015-12-31"),
+            ("p-uv-2016.02", "2016-02-29"),
+            ("p-uv-2015", "2015-12-31"),
+            ("p-ods-2015", "2015-12-31"),
+        ] {
+            assert_eq!(last_day("p", name).map(date).as_deref(), Some(last), "{name}");
+        }
     }
 
     #[test]
     fn a_range_names_days_then_months_then_years_then_everything() {
         let day = |n: i64| Some((16_572 + n) * DAY_MS);
-        assert_eq!(covering("p", day(0), day(1)), "p-ods-2015.05.17*");
-        assert_eq!(covering("p", day(0), day(2)), "p-ods-2015.05.17*,p-ods-2015.05.18*");
-        assert_eq!(covering("p", day(0), day(40)), "p-ods-2015.05.*,p-ods-2015.06.*");
-        assert_eq!(covering("p", day(0), day(3 * 365)), "p-ods-2015.*,p-ods-2016.*,p-ods-2017.*,p-ods-2018.*");
+        assert_eq!(covering("p", day(0), day(1)), "p-ods-2015.05.17*,p-ods-*2015");
+        assert_eq!(covering("p", day(0), day(2)), "p-ods-2015.05.17*,p-ods-2015.05.18*,p-ods-*2015");
+        assert_eq!(covering("p", day(0), day(40)), "p-ods-2015.05.*,p-ods-2015.06.*,p-ods-*2015");
+        assert_eq!(covering("p", day(0), day(3 * 365)), "p-ods-2015*,p-ods-2016*,p-ods-2017*,p-ods-2018*");
         assert_eq!(covering("p", Some(0), Some(253_402_300_800_000)), "p-ods-*");
         assert_eq!(covering("p", None, day(1)), "p-ods-*");
-        assert!(covering(&"x".repeat(100), day(0), day(31)).len() < 4000);
-        assert_eq!(covering("p", Some(5), Some(5)), "p-ods-1970.01.01*");
+        for days in 1..12_000 {
+            // Beside the path stand the verb and the parameters of a search.
+            assert!(covering(&"x".repeat(100), day(-150), day(days)).len() < 3800, "{days}");
+        }
+        assert_eq!(covering("p", Some(5), Some(5)), "p-ods-1970.01.01*,p-ods-*1970");
     }
 
     #[test]

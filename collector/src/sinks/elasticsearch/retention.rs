@@ -1,10 +1,10 @@
-//! Deletes daily indices that are older than they should be.
+//! Deletes indices all of whose days are older than they should be.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use reqwest::Method;
 
-use super::super::SinkError;
+use super::super::{SinkError, days::day_of};
 use super::names;
 use super::server::Server;
 use crate::clock;
@@ -30,7 +30,7 @@ impl Retention {
     /// Once a day deletes what is too old, in a task of its own: no event waits for it. A failure is logged and tried again
     /// the next day.
     pub(super) fn look(self: &Arc<Self>, server: &Server) {
-        let today = names::day_of(clock::now());
+        let today = day_of(clock::now());
         let looked = std::mem::replace(&mut *self.looked.lock().unwrap_or_else(PoisonError::into_inner), today);
         if self.days > 0 && looked != today {
             let (this, server) = (Arc::clone(self), server.clone());
@@ -48,7 +48,7 @@ impl Retention {
         }
     }
 
-    /// Deletes the indices whose whole day, or month, lies more than the retention before `today`; returns their names.
+    /// Deletes the indices whose whole day, month or year lies more than the retention before `today`; returns their names.
     ///
     /// # Errors
     /// [`SinkError::Retryable`].
@@ -56,10 +56,9 @@ impl Retention {
         let path = format!("/_resolve/index/{0}-ods-*,{0}-uv-*?filter_path=indices.name", self.prefix);
         let value = server.value(Method::GET, &path, None).await?;
         let names = value["indices"].as_array().into_iter().flatten().filter_map(|index| index["name"].as_str());
-        let day = |name| names::day_of_ods(&self.prefix, name).or_else(|| names::last_day_of_uv(&self.prefix, name));
         let oldest = today.saturating_sub(self.days);
-        let old: Vec<String> =
-            names.filter(|name| day(name).is_some_and(|day| day < oldest)).map(str::to_owned).collect();
+        let is_old = |name: &&str| names::last_day(&self.prefix, name).is_some_and(|day| day < oldest);
+        let old: Vec<String> = names.filter(is_old).map(str::to_owned).collect();
         for some in old.chunks(NAMES) {
             // Whole names without wildcards: nothing else can be hit.
             server.value(Method::DELETE, &format!("/{}?ignore_unavailable=true", some.join(",")), None).await?;

@@ -102,7 +102,8 @@ impl conformance::Subject for Store {
             let Some(last) = found.hits.hits.last() else { return rows };
             after = last.sort[0].clone();
             for hit in found.hits.hits {
-                rows.push(serde_json::to_value(row::read(hit.source.get()).unwrap()).unwrap());
+                let row = row::read(hit.source.get()).unwrap();
+                rows.push(conformance::flat(&serde_json::to_string(&row).unwrap()));
             }
         }
     }
@@ -174,15 +175,20 @@ pub(super) fn event(id: u64, time: i64, more: Value) -> Value {
     event
 }
 
-/// A batch of one record that begins at `first`.
+/// A batch of one record that begins at `first` and arrived with the last of its events.
 pub(super) fn batch(app: &str, install: &str, first: u64, events: &[Value]) -> Arc<SinkBatch> {
+    let arrived = events.iter().filter_map(|event| event["event_time"].as_i64()).max().unwrap_or(7).max(7);
     let events: Vec<String> = events.iter().map(Value::to_string).collect();
-    batch_of_text(app, install, first, &events)
+    batch_of_text((app, install, arrived), first, &events)
 }
 
-pub(super) fn batch_of_text(app: &str, install: &str, first: u64, events: &[String]) -> Arc<SinkBatch> {
+pub(super) fn batch_of_text(
+    (app, install, arrived): (&str, &str, i64),
+    first: u64,
+    events: &[String],
+) -> Arc<SinkBatch> {
     let json = format!(
-        r#"{{"app_key":"{app}","batch_id":"b","install_id":"{install}","received_at":7,"events":[{}]}}"#,
+        r#"{{"app_key":"{app}","batch_id":"b","install_id":"{install}","received_at":{arrived},"events":[{}]}}"#,
         events.join(",")
     );
     let last = first + events.len() as u64 - 1;

@@ -90,6 +90,8 @@ pub enum ProblemCode {
     NotFound,
     /// The address does not take this method.
     MethodNotAllowed,
+    /// What is asked for does not go with how things are: a sink that is in use cannot be retired.
+    Conflict,
     /// The body as sent exceeds `body_bytes`.
     BodyTooLarge,
     /// The body after decompression exceeds `decompressed_bytes`.
@@ -104,7 +106,7 @@ pub enum ProblemCode {
 
 impl ProblemCode {
     /// All codes, in the order of the specification.
-    pub const ALL: [ProblemCode; 18] = [
+    pub const ALL: [ProblemCode; 19] = [
         ProblemCode::MalformedJson,
         ProblemCode::MalformedGzip,
         ProblemCode::MissingField,
@@ -118,6 +120,7 @@ impl ProblemCode {
         ProblemCode::BadToken,
         ProblemCode::NotFound,
         ProblemCode::MethodNotAllowed,
+        ProblemCode::Conflict,
         ProblemCode::BodyTooLarge,
         ProblemCode::DecompressedTooLarge,
         ProblemCode::TooManyEvents,
@@ -142,6 +145,7 @@ impl ProblemCode {
             ProblemCode::BadToken => ("bad_token", 401, "Bad token"),
             ProblemCode::NotFound => ("not_found", 404, "Not found"),
             ProblemCode::MethodNotAllowed => ("method_not_allowed", 405, "Method not allowed"),
+            ProblemCode::Conflict => ("conflict", 409, "This cannot be done as things are"),
             ProblemCode::BodyTooLarge => ("body_too_large", 413, "Body too large"),
             ProblemCode::DecompressedTooLarge => ("decompressed_too_large", 413, "Body too large after decompression"),
             ProblemCode::TooManyEvents => ("too_many_events", 413, "Too many events"),

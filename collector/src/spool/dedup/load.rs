@@ -1,0 +1,175 @@
+//! Opens the index: what memory has to know of it, and the files that nobody names any more.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::path::Path;
+
+use rusqlite::Connection;
+
+use super::hash::HashKey;
+use super::part::{Meta, Part};
+use super::worker::Workers;
+use super::{Dedup, Settings, legacy, upkeep};
+use crate::spool::SpoolError;
+
+/// The folder of the parts inside the data directory.
+pub const FOLDER: &str = "dedup";
+
+fn io(error: &std::io::Error) -> SpoolError {
+    SpoolError::Io(format!("{FOLDER}: {error}"))
+}
+
+fn make_folder(folder: &Path) -> std::io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(folder)
+}
+
+/// Removes the files that no part is named after: what a crash left, and what is merged or expired.
+fn sweep(folder: &Path, parts: &[Meta]) -> std::io::Result<()> {
+    let named: HashSet<_> = parts.iter().map(|part| super::part::path(folder, part.no)).collect();
+    for file in std::fs::read_dir(folder)? {
+        let path = file?.path();
+        if !named.contains(&path) {
+            std::fs::remove_file(&path)?;
+        }
+    }
+    Ok(())
+}
+
+fn parts(sql: &Connection) -> Result<Vec<Meta>, SpoolError> {
+    let query = "SELECT no, app, ids, seen_from, seen_to FROM part ORDER BY seen_to, no";
+    let mut statement = sql.prepare(query)?;
+    let read = |row: &rusqlite::Row<'_>| {
+        Ok(Meta { no: row.get(0)?, app: row.get(1)?, ids: row.get(2)?, from: row.get(3)?, to: row.get(4)? })
+    };
+    Ok(statement.query_map([], read)?.collect::<rusqlite::Result<_>>()?)
+}
+
+impl Dedup {
+    /// Opens the index of the data directory `dir`, whose database is `sql`.
+    ///
+    /// # Errors
+    /// If the database fails, the folder cannot be used, or there is no thread. A part that is damaged is no error: it is
+    /// lost, and said so.
+    pub(in crate::spool) fn open(
+        dir: &Path,
+        settings: &Settings,
+        sql: &mut Connection,
+        now: i64,
+    ) -> Result<Self, SpoolError> {
+        let folder = dir.join(FOLDER);
+        make_folder(&folder).map_err(|error| io(&error))?;
+        let key = HashKey::new(sql.query_row("SELECT key FROM dedup_key", [], |row| row.get(0))?);
+        legacy::convert(sql, &folder, key, now)?;
+        let metas = parts(sql)?;
+        sweep(&folder, &metas).map_err(|error| io(&error))?;
+        let mut dedup = Self {
+            workers: Workers::start(&folder, key).map_err(|error| io(&error))?,
+            folder,
+            key,
+            settings: settings.clone(),
+            horizons: None,
+            apps: BTreeMap::new(),
+            fresh_ids: 0,
+            next_row: 1,
+            next_part: metas.iter().map(|part| part.no + 1).max().unwrap_or(1),
+            touched: Vec::new(),
+            changes: Vec::new(),
+            changed: BTreeSet::new(),
+            results: VecDeque::new(),
+            garbage: VecDeque::new(),
+            expiry_due: false,
+            retry: upkeep::Retry::default(),
+            open_files: 0,
+            sought: Vec::new(),
+            hits: Vec::new(),
+        };
+        dedup.load_apps(sql)?;
+        dedup.load_parts(sql, metas)?;
+        dedup.load_fresh(sql)?;
+        Ok(dedup)
+    }
+
+    fn load_apps(&mut self, sql: &Connection) -> Result<(), SpoolError> {
+        let mut statement = sql.prepare("SELECT app, sealed_to, forgotten_to FROM dedup_app")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let index = self.app(row.get(0)?);
+            (index.sealed_to, index.forgotten_to) = (row.get(1)?, row.get(2)?);
+        }
+        Ok(())
+    }
+
+    /// The filters of small parts first: each saves a read of a page for every new ID, whatever it takes.
+    fn load_parts(&mut self, sql: &Connection, metas: Vec<Meta>) -> Result<(), SpoolError> {
+        let mut by_size: Vec<usize> = (0..metas.len()).collect();
+        by_size.sort_by_key(|at| metas[*at].ids);
+        let mut room = self.settings.memory_bytes;
+        let mut with_filter = vec![false; metas.len()];
+        for at in by_size {
+            let bytes = super::filter::bytes(metas[at].ids);
+            with_filter[at] = bytes <= room;
+            room -= if with_filter[at] { bytes } else { 0 };
+        }
+        for (meta, with_filter) in metas.into_iter().zip(with_filter) {
+            match Part::open(&self.folder, meta, self.key, with_filter) {
+                Ok(mut part) => {
+                    part.close();
+                    self.app(meta.app).parts.push(part);
+                }
+                Err(error) => self.forget_lost(sql, meta, &error.to_string())?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Fills the sets from the log, all but what is in parts or on its way there.
+    fn load_fresh(&mut self, sql: &Connection) -> Result<(), SpoolError> {
+        for index in self.apps.values_mut() {
+            index.fresh.clear();
+            index.new.clear();
+            index.span = None;
+        }
+        self.touched.clear();
+        self.fresh_ids = 0;
+        let mut statement = sql.prepare("SELECT app, no, at, ids FROM fresh ORDER BY app, no")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let (app, no, at) = (row.get(0)?, row.get::<_, u64>(1)?, row.get(2)?);
+            self.next_row = self.next_row.max(no + 1);
+            let index = self.app(app);
+            if no <= index.sealing.as_ref().map_or(index.sealed_to, |sealing| sealing.upto) {
+                continue;
+            }
+            let before = index.fresh.len();
+            let bytes = row.get_ref(3)?.as_blob().map_err(rusqlite::Error::from)?;
+            index.fresh.extend(bytes.as_chunks::<16>().0.iter().map(|id| u128::from_be_bytes(*id)));
+            index.note_span(at, at);
+            let more = index.fresh.len() - before;
+            self.fresh_ids += more as u64;
+        }
+        self.garbage = self.apps.keys().copied().collect();
+        let sealed = self.apps.values().map(|index| index.sealed_to + 1).max().unwrap_or(1);
+        self.next_row = self.next_row.max(sealed);
+        Ok(())
+    }
+
+    /// After a transaction failed: brings memory to what the database says now. A commit that was reported as failed may
+    /// have reached the disk after all. `false` if only opening everything anew will do.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub(in crate::spool) fn reload(&mut self, sql: &Connection) -> Result<bool, SpoolError> {
+        let known: HashSet<u64> =
+            self.apps.values().flat_map(|index| index.parts.iter().map(|part| part.meta.no)).collect();
+        let named: HashSet<u64> = parts(sql)?.into_iter().map(|part| part.no).collect();
+        if known != named {
+            return Ok(false);
+        }
+        self.discard_changes();
+        self.load_fresh(sql)?;
+        Ok(true)
+    }
+}

@@ -1,0 +1,78 @@
+//! Whoever has an app's public key spreads events over everything that a store keeps apart: it costs nobody else anything.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+
+use super::lab::{Lab, row, stores};
+use super::support::{Answer, READ, agent, gzip, id, try_post};
+
+const ALL: [&str; 4] = ["embedded", "ch", "es", "kafka"];
+const DAY_MS: i64 = 86_400_000;
+/// Batches of the hostile app, of a thousand events each.
+const BATCHES: i64 = 8;
+/// How long events of another app may take into every store meanwhile: the stores make some hundred indices and parts, on
+/// whatever this machine is.
+const LAG: Duration = Duration::from_secs(60);
+
+fn batch(events: Vec<Value>) -> Value {
+    json!({"v": 1, "batch_id": id(), "install_id": id(), "sent_at": 1, "events": events})
+}
+
+/// A thousand events, each of another day of the last 19 years, with words and properties of its own.
+fn spread(now: i64, batch_number: i64) -> Value {
+    let events = (0..1000)
+        .map(|n| {
+            let time = now - (n * 7 + batch_number) % 6900 * DAY_MS;
+            let word = format!("{batch_number}_{n}");
+            let props = json!({format!("key_{word}"): n, "big": 1, "half": "x"});
+            json!({"id": id(), "seq": n + 1, "theme": "view", "code": format!("c{word}"), "ts": time, "true_ts": time,
+                "page": {"path": format!("pages/{word}")}, "props": props})
+        })
+        .collect();
+    batch(events)
+}
+
+#[test]
+fn a_sender_of_twenty_years_of_days_words_and_names_holds_up_no_other_app() {
+    let Some(stores) = stores() else { return };
+    let other = "[[app]]\nkey = \"other\"\ntimezone = \"UTC\"\nread_token = \"other-read-token-0123456789abcdef\"\n";
+    let quick = "linger_ms = 100\nbackoff_ms = 50\nbackoff_cap_ms = 500\ntimeout_ms = 30000";
+    let mut lab = Lab::new(&stores, "spread", quick, other);
+    lab.start();
+    let url = lab.url();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64;
+    let send = |key: &str, body: &str| -> Answer {
+        let answer = try_post(&agent(), &url, key, &[], &gzip(body.as_bytes())).unwrap();
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer
+    };
+    let (mut sent, mut slowest) = (0, Duration::ZERO);
+    for number in 0..BATCHES {
+        // Half a surrogate and 1e999 in every one, as only text can have them.
+        let body = spread(now, number).to_string().replace("\"big\":1", "\"big\":1e999");
+        send("demo", &body.replace("\"half\":\"x\"", "\"half\":\"\\ud800\""));
+        let event = json!({"id": id(), "seq": 1, "theme": "view", "code": "c", "ts": now, "true_ts": now});
+        send("other", &batch(vec![event]).to_string());
+        sent += 1001;
+        let asked = Instant::now();
+        lab.settled(&ALL);
+        slowest = slowest.max(asked.elapsed());
+    }
+    assert!(slowest < LAG, "{slowest:?}");
+    let outcome = lab.assert_exactly_once(sent);
+    let names = stores.elastic.get(&format!("/_resolve/index/{}-*", lab.name)).unwrap().json().unwrap();
+    let names: BTreeSet<String> =
+        names["indices"].as_array().unwrap().iter().map(|index| index["name"].as_str().unwrap().to_owned()).collect();
+    // Near days 0 to 400 by sevens of eight batches, 40 older ones, 20 years; months, years; users, followers, layout.
+    assert!(names.len() <= 401 + 40 + 21 + 36 + 3, "{}", names.len());
+    let old = names.iter().filter(|name| name.contains("-ods-") && !name.contains('.')).count();
+    assert!((15..=21).contains(&old), "{old}");
+    for page in ["metrics/pv?from=2000-01-01&to=2100-01-01&interval=month", "events?limit=100"] {
+        let answer = lab.collector.as_ref().unwrap().get(&format!("/v1/apps/demo/{page}"), Some(READ));
+        assert_eq!(answer.status, 200, "{page}: {answer:?}");
+    }
+    let outcome = format!("{outcome}; {} indices, slowest {:.1} s", names.len(), slowest.as_secs_f64());
+    row("events of 19 years, 8,000 words, 8,000 property names", BATCHES as u64, &outcome, slowest);
+}
