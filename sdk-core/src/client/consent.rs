@@ -72,19 +72,18 @@ impl<S: Store> Client<S> {
     }
 
     /// The user's decision. Granting queues what was held; denying wipes everything that was stored or is known about
-    /// the person, the install ID included. A later grant begins as a new install with a new ledger.
+    /// the person, the install ID included, which is replaced at once. A later grant begins a new ledger.
     pub fn set_consent(&mut self, now: Now, consent: Consent) {
         let now = self.clock.read(now);
         self.consent = consent;
         match consent {
             Consent::Granted => {
                 if std::mem::take(&mut self.wiped) {
-                    self.install = self.random.id(now.wall);
                     self.ledger = Ledger::default();
                 }
                 self.release();
             }
-            Consent::Denied => self.wipe(),
+            Consent::Denied => self.wipe(now),
             Consent::Unknown => {}
         }
         self.touch(now);
@@ -96,8 +95,9 @@ impl<S: Store> Client<S> {
         }
     }
 
-    fn wipe(&mut self) {
+    fn wipe(&mut self, now: Now) {
         self.wiped = true;
+        self.install = self.random.id(now.wall);
         let held = self.held.len() as u64;
         self.held.clear();
         self.ledger.generated += held;

@@ -34,7 +34,7 @@ pub struct Client<S> {
 
     install: Id,
     consent: Consent,
-    /// Everything was wiped: the next grant begins as a new install.
+    /// Everything was wiped: the next grant begins a new ledger.
     wiped: bool,
     /// The last sequence number given.
     seq: u64,
@@ -157,6 +157,12 @@ impl<S: Store> Client<S> {
     #[must_use]
     pub fn queued_bytes(&self) -> usize {
         self.queue.bytes()
+    }
+
+    /// Whether the store refused what it was told last.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn store_fails(&self) -> bool {
+        self.pending.fails()
     }
 
     /// The number of the current session.

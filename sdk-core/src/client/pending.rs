@@ -78,6 +78,12 @@ impl Pending {
         self.blocked_until > now
     }
 
+    /// Whether the store refused what it was told last.
+    #[cfg(any(test, feature = "testing"))]
+    pub(super) fn fails(&self) -> bool {
+        self.failures > 1
+    }
+
     /// Until when nothing is sent, because a store that failed once may work again in a moment. After a second failure
     /// in a row what waits is sent from memory.
     pub(super) fn grace(&self) -> u64 {

@@ -37,6 +37,10 @@ impl<S: Store> Client<S> {
                 return Some(task);
             }
         }
+        // Events that turned out to be lost.
+        if self.pending.due().is_some_and(|due| due <= now.mono) {
+            self.store_changes(now);
+        }
         None
     }
 

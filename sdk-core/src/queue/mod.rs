@@ -119,12 +119,12 @@ impl Queue {
         let (mut rows, mut left) = (self.rows, self.bytes);
         let mut take = [0usize; 3];
         let mut fits = false;
-        for at in 0..=class as usize {
+        for (at, take) in take.iter_mut().enumerate().take(class as usize + 1) {
             loop {
                 let needed = left + incoming + self.contexts.bytes() + self.contexts.cost(context);
                 fits = rows < config.queue_rows && needed <= config.queue_bytes;
-                let Some(entry) = self.loose[at].get(take[at]).filter(|_| !fits) else { break };
-                take[at] += 1;
+                let Some(entry) = self.loose[at].get(*take).filter(|_| !fits) else { break };
+                *take += 1;
                 rows -= 1;
                 left -= entry.cost();
                 self.contexts.release(entry.context);

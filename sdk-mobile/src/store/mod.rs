@@ -14,10 +14,15 @@
 //!   were in no batch yet, or sends a batch once more, which the collector recognises. An fsync for every event would
 //!   cost a phone's battery and flash more than those events are worth.
 //!
+//! # A full medium
+//! A deletion writes too (the log), so a file of [`reserve::BYTES`] lies beside the database and is removed when a medium
+//! is too full for one.
+//!
 //! `secure_delete` overwrites what is deleted: an event that was acknowledged or wiped is not left in free pages.
 
 mod lock;
 mod recover;
+mod reserve;
 mod table;
 
 use std::ffi::OsString;
@@ -32,6 +37,7 @@ use subway_sdk_core::{Key, Store, StoreError, Write};
 
 use lock::DirLock;
 use recover::Recovered;
+use reserve::Reserve;
 
 /// The database within the data directory.
 const FILE: &str = "subway.db";
@@ -42,6 +48,7 @@ pub struct SqliteStore {
     connection: Connection,
     full_sync: bool,
     control: StoreControl,
+    reserve: Reserve,
     /// Held as long as the store lives; released by the operating system when the process dies.
     _lock: DirLock,
 }
@@ -142,7 +149,8 @@ impl SqliteStore {
             }
             Err(error) => return Err(unusable(error.to_string())),
         };
-        Ok(Self { path, connection, full_sync: false, control, _lock: lock })
+        let reserve = Reserve::take(dir);
+        Ok(Self { path, connection, full_sync: false, control, reserve, _lock: lock })
     }
 
     /// The line to this store once a client owns it.
@@ -200,7 +208,17 @@ impl SqliteStore {
 
 impl Store for SqliteStore {
     fn apply(&mut self, writes: &[Write<'_>]) -> Result<(), StoreError> {
-        self.healing(|store| store.apply_once(writes))
+        let done = self.healing(|store| store.apply_once(writes));
+        match &done {
+            Err(error) if error.full && reserve::makes_room(writes) && self.reserve.give_up() => {
+                self.healing(|store| store.apply_once(writes))
+            }
+            Ok(()) => {
+                self.reserve.renew();
+                done
+            }
+            Err(_) => done,
+        }
     }
 
     fn get(&mut self, key: Key) -> Result<Option<String>, StoreError> {

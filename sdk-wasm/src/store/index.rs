@@ -92,6 +92,11 @@ impl Index {
         bytes > 2 * live + slack
     }
 
+    /// Bytes of all segments.
+    pub(super) fn bytes(&self) -> usize {
+        self.segments.iter().map(|segment| segment.bytes).sum()
+    }
+
     /// Every key, in order.
     pub(super) fn keys(&self) -> Vec<Key> {
         self.places.iter().map(|place| place.key).collect()

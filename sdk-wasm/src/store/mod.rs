@@ -30,6 +30,12 @@ const MERGE_BYTES: usize = 32 * 1024;
 /// Dead bytes tolerated beyond as many as are live, before the oldest segment is cleared out.
 const SLACK_BYTES: usize = 64 * 1024;
 
+/// Room kept back for deletions, bytes: a storage that is full takes nothing more, also no word that something may go.
+/// Enough for the numbers of several batches, the state, and what is still needed of the oldest segment.
+const RESERVE_BYTES: usize = 8 * 1024;
+/// The reserve is kept once the log is larger than this, bytes: a smaller one cannot be what fills a storage.
+const RESERVE_FROM_BYTES: usize = 64 * 1024;
+
 /// A [`Store`] on a [`HostStorage`].
 #[derive(Debug)]
 pub struct SegmentStore<H> {
@@ -42,6 +48,8 @@ pub struct SegmentStore<H> {
     cache: Option<(u32, String)>,
     /// Keys of a commit that failed and could not be taken back yet; the newest last.
     debris: Vec<u32>,
+    /// Whether the host holds the reserve.
+    reserve: bool,
 }
 
 impl<H: HostStorage> SegmentStore<H> {
@@ -51,10 +59,12 @@ impl<H: HostStorage> SegmentStore<H> {
     /// # Errors
     /// [`StoreError`] if the host cannot list or read its keys.
     pub fn open(mut host: H, prefix: &str, key_bytes: usize) -> Result<Self, StoreError> {
-        let mut numbers: Vec<u32> = host.keys()?.iter().filter_map(|key| number_of(key, prefix)).collect();
+        let keys = host.keys()?;
+        let mut numbers: Vec<u32> = keys.iter().filter_map(|key| number_of(key, prefix)).collect();
         numbers.sort_unstable();
-        let prefix = prefix.to_owned();
-        let mut store = Self { host, prefix, key_bytes, index: Index::default(), cache: None, debris: Vec::new() };
+        let reserve = keys.iter().any(|key| key.strip_prefix(prefix) == Some(RESERVE));
+        let (prefix, index) = (prefix.to_owned(), Index::default());
+        let mut store = Self { host, prefix, key_bytes, index, cache: None, debris: Vec::new(), reserve };
         let torn = store.torn_from(&numbers)?;
         store.debris = numbers.split_off(torn);
         for number in numbers {
@@ -202,14 +212,13 @@ impl<H: HostStorage> SegmentStore<H> {
     }
 }
 
-impl<H: HostStorage> Store for SegmentStore<H> {
-    fn apply(&mut self, writes: &[Write<'_>]) -> Result<(), StoreError> {
-        self.clear_debris()?;
+impl<H: HostStorage> SegmentStore<H> {
+    fn commit(&mut self, writes: &[Write<'_>]) -> Result<(), StoreError> {
         let incoming = writes.iter().map(|write| record_bytes(write.value.unwrap_or(""))).sum::<usize>();
         let merge = self.index.merge_from(incoming + HEAD_BYTES, MERGE_BYTES.min(self.key_bytes));
         let merged: Vec<u32> = self.index.segments[merge..].iter().map(|segment| segment.number).collect();
         let end = self.index.next_number();
-        let mut parts = Parts { most: self.key_bytes - HEAD_BYTES, parts: vec![String::new()] };
+        let mut parts = self.parts();
         if merge > 0 && self.index.is_wasteful(SLACK_BYTES) {
             // Nothing is older than the oldest segment, so its deletions have done their work.
             self.copy(self.index.segments[0].number, false, writes, &mut parts)?;
@@ -217,12 +226,83 @@ impl<H: HostStorage> Store for SegmentStore<H> {
         for number in &merged {
             self.copy(*number, merge > 0, writes, &mut parts)?;
         }
+        self.finish(writes, parts, merged.first().copied().unwrap_or(end), end)
+    }
+
+    /// A commit that writes little beside what is new: nothing is merged. The oldest segment goes if little of it is
+    /// needed, for it may be large.
+    fn commit_small(&mut self, writes: &[Write<'_>]) -> Result<(), StoreError> {
+        let end = self.index.next_number();
+        let mut parts = self.parts();
+        if let Some(oldest) = self.index.segments.first().map(|segment| segment.number) {
+            self.copy(oldest, false, writes, &mut parts)?;
+            if parts.bytes() > RESERVE_BYTES / 2 {
+                parts = self.parts();
+            }
+        }
+        self.finish(writes, parts, end, end)
+    }
+
+    fn finish(&mut self, writes: &[Write<'_>], mut parts: Parts, from: u32, to: u32) -> Result<(), StoreError> {
         for write in writes {
             parts.push(write.key, write.value);
         }
         self.append(parts.parts)?;
-        self.sweep(merged.first().copied().unwrap_or(end), end);
+        self.sweep(from, to);
         Ok(())
+    }
+
+    fn parts(&self) -> Parts {
+        Parts { most: self.key_bytes - HEAD_BYTES, parts: vec![String::new()] }
+    }
+
+    /// What to do when the host is full: merge nothing, and give up the reserve for what makes room.
+    fn commit_full(&mut self, writes: &[Write<'_>], error: StoreError) -> Result<(), StoreError> {
+        if !error.full || self.commit_small(writes).is_ok() {
+            return if error.full { Ok(()) } else { Err(error) };
+        }
+        let bytes: usize = writes.iter().filter_map(|write| write.value).map(str::len).sum();
+        let makes_room = writes.iter().any(|write| write.value.is_none()) && bytes <= RESERVE_BYTES / 2;
+        if !self.reserve || !makes_room {
+            return Err(error);
+        }
+        let key = self.reserve_key();
+        self.host.remove(&key)?;
+        self.reserve = false;
+        self.clear_debris()?;
+        self.commit_small(writes)
+    }
+
+    fn reserve_key(&self) -> String {
+        let mut key = self.prefix.clone();
+        key.push_str(RESERVE);
+        key
+    }
+
+    /// Takes the reserve, if it is worth it and there is room; otherwise after the next commit.
+    fn keep_reserve(&mut self) {
+        if !self.reserve && self.index.bytes() > RESERVE_FROM_BYTES {
+            let key = self.reserve_key();
+            let mut text = String::new();
+            while text.len() < RESERVE_BYTES {
+                text.push_str("reserve ");
+            }
+            self.reserve = self.host.set(&key, &text).is_ok();
+        }
+    }
+}
+
+impl<H: HostStorage> Store for SegmentStore<H> {
+    fn apply(&mut self, writes: &[Write<'_>]) -> Result<(), StoreError> {
+        self.clear_debris()?;
+        let done = self.commit(writes).or_else(|error| {
+            self.clear_debris()?;
+            self.commit_full(writes, error)
+        });
+        if done.is_ok() {
+            self.keep_reserve();
+        }
+        done
     }
 
     fn get(&mut self, key: Key) -> Result<Option<String>, StoreError> {
@@ -252,6 +332,10 @@ struct Parts {
 }
 
 impl Parts {
+    fn bytes(&self) -> usize {
+        self.parts.iter().map(String::len).sum()
+    }
+
     fn push(&mut self, key: Key, value: Option<&str>) {
         let full = self
             .parts
@@ -270,6 +354,9 @@ impl Parts {
 fn record_bytes(value: &str) -> usize {
     value.len() + 1 + 20 + 10 + 2
 }
+
+/// The end of the key under which the reserve lies.
+const RESERVE: &str = "reserve";
 
 fn number_of(key: &str, prefix: &str) -> Option<u32> {
     let (number, rest) = take_number(key.strip_prefix(prefix)?)?;

@@ -30,6 +30,14 @@ struct Disk {
     fault: Option<(usize, Fault)>,
     dead: bool,
     largest: usize,
+    /// Most bytes of all texts; none: any number.
+    most: Option<usize>,
+}
+
+impl Disk {
+    fn bytes(&self) -> usize {
+        self.texts.values().map(String::len).sum()
+    }
 }
 
 /// A host storage in memory that can be told to fail at its n-th call that writes.
@@ -83,6 +91,12 @@ impl HostStorage for FakeHost {
     }
 
     fn set(&mut self, key: &str, value: &str) -> Result<(), StoreError> {
+        let disk = self.0.borrow();
+        let others = disk.bytes() - disk.texts.get(key).map_or(0, String::len);
+        if disk.most.is_some_and(|most| others + value.len() > most) {
+            return Err(StoreError { full: true, message: String::from("exceed max size") });
+        }
+        drop(disk);
         self.writing(
             |disk| {
                 let half = value.chars().take(value.chars().count() / 2).collect();
@@ -168,6 +182,31 @@ fn it_passes_the_suite_of_every_store() {
             SegmentStore::open(store.host.clone(), "subway.k.", key_bytes).unwrap()
         });
     }
+}
+
+#[test]
+fn it_passes_the_suite_of_full_stores() {
+    for key_bytes in [200 * 1024, 1024 * 1024] {
+        let store = SegmentStore::open(FakeHost::default(), "subway.k.", key_bytes).unwrap();
+        subway_sdk_core::testing::store_suite::run_full(store, |store| {
+            let mut disk = store.host.0.borrow_mut();
+            disk.most = Some(disk.bytes());
+        });
+    }
+}
+
+#[test]
+fn the_reserve_is_found_again_and_is_kept_for_large_logs_only() {
+    let host = FakeHost::default();
+    let reserve = |host: &FakeHost| host.0.borrow().texts.contains_key("subway.k.reserve");
+    let mut store = SegmentStore::open(host.clone(), "subway.k.", 200 * 1024).unwrap();
+    store.apply(&[Write { key: Key::State, value: Some("s") }]).unwrap();
+    assert!(!reserve(&host));
+    store.apply(&[Write { key: Key::Event(1), value: Some(&"v".repeat(100_000)) }]).unwrap();
+    assert!(reserve(&host));
+    drop(store);
+    let store = SegmentStore::open(host.clone(), "subway.k.", 200 * 1024).unwrap();
+    assert!(store.reserve);
 }
 
 /// Runs `rounds` commits with a fault at the `at`-th writing call; false if that call was never reached.

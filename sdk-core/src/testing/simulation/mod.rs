@@ -81,20 +81,17 @@ pub enum Defect {
     ForgetsState,
     /// The collector says that it stored a batch, and left out its first event.
     LyingCollector,
-    /// The host forgets to report answers and to wake the client.
-    SleepyHost,
 }
 
 impl Defect {
     /// Every defect.
-    pub const ALL: [Defect; 7] = [
+    pub const ALL: [Defect; 6] = [
         Defect::LosesEvents,
         Defect::KeepsEvents,
         Defect::KeepsContexts,
         Defect::KeepsBatches,
         Defect::ForgetsState,
         Defect::LyingCollector,
-        Defect::SleepyHost,
     ];
 }
 

@@ -3,7 +3,7 @@
 use super::disk::Fate;
 use super::fault::Lasting;
 use super::server::{BAD, POISON, Server};
-use super::{DRAIN, Defect, Flight, Report, Tracked, World, context, open};
+use super::{DRAIN, Flight, Report, Tracked, World, context, open};
 use crate::store::{Key, Store};
 use crate::transport::{Task, UploadRequest, UploadResult};
 use crate::{Consent, Input, Theme};
@@ -67,9 +67,6 @@ impl World {
     }
 
     pub(super) fn poll(&mut self) {
-        if self.defect == Defect::SleepyHost && self.healed && self.chance(2) {
-            return;
-        }
         let task = self.client.poll_task(self.now());
         if self.disk.0.borrow().killed {
             // The process died in the middle: nothing of this gets out.
@@ -89,10 +86,12 @@ impl World {
 
     /// Nothing is sent that is not on the disk, unless the disk refused it.
     fn check_sources(&mut self, request: &UploadRequest) {
-        let contents = self.disk.0.borrow();
+        let contents = &mut *self.disk.0.borrow_mut();
         for id in Server::ids(&request.body) {
             if !contents.present.values().any(|other| *other == id) {
-                assert!(contents.refused.contains(&id), "sent before it was stored, or after it was deleted: {id}");
+                // Tracked while the disk kept refusing: it was not even asked.
+                let refused = !contents.refused.insert(id) || self.client.store_fails();
+                assert!(refused, "sent before it was stored, or after it was deleted: {id}");
                 self.report.from_memory += 1;
             }
         }
@@ -179,7 +178,7 @@ impl World {
             let contents = self.disk.0.borrow();
             self.to_wipe = contents.present.values().copied().collect();
         }
-        let before = self.client.ledger();
+        let (before, install) = (self.client.ledger(), self.client.install_id());
         self.client.set_consent(self.now(), consent);
         if consent != Consent::Denied {
             return;
@@ -195,7 +194,7 @@ impl World {
         assert!(contents.present.is_empty(), "and the disk, also a full one");
         let mut left = String::new();
         assert_eq!(contents.store.scan(&mut |_, value| left += value), Ok(()));
-        let install = self.client.install_id();
+        assert_ne!(self.client.install_id(), install);
         assert!(!left.contains(&install.text()), "nothing about the person is left: {left}");
     }
 
