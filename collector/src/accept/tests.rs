@@ -48,7 +48,7 @@ impl Bench {
         let spool =
             Spool::open(dir.path(), &Settings { queue, ..Settings::default() }, Arc::clone(&telemetry)).unwrap();
         let acceptor = Acceptor::new(spool.clone(), limits, Arc::clone(&telemetry));
-        Self { acceptor, spool, telemetry, budget: Budget::new(1 << 20), _dir: dir }
+        Self { acceptor, spool, telemetry, budget: Budget::new(4 << 20), _dir: dir }
     }
 
     /// Holds the writer up inside a transaction; dropping the answer lets it go on.

@@ -3,7 +3,7 @@
 //!
 //! The one declaration of the columns is here. From it come the record's JSON, the flat JSON of [`crate::row`], every store's
 //! schema, what is written to it and read from it, and the table in docs/columns.md. A column more is a line here and the
-//! place that gives it its value, a migration for the stores that are there, and `SUBWAY_UPDATE_DOCS=1 cargo test columns`.
+//! place that gives it its value, a line for ClickHouse and Elasticsearch tables that are there, and docs (docs/columns.md says how).
 
 mod columns;
 #[cfg(test)]

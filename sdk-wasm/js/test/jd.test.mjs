@@ -1,3 +1,4 @@
+import { decisions } from './decisions.mjs';
 import { delivery } from './delivery.mjs';
 import { faults } from './faults.mjs';
 import { manners } from './manners.mjs';
@@ -7,3 +8,4 @@ recording('jd');
 delivery('jd');
 manners('jd');
 faults('jd');
+decisions('jd');

@@ -90,7 +90,7 @@ async fn an_event_lies_in_the_index_of_its_day_under_its_id_in_no_other() {
         (&json!("flattened"), &json!("keyword"))
     );
     let template = store.get(&format!("/_index_template/{prefix}-ods"));
-    assert_eq!(template["index_templates"][0]["index_template"]["version"], 1);
+    assert_eq!(template["index_templates"][0]["index_template"]["version"], schema::VERSION);
 }
 
 #[tokio::test]

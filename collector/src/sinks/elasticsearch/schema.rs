@@ -11,7 +11,7 @@ use crate::config::Elasticsearch as Settings;
 use crate::record::{self, Column, Kind};
 
 /// Number of the templates' content. Grows with every change here; a store that has a newer one is left as it is.
-const VERSION: u64 = 2;
+pub(super) const VERSION: u64 = 2;
 /// Above the templates of most others, which stay at 100 to 200.
 const PRIORITY: u64 = 300;
 /// Longest text that is indexed, characters: a term may have 32,766 bytes. Longer ones are stored and not found.
