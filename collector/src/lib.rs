@@ -12,6 +12,8 @@ pub mod config;
 pub mod db;
 pub mod export;
 pub mod fanout;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod http;
 pub mod limit;
 pub mod metrics;

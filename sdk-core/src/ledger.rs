@@ -2,6 +2,8 @@
 
 use subway_protocol::json::{JsonError, ObjectWriter, Reader};
 
+use crate::store::counted;
+
 /// Why an event was dropped by the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DropReason {
@@ -113,11 +115,11 @@ impl Ledger {
         let mut ledger = Self::default();
         reader.object(|name, reader| {
             match name {
-                "generated" => ledger.generated = reader.integer()? as u64,
-                "acked" => ledger.acked = reader.integer()? as u64,
-                "queued" => ledger.queued = reader.integer()? as u64,
+                "generated" => ledger.generated = counted(reader)?,
+                "acked" => ledger.acked = counted(reader)?,
+                "queued" => ledger.queued = counted(reader)?,
                 "dropped" => reader.object(|name, reader| {
-                    let count = reader.integer()? as u64;
+                    let count = counted(reader)?;
                     if let Some(reason) = DropReason::ALL.into_iter().find(|reason| reason.as_str() == name) {
                         ledger.dropped[reason as usize] = count;
                     }

@@ -9,6 +9,7 @@ use subway_protocol::codec::encode::Session;
 use subway_protocol::json::{JsonError, ObjectWriter, Reader};
 
 use crate::random::Random;
+use crate::store::counted;
 use crate::{Config, Id, Now};
 
 /// One session, current or of true times.
@@ -135,9 +136,9 @@ fn write(stretch: &Stretch, object: &mut ObjectWriter<'_>) {
 
 fn read(stretch: &mut Stretch, name: &str, reader: &mut Reader<'_>) -> Result<(), JsonError> {
     match name {
-        "index" => stretch.index = reader.integer()? as u64,
+        "index" => stretch.index = counted(reader)?,
         "id" => stretch.id = Id::parse(&reader.string()?),
-        "events" => stretch.events = reader.integer()? as u64,
+        "events" => stretch.events = counted(reader)?,
         "last" => stretch.last = reader.integer()?,
         _ => reader.skip()?,
     }

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 mod bench;
 mod console;
 mod demo;
+mod fuzz;
 mod replay;
 mod rooms;
 mod test;
@@ -22,6 +23,7 @@ cargo xtask <command>
   wasm [build|test|sizes|bench]   the npm package: build it (default), run its tests, show sizes, time track()
   replay --log FILE --to URL --key KEY [..]
                                   a log becomes traffic, through the real SDK (`replay --help`)
+  fuzz [--seconds N] [target..]   coverage-guided runs of every reader of outside text (nightly; `fuzz --help`)
   help                            this list
 ";
 
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
         "test" => test::run(rest),
         "bench" => bench::run(rest),
         "replay" => replay::command(rest),
+        "fuzz" => fuzz::command(rest),
         "wasm" => wasm::command(rest),
         "help" | "-h" | "--help" => {
             print!("{HELP}");

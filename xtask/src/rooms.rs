@@ -61,8 +61,8 @@ const WORLD: &[&str] = &[
     "axum",
 ];
 
-/// Rooms that put the others together.
-const ROOTS: &[&str] = &["lib", "main", "cli", "serve"];
+/// Rooms that put the others together, and the one that opens them to the fuzzer.
+const ROOTS: &[&str] = &["lib", "main", "cli", "serve", "fuzzing"];
 
 /// Most lines of a file.
 const FILE_LINES: usize = 400;
@@ -84,7 +84,8 @@ pub(crate) fn check(root: &Path) -> Result<()> {
             breaches.extend(world_breaches(&name, &product_code(&read(&file)?)));
         }
     }
-    for krate in ["protocol", "sdk-core", "sdk-wasm", "sdk-mobile", "collector", "servers", "xtask", "examples"] {
+    for krate in ["protocol", "sdk-core", "sdk-wasm", "sdk-mobile", "collector", "servers", "xtask", "examples", "fuzz"]
+    {
         for file in rust_files(&root.join(krate))? {
             let name = relative(root, &file);
             let lines = read(&file)?.lines().count();

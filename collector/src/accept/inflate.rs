@@ -28,7 +28,7 @@ pub(super) fn check_size(bytes: u64, limit: u64) -> Result<(), Problem> {
 }
 
 /// A gzip body on its way to its text; it can stop and go on.
-pub(super) struct Inflation {
+pub(crate) struct Inflation {
     decoder: MultiGzDecoder<Cursor<Bytes>>,
     /// What the last member claims to hold.
     claimed: usize,
@@ -38,7 +38,7 @@ pub(super) struct Inflation {
 
 impl Inflation {
     /// The beginning of `body`.
-    pub(super) fn new(body: Bytes) -> Self {
+    pub(crate) fn new(body: Bytes) -> Self {
         let claimed = claimed(&body);
         Self { decoder: MultiGzDecoder::new(Cursor::new(body)), claimed, out: Vec::new(), filled: 0 }
     }
@@ -48,7 +48,7 @@ impl Inflation {
     ///
     /// # Errors
     /// `malformed_gzip` if it is not gzip, damaged, cut short or followed by something else; `decompressed_too_large`.
-    pub(super) fn run(&mut self, pause: usize, limit: u64, held: &mut Held) -> Result<bool, Problem> {
+    pub(crate) fn run(&mut self, pause: usize, limit: u64, held: &mut Held) -> Result<bool, Problem> {
         let Self { decoder, claimed, out, filled } = self;
         let most = usize::try_from(limit).unwrap_or(usize::MAX);
         while *filled <= pause {
@@ -71,7 +71,7 @@ impl Inflation {
     }
 
     /// The text.
-    pub(super) fn done(mut self) -> Vec<u8> {
+    pub(crate) fn done(mut self) -> Vec<u8> {
         self.out.truncate(self.filled);
         self.out
     }

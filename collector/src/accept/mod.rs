@@ -2,9 +2,9 @@
 //! spool, answer after the commit.
 
 mod budget;
-mod inflate;
+pub(crate) mod inflate;
 mod job;
-mod signature;
+pub(crate) mod signature;
 pub(crate) mod wire;
 
 use std::collections::BTreeMap;

@@ -8,11 +8,11 @@ use crate::config::Secret;
 
 /// A signature that is right; whether it is new only the spool knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Signature {
+pub(crate) struct Signature {
     /// When it was made, by the signer's clock, milliseconds since the epoch.
-    pub(super) signed_at: i64,
+    pub(crate) signed_at: i64,
     /// The HMAC.
-    pub(super) mac: [u8; 32],
+    pub(crate) mac: [u8; 32],
 }
 
 pub(super) fn bad(detail: &str) -> Problem {
@@ -53,7 +53,7 @@ fn unhex(text: &str) -> Option<[u8; 32]> {
 
 impl Signature {
     /// Checks the header's value against the body as sent. `now` and `age`: milliseconds.
-    pub(super) fn check(
+    pub(crate) fn check(
         header: Option<&str>,
         secret: &Secret,
         body: &[u8],

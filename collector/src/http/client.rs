@@ -26,7 +26,7 @@ impl Peer {
 
 /// The client. `X-Forwarded-For` is read from its end, where our own proxy wrote: each address that is a trusted proxy
 /// vouches for the one before it. What a client wrote itself stands further to the front and is never reached.
-pub(super) fn origin(peer: Peer, headers: &HeaderMap, proxies: &[Network]) -> Origin {
+pub(crate) fn origin(peer: Peer, headers: &HeaderMap, proxies: &[Network]) -> Origin {
     let trusted = |address: IpAddr| proxies.iter().any(|proxy| proxy.contains(address));
     let mut client = peer.0;
     let lines: Vec<&str> = headers.get_all("x-forwarded-for").iter().filter_map(|line| line.to_str().ok()).collect();

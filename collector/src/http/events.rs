@@ -82,7 +82,7 @@ impl hyper::body::Body for Pieces {
     }
 }
 
-fn query(app: &App, pairs: &[(String, String)]) -> Result<EventsQuery, InvalidParameter> {
+pub(crate) fn query(app: &App, pairs: &[(String, String)]) -> Result<EventsQuery, InvalidParameter> {
     let known = ["from", "to", "code", "theme", "install_id", "user_id", "after", "limit"];
     let parameters = Parameters::new(pairs, &known)?;
     let limit = match parameters.get("limit") {

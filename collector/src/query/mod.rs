@@ -63,11 +63,14 @@ impl fmt::Display for Mark {
 }
 
 impl std::str::FromStr for Mark {
-    type Err = std::num::ParseIntError;
+    type Err = ();
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (event_time, position) = text.split_once('.').unwrap_or((text, ""));
-        Ok(Self { event_time: event_time.parse()?, position: position.parse()? })
+        let place =
+            Self { event_time: event_time.parse().map_err(|_| ())?, position: position.parse().map_err(|_| ())? };
+        // No store counts further.
+        if i64::try_from(place.position).is_ok() { Ok(place) } else { Err(()) }
     }
 }
 

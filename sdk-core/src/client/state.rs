@@ -3,9 +3,10 @@
 use subway_protocol::json::{JsonError, ObjectWriter, Reader};
 
 use super::Client;
+use super::settings::{check_common, check_user};
 use crate::queue::{Batch, Class, Entry, SavedBatch};
 use crate::session::Sessions;
-use crate::store::{Key, Store, StoreError};
+use crate::store::{Key, LAST_NUMBER, Store, StoreError, counted};
 use crate::{Consent, DropReason, Id, Ledger, Now};
 
 /// What was found in the store.
@@ -30,10 +31,16 @@ pub(super) struct Saved {
 pub(super) fn load(store: &mut impl Store) -> Result<Saved, StoreError> {
     let mut saved = Saved::default();
     store.scan(&mut |key, value| match key {
+        Key::Context(number) | Key::Event(number) | Key::Batch(number) if number > LAST_NUMBER => {
+            saved.unreadable.push(key);
+        }
         Key::State => {
             let mut state = Saved::default();
             if state.read(value).is_ok() {
                 saved = state;
+            } else {
+                // What was damaged behind it does not undo the user's decision.
+                saved.consent = state.consent;
             }
         }
         Key::Context(number) => saved.contexts.push((number, value.to_owned())),
@@ -74,9 +81,17 @@ impl Saved {
                 "salt" => self.salt = reader.string()?.parse().unwrap_or(0),
                 "install" => self.install = Id::parse(&reader.string()?),
                 "consent" => self.consent = Consent::parse(&reader.string()?),
-                "seq" => self.seq = reader.integer()? as u64,
-                "user" => self.user = reader.string()?,
-                "common" => self.common = members(reader)?,
+                "seq" => self.seq = counted(reader)?,
+                // What the collector would refuse, and every later event with it, is as good as lost.
+                "user" => {
+                    self.user = Some(reader.string()?).filter(|user| check_user(user).is_ok()).unwrap_or_default()
+                }
+                "common" => {
+                    let common = reader.raw()?;
+                    if check_common(common).is_ok() {
+                        self.common = members(&mut Reader::new(common))?;
+                    }
+                }
                 "session" => self.sessions = Sessions::read(reader)?,
                 "ledger" => self.ledger = Ledger::read(reader)?,
                 _ => reader.skip()?,

@@ -3,6 +3,7 @@
 use subway_protocol::json::{JsonError, ObjectWriter, Reader, write_integer};
 
 use super::Entry;
+use crate::store::counted;
 use crate::{Id, limits};
 
 /// A batch that was formed and stored before it was first sent.
@@ -84,7 +85,7 @@ impl Batch {
                 "id" => id = Id::parse(&reader.string()?),
                 "first_sent_at" => first_sent_at = Some(reader.integer()?),
                 "events" => reader.array(|reader| {
-                    seqs.push(reader.integer()? as u64);
+                    seqs.push(counted(reader)?);
                     Ok(())
                 })?,
                 _ => reader.skip()?,

@@ -4,6 +4,8 @@ mod memory;
 
 use std::fmt;
 
+use subway_protocol::json::{JsonError, Reader};
+
 pub use memory::MemoryStore;
 
 /// What a record is. The order of keys is the order of this enum, then of the number.
@@ -42,6 +44,18 @@ impl Key {
             _ => None,
         }
     }
+}
+
+/// No counter of an install gets so far; what says so was damaged. Half of what JSON keeps exactly, so that there is room to
+/// count on from any number that is believed.
+pub const LAST_NUMBER: u64 = subway_protocol::limits::MAX_SAFE_INTEGER / 2;
+
+/// Reads a number that the client has counted.
+///
+/// # Errors
+/// If the next value is no integer from 0 to [`LAST_NUMBER`].
+pub(crate) fn counted(reader: &mut Reader<'_>) -> Result<u64, JsonError> {
+    u64::try_from(reader.integer()?).ok().filter(|number| *number <= LAST_NUMBER).ok_or(JsonError { at: 0 })
 }
 
 /// One change: a new value for a key, or none to delete it. Values are text without NUL.

@@ -7,6 +7,8 @@ mod sign;
 use subway_sdk_core::UploadRequest;
 
 pub use http::HttpTransport;
+#[doc(hidden)]
+pub use retry_after::parse as retry_after;
 
 /// Sends one batch and waits for the answer. Called by the upload thread only, so it may block; it must not block for
 /// longer than the core waits for an upload ([`subway_sdk_core::limits::UPLOAD_TIMEOUT_MS`]).

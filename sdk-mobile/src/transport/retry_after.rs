@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 /// Milliseconds to wait from `now`: the value is a number of seconds or a date. `None` if it is neither.
-pub(super) fn parse(value: &str, now: SystemTime) -> Option<u64> {
+pub fn parse(value: &str, now: SystemTime) -> Option<u64> {
     let value = value.trim();
     if !value.is_empty() && value.bytes().all(|c| c.is_ascii_digit()) {
         // Digits that do not fit are a very long time; the core has a cap for that.

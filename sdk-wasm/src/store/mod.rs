@@ -29,6 +29,8 @@ use subway_sdk_core::{Key, Store, StoreError, Write};
 const MERGE_BYTES: usize = 32 * 1024;
 /// Dead bytes tolerated beyond as many as are live, before the oldest segment is cleared out.
 const SLACK_BYTES: usize = 64 * 1024;
+/// Keys with greater numbers are not ours: no install makes so many commits, and there must be room for the next number.
+const LAST_NUMBER: u32 = u32::MAX / 2;
 
 /// Room kept back for deletions, bytes: a storage that is full takes nothing more, also no word that something may go.
 /// Enough for the numbers of several batches, the state, and what is still needed of the oldest segment.
@@ -65,8 +67,17 @@ impl<H: HostStorage> SegmentStore<H> {
         let reserve = keys.iter().any(|key| key.strip_prefix(prefix) == Some(RESERVE));
         let (prefix, index) = (prefix.to_owned(), Index::default());
         let mut store = Self { host, prefix, key_bytes, index, cache: None, debris: Vec::new(), reserve };
-        let torn = store.torn_from(&numbers)?;
+        let (torn, end) = store.torn_from(&numbers)?;
         store.debris = numbers.split_off(torn);
+        if let (Some(end), Some(newest), false) = (end, numbers.last(), store.debris.is_empty())
+            && end > *newest
+        {
+            // The end of a finished commit was damaged or lost, and only what is removed now shows that there was one.
+            let key = store.key(end);
+            if store.host.set(&key, &segment::seal("", end)).is_ok() {
+                numbers.push(end);
+            }
+        }
         for number in numbers {
             store.replay(number)?;
         }
@@ -91,22 +102,22 @@ impl<H: HostStorage> SegmentStore<H> {
         Ok(self.host.get(&key)?.unwrap_or_default())
     }
 
-    /// Where in `numbers` a commit begins that was never finished; their count if there is none.
-    fn torn_from(&mut self, numbers: &[u32]) -> Result<usize, StoreError> {
-        let Some(newest) = numbers.last() else { return Ok(0) };
+    /// Where in `numbers` a commit begins that was never finished, their count if there is none; and the number that the
+    /// commit before it ends with, where that can be read.
+    fn torn_from(&mut self, numbers: &[u32]) -> Result<(usize, Option<u32>), StoreError> {
+        let newest = numbers.last().copied().unwrap_or(0);
         let mut torn = numbers.len();
         while torn > 0 {
             let text = self.read(numbers[torn - 1])?;
-            let unfinished = match segment::open(&text) {
-                Some(last) => last > *newest || (last == *newest && torn < numbers.len()),
-                None => torn == numbers.len(),
-            };
-            if !unfinished {
-                break;
+            if let Some(last) = segment::open(&text) {
+                let reaches_into_torn = numbers.get(torn).is_some_and(|first| last >= *first);
+                if last <= newest && !reaches_into_torn {
+                    return Ok((torn, Some(last)));
+                }
             }
             torn -= 1;
         }
-        Ok(torn)
+        Ok((0, None))
     }
 
     fn replay(&mut self, number: u32) -> Result<(), StoreError> {
@@ -359,6 +370,9 @@ fn record_bytes(value: &str) -> usize {
 const RESERVE: &str = "reserve";
 
 fn number_of(key: &str, prefix: &str) -> Option<u32> {
-    let (number, rest) = take_number(key.strip_prefix(prefix)?)?;
-    if rest.is_empty() { u32::try_from(number).ok() } else { None }
+    let text = key.strip_prefix(prefix)?;
+    let (number, rest) = take_number(text)?;
+    // `07` is not ours either: it would stand for the key of 7.
+    let ours = rest.is_empty() && (text.len() == 1 || !text.starts_with('0')) && number <= u64::from(LAST_NUMBER);
+    if ours { Some(number as u32) } else { None }
 }

@@ -319,15 +319,46 @@ fn a_damaged_segment_costs_only_its_own_records() {
 }
 
 #[test]
+fn what_was_found_at_one_opening_is_found_at_the_next() {
+    let host = FakeHost::default();
+    let mut store = open(&host);
+    let value = "v".repeat(600);
+    let many: Vec<_> = (0..3).map(|number| Write { key: Key::Event(number), value: Some(&value) }).collect();
+    store.apply(&many).unwrap();
+    store.apply(&[Write { key: Key::Event(3), value: Some(&value) }]).unwrap();
+    drop(store);
+    // A commit in three segments and one in a fourth. The medium loses the third and damages what comes after.
+    for (lost, damaged) in [(Some(2), vec![3]), (None, vec![2, 3]), (Some(1), vec![2, 3])] {
+        let host = FakeHost(Rc::new(RefCell::new(Disk { texts: host.0.borrow().texts.clone(), ..Disk::default() })));
+        if let Some(lost) = lost {
+            host.0.borrow_mut().texts.remove(&format!("subway.k.{lost}"));
+        }
+        for number in &damaged {
+            host.0.borrow_mut().texts.insert(format!("subway.k.{number}"), String::from("garbage"));
+        }
+        let found = all(&mut open(&host));
+        for _ in 0..3 {
+            assert_eq!(all(&mut open(&host)), found, "lost {lost:?}, damaged {damaged:?}");
+        }
+        let mut store = open(&host);
+        store.apply(&[Write { key: Key::State, value: Some("s") }]).unwrap();
+        assert_eq!(all(&mut open(&host)).len(), found.len() + 1, "lost {lost:?}, damaged {damaged:?}");
+    }
+}
+
+#[test]
 fn keys_of_others_are_left_alone() {
     let host = FakeHost::default();
-    for key in ["subway.k.x", "subway.k.1x", "subway.", "subway.other.1", "1", "subway.k.99999999999"] {
+    let others = ["x", "1x", "99999999999", "4294967295", "00", "01"].map(|end| format!("subway.k.{end}"));
+    for key in others.iter().map(String::as_str).chain(["subway.", "subway.other.1", "1"]) {
         host.0.borrow_mut().texts.insert(key.to_owned(), String::from("not ours"));
     }
     let mut store = open(&host);
-    store.apply(&[Write { key: Key::State, value: Some("s") }]).unwrap();
-    assert_eq!(all(&mut open(&host)).len(), 1);
-    assert_eq!(host.0.borrow().texts.values().filter(|text| *text == "not ours").count(), 6);
+    for _ in 0..3 {
+        store.apply(&[Write { key: Key::State, value: Some("s") }]).unwrap();
+        assert_eq!(all(&mut open(&host)).len(), 1);
+    }
+    assert_eq!(host.0.borrow().texts.values().filter(|text| *text == "not ours").count(), 9);
 }
 
 #[test]

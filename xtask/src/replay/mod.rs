@@ -13,9 +13,6 @@ pub(crate) mod check;
 pub(crate) mod collector;
 #[cfg(test)]
 mod end_to_end;
-mod line;
-#[cfg(test)]
-mod line_tests;
 pub(crate) mod oracle;
 mod plan;
 mod player;

@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use tempfile::TempDir;
 
-use super::line::{Request, parse};
 use super::source::{Lines, Next};
+use subway_access_log::{Request, parse};
 
 /// Aimed at for each part, bytes of log. A part may be larger when one client has written most of the log.
 const PART_BYTES: u64 = 16 * 1024 * 1024;

@@ -12,9 +12,9 @@ use subway_mobile::clock::SystemClock;
 use subway_mobile::transport::HttpTransport;
 use subway_mobile::{Config, DeviceInfo, HostInfo, Ledger, Settings, Subway};
 
-use super::line::Request;
 use super::plan::{Found, Part, Plan};
 use super::traffic;
+use subway_access_log::Request;
 
 /// Events handed to one instance before it must have sent them: below what its inbox holds, so that nothing is dropped.
 const CHUNK_EVENTS: usize = 1000;

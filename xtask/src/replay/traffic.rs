@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use subway_mobile::{DeviceInfo, HostInfo, Page, Theme, TrackEvent};
 use woothee::parser::Parser;
 
-use super::line::Request;
+use subway_access_log::Request;
 
 /// The longest URL kept as a property, bytes: what a usual server takes as a request line.
 const URL_BYTES: usize = 8190;
@@ -81,7 +81,7 @@ pub(crate) fn ndjson(install: &str, event: &TrackEvent, device: &DeviceInfo) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::replay::line::parse;
+    use subway_access_log::parse;
 
     const LINE: &str =
         r#"1.2.3.4 - - [17/May/2015:10:05:03 +0000] "GET /a?b=c HTTP/1.1" 200 77 "http://r.example/" "UA""#;

@@ -68,7 +68,7 @@ impl Source for Input<'_> {
 ///
 /// # Errors
 /// Where it is not what was asked for.
-pub(super) fn rows(answer: &[u8]) -> Result<Vec<Listed>, String> {
+pub(crate) fn rows(answer: &[u8]) -> Result<Vec<Listed>, String> {
     let (mut input, mut rows) = (Input(answer), Vec::new());
     while !input.0.is_empty() {
         let position = match input.next(&POSITION)? {

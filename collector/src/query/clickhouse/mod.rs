@@ -4,7 +4,7 @@
 //! the same with it and without; events are counted with FINAL, which leaves it out; of the newest events one per ID is
 //! taken.
 
-mod decode;
+pub(crate) mod decode;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -202,7 +202,7 @@ struct Done<'a> {
 ///
 /// # Errors
 /// [`SinkError::Retryable`] if the answer is not one to so many items.
-pub(super) fn verdicts(body: &[u8], count: usize) -> Result<Vec<Verdict>, SinkError> {
+pub(crate) fn verdicts(body: &[u8], count: usize) -> Result<Vec<Verdict>, SinkError> {
     let answer: BulkAnswer<'_> = serde_json::from_slice(body)
         .map_err(|error| SinkError::retryable(format!("the answer to a bulk cannot be read: {error}")))?;
     if answer.items.len() != count {

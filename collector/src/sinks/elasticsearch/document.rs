@@ -3,14 +3,14 @@
 use crate::record::{Column, Context, Event, Record, Value};
 
 /// What the events of one record have in common, as the end of a document: written once, copied for each.
-pub(super) struct Shared {
+pub(crate) struct Shared {
     object: Vec<u8>,
     /// The same with the common properties as text.
     text: Vec<u8>,
 }
 
 impl Shared {
-    pub(super) fn new(record: &Record<'_>) -> Self {
+    pub(crate) fn new(record: &Record<'_>) -> Self {
         let end = |as_text| {
             let mut out = Vec::with_capacity(512);
             known(&mut out, Record::COLUMNS, record.values(), as_text);
@@ -44,7 +44,7 @@ fn known<'v>(out: &mut Vec<u8>, columns: &[Column], values: impl IntoIterator<It
 
 /// Appends the event as one line. What is unknown is left out, except for the fields that everybody may rely on. `as_text`:
 /// the properties are only kept, as a text that the store does not look into.
-pub(super) fn write(out: &mut Vec<u8>, shared: &Shared, event: &Event<'_>, position: u64, as_text: bool) {
+pub(crate) fn write(out: &mut Vec<u8>, shared: &Shared, event: &Event<'_>, position: u64, as_text: bool) {
     integer(out, "{\"position\":", position);
     known(out, Event::COLUMNS, event.values(), as_text);
     if event.user_id.is_empty() {

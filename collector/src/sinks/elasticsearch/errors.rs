@@ -17,7 +17,7 @@ const ILLEGAL_IN_DOCUMENT: [&str; 3] = ["immense term", "Limit of ", "field name
 
 /// What became of one document.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(crate) enum Verdict {
     /// It is in the store, now.
     Taken,
     /// A document of this identity was there before.

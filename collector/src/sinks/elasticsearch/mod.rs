@@ -7,10 +7,10 @@
 //! The ID of an event is unique within its app. Should two apps have one ID, the second document lives under `APP|ID`: a
 //! conflict is followed by a look at whose document is there, which costs only batches that are repeated.
 
-mod bulk;
+pub(crate) mod bulk;
 mod counts;
-mod document;
-mod errors;
+pub(crate) mod document;
+pub(crate) mod errors;
 mod layout;
 pub(crate) mod names;
 mod pause;

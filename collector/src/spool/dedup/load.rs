@@ -119,6 +119,10 @@ impl Dedup {
                     part.close();
                     self.app(meta.app).parts.push(part);
                 }
+                Err(error) if super::part::may_pass(&error) => {
+                    let file = super::part::path(&self.folder, meta.no);
+                    return Err(SpoolError::Io(format!("{}: {error}", file.display())));
+                }
                 Err(error) => self.forget_lost(sql, meta, &error.to_string())?,
             }
         }

@@ -206,6 +206,9 @@ impl Dedup {
         for part in index.parts.iter_mut().rev() {
             let was_open = part.is_open();
             if let Err(error) = part.search(&mut self.sought, &mut self.hits) {
+                if part::may_pass(&error) {
+                    return Err(SpoolError::Io(format!("{}: {error}", part.path().display())));
+                }
                 lost.push((part.meta.no, error.to_string()));
             }
             self.open_files += usize::from(part.is_open() && !was_open);

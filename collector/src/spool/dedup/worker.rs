@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
 use super::hash::HashKey;
-use super::part::{Draft, Ids, Meta, Part};
+use super::part::{Draft, Ids, Meta, Part, may_pass};
 
 /// IDs between two looks at whether the collector wants to stop.
 const STEP: u64 = 64 * 1024;
@@ -139,7 +139,9 @@ impl Worker {
 
     fn merge(&self, meta: Meta, sources: &[Meta]) -> Result<Part, MergeError> {
         let other = |error: io::Error| MergeError { source: None, why: error.to_string() };
-        let of = |no: u64| move |error: io::Error| MergeError { source: Some(no), why: error.to_string() };
+        let of = |no: u64| {
+            move |error: io::Error| MergeError { source: (!may_pass(&error)).then_some(no), why: error.to_string() }
+        };
         let mut heads: Vec<(u128, u64, Ids)> = Vec::new();
         for source in sources {
             let mut ids = Part::open(&self.folder, *source, self.key, false).map_err(of(source.no))?.into_ids();

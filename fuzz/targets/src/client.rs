@@ -1,0 +1,47 @@
+//! The client's own records, as a damaged medium may give them back.
+
+use subway_sdk_core::{Client, Config, Consent, Input, Key, MemoryStore, Now, Store, Task, Theme, UploadResult, Write};
+
+/// Lines of `KIND NUMBER = VALUE` without the spaces are the records. Opens a client on them, lives with it for a while, and
+/// sends everything: the ledger balances, and nothing waits for ever.
+pub fn state(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let mut store = MemoryStore::default();
+    for line in text.lines().take(RECORDS) {
+        let Some((name, value)) = line.split_once('=') else { continue };
+        let Some(kind) = name.chars().next() else { continue };
+        let Some(key) = name[kind.len_utf8()..].parse().ok().and_then(|number| Key::from_parts(kind, number)) else {
+            continue;
+        };
+        store.apply(&[Write { key, value: Some(value) }]).unwrap();
+    }
+    let mut now = Now { wall: 1_431_835_512_000, mono: 1000 };
+    let mut client = Client::open(store, Config::default(), "", b"entropy", now).unwrap();
+    assert!(client.ledger().balances(), "{:?}", client.ledger());
+    let tracked = client.track(now, Input { theme: Theme::View, code: "a", props: "", page: None, true_ts: None });
+    let mut arrived = tracked.is_err();
+    client.flush(now);
+    for _ in 0..ROUNDS {
+        while let Some(Task::Upload(upload)) = client.poll_task(now) {
+            let whole = serde_json::from_str::<serde::de::IgnoredAny>(&upload.body).is_ok();
+            arrived |= whole && tracked.as_ref().is_ok_and(|id| upload.body.contains(&id.text()));
+            let refused = UploadResult::Answer { status: 400, retry_after_ms: None, body: "" };
+            let receipt = format!(r#"{{"batch_id":"{}","server_time":1,"stored":{}}}"#, upload.batch_id, upload.events);
+            let stored = UploadResult::Answer { status: 200, retry_after_ms: None, body: &receipt };
+            client.on_result(now, upload.batch_id, if whole { stored } else { refused });
+            assert!(client.ledger().balances(), "{:?}", client.ledger());
+        }
+        let Some(wake) = client.next_wake() else { break };
+        now.mono = wake.max(now.mono + 1);
+        now.wall += 1000;
+    }
+    assert!(client.ledger().queued == 0 || client.next_wake().is_none(), "{:?}", client.ledger());
+    // Whatever was found, what happens from now on is not lost with it.
+    assert!(arrived || client.consent() != Consent::Granted, "{text}");
+}
+
+/// Each takes at least one event or batch out of a handful.
+const ROUNDS: u32 = 200;
+
+/// Fewer than can be sent in the rounds below.
+const RECORDS: usize = 30;
