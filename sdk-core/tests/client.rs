@@ -4,7 +4,7 @@
 use subway_sdk_core::protocol::RejectReason;
 use subway_sdk_core::{
     Client, Config, Consent, DropReason, Id, Input, MemoryStore, Now, Page, Theme, TrackError, UploadRequest,
-    UploadResult, Write,
+    UploadResult,
 };
 
 const START: Now = Now { wall: 1_700_000_000_000, mono: 5_000 };

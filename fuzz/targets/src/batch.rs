@@ -190,6 +190,7 @@ impl<'a> Call<'a> {
             install_id: id,
             sent_at: self.wall.clamp(0, MAX_TIME_MS),
             sent_mono: 1000,
+            first_sent_at: self.wall.clamp(0, MAX_TIME_MS),
             context: &context,
             ledger: "",
         };
