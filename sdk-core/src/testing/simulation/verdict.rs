@@ -93,7 +93,7 @@ impl World {
     fn check_ledger(&self) {
         let (install, ledger) = (self.client.install_id(), self.client.ledger());
         let count = |events: &mut dyn Iterator<Item = Id>| {
-            let (mut sure, mut unsure) = (0, 0);
+            let (mut sure, mut unsure) = (0u64, 0u64);
             for id in events.filter(|id| self.tracked.get(id).is_some_and(|tracked| tracked.install == install)) {
                 if self.damaged.contains(&id) {
                     continue;
