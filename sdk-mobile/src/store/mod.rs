@@ -142,7 +142,7 @@ impl SqliteStore {
         let control = StoreControl::of(&path);
         let connection = match table::open(&path) {
             Ok(connection) => connection,
-            Err(error) if is_damage(&error) => {
+            Err(error) if is_damage(&error) || says_read_only(&error, &path) => {
                 let recovered = recover::run(None, &path).map_err(|error| unusable(error.to_string()))?;
                 control.recoveries().push(recovered.report());
                 recovered.connection
@@ -254,6 +254,12 @@ fn is_damage(error: &rusqlite::Error) -> bool {
         rusqlite::Error::SqlInputError { .. } => true,
         _ => false,
     }
+}
+
+/// Whether the file says that nobody may write to it, while the system lets us: a byte of its head was changed.
+fn says_read_only(error: &rusqlite::Error, path: &Path) -> bool {
+    let read_only = error.sqlite_error_code() == Some(ErrorCode::ReadOnly);
+    read_only && File::options().write(true).open(path).is_ok()
 }
 
 fn store_error(error: rusqlite::Error) -> StoreError {

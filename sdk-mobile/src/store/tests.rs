@@ -127,6 +127,28 @@ fn a_file_of_a_later_version_is_moved_aside() {
 }
 
 #[test]
+fn no_byte_of_the_files_head_keeps_the_store_from_opening() {
+    let whole = TempDir::new().unwrap();
+    filled(&whole, 3);
+    let bytes = fs::read(whole.path().join(FILE)).unwrap();
+    for at in 0..100 {
+        for value in [0, 1, 3, 0x7f, 0xff] {
+            let dir = TempDir::new().unwrap();
+            let mut changed = bytes.clone();
+            changed[at] = value;
+            fs::write(dir.path().join(FILE), changed).unwrap();
+            let opened = SqliteStore::open(dir.path());
+            let mut store = opened.unwrap_or_else(|error| panic!("byte {at} is {value}: {error}"));
+            let _ = keys(&mut store);
+            store.apply(&[put(Key::Event(77), "new")]).unwrap();
+            drop(store);
+            let found = SqliteStore::open(dir.path()).unwrap().get(Key::Event(77));
+            assert_eq!(found.unwrap().as_deref(), Some("new"), "byte {at} is {value}");
+        }
+    }
+}
+
+#[test]
 fn what_is_readable_of_a_damaged_file_is_saved() {
     let dir = TempDir::new().unwrap();
     filled(&dir, 1000);
