@@ -21,7 +21,7 @@ pub(super) struct Job {
     fresh: Vec<bool>,
     replayed: bool,
     reply: oneshot::Sender<Outcome>,
-    _held: Held,
+    held: Held,
 }
 
 impl Job {
@@ -35,7 +35,7 @@ impl Job {
         let Decoded { prepared, signature, held } = decoded;
         // A signature may also be from the future by its age, so it is remembered twice as long.
         let forget_before = received_at.saturating_sub(signature_age.saturating_mul(2));
-        Self { app, prepared, signature, forget_before, fresh: Vec::new(), replayed: false, reply, _held: held }
+        Self { app, prepared, signature, forget_before, fresh: Vec::new(), replayed: false, reply, held }
     }
 
     fn order(&mut self, tx: &mut Tx<'_>) -> Result<(), SpoolError> {
@@ -105,8 +105,11 @@ impl Write for Job {
             Ok(()) => Ok(self.receipt()),
             Err(error) => Err(unavailable(&format!("the batch could not be stored: {error}"))),
         };
+        // Its memory is given back before the answer goes out: whoever hears it may send the next batch at once.
+        let Self { reply, prepared, held, .. } = *self;
+        drop((prepared, held));
         // Nobody waits any more: the client has gone. The batch is stored all the same.
-        let _ = self.reply.send(outcome);
+        let _ = reply.send(outcome);
     }
 
     fn bytes(&self) -> u64 {

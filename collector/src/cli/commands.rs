@@ -7,7 +7,7 @@ use super::serve::{self, Source};
 use super::{Command, USAGE, dead_letters, schema, sinks};
 use crate::config::{Config, ConfigError, EMBEDDED};
 use crate::db::DbError;
-use crate::serve::refuse_newer;
+use crate::serve::refuse_newer_at_rest;
 use crate::sinks::sqlite::StoredRows;
 use crate::spool::{Ledger, Reader};
 
@@ -35,7 +35,7 @@ pub(super) fn run(command: Command) -> Result<(), Failure> {
     | Command::DeadLetters { data_dir, .. }
     | Command::Sinks { data_dir, .. } = &command
     {
-        refuse_newer(data_dir).map_err(runtime)?;
+        refuse_newer_at_rest(data_dir).map_err(runtime)?;
     }
     match command {
         Command::Serve { config, listen, data_dir } => serve::run(Source { config, listen, data_dir }),

@@ -71,12 +71,21 @@ fn io(path: &Path) -> impl FnOnce(std::io::Error) -> StartError {
     move |error| StartError::Io { path, why: error.to_string() }
 }
 
-/// Refuses a data directory that a newer collector has written, without touching anything in it. Only for before this
-/// process opens its databases.
+/// Refuses a data directory that a newer collector has written, without touching anything in it; for a process that does not
+/// take it. Beside a collector that runs nothing is refused here: its log cannot be read while it is written, and SQLite
+/// says the same later on.
 ///
 /// # Errors
 /// If one of its databases is newer than this collector, or cannot be read.
-pub fn refuse_newer(path: &Path) -> Result<(), StartError> {
+pub fn refuse_newer_at_rest(path: &Path) -> Result<(), StartError> {
+    let Err(error) = refuse_newer(path) else { return Ok(()) };
+    // Asked only now: for this moment a collector could not start.
+    let lock = File::open(path.join(LOCK)).map(|lock| lock.try_lock_shared());
+    if matches!(lock, Ok(Err(TryLockError::WouldBlock))) { Ok(()) } else { Err(error) }
+}
+
+/// The same for a process that has the directory to itself and has not opened its databases yet.
+fn refuse_newer(path: &Path) -> Result<(), StartError> {
     refuse_newer_file(&path.join(spool::FILE), spool::MIGRATIONS.len()).map_err(SpoolError::from)?;
     Ok(refuse_newer_file(&path.join(sqlite::FILE), sqlite::MIGRATIONS.len())?)
 }
@@ -93,7 +102,6 @@ impl DataDir {
         #[cfg(unix)]
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
         builder.create(path).map_err(io(path))?;
-        refuse_newer(path)?;
         let file = path.join(LOCK);
         let mut options = OpenOptions::new();
         options.create(true).append(true);
@@ -101,7 +109,10 @@ impl DataDir {
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let lock = options.open(&file).map_err(io(&file))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
+            Ok(()) => {
+                refuse_newer(path)?;
+                Ok(Self { path: path.to_owned(), _lock: lock })
+            }
             Err(TryLockError::WouldBlock) => Err(StartError::InUse(path.to_owned())),
             Err(TryLockError::Error(error)) => Err(io(&file)(error)),
         }

@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 
 use connections::Connections;
 pub use control::connect;
-pub use data_dir::{CONFIG_PATH, DataDir, StartError, refuse_newer};
+pub use data_dir::{CONFIG_PATH, DataDir, StartError, refuse_newer_at_rest};
 pub use reload::Reloader;
 
 use crate::accept::{Acceptor, Budget};

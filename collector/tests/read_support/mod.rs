@@ -42,6 +42,7 @@ admin_token = "admin-token-of-the-test"
 key = "demo"
 timezone = "Asia/Shanghai"
 read_token = "read-token-of-demo-app"
+past_days = 25000
 [[app]]
 key = "rio"
 timezone = "America/Sao_Paulo"

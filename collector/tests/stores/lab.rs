@@ -45,6 +45,12 @@ pub(crate) fn stores() -> Option<MutexGuard<'static, Stores>> {
     Some(stores.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
+/// A message, of which the properties may hold numbers that no type here takes.
+#[derive(serde::Deserialize)]
+struct Message {
+    event_id: String,
+}
+
 /// A site whose collector writes to all stores, each under names of its own; ClickHouse and Elasticsearch through proxies.
 pub(crate) struct Lab<'a> {
     pub(crate) stores: &'a Stores,
@@ -137,10 +143,8 @@ impl<'a> Lab<'a> {
     /// Records in the Kafka topic, and different events among them.
     pub(crate) fn in_kafka(&self) -> (u64, u64) {
         let records = self.stores.kafka.consume_all(&self.name).unwrap();
-        let ids: std::collections::BTreeSet<String> = records
-            .iter()
-            .map(|(_, value)| serde_json::from_str::<Value>(value).unwrap()["event_id"].as_str().unwrap().to_owned())
-            .collect();
+        let ids: std::collections::BTreeSet<String> =
+            records.iter().map(|(_, value)| serde_json::from_str::<Message>(value).unwrap().event_id).collect();
         (records.len() as u64, ids.len() as u64)
     }
 

@@ -221,3 +221,23 @@ fn an_answer_says_from_when_on_it_is_complete_and_export_what_is_gone() {
     assert!(output.status.success() && output.stdout.is_empty());
     assert!(String::from_utf8(output.stderr).unwrap().contains("3 stored events are no longer here"));
 }
+
+#[test]
+fn commands_beside_a_collector_that_writes_never_take_it_for_a_newer_one() {
+    let site = Site::new("");
+    let collector = site.start();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // Small commits, so that both logs begin anew now and then.
+            for _ in 0..300 {
+                assert_eq!(collector.send(&batch(events(20))).counts(), (20, 0, 0));
+            }
+            done.store(true, std::sync::atomic::Ordering::SeqCst);
+        });
+        while !done.load(std::sync::atomic::Ordering::SeqCst) {
+            // Fails the test if the command does.
+            assert_adds_up(&site.ledger());
+        }
+    });
+}

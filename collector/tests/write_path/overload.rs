@@ -61,7 +61,7 @@ fn a_body_that_never_ends_is_given_up() {
 
 #[test]
 fn bodies_beyond_the_memory_for_them_are_refused_until_others_are_done() {
-    let site = Site::new("[limits]\nbody_bytes = 1000000\ndecompressed_bytes = 1000000\nin_flight_bytes = 2000000\n");
+    let site = Site::new("[limits]\nbody_bytes = 1000000\ndecompressed_bytes = 1000000\nin_flight_bytes = 4000000\n");
     let collector = site.start();
     let hold = || {
         let mut stream = TcpStream::connect(collector.address()).unwrap();
@@ -70,10 +70,10 @@ fn bodies_beyond_the_memory_for_them_are_refused_until_others_are_done() {
         std::io::Write::write_all(&mut stream, &[b' '; 900_000]).unwrap();
         stream
     };
-    let held = [hold(), hold()];
-    eventually("both are taken in", || collector.metric("subway_in_flight_bytes") == 1_800_000);
+    let held = [hold(), hold(), hold(), hold()];
+    eventually("all are taken in", || collector.metric("subway_in_flight_bytes") == 3_600_000);
     let mut body = batch(events(1)).to_string();
-    body.push_str(&" ".repeat(300_000));
+    body.push_str(&" ".repeat(450_000));
     let answer = collector.post("demo", &[], body.as_bytes());
     assert_eq!((answer.status, answer.code().as_str()), (503, "unavailable"));
     drop(held);

@@ -67,7 +67,7 @@ pub struct Write<'a> {
     pub value: Option<&'a str>,
 }
 
-/// A transactional map. [`crate::testing::store_suite`] checks implementations.
+/// A transactional map. `testing::store_suite` (feature `testing`) checks implementations.
 pub trait Store {
     /// Makes all changes, in order, or none: also when the process is killed in the middle. When it returns `Ok` they
     /// survive the death of the process.

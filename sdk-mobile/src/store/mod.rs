@@ -15,7 +15,7 @@
 //!   cost a phone's battery and flash more than those events are worth.
 //!
 //! # A full medium
-//! A deletion writes too (the log), so a file of [`reserve::BYTES`] lies beside the database and is removed when a medium
+//! A deletion writes too (the log), so a file of `reserve::BYTES` lies beside the database and is removed when a medium
 //! is too full for one.
 //!
 //! `secure_delete` overwrites what is deleted: an event that was acknowledged or wiped is not left in free pages.

@@ -80,10 +80,14 @@ export function eventParts(code, props, extra) {
   const text = props === undefined || props === null ? '' : JSON.stringify(props);
   const theme = (extra && extra.theme) || 'custom';
   if (THEMES.indexOf(theme) < 0) throw new Error('unknown_theme: ' + line(theme));
+  // An object or nothing would be recorded under the name that String gives it.
+  if (typeof code !== 'string') throw new Error('invalid_code: the name of an event is a text');
   const given = extra && extra.trueTs;
   // What is no time is refused, and counted, by the core.
   const trueTs = given === undefined || given === null ? '' : given >= 0 && given < NO_TIME ? Math.floor(given) : NO_TIME;
-  return [lines([theme, code, trueTs]), extra && extra.page ? pageText(extra.page) : '', text];
+  // A name with a line end must reach the core as what it refuses, not as another name.
+  const name = code.replace(/[\n\0]/g, '\u0001');
+  return [lines([theme, name, trueTs]), extra && extra.page ? pageText(extra.page) : '', text];
 }
 
 /** `Retry-After` (RFC 9110, 10.2.3), seconds or a date, as milliseconds from now; NaN if it says nothing. */

@@ -70,6 +70,19 @@ export function decisions(build) {
       assert.ok(life.warnings.filter((text) => /full/.test(text)).length <= 1, life.warnings.join());
     });
 
+    test('a name that others would not expect is mentioned once, and recorded', async () => {
+      const life = await h.launch();
+      for (let n = 0; n < 3; n++) {
+        life.sdk.track('Order Paid!', { n });
+        life.sdk.track('支付成功', { n });
+        life.sdk.track('order_paid', { n });
+      }
+      await life.advance(60_000);
+      assert.equal(h.codes().length, 9);
+      assert.equal(life.warnings.filter((text) => text.includes('Order Paid!')).length, 1, life.warnings.join());
+      assert.equal(life.warnings.length, 2, life.warnings.join());
+    });
+
     test('the end of a timer without a start is recorded without a duration, and mentioned', async () => {
       const life = await h.launch();
       life.sdk.trackTimerEnd('never_begun', { a: 1 });

@@ -169,14 +169,15 @@ export function manners(build) {
       life.sdk.track(Object.create(null));
       life.sdk.track('page', {}, { page: { get path() { throw new Error('no path'); } } });
       life.sdk.track('bad\ncode');
+      for (const name of [undefined, null, 7, {}, ['a'], '', 'nul\0', 'x'.repeat(129)]) life.sdk.track(name);
       life.sdk.trackTimerStart('timed');
       life.sdk.trackTimerEnd('timed', cycle);
       life.sdk.trackTimerEnd('timed', 'no object');
       life.sdk.track('good');
       await life.advance(60_000);
       assert.deepEqual(h.codes(), ['good']);
-      assert.deepEqual(plain(life.sdk.getLedger()), { generated: 12, acked: 1, queued: 0, dropped: { invalid: 11 } });
-      assert.equal(life.warnings.length, 11);
+      assert.deepEqual(plain(life.sdk.getLedger()), { generated: 20, acked: 1, queued: 0, dropped: { invalid: 19 } });
+      assert.equal(life.warnings.length, 19);
     });
 
     test('flush ends before init, without a core, while another has the storage and when the instance is closed', async () => {

@@ -1,7 +1,7 @@
 //! Elasticsearch and OpenSearch as a sink.
 //!
 //! Every event is a document in the index of its day (UTC), or of its year if the day is far from its arrival, created under its
-//! own ID, so that a repetition is refused by the store and counts as delivered. [`layout`] sees to it that the index is the
+//! own ID, so that a repetition is refused by the store and counts as delivered. `layout` sees to it that the index is the
 //! same in every attempt.
 //!
 //! The ID of an event is unique within its app. Should two apps have one ID, the second document lives under `APP|ID`: a

@@ -18,7 +18,7 @@ use crate::{Id, VERSION};
 /// Longest error message of the JSON reader that is passed on, bytes.
 const DETAIL_BYTES: usize = 512;
 
-/// A batch whose envelope is right. Its events are read one by one with [`Event::decode`].
+/// A batch whose envelope is right. Its events are read one by one with [`super::Event::decode`].
 #[derive(Clone, Debug)]
 pub struct Batch<'a> {
     /// The batch's identity.

@@ -40,6 +40,9 @@ pub(super) struct Contents {
     pub(super) present: BTreeMap<u64, Id>,
     /// Events that the disk refused to take, at least once.
     pub(super) refused: BTreeSet<Id>,
+    /// The disk refused a batch, at least once: should the client die, its events are in none, and may be dropped although
+    /// the collector has them.
+    pub(super) batch_refused: bool,
     /// Events that the client deleted since somebody looked.
     pub(super) deleted: Vec<Id>,
     pub(super) defect: Defect,
@@ -104,6 +107,7 @@ impl Store for Disk {
         let works = !contents.refuses && matches!(fate, Fate::Works | Fate::KilledAfter);
         let result = if works { contents.change(writes) } else { Err(failed()) };
         if result.is_err() {
+            contents.batch_refused |= writes.iter().any(|write| matches!(write.key, Key::Batch(_)));
             let events = writes.iter().filter(|write| matches!(write.key, Key::Event(_)));
             contents.refused.extend(events.filter_map(|write| write.value).map(|value| identity(value).0));
         }
