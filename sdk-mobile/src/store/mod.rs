@@ -248,7 +248,9 @@ fn create_dir(dir: &Path) -> io::Result<()> {
 fn is_damage(error: &rusqlite::Error) -> bool {
     match error {
         rusqlite::Error::SqliteFailure(failure, _) => {
+            // Our statements are right, so what SQLite has no code of its own for is the file's: a format that it does not know.
             matches!(failure.code, ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+                || failure.extended_code == rusqlite::ffi::SQLITE_ERROR
         }
         // The table is not there or not as it should be, although the file says it is.
         rusqlite::Error::SqlInputError { .. } => true,
