@@ -30,7 +30,7 @@ impl Settings {
     pub fn embedded() -> Self {
         Self {
             max_events: 20_000,
-            max_bytes: 16 * 1024 * 1024,
+            max_bytes: 8 * 1024 * 1024,
             linger_ms: 50,
             backoff_ms: 100,
             backoff_cap_ms: 2_000,

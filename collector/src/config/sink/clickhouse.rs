@@ -143,7 +143,7 @@ impl ClickHouse {
 
     /// ClickHouse wants few and large inserts: about one a second and table.
     pub(super) fn delivery() -> Delivery {
-        Delivery::of(100_000, 16 * 1024 * 1024, 1000)
+        Delivery::of(100_000, 8 * 1024 * 1024, 1000)
     }
 
     /// Settings for a test, and the defaults of what a batch may be and take.

@@ -146,7 +146,7 @@ impl Elasticsearch {
 
     /// Elasticsearch takes bulks of some megabytes best.
     pub(super) fn delivery() -> Delivery {
-        Delivery::of(10_000, 8 * 1024 * 1024, 500)
+        Delivery::of(10_000, 4 * 1024 * 1024, 500)
     }
 }
 

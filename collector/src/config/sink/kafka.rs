@@ -175,7 +175,7 @@ impl Kafka {
 
     /// Kafka batches by itself; the wait is short because others wait behind it.
     pub(super) fn delivery() -> Delivery {
-        Delivery::of(10_000, 8 * 1024 * 1024, 100)
+        Delivery::of(10_000, 4 * 1024 * 1024, 100)
     }
 
     fn check_numbers(&self) -> Result<(), (&'static str, String)> {
