@@ -140,7 +140,7 @@ impl Drop for SmallDisk {
 /// Bytes of JSON in the spool that fill it.
 const SMALL_SPOOL: &str = "[limits]\nspool_bytes = 400000\n";
 /// Far more events than the small disk and the small spool have room for.
-const MORE_THAN_FITS: u64 = 100_000;
+const MORE_THAN_FITS: usize = 100_000;
 
 #[test]
 fn a_full_disk_of_the_embedded_store_holds_up_nobody_before_the_spool_is_full() {
@@ -186,7 +186,7 @@ fn an_embedded_store_that_sheds_lets_clients_through_and_says_what_it_lacks() {
     eventually("the store goes on by itself", || collector.ledger()["sinks"]["embedded"]["pending"] == 0);
     let sink = collector.ledger()["sinks"]["embedded"].clone();
     let (delivered, dead) = (sink["delivered"].as_u64().unwrap(), sink["dead"].as_u64().unwrap());
-    assert_eq!(delivered + dead, acknowledged);
+    assert_eq!(delivered + dead, acknowledged as u64);
     assert_eq!(exported(&site).len() as u64, delivered, "what was given up is not there, everything else is");
     let range = collector.get("/v1/apps/demo/range", Some(READ)).json();
     assert!(range["complete_from"].is_string(), "{range}");
