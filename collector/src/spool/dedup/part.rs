@@ -198,7 +198,8 @@ impl Part {
                 touched = group.iter().fold(touched, |touched, one| touched ^ filter.touch(one.hash));
             }
             for one in group {
-                let may = range.contains(&one.id) && self.filter.as_ref().is_none_or(|filter| filter.may_contain(one.hash));
+                let may =
+                    range.contains(&one.id) && self.filter.as_ref().is_none_or(|filter| filter.may_contain(one.hash));
                 if may && !one.found {
                     hits.push(at);
                 }
