@@ -84,6 +84,11 @@ struct Decoded {
     held: Held,
 }
 
+/// Whether a body can only be JSON: gzip begins with neither.
+fn starts_like_json(body: &[u8]) -> bool {
+    body.trim_ascii_start().first() == Some(&b'{')
+}
+
 /// The collector cannot store now.
 #[must_use]
 pub fn unavailable(detail: &str) -> Problem {
@@ -256,7 +261,9 @@ impl Acceptor {
             None => None,
         };
         self.telemetry.add(Count::BodyBytes, body.len() as u64);
-        let text = if gzip || inflate::is_gzip(&body) {
+        // A proxy may have unpacked the body and left the header as it was.
+        let is_gzip = inflate::is_gzip(&body) || gzip && !starts_like_json(&body);
+        let text = if is_gzip {
             Text::Gzip(Box::new(Inflation::new(body)))
         } else {
             inflate::check_size(body.len() as u64, limits.wire.decompressed_bytes)?;

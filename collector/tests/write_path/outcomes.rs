@@ -138,7 +138,10 @@ fn gzip_is_known_by_its_header_or_its_first_bytes() {
     assert_eq!(collector.post("demo", &[("content-encoding", "gzip")], &body(3)).counts(), (3, 0, 0));
     assert_eq!(collector.post("demo", &[("content-type", "text/plain")], &body(200)).counts(), (200, 0, 0));
     let plain = batch(events(1)).to_string();
-    assert_eq!(collector.post("demo", &[("content-encoding", "gzip")], plain.as_bytes()).code(), "malformed_gzip");
+    // A proxy that unpacks bodies may leave the header as it was.
+    let said = [("content-encoding", "gzip")];
+    assert_eq!(collector.post("demo", &said, batch(events(2)).to_string().as_bytes()).counts(), (2, 0, 0));
+    assert_eq!(collector.post("demo", &said, b"neither this nor that").code(), "malformed_gzip");
     let (left, right) = plain.as_bytes().split_at(plain.len() / 2);
     assert_eq!(collector.post("demo", &[], &[gzip(left), gzip(right)].concat()).counts(), (1, 0, 0));
     assert!(collector.metric("subway_decompressed_bytes_total") > collector.metric("subway_body_bytes_total"));

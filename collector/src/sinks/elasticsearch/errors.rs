@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use subway_protocol::codec::server::Text;
 
 /// Bytes of a reason that are kept.
 const REASON_BYTES: usize = 1000;
@@ -30,12 +31,13 @@ pub(crate) enum Verdict {
     Blocked(String),
 }
 
+/// Its texts may quote what a sender wrote, half a surrogate pair included.
 #[derive(Deserialize)]
 struct StoreError<'a> {
-    #[serde(rename = "type", default)]
-    kind: String,
-    #[serde(default)]
-    reason: Option<String>,
+    #[serde(rename = "type", borrow, default)]
+    kind: Text<'a>,
+    #[serde(borrow, default)]
+    reason: Option<Text<'a>>,
     #[serde(borrow, default)]
     caused_by: Option<&'a RawValue>,
 }
@@ -65,9 +67,9 @@ fn read(error: &RawValue) -> (bool, String) {
         return (false, clip(error.get()));
     };
     let reason = top.reason.unwrap_or_default();
-    let speaks = OF_DOCUMENT.contains(&top.kind.as_str())
-        || top.kind == "illegal_argument_exception" && ILLEGAL_IN_DOCUMENT.iter().any(|words| reason.contains(words));
-    let mut message = format!("{}: {reason}", top.kind);
+    let speaks = OF_DOCUMENT.contains(&&*top.kind)
+        || &*top.kind == "illegal_argument_exception" && ILLEGAL_IN_DOCUMENT.iter().any(|words| reason.contains(words));
+    let mut message = format!("{}: {}", &*top.kind, &*reason);
     let mut cause = top.caused_by;
     for _ in 0..CAUSES {
         let Some(Ok(below)) = cause.map(|raw| serde_json::from_str::<StoreError<'_>>(raw.get())) else { break };
@@ -108,6 +110,12 @@ mod tests {
             "reason":"Keys cannot contain \\0"}}"#;
         assert!(
             matches!(of(400, deep), Verdict::Refused(why) if why.contains("Keys cannot contain \\0") && why.contains("status 400"))
+        );
+        // As Elasticsearch 8.19 quotes the value of a document that it refuses.
+        let quoting = r#"{"type":"document_parsing_exception","reason":"[1:9] failed. Preview of field's value: '\uD83D'",
+            "caused_by":{"type":"x_content_parse_exception","reason":"Duplicate field 'a' beside '\uD83D'"}}"#;
+        assert!(
+            matches!(of(400, quoting), Verdict::Refused(why) if why.contains("value: '\u{fffd}'") && why.contains("beside '\u{fffd}'"))
         );
         let immense = r#"{"type":"illegal_argument_exception","reason":"Document contains at least one immense term in field=\"props._value\""}"#;
         assert!(matches!(of(400, immense), Verdict::Refused(_)));
