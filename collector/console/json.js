@@ -1,6 +1,7 @@
 // JSON as it was sent: numbers that JavaScript cannot hold (beyond 2^53, 1e999, 1.10) keep their text.
 //
-// The browser's own parser can give the text of a number too, but not every browser's does yet.
+// No library: the console has no dependency, and these lines are all it needs. Not the reviver of the browser's own parser
+// either: the text of a number (`context.source`) is not in all browsers yet, so this parser would be needed beside it.
 
 /** A number that is shown as it was written. */
 export class ExactNumber {

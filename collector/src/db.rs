@@ -10,9 +10,6 @@ use rusqlite::{Connection, OpenFlags};
 /// How long a connection waits for another's lock. Only checkpoints and migrations hold one for long.
 const BUSY: Duration = Duration::from_secs(5);
 
-/// SQLite's own default, bytes.
-const PAGE_BYTES: u32 = 4096;
-
 /// Why a database could not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DbError {
@@ -29,6 +26,16 @@ pub enum DbError {
         /// The newest version this collector knows.
         known: usize,
     },
+    /// The database was written by an older collector, and whoever only reads does not migrate it.
+    #[error("{} has version {found}; start this collector on it once, which brings it to {known}", path.display())]
+    Older {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: usize,
+        /// The version that this collector reads.
+        known: usize,
+    },
     /// The file cannot be read.
     #[error("{}: {}", .0.display(), .1)]
     Unreadable(PathBuf, std::io::Error),
@@ -37,14 +44,10 @@ pub enum DbError {
     Absent(PathBuf),
 }
 
-/// Opens (or creates) the database at `path` for writing: WAL, every commit on disk before it returns
-/// (`synchronous=FULL`). `migrations[n]` is the SQL that leads from version n to n + 1; those missing are applied, each
-/// in one transaction with the version that it reaches.
-///
-/// # Errors
-/// If the file cannot be opened or brought to the newest version, or is newer than this collector.
-pub fn open(path: &Path, migrations: &[&str]) -> Result<Connection, DbError> {
-    open_paged(path, migrations, PAGE_BYTES)
+/// [`open_laid_out`] as SQLite itself would lay it out.
+#[cfg(test)]
+pub(crate) fn open(path: &Path, migrations: &[&str]) -> Result<Connection, DbError> {
+    open_laid_out(path, migrations, Layout { page_bytes: 4096, gives_back: false })
 }
 
 /// How the file is laid out. Counts only when the database is made.
@@ -56,18 +59,12 @@ pub struct Layout {
     pub gives_back: bool,
 }
 
-/// [`open`] with another page size than 4 KiB, which counts only when the database is made.
+/// Opens (or creates) the database at `path` for writing: WAL, every commit on disk before it returns
+/// (`synchronous=FULL`). `migrations[n]` is the SQL that leads from version n to n + 1; those missing are applied, each
+/// in one transaction with the version that it reaches.
 ///
 /// # Errors
-/// As [`open`].
-pub fn open_paged(path: &Path, migrations: &[&str], page_bytes: u32) -> Result<Connection, DbError> {
-    open_laid_out(path, migrations, Layout { page_bytes, gives_back: false })
-}
-
-/// [`open`] with another layout than SQLite's own.
-///
-/// # Errors
-/// As [`open`].
+/// If the file cannot be opened or brought to the newest version, or is newer than this collector.
 pub fn open_laid_out(path: &Path, migrations: &[&str], layout: Layout) -> Result<Connection, DbError> {
     create_private(path);
     let mut connection = Connection::open(path)?;
@@ -104,8 +101,9 @@ pub fn open_reader(path: &Path, migrations: &[&str]) -> Result<Connection, DbErr
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY)?;
     connection.set_prepared_statement_cache_capacity(64);
-    refuse_newer(path, version(&connection)?, migrations.len())?;
-    Ok(connection)
+    let (found, known) = (version(&connection)?, migrations.len());
+    refuse_newer(path, found, known)?;
+    if found < known { Err(DbError::Older { path: path.to_owned(), found, known }) } else { Ok(connection) }
 }
 
 /// Makes the file if it is not there, for its owner alone: SQLite would let everyone read it who may enter the directory.
@@ -221,6 +219,20 @@ mod tests {
         for result in [open(&path, &[ONE]), open_reader(&path, &[ONE])] {
             assert!(matches!(result, Err(DbError::Newer { found: 2, known: 1, .. })));
         }
+    }
+
+    #[test]
+    fn an_older_database_is_refused_by_readers_and_they_say_what_brings_it_up_to_date() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.db");
+        drop(open(&path, &[ONE]).unwrap());
+        let refusal = open_reader(&path, &[ONE, TWO]).unwrap_err().to_string();
+        assert!(
+            refusal.ends_with("x.db has version 1; start this collector on it once, which brings it to 2"),
+            "{refusal}"
+        );
+        drop(open(&path, &[ONE, TWO]).unwrap());
+        open_reader(&path, &[ONE, TWO]).unwrap();
     }
 
     /// Every file of the directory with its bytes and the time of its last change.

@@ -50,6 +50,10 @@ fn records_with_numbers_that_nobody_counted_go() {
         };
         store.apply(&[Write { key, value: Some(value) }]).unwrap();
     }
+    // The number of an event's context.
+    for (seq, value) in [(3, "1-1:{}"), (4, "19007199254740991:{}")] {
+        store.apply(&[Write { key: Key::Event(seq), value: Some(value) }]).unwrap();
+    }
     let mut client = Client::open(store, Config::default(), "", b"test", START).unwrap();
     track(&mut client);
     assert!(client.commit(START));

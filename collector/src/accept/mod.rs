@@ -19,7 +19,7 @@ use tokio::sync::{Semaphore, oneshot};
 pub use budget::{Budget, Held};
 pub use signature::sign;
 
-pub use crate::spool::{Ending, Extent, Ledger, SinkLedger, SinkState, Status};
+pub use crate::spool::{Ending, Extent, Ledger, SinkLedger, SinkLine, SinkState, Status};
 
 use crate::auth::App;
 use crate::config::Limits;

@@ -21,7 +21,7 @@ use crate::spool::{DeadLetter, Reader, Settings, Spool};
 const PAGE: u64 = 500;
 
 /// What `list` says of events that were given up.
-const SHED: &str = "given up because the spool was full (when_full = \"shed\"); they are in the embedded store only";
+const SHED: &str = "given up because the spool was full (when_full = \"shed\"); sinks that do not shed have them";
 
 pub(super) fn run(
     action: DeadLetters,

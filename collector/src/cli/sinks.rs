@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::commands::{Failure, ledger, print, runtime};
 use crate::serve::{DataDir, StartError, connect};
-use crate::spool::{Ending, Settings, Spool, SpoolError};
+use crate::spool::{Ending, Settings, SinkLine, Spool, SpoolError};
 
 pub(super) fn run(ending: Option<Ending>, data_dir: &Path, sink: Option<&str>) -> Result<(), Failure> {
     let Some((how, sink)) = ending.zip(sink) else { return list(data_dir, sink) };
@@ -39,10 +39,7 @@ fn list(data_dir: &Path, only: Option<&str>) -> Result<(), Failure> {
         return Err(runtime(SpoolError::UnknownSink(sink.to_owned())));
     }
     for (name, figures) in sinks.into_iter().filter(|(name, _)| only.is_none_or(|only| only == name)) {
-        let mut line = json!({"name": name, "state": figures.state});
-        if let (Value::Object(line), Value::Object(figures)) = (&mut line, json!(figures)) {
-            line.extend(figures);
-        }
+        let line = serde_json::to_string(&SinkLine::new(name, figures)).map_err(runtime)?;
         print(&format!("{line}\n"))?;
     }
     Ok(())

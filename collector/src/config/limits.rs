@@ -140,12 +140,13 @@ limits! {
     /// Days for which an event ID is remembered, so that the event is known when it comes again. A device that was away
     /// longer is rare; `[[app]]` can say otherwise.
     dedup_days = 90, DEDUP_DAYS;
-    /// Bytes that the IDs of one app take on disk, about 18 each; beyond it the oldest are forgotten. It bounds what one app's
+    /// Bytes that the IDs of one app take on disk, 18 to 21 each; beyond it the oldest are forgotten. It bounds what one app's
     /// flood can cost, and ends only that app's horizon; `[[app]]` can say otherwise.
     dedup_bytes = 8 * GIB, DEDUP_BYTES;
     /// Bytes of memory for the filters of the IDs on disk, 1.5 an ID. Beyond it the largest parts are searched on disk.
     dedup_memory_bytes = 256 * MIB, 0..=1024 * GIB;
-    /// IDs in memory (17 to 34 bytes each) before they are written to files; twice as many while they are written.
+    /// IDs in memory (17 to 34 bytes each) before they are written to files; twice as many while they are written, up to four
+    /// times where the disk is slow. Writing takes 16 bytes more for each that is written.
     dedup_fresh_ids = 900_000, 100..=100_000_000;
     /// Installs of one app whose clocks are remembered, about 100 bytes of disk each: those of an install keep its events in
     /// order over a clock that jumps.

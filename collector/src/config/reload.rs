@@ -16,10 +16,9 @@ pub(super) fn digest(sinks: &[Spanned<toml::Table>]) -> u64 {
 }
 
 impl Config {
-    /// The keys in which this configuration differs from the `running` one and that only take effect at the next start:
-    /// sockets and files that are open, workers that run, queues that have their size.
-    #[must_use]
-    pub fn needs_restart(&self, running: &Config) -> Vec<&'static str> {
+    /// The keys that only take effect at the next start: sockets and files that are open, workers that run, queues that have
+    /// their size. Each with whether this configuration differs from the `running` one in it.
+    fn fixed(&self, running: &Config) -> [(&'static str, bool); 15] {
         let (new, old) = (&self.limits, &running.limits);
         [
             ("listen", self.listen != running.listen),
@@ -38,9 +37,18 @@ impl Config {
             ("limits.dedup_fresh_ids", new.dedup_fresh_ids != old.dedup_fresh_ids),
             ("limits.install_clocks", new.install_clocks != old.install_clocks),
         ]
-        .into_iter()
-        .filter_map(|(key, differs)| differs.then_some(key))
-        .collect()
+    }
+
+    /// Every key that only takes effect at the next start.
+    #[must_use]
+    pub fn fixed_keys(&self) -> Vec<&'static str> {
+        self.fixed(self).into_iter().map(|(key, _)| key).collect()
+    }
+
+    /// Those of them in which this configuration differs from the `running` one.
+    #[must_use]
+    pub fn needs_restart(&self, running: &Config) -> Vec<&'static str> {
+        self.fixed(running).into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
     }
 
     /// Whether a sink keeps documents by the apps' days, whose zones it takes at its start.
@@ -81,25 +89,23 @@ mod tests {
     #[test]
     fn what_cannot_change_while_running_is_named_and_stays() {
         let running = Config::parse(&format!("data_dir = \"/a\"\n{APP}[limits]\nconnections = 5\n")).unwrap();
-        let new = Config::parse(&format!(
-            "listen = \"127.0.0.1:1\"\nadmin = {{listen = \"127.0.0.1:2\"}}\ndata_dir = \"/b\"\n{APP}[limits]\nconnections = 6\nqueue_requests = 7\n\
-             commit_bytes = 9999\nspool_bytes = 9999\n[log]\nlevel = \"debug\"\n[[sink]]\nname = \"embedded\"\nkind = \"sqlite\"\n"
+        let mut new = Config::parse(&format!(
+            "listen = \"127.0.0.1:1\"\nadmin = {{listen = \"127.0.0.1:2\"}}\ndata_dir = \"/b\"\n{APP}[limits]\nconnections = 6\n\
+             queue_requests = 7\ncommit_bytes = 9999\nspool_bytes = 9999\ndedup_memory_bytes = 9999\ndedup_fresh_ids = 9999\n\
+             install_clocks = 9999\n[log]\nlevel = \"debug\"\n[embedded]\nenabled = false\n[reading]\nsink = \"ch\"\n\
+             [[sink]]\nname = \"ch\"\nkind = \"clickhouse\"\nurl = \"http://127.0.0.1:9\"\n"
         ))
         .unwrap();
-        let named = [
-            "listen",
-            "admin.listen",
-            "data_dir",
-            "log",
-            "sink",
-            "limits.queue_requests",
-            "limits.commit_bytes",
-            "limits.spool_bytes",
-        ];
-        assert_eq!(new.needs_restart(&running), named);
-        let applied = new.applied_to(&running);
+        // A file that names a certificate needs one that can be read.
+        new.tls = Some(crate::config::Tls { cert: "c.pem".into(), key: "k.pem".into() });
+        // Zones matter to a sink that counts by days, in a test of their own.
+        let all: Vec<_> = new.fixed_keys().into_iter().filter(|key| !key.starts_with("app.")).collect();
+        assert_eq!(new.needs_restart(&running), all);
+        let applied = new.clone().applied_to(&running);
         assert_eq!(applied.limits.connections, 6, "what can change does");
         assert!(applied.needs_restart(&running).is_empty());
+        let applied = running.clone().applied_to(&new);
+        assert!(applied.needs_restart(&new).is_empty(), "and the other way round");
     }
 
     #[test]

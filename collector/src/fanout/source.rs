@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::clock;
 use crate::sinks::{History, StoredRecord};
-use crate::spool::{Spool, SpoolError};
+use crate::spool::{Spool, SpoolError, Stored};
 
 /// How much is read at once.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +32,8 @@ pub(super) struct Found {
     pub(super) last: u64,
     /// Those up to this position are no longer in the spool.
     pub(super) history_to: u64,
+    /// Bytes of JSON, each event with a copy of what its record shares.
+    pub(super) bytes: u64,
     /// There are no records, because the events up to this position are nowhere any more.
     pub(super) expired_to: Option<u64>,
 }
@@ -40,16 +42,22 @@ impl Source {
     /// The records that hold the events after `after` up to `to`, as many as fit but at least one.
     pub(super) fn read(&self, after: u64, to: u64, cap: Cap) -> Result<Found, SpoolError> {
         let mut found = Found { last: after, ..Found::default() };
-        let mut bytes = 0;
-        while found.last < to && found.last - after < cap.events && (found.records.is_empty() || bytes < cap.bytes) {
-            let left = Cap { events: cap.events - (found.last - after), bytes: cap.bytes - bytes };
+        while found.last < to
+            && found.last - after < cap.events
+            && (found.records.is_empty() || found.bytes < cap.bytes)
+        {
+            let left = Cap { events: cap.events - (found.last - after), bytes: cap.bytes - found.bytes };
             let step = self.step(found.last, to, left)?;
             if step.records.is_empty() {
                 // A hole behind what was found is for the next time.
                 found.expired_to = step.expired_to.filter(|_| found.records.is_empty());
                 break;
             }
-            bytes = bytes.saturating_add(step.records.iter().map(|record| record.json.len() as u64).sum());
+            if !found.records.is_empty() && step.bytes > left.bytes {
+                // A step has one record at least, and this one is too large for what is left.
+                break;
+            }
+            found.bytes = found.bytes.saturating_add(step.bytes);
             found.records.extend(step.records);
             found.last = step.last;
             found.history_to = found.history_to.max(step.history_to);
@@ -65,8 +73,9 @@ impl Source {
         if gap_to <= after {
             let stored: Vec<_> = stored.into_iter().take_while(|record| record.first <= to).collect();
             let last = stored.last().map_or(after, |record| record.first + record.events - 1);
+            let bytes = stored.iter().map(Stored::expanded).fold(0, u64::saturating_add);
             let records = stored.into_iter().map(|stored| StoredRecord { first: stored.first, json: stored.json });
-            return Ok(Found { records: records.collect(), last, ..Found::default() });
+            return Ok(Found { records: records.collect(), last, bytes, ..Found::default() });
         }
         let Some(history) = &self.history else {
             return Ok(Found { last: after, expired_to: Some(gap_to), ..Found::default() });
@@ -78,7 +87,8 @@ impl Source {
         }
         // One event each, so the last record's first event is its last.
         let last = records.last().map_or(after, |record| record.first);
-        Ok(Found { records, last, history_to: last, expired_to: None })
+        let bytes = records.iter().map(|record| record.json.len() as u64).sum();
+        Ok(Found { records, last, history_to: last, bytes, expired_to: None })
     }
 
     /// The events up to `position` arrived before this time, milliseconds since the epoch.
@@ -90,5 +100,29 @@ impl Source {
         let next = self.spool.read_after(position, 1, 1)?;
         let next = next.first().and_then(|record| serde_json::from_str::<Arrival>(&record.json).ok());
         Ok(next.map_or_else(clock::now, |arrival| arrival.received_at))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fanout::tests::spool;
+
+    #[test]
+    fn what_events_share_counts_for_each_of_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = spool(dir.path());
+        let json = format!("{{\"shared_bytes\":1000,\"common\":\"{}\"}}", "x".repeat(1000));
+        let bytes = json.len() as u64 + 9 * 1000;
+        spool.call(move |tx| (0..20).try_for_each(|_| tx.append(&json, 10).map(drop))).unwrap();
+        let source = Source { spool: spool.clone(), history: None };
+        let read = |bytes| {
+            let found = source.read(0, 200, Cap { events: 1000, bytes }).unwrap();
+            (found.records.len(), found.last)
+        };
+        assert_eq!(read(1), (1, 10), "one at least");
+        assert_eq!(read(3 * bytes - 1), (2, 20));
+        assert_eq!(read(3 * bytes), (3, 30));
+        assert_eq!(read(u64::MAX), (20, 200));
     }
 }

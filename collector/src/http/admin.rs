@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::problem::Refusal;
 use super::{Shared, authorization, segments};
-use crate::accept::{Ending, Ledger, SinkLedger};
+use crate::accept::{Ending, Ledger, SinkLine};
 
 /// Its addresses.
 pub(super) fn routes() -> Router<Arc<Shared>> {
@@ -28,28 +28,16 @@ async fn ledger(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Result
     Ok(Json(shared.status().await?.ledger))
 }
 
-/// One sink of the list: its place in the ledger, and its state also where that is the usual one.
-#[derive(Serialize)]
-struct Sink {
-    name: String,
-    state: &'static str,
-    #[serde(flatten)]
-    figures: SinkLedger,
-}
-
 #[derive(Serialize)]
 struct Sinks {
-    sinks: Vec<Sink>,
+    sinks: Vec<SinkLine>,
     /// There is no further page.
     next: Option<String>,
 }
 
 async fn list(shared: &Shared) -> Result<Json<Sinks>, Refusal> {
-    let sink = |(name, mut figures): (String, SinkLedger)| {
-        let state = std::mem::take(&mut figures.state).as_str();
-        Sink { name, state, figures }
-    };
-    Ok(Json(Sinks { sinks: shared.status().await?.ledger.sinks.into_iter().map(sink).collect(), next: None }))
+    let sinks = shared.status().await?.ledger.sinks.into_iter();
+    Ok(Json(Sinks { sinks: sinks.map(|(name, figures)| SinkLine::new(name, figures)).collect(), next: None }))
 }
 
 /// Every sink that ever was, but for those forgotten.

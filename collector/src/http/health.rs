@@ -65,10 +65,35 @@ fn of_sinks(status: &Status) -> Vec<(Gauge<'_>, u64)> {
     for (name, sink) in sinks {
         gauges.extend(SinkState::ALL.map(|one| (Gauge::SinkState(name, one.as_str()), u64::from(one == sink.state))));
     }
-    gauges.extend(active().map(|(name, sink)| (Gauge::SinkPosition(name), sink.delivered + sink.dead)));
+    gauges.extend(active().map(|(name, sink)| (Gauge::SinkPosition(name), sink.position())));
     gauges.extend(active().map(|(name, sink)| (Gauge::SinkPending(name), sink.pending)));
     gauges.extend(active().map(|(name, sink)| (Gauge::SinkDead(name), sink.dead)));
     gauges.extend(active().map(|(name, sink)| (Gauge::SinkShed(name), sink.shed)));
     gauges.extend(active().map(|(name, _)| (Gauge::SinkLag(name), lag(name))));
     gauges
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::accept::{Ledger, SinkLedger};
+
+    #[test]
+    fn a_sink_is_done_with_what_it_has_what_is_dead_and_what_has_expired() {
+        let sink = SinkLedger { delivered: 30, dead: 4, expired: 200, pending: 1000, ..SinkLedger::default() };
+        let ledger = Ledger {
+            received: 1234,
+            stored: 1234,
+            duplicate: 0,
+            unverified: 0,
+            rejected: BTreeMap::new(),
+            sinks: BTreeMap::from([("ch".to_owned(), sink)]),
+        };
+        let status = Status { ledger, waiting: BTreeMap::new() };
+        let gauges = of_sinks(&status);
+        let position = gauges.iter().find(|(gauge, _)| matches!(gauge, Gauge::SinkPosition("ch")));
+        assert_eq!(position.map(|(_, position)| *position), Some(234));
+    }
 }

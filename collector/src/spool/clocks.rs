@@ -43,6 +43,7 @@ pub(super) struct Clocks {
     newest: BTreeMap<i64, Newest>,
     /// Apps that have rows of generations whose time is over.
     old: VecDeque<i64>,
+    /// Rows that this transaction adds.
     added: u64,
     /// Points forgotten since it was last asked.
     forgotten: u64,
@@ -108,10 +109,12 @@ impl Clocks {
         Ok(())
     }
 
-    /// Deletes some rows of old generations.
+    /// Deletes some rows of old generations. Called once a transaction.
     pub(super) fn forget(&mut self, sql: &Connection) -> Result<(), SpoolError> {
+        // Also where nothing is old: what earlier transactions added is no measure of what this one may delete.
+        let added = std::mem::take(&mut self.added);
         let Some(app) = self.old.front().copied() else { return Ok(()) };
-        let rows = DELETE_ROWS.max(2 * std::mem::take(&mut self.added));
+        let rows = DELETE_ROWS.max(2 * added);
         let query = "DELETE FROM install_clock WHERE app = ?1 AND (generation, id) IN
             (SELECT generation, id FROM install_clock WHERE app = ?1 AND generation < ?2 LIMIT ?3)";
         let deleted = sql.prepare_cached(query)?.execute(params![app, self.newest(app).number - 1, rows])? as u64;
@@ -130,5 +133,38 @@ impl Clocks {
     /// How many points were forgotten since the last call.
     pub(super) fn take_forgotten(&mut self) -> u64 {
         std::mem::take(&mut self.forgotten)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spool::{FILE, MIGRATIONS};
+
+    #[test]
+    fn a_generation_goes_in_steps_as_large_as_what_comes_however_many_it_holds() {
+        let dir = tempfile::tempdir().unwrap();
+        let sql = crate::db::open(&dir.path().join(FILE), MIGRATIONS).unwrap();
+        // One transaction, so that the test takes no time; the steps are those of many.
+        sql.execute_batch("BEGIN").unwrap();
+        let mut clocks = Clocks::open(&sql, 2_000).unwrap();
+        let point = Point { seq: 1, boot: "b".into(), mono: 7, event_time: 1 };
+        let mut forgotten = 0;
+        for install in 0..5_000u128 {
+            clocks.set_point(&sql, 1, Id::from_bytes(install.to_be_bytes()), &point).unwrap();
+            if install % 50 == 49 {
+                clocks.forget(&sql).unwrap();
+                let gone = clocks.take_forgotten();
+                assert!(gone <= 100, "{gone} rows in the commit with install {install}, which adds 50");
+                forgotten += gone;
+            }
+        }
+        while clocks.wants_transaction() {
+            clocks.forget(&sql).unwrap();
+            let gone = clocks.take_forgotten();
+            assert!(gone <= DELETE_ROWS, "{gone} rows in a commit that adds none");
+            forgotten += gone;
+        }
+        assert_eq!(forgotten, 3_000, "the last two generations stay");
     }
 }

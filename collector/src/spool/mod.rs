@@ -40,7 +40,7 @@ pub use dedup::{Extent, FOLDER as DEDUP_FOLDER, Horizon, Horizons, Settings as D
 pub use error::SpoolError;
 pub use letters::DeadLetter;
 pub use read::{Ledger, Reader, SinkLedger, Status, Stored};
-pub use sinks::{Ending, SinkState};
+pub use sinks::{Ending, SinkLine, SinkState};
 pub use tx::{Counters, Tx};
 pub use writer::Write;
 

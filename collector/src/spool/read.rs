@@ -74,6 +74,14 @@ pub struct SinkLedger {
     pub retired_at: Option<i64>,
 }
 
+impl SinkLedger {
+    /// The position up to which the sink is done.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.delivered + self.dead + self.expired
+    }
+}
+
 /// Whether there are none.
 fn none(count: &u64) -> bool {
     *count == 0
@@ -101,7 +109,7 @@ impl Reader {
     /// Opens the spool in the directory `dir` for reading.
     ///
     /// # Errors
-    /// If there is none, it cannot be opened, or it was written by a newer collector.
+    /// If there is none, it cannot be opened, or it was written by a newer collector, or by an older one and not migrated yet.
     pub fn open(dir: &Path) -> Result<Self, SpoolError> {
         Ok(Self(db::open_reader(&dir.join(FILE), MIGRATIONS)?))
     }

@@ -1,6 +1,7 @@
 //! The collector's own counters, as `GET /metrics` shows them. [`Count`] and [`Gauge`] are the complete list.
 //!
-//! Counters begin at 0 with the process; what must be exact over restarts is in the ledger instead.
+//! Counters begin at 0 with the process, but for those of the embedded store ([`Store`]): they are its own totals since it was
+//! made. What must be exact over restarts is in the ledger.
 
 mod histogram;
 mod sinks;

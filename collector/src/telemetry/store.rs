@@ -24,25 +24,25 @@ const FIGURES: [Figure; 5] = [
     (
         "subway_store_deleted_events_total",
         "counter",
-        "Events that retention deleted from the embedded store.",
+        "Events that retention deleted from the embedded store, since it was made.",
         |store| &store.deleted_events,
     ),
     (
         "subway_store_forgotten_installs_total",
         "counter",
-        "Installs whose first time the embedded store forgot, because their app has too many without events.",
+        "Installs whose first time the embedded store forgot, because their app has too many without events; since it was made.",
         |store| &store.forgotten_installs,
     ),
     (
         "subway_store_codes_in_rows_total",
         "counter",
-        "Events that keep their code in the row, because their app has too many codes.",
+        "Events that keep their code in the row, because their app has too many codes; since the embedded store was made.",
         |store| &store.codes_in_rows,
     ),
     (
         "subway_store_contexts_in_rows_total",
         "counter",
-        "Batches that keep their context in the row, because their app has too many contexts.",
+        "Batches that keep their context in the row, because their app has too many contexts; since the embedded store was made.",
         |store| &store.contexts_in_rows,
     ),
 ];

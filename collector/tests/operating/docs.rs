@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::process::Command;
 
+use subway_collector::config::Config;
+
 use super::files::{Operated, demo};
 use super::support::BINARY;
 
@@ -38,6 +40,22 @@ fn every_key_is_documented() {
     }
     let plain: BTreeSet<String> = documented("|").into_iter().filter(|key| top.contains(key)).collect();
     assert_eq!(plain, top);
+}
+
+#[test]
+fn what_only_a_restart_changes_is_documented() {
+    let (_, sentence) = TEXT.split_once("Only a restart changes").unwrap();
+    let (sentence, _) = sentence.split_once(';').unwrap();
+    let stated: BTreeSet<&str> =
+        sentence.split('`').skip(1).step_by(2).map(|key| key.trim_matches(['[', ']'])).collect();
+    let keys = Config::parse("[[app]]\nkey = \"a\"\ntimezone = \"UTC\"\n").unwrap().fixed_keys();
+    // Of a table the sentence names the whole, except for `[limits]`; of apps the next one speaks.
+    let real: BTreeSet<&str> = keys
+        .into_iter()
+        .filter(|key| !key.starts_with("app."))
+        .map(|key| if key.starts_with("limits.") { key } else { key.split(['.', ' ']).next().unwrap() })
+        .collect();
+    assert_eq!(stated, real);
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! Every target over its committed corpus: what the fuzzer once found interesting, or found wrong, stays right.
+//! Every target over its committed corpus: its seeds, written by hand, and what runs of the fuzzer have added since (where
+//! they have): inputs that reach something new, and those that once were a fault.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::path::Path;

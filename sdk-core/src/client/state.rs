@@ -45,7 +45,7 @@ pub(super) fn load(store: &mut impl Store) -> Result<Saved, StoreError> {
         }
         Key::Context(number) => saved.contexts.push((number, value.to_owned())),
         Key::Event(seq) => {
-            if let Some((class, context, json)) = split_event(value) {
+            if let Some((class, context, json)) = split_event(value).filter(|(_, context, _)| *context <= LAST_NUMBER) {
                 saved.events.push((class, Entry { seq, context, bytes: json.len() }));
             } else {
                 saved.unreadable.push(key);
@@ -70,8 +70,8 @@ pub(super) fn begin_event(record: &mut String, class: Class, context: u64) {
 pub(super) fn split_event(value: &str) -> Option<(Class, u64, &str)> {
     let colon = value.bytes().position(|byte| byte == b':')?;
     let class = Class::from_digit(*value.as_bytes().first()?)?;
-    let context = Reader::new(value.get(1..colon)?).integer().ok()?;
-    Some((class, context as u64, &value[colon + 1..]))
+    let context = u64::try_from(Reader::new(value.get(1..colon)?).integer().ok()?).ok()?;
+    Some((class, context, &value[colon + 1..]))
 }
 
 impl Saved {

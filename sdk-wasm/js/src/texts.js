@@ -28,7 +28,10 @@ export function configText(options, adapter) {
   ]);
 }
 
-/** Without halves of surrogate pairs, which JSON can write and the collector would refuse. */
+/**
+ * Halves of surrogate pairs as U+FFFD, which is how the collector would read them. Here already, so that the text does not
+ * depend on how the host writes them.
+ */
 const whole = (text) =>
   text.replace(/[\ud800-\udbff](?![\udc00-\udfff])/g, '\ufffd').replace(/(^|[^\ud800-\udbff])[\udc00-\udfff]/g, '$1\ufffd');
 

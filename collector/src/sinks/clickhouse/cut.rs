@@ -13,8 +13,6 @@ use crate::sinks::{SinkBatch, Unreadable};
 
 /// Most partitions in one insert. The server refuses more than 100.
 pub(super) const PARTITIONS: usize = 50;
-/// A day is at most in two partitions: its month's, and its year's for what came late. So many days need no closer look.
-const FEW_DAYS: usize = PARTITIONS / 2;
 
 /// How a table is divided into partitions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +45,8 @@ impl Partitions {
 /// # Errors
 /// If a record cannot be read.
 pub(super) fn cut(batch: &SinkBatch, partitions: Partitions) -> Result<u64, Unreadable> {
-    if days::surely_near(batch, FEW_DAYS) {
+    // What is near is in the partition of its day or of its month: there are no more of these than days.
+    if days::surely_near(batch, PARTITIONS) {
         return Ok(batch.last);
     }
     let (mut seen, mut last) = (HashSet::new(), batch.last);
@@ -93,6 +92,18 @@ mod tests {
         assert_eq!([0, -1, 31, 400, 401, 7299].map(partition), [202_607, 202_607, 202_605, 202_505, 2025, 2006]);
         let parts: HashSet<i64> = (-1..7300).map(partition).collect();
         assert!(parts.len() <= 15 + 21, "{}", parts.len());
+    }
+
+    #[test]
+    fn a_batch_of_as_many_days_as_fit_is_not_parsed() {
+        for partitions in [Partitions::Months, Partitions::Days] {
+            let mut broken = record(1, (0..50).cycle().take(100));
+            broken.json.push('}');
+            assert_eq!(cut(&batch(1, 100, vec![broken]), partitions), Ok(100), "{partitions:?}");
+            let mut broken = record(1, (0..51).cycle().take(100));
+            broken.json.push('}');
+            assert!(cut(&batch(1, 100, vec![broken]), partitions).is_err(), "{partitions:?}");
+        }
     }
 
     #[test]

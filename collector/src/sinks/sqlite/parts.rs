@@ -8,9 +8,7 @@ use std::collections::HashMap;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::columns;
-
-/// A day of arrival, milliseconds.
-pub(super) const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+use crate::sinks::days::DAY_MS;
 
 /// Events after which a part ends. Dropping one takes some tenths of a second, and a store of a billion events has a few
 /// hundred parts.

@@ -6,10 +6,11 @@
 use rusqlite::{Connection, TransactionBehavior, params};
 
 use super::FILE;
-use super::parts::{DAY_MS, pages};
+use super::parts::{Part, pages};
 use super::writer::Writer;
 use crate::config::Embedded;
 use crate::sinks::SinkError;
+use crate::sinks::days::DAY_MS;
 
 /// Rows of a dictionary that one step looks at.
 const SWEEP_ROWS: i64 = 20_000;
@@ -65,9 +66,16 @@ impl Writer {
         let Some(oldest) = all.first() else { return Ok(false) };
         let today = now.div_euclid(DAY_MS);
         let kept_days = i64::try_from(retention_days).unwrap_or(i64::MAX);
-        // Days that are still to come are those of a clock that was wrong: what came before them has gone.
-        let is_old = oldest.last_day + kept_days < today || oldest.first_day > today + 1;
-        let is_old = retention_days > 0 && is_old && !self.parts()?.is_empty();
+        // Days that are still to come say nothing, as the clock was wrong then or is now: such a part is as old as the next one
+        // that is believed.
+        let to_come = |part: &Part| part.first_day > today + 1;
+        let since = if to_come(oldest) {
+            all.iter().find(|part| !to_come(part)).map(|part| part.first_day)
+        } else {
+            Some(oldest.last_day)
+        };
+        let is_old = retention_days > 0 && since.is_some_and(|day| day.saturating_add(kept_days) < today);
+        let is_old = is_old && !self.parts()?.is_empty();
         let goes = is_old || (all.len() > 1 && self.is_too_large()?);
         if !goes {
             return Ok(false);

@@ -326,7 +326,8 @@ fn the_table_of_older_data_directories_becomes_parts_that_know_every_id() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join(FILE);
     {
-        let sql = db::open_paged(&path, &MIGRATIONS[..2], 16 * 1024).unwrap();
+        let layout = db::Layout { page_bytes: 16 * 1024, gives_back: false };
+        let sql = db::open_laid_out(&path, &MIGRATIONS[..2], layout).unwrap();
         let mut insert = sql.prepare("INSERT INTO seen VALUES (?1, ?2)").unwrap();
         for id in many(0..20_000) {
             insert.execute(params![(id % 2) as i64, id.to_be_bytes()]).unwrap();
