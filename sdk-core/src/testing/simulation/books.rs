@@ -29,6 +29,8 @@ pub(super) struct Books {
     pub(super) events: BTreeMap<Id, Outcome>,
     /// Events that got none, by reason.
     refused: [u64; 8],
+    /// The last place in the sequence that was given.
+    pub(super) seq: u64,
     /// Everything was wiped: the next grant begins new books.
     pub(super) wiped: bool,
 }
@@ -100,9 +102,10 @@ pub(super) enum Cause<'a> {
 }
 
 impl World {
-    /// An event got its place in the sequence.
-    pub(super) fn enter(&mut self, seq: u64, id: Id) {
-        self.accounts.places.insert(seq, id);
+    /// An event got the next place in the sequence.
+    pub(super) fn enter(&mut self, id: Id) {
+        self.accounts.books.seq += 1;
+        self.accounts.places.insert(self.accounts.books.seq, id);
         self.accounts.books.events.insert(id, Outcome::Waiting);
     }
 
@@ -113,6 +116,8 @@ impl World {
             TrackError::ConsentDenied => DropReason::ConsentDenied,
             TrackError::QueueFull => {
                 assert!(self.trouble.full, "the queue has room");
+                // The gap in the sequence shows the collector that an event is missing.
+                self.accounts.books.seq += 1;
                 DropReason::QueueFull
             }
         };
@@ -144,6 +149,7 @@ impl World {
             self.accounts.books.ledger(),
             "the ledger (left) is what the books say (right)"
         );
+        assert_eq!(self.client.last_seq(), self.accounts.books.seq, "the sequence of an install");
         let (deleted, state_taken) = {
             let contents = &mut *self.disk.0.borrow_mut();
             (std::mem::take(&mut contents.deleted), std::mem::take(&mut contents.state_taken))

@@ -14,18 +14,18 @@ impl World {
 
     pub(super) fn set_consent(&mut self, consent: Consent) {
         let (before, install) = (self.client.ledger(), self.client.install_id());
-        let (seq, taken) = (self.client.last_seq(), self.disk.0.borrow().taken);
+        let taken = self.disk.0.borrow().taken;
         if consent == Consent::Denied {
             self.report.withdrawals += 1;
             self.accounts.to_wipe = self.disk.0.borrow().present.values().copied().collect();
         }
         self.client.set_consent(self.now(), consent);
         match consent {
-            Consent::Granted => self.granted(seq),
+            Consent::Granted => self.granted(),
             Consent::Denied => {
                 let books = &mut self.accounts.books;
                 books.refuse(DropReason::ConsentDenied, self.accounts.held.len() as u64);
-                books.wiped = true;
+                (books.wiped, books.seq) = (true, 0);
                 self.accounts.held.clear();
                 self.settle(&Cause::Withdrawal);
                 let withdrawn = DropReason::ConsentWithdrawn;
@@ -39,14 +39,14 @@ impl World {
         }
     }
 
-    /// What was held has its place now, from `seq` on.
-    fn granted(&mut self, seq: u64) {
+    /// What was held gets its places now.
+    fn granted(&mut self) {
         if self.accounts.books.wiped {
             self.report.close(&self.accounts.books.ledger());
             self.accounts.books = Books::default();
         }
-        for (at, id) in (seq + 1..).zip(std::mem::take(&mut self.accounts.held)) {
-            self.enter(at, id);
+        for id in std::mem::take(&mut self.accounts.held) {
+            self.enter(id);
         }
         self.settle(&Cause::Recording);
     }

@@ -66,6 +66,9 @@ impl World {
         let anew = contents.store.get(Key::State) == Ok(None);
         accounts.books = if anew { Books::default() } else { accounts.durable.clone() };
         accounts.places = contents.present.clone();
+        if anew {
+            accounts.books.seq = contents.present.keys().last().copied().unwrap_or(0);
+        }
         for id in contents.present.values() {
             let outcome = *accounts.books.events.entry(*id).or_insert(Outcome::Waiting);
             assert_eq!(outcome, Outcome::Waiting, "it has ended, and yet is on the disk: {id}");

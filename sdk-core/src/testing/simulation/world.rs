@@ -67,7 +67,7 @@ impl World {
                 self.report.tracked += 1;
                 self.tracked.insert(*id, self.client.install_id());
                 if self.client.consent() == Consent::Granted {
-                    self.enter(self.client.last_seq(), *id);
+                    self.enter(*id);
                 } else {
                     self.accounts.held.push(*id);
                 }
