@@ -75,8 +75,8 @@ pub(super) struct Accounts {
     pub(super) sent: BTreeSet<Id>,
     /// Events handed to the network in this life.
     pub(super) sent_now: BTreeSet<Id>,
-    /// Events sent in an earlier life of which the disk could not be told: it took neither their batch nor, from when
-    /// it was asked to until that life ended, a state.
+    /// Events sent in an earlier life of which the disk knows nothing: it took neither their batch nor, from when it was
+    /// asked to until that life ended, a state; or the medium, or a power cut, has taken those away again.
     pub(super) untold: BTreeSet<Id>,
     /// Events that the disk lost while they were there.
     pub(super) damaged: BTreeSet<Id>,
