@@ -17,7 +17,8 @@ fn no_seed_loses_doubles_or_miscounts_an_event() {
     }
     println!("{seeds} seeds: {total:?}");
     let busy = [total.kills, total.duplicates, total.faults, total.from_memory].iter().all(|count| *count > seeds / 2);
-    let varied = [total.withdrawals, total.damaged].iter().all(|count| *count > seeds / 20);
+    let rare = [total.withdrawals, total.damaged, total.power_cuts].into_iter().chain(total.dropped);
+    let varied = rare.into_iter().all(|count| count > seeds / 20) && total.disputed > 0 && total.forgotten > 0;
     assert!(seeds < 1_000 || (busy && varied), "the simulation exercises what it claims to: {total:?}");
 }
 

@@ -128,6 +128,7 @@ impl<S: Store> Client<S> {
             upload: Upload { batch_events, ..Upload::default() },
         };
         client.restore(saved.contexts, saved.events, saved.batches, saved.unreadable, now);
+        client.freeze_again(saved.frozen, now);
         client.set_context(context);
         client.touch(now);
         client.upload.flush_at = now.mono + client.config.flush_interval_ms;
@@ -163,6 +164,12 @@ impl<S: Store> Client<S> {
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn store_fails(&self) -> bool {
         self.pending.fails()
+    }
+
+    /// The sequence numbers of the events that wait, in no particular order.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn waiting(&self) -> Vec<u64> {
+        self.queue.waiting()
     }
 
     /// The number of the current session.

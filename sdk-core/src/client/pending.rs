@@ -30,6 +30,8 @@ pub(super) struct Pending {
     blocked_until: u64,
     /// Failures in a row.
     failures: u32,
+    /// The user has withdrawn consent, and the store has not deleted everything yet.
+    wipes: bool,
 }
 
 impl Pending {
@@ -101,18 +103,27 @@ impl Pending {
         for change in &mut self.changes {
             change.value = None;
         }
+        self.wipes = true;
     }
 
     /// Tells the store everything, `state` last.
     ///
-    /// A store that refuses gets less: first what is to be deleted, and the state, so that no sequence number is given a
-    /// second time; then the deletions alone. Both fit into a full store and may make room for the rest.
+    /// A store that refuses gets less: what is to be deleted, and the state, which counts what has ended, so that no event
+    /// ends twice, and no sequence number is given a second time. Both fit into a full store and may make room for the
+    /// rest. A state that has grown by common properties may not fit; then it is `small`, the state without them, which
+    /// wait in memory until the whole is taken. Only what a withdrawal deletes goes without any state.
     ///
     /// # Errors
     /// What the store said to the whole; some of it may have been taken.
-    pub(super) fn commit(&mut self, store: &mut impl Store, state: &str, now: u64) -> Result<(), StoreError> {
+    pub(super) fn commit(
+        &mut self,
+        store: &mut impl Store,
+        state: &str,
+        small: Option<&str>,
+        now: u64,
+    ) -> Result<(), StoreError> {
         let mut result = self.tell_all(store, state);
-        if result.is_err() && self.tell_deletions(store, state) {
+        if result.is_err() && self.tell_deletions(store, state, small) {
             result = self.tell_all(store, state);
         }
         match &result {
@@ -133,20 +144,28 @@ impl Pending {
     }
 
     /// `true` if the store was told of deletions.
-    fn tell_deletions(&mut self, store: &mut impl Store, state: &str) -> bool {
+    fn tell_deletions(&mut self, store: &mut impl Store, state: &str, small: Option<&str>) -> bool {
         let deletions = self.changes.iter().filter(|change| change.deletes());
         let mut writes: Vec<Write<'_>> = deletions.map(|change| Write { key: change.key, value: None }).collect();
-        let any = !writes.is_empty();
+        let count = writes.len();
         writes.push(Write { key: Key::State, value: Some(state) });
-        let done = store.apply(&writes).is_ok() || (any && store.apply(&writes[..writes.len() - 1]).is_ok());
-        if any && done {
+        let mut done = store.apply(&writes).is_ok();
+        if let Some(small) = small.filter(|_| !done && count > 0) {
+            writes[count].value = Some(small);
+            done = store.apply(&writes).is_ok();
+        }
+        if !done && count > 0 && self.wipes {
+            done = store.apply(&writes[..count]).is_ok();
+        }
+        if count > 0 && done {
             self.deleted();
         }
-        any && done
+        count > 0 && done
     }
 
     /// The store has deleted what was to be deleted.
     fn deleted(&mut self) {
+        self.wipes = false;
         self.changes.retain(|change| change.value.is_some());
         for change in &mut self.changes {
             change.fresh = true;
@@ -169,12 +188,12 @@ mod tests {
     fn a_record_that_is_replaced_and_then_deleted_leaves_nothing_behind() {
         let (mut store, mut pending) = (MemoryStore::default(), Pending::default());
         pending.put(Key::Batch(1), "a".into());
-        pending.commit(&mut store, "s", 0).unwrap();
+        pending.commit(&mut store, "s", None, 0).unwrap();
         pending.delete(Key::Batch(1));
         pending.put(Key::Batch(1), "b".into());
         assert_eq!(pending.value(Key::Batch(1)), Some("b"));
         pending.delete(Key::Batch(1));
-        pending.commit(&mut store, "s", 0).unwrap();
+        pending.commit(&mut store, "s", None, 0).unwrap();
         assert_eq!(keys(&mut store), [Key::State]);
     }
 
@@ -182,14 +201,14 @@ mod tests {
     fn a_full_store_is_told_what_to_delete_and_takes_the_rest_then() {
         let (mut store, mut pending) = (MemoryStore::bounded(200), Pending::default());
         pending.put(Key::Event(1), "x".repeat(100));
-        pending.commit(&mut store, "state", 0).unwrap();
+        pending.commit(&mut store, "state", None, 0).unwrap();
         pending.put(Key::Event(2), "y".repeat(150));
-        assert!(pending.commit(&mut store, "statf", 0).unwrap_err().full);
+        assert!(pending.commit(&mut store, "statf", None, 0).unwrap_err().full);
         assert_eq!(store.get(Key::State).unwrap().as_deref(), Some("statf"), "sequence numbers go on");
         assert!(pending.due().is_some_and(|due| due > 0), "it is tried again, later");
         pending.delete(Key::Event(1));
         pending.unblock();
-        assert_eq!(pending.commit(&mut store, "statg", 1), Ok(()));
+        assert_eq!(pending.commit(&mut store, "statg", None, 1), Ok(()));
         assert_eq!(keys(&mut store), [Key::State, Key::Event(2)]);
     }
 
@@ -197,12 +216,39 @@ mod tests {
     fn what_replaces_a_wiped_record_does_not_keep_it_alive_in_a_full_store() {
         let (mut store, mut pending) = (MemoryStore::bounded(100), Pending::default());
         pending.put(Key::Event(1), "private".into());
-        pending.commit(&mut store, "state", 0).unwrap();
+        pending.commit(&mut store, "state", None, 0).unwrap();
         pending.delete(Key::Event(1));
         pending.put(Key::Event(1), "z".repeat(100));
-        assert!(pending.commit(&mut store, "state", 0).is_err());
+        assert!(pending.commit(&mut store, "state", None, 0).is_err());
         assert_eq!(keys(&mut store), [Key::State]);
         assert_eq!(pending.value(Key::Event(1)).map(str::len), Some(100), "it waits in memory");
+    }
+
+    #[test]
+    fn nothing_is_deleted_without_a_state_that_counts_it() {
+        let (mut store, mut pending) = (MemoryStore::default(), Pending::default());
+        pending.put(Key::Event(1), "event".into());
+        pending.commit(&mut store, "state", None, 0).unwrap();
+        store.set_bound(store.bytes());
+        pending.delete(Key::Event(1));
+        let large = "l".repeat(100);
+        assert!(pending.commit(&mut store, &large, None, 0).is_err());
+        assert_eq!(keys(&mut store), [Key::State, Key::Event(1)]);
+        assert!(pending.commit(&mut store, &large, Some("small"), 0).is_err());
+        assert_eq!(keys(&mut store), [Key::State]);
+        assert_eq!(store.get(Key::State).unwrap().as_deref(), Some("small"));
+    }
+
+    #[test]
+    fn what_a_withdrawal_wipes_is_deleted_even_without_a_state() {
+        let (mut store, mut pending) = (MemoryStore::default(), Pending::default());
+        pending.put(Key::Event(1), "private".into());
+        pending.commit(&mut store, "state", None, 0).unwrap();
+        store.set_bound(store.bytes());
+        pending.forget_values();
+        pending.delete(Key::Event(1));
+        assert!(pending.commit(&mut store, &"l".repeat(100), None, 0).is_err());
+        assert_eq!(keys(&mut store), [Key::State]);
     }
 
     #[test]
@@ -210,7 +256,7 @@ mod tests {
         let (mut store, mut pending) = (MemoryStore::bounded(0), Pending::default());
         for number in 0..100 {
             pending.put(Key::Event(number), "e".into());
-            assert!(pending.commit(&mut store, "s", u64::MAX / 2).is_err());
+            assert!(pending.commit(&mut store, "s", None, u64::MAX / 2).is_err());
             pending.delete(Key::Event(number));
         }
         assert!(pending.changes.is_empty());

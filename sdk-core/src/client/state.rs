@@ -4,7 +4,7 @@ use subway_protocol::json::{JsonError, ObjectWriter, Reader};
 
 use super::Client;
 use super::settings::{check_common, check_user};
-use crate::queue::{Batch, Class, Entry, SavedBatch};
+use crate::queue::{Batch, Class, Entry, Frozen, SavedBatch};
 use crate::session::Sessions;
 use crate::store::{Key, LAST_NUMBER, Store, StoreError, counted};
 use crate::{Consent, DropReason, Id, Ledger, Now};
@@ -20,6 +20,8 @@ pub(super) struct Saved {
     pub(super) common: Vec<(String, String)>,
     pub(super) sessions: Sessions,
     pub(super) ledger: Ledger,
+    /// How far events were frozen; `None` if none was.
+    pub(super) frozen: Option<Frozen>,
     pub(super) contexts: Vec<(u64, String)>,
     pub(super) events: Vec<(Class, Entry)>,
     pub(super) batches: Vec<(u64, SavedBatch)>,
@@ -94,6 +96,7 @@ impl Saved {
                 }
                 "session" => self.sessions = Sessions::read(reader)?,
                 "ledger" => self.ledger = Ledger::read(reader)?,
+                "frozen" => self.frozen = Some(read_frozen(reader)?),
                 _ => reader.skip()?,
             }
             Ok(())
@@ -123,8 +126,7 @@ pub(super) fn write_members(out: &mut String, members: &[(String, String)]) {
 
 impl<S: Store> Client<S> {
     /// The state record. After a withdrawal it says that and nothing about the person.
-    pub(super) fn encode_state(&mut self) -> String {
-        let salt = self.random.next_u64();
+    pub(super) fn encode_state(&self, salt: u64, common: &[(String, String)]) -> String {
         let mut out = String::new();
         let mut object = ObjectWriter::new(&mut out);
         object.field("salt").push_str(&quoted(salt));
@@ -136,8 +138,14 @@ impl<S: Store> Client<S> {
             object.id("install", self.install);
             object.integer("seq", self.seq as i64);
             object.text("user", &self.user);
-            write_members(object.field("common"), &self.common);
+            write_members(object.field("common"), common);
             self.sessions.write(object.field("session"));
+            if let Some(frozen) = self.queue.frozen() {
+                object.object("frozen", |inner| {
+                    inner.integer("to", frozen.to as i64);
+                    inner.integer("since", frozen.since);
+                });
+            }
         }
         object.end();
         out
@@ -185,6 +193,15 @@ impl<S: Store> Client<S> {
         self.balance();
     }
 
+    /// Freezes events that were in a batch which is not in the store: it was refused, or the medium has lost it.
+    pub(super) fn freeze_again(&mut self, frozen: Option<Frozen>, now: Now) {
+        let Some(Frozen { to, since }) = frozen else { return };
+        while self.queue.oldest_loose().is_some_and(|oldest| oldest <= to) {
+            let entries = self.queue.gather_to(to, self.upload.batch_events, self.config.batch_bytes);
+            self.freeze(entries, since, now);
+        }
+    }
+
     /// Makes the ledger true again if the medium lost events, or an old state came back.
     fn balance(&mut self) {
         self.ledger.queued = self.queue.rows() as u64;
@@ -195,6 +212,19 @@ impl<S: Store> Client<S> {
         }
         self.ledger.generated = self.ledger.generated.max(accounted);
     }
+}
+
+fn read_frozen(reader: &mut Reader<'_>) -> Result<Frozen, JsonError> {
+    let mut frozen = Frozen { to: 0, since: 0 };
+    reader.object(|name, reader| {
+        match name {
+            "to" => frozen.to = counted(reader)?,
+            "since" => frozen.since = reader.integer()?,
+            _ => reader.skip()?,
+        }
+        Ok(())
+    })?;
+    Ok(frozen)
 }
 
 /// Takes the entries with these sequence numbers out of `events`, which is in order of sequence.

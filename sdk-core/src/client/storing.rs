@@ -28,8 +28,10 @@ impl<S: Store> Client<S> {
         if self.pending.is_blocked(now.mono) {
             return false;
         }
-        let state = self.encode_state();
-        let result = self.pending.commit(&mut self.store, &state, now.mono);
+        let salt = self.random.next_u64();
+        let state = self.encode_state(salt, &self.common);
+        let small = if self.common.is_empty() { None } else { Some(self.encode_state(salt, &[])) };
+        let result = self.pending.commit(&mut self.store, &state, small.as_deref(), now.mono);
         result.map_err(|error| self.notice_store(now, &error)).is_ok()
     }
 

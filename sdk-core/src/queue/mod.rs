@@ -67,6 +67,17 @@ impl Entry {
     }
 }
 
+/// How far events are frozen. It stands in the state too, which is small and changes with every commit, so that a batch
+/// whose own record is refused or lost still leaves a trace: its events may be with the collector, and are not to be
+/// dropped as if they had never been sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frozen {
+    /// The last event in a batch; those before it are in one too, or wait no more.
+    pub to: u64,
+    /// When the batch that is on its way longest was first sent, milliseconds since the epoch (device clock).
+    pub since: i64,
+}
+
 /// The index of everything that waits.
 #[derive(Clone, Debug, Default)]
 pub struct Queue {
@@ -145,6 +156,11 @@ impl Queue {
     /// The events of the next batch: the oldest loose ones of one context, in order of sequence, within the limits.
     /// They leave the loose events and must be given back with [`Queue::freeze`]. At least one if any is loose.
     pub fn gather(&mut self, most_events: usize, most_bytes: usize) -> Vec<Entry> {
+        self.gather_to(u64::MAX, most_events, most_bytes)
+    }
+
+    /// The same, but none after the sequence number `to`.
+    pub fn gather_to(&mut self, to: u64, most_events: usize, most_bytes: usize) -> Vec<Entry> {
         let mut entries: Vec<Entry> = Vec::new();
         let mut taken = [0; 3];
         let mut bytes = 0;
@@ -152,6 +168,7 @@ impl Queue {
             let mut next: Option<(usize, Entry)> = None;
             for (class, loose) in self.loose.iter().enumerate() {
                 if let Some(entry) = loose.get(taken[class])
+                    && entry.seq <= to
                     && next.is_none_or(|(_, other)| entry.seq < other.seq)
                 {
                     next = Some((class, *entry));
@@ -205,6 +222,21 @@ impl Queue {
     #[must_use]
     pub fn oldest_frozen(&self) -> Option<u64> {
         self.batches.first().map(Batch::first)
+    }
+
+    /// How far events are frozen; `None` if none is.
+    #[must_use]
+    pub fn frozen(&self) -> Option<Frozen> {
+        let to = self.batches.iter().flat_map(|batch| batch.entries.last()).map(|entry| entry.seq).max()?;
+        let since = self.batches.iter().map(|batch| batch.first_sent_at).min()?;
+        Some(Frozen { to, since })
+    }
+
+    /// The sequence numbers of the events that wait.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn waiting(&self) -> Vec<u64> {
+        let frozen = self.batches.iter().flat_map(|batch| &batch.entries);
+        self.loose.iter().flatten().chain(frozen).map(|entry| entry.seq).collect()
     }
 
     /// A batch by its identity.

@@ -58,7 +58,6 @@ impl World {
         let steps = 10 + self.random.up_to(300);
         self.fault = Some(Fault { kind, steps });
         self.set_disk(Some(kind));
-        self.server.batch_lost |= kind.is_of_the_disk();
     }
 
     /// One step has passed.
@@ -77,7 +76,7 @@ impl World {
         self.set_disk(None);
     }
 
-    fn set_disk(&mut self, kind: Option<Lasting>) {
+    pub(super) fn set_disk(&mut self, kind: Option<Lasting>) {
         let contents = &mut *self.disk.0.borrow_mut();
         let bound = if kind == Some(Lasting::DiskFull) { contents.store.bytes() } else { usize::MAX };
         contents.store.set_bound(bound);

@@ -1,27 +1,37 @@
 //! The seeded simulation: one client against a network that drops, duplicates, delays and reorders, a collector that
 //! answers 413, 429, 503 and worse, a captive portal, clocks that jump and stand still, a user who changes his mind,
 //! storage that fails for a moment or for hours or loses records, and a host that is killed between any two steps and
-//! inside any commit. The same seed gives the same run.
+//! inside any commit, or whose power is cut. The same seed gives the same run.
 //!
-//! After every step the ledger must balance and the client must not ask to be woken in the past. While only the disk is
-//! broken everything must get through all the same. At the end everything is mended, and every event that was ever
-//! persisted must be with the collector exactly once or in the ledger with its reason, and nothing but the state in the
-//! store.
+//! After every call of the client its ledger must be exactly what the simulation's own books add up to, and each event
+//! that has left the queue must have had a reason for it at that moment; after every step the client must not ask to be
+//! woken in the past. While only the disk is broken everything must get through all the same. At the end everything is
+//! mended, and each event must have ended once, with the collector and in the ledger alike, and nothing but the state may
+//! be left in the store.
+//!
+//! The two sides may differ for an event only where nobody could have known better, and the simulation knows which events
+//! those are: what a dead process had sent while the disk took nothing at all that told of it, and what the medium lost.
 
+mod books;
+mod consent;
 mod disk;
 mod fault;
+mod power;
+mod restart;
 mod server;
 mod verdict;
 mod world;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
+use books::Accounts;
 use disk::Disk;
 use fault::Fault;
+use power::History;
 use server::Server;
 
 use crate::random::Random;
-use crate::{Client, Config, Context, Id, Now};
+use crate::{Client, Config, Context, DropReason, Id, Ledger, Now};
 
 /// What a run amounted to, for a summary over many seeds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,8 +46,12 @@ pub struct Report {
     pub duplicates: u64,
     /// Times the host was killed.
     pub kills: u64,
+    /// Times that the power was cut, and the last changes of the disk were undone.
+    pub power_cuts: u64,
     /// Uploads handed to the network.
     pub uploads: u64,
+    /// Seeds with faults that lasted.
+    pub lasting: u64,
     /// Faults that lasted.
     pub faults: u64,
     /// Events sent from memory, because the disk refused them.
@@ -46,6 +60,24 @@ pub struct Report {
     pub withdrawals: u64,
     /// Records that the disk lost.
     pub damaged: u64,
+    /// What the ledgers said of acknowledged events, when they ended: at a new grant and at the end.
+    pub acked: u64,
+    /// What they said of dropped events, in the order of [`DropReason::ALL`].
+    pub dropped: [u64; DropReason::ALL.len()],
+    /// Events that the client dropped from a full queue or lost, although the collector has them.
+    pub disputed: u64,
+    /// Events that the collector has and no later life of the client knew of.
+    pub forgotten: u64,
+}
+
+impl Report {
+    /// A ledger has ended.
+    fn close(&mut self, ledger: &Ledger) {
+        self.acked += ledger.acked;
+        for (sum, dropped) in self.dropped.iter_mut().zip(ledger.dropped) {
+            *sum += dropped;
+        }
+    }
 }
 
 impl std::ops::AddAssign for Report {
@@ -55,11 +87,19 @@ impl std::ops::AddAssign for Report {
         self.stored += other.stored;
         self.duplicates += other.duplicates;
         self.kills += other.kills;
+        self.power_cuts += other.power_cuts;
         self.uploads += other.uploads;
+        self.lasting += other.lasting;
         self.faults += other.faults;
         self.from_memory += other.from_memory;
         self.withdrawals += other.withdrawals;
         self.damaged += other.damaged;
+        self.acked += other.acked;
+        for (sum, dropped) in self.dropped.iter_mut().zip(other.dropped) {
+            *sum += dropped;
+        }
+        self.disputed += other.disputed;
+        self.forgotten += other.forgotten;
     }
 }
 
@@ -101,19 +141,19 @@ struct Trouble {
     full: bool,
     consent: bool,
     damage: bool,
+    power: bool,
     lasting: bool,
 }
 
 /// An answer on its way back.
 struct Flight {
     batch: Id,
+    /// The events of that batch.
+    events: Vec<Id>,
     status: Option<u16>,
     body: String,
-}
-
-/// What the world knows of an event that the client took.
-struct Tracked {
-    install: Id,
+    /// It is the collector's own answer to what it has taken or refused.
+    genuine: bool,
 }
 
 struct World {
@@ -132,15 +172,10 @@ struct World {
     fault: Option<Fault>,
     healed: bool,
     defect: Defect,
-    tracked: BTreeMap<Id, Tracked>,
-    /// Events that the disk lost while they were there.
-    damaged: BTreeSet<Id>,
-    /// Events that the client deleted to make room.
-    evicted: BTreeSet<Id>,
-    /// Events that were on the disk when the user withdrew consent.
-    to_wipe: BTreeSet<Id>,
-    /// The disk has lost the state: the install begins anew with what is left.
-    state_lost: bool,
+    /// The install of each event that the client took.
+    tracked: BTreeMap<Id, Id>,
+    accounts: Accounts,
+    history: History,
     report: Report,
 }
 
@@ -165,6 +200,7 @@ pub fn run(seed: u64) -> Report {
 #[must_use]
 pub fn run_with(seed: u64, defect: Defect) -> Report {
     let mut world = World::new(seed, defect);
+    world.synchronise();
     for _ in 0..STEPS {
         world.step();
         world.check_step();
@@ -180,10 +216,10 @@ impl World {
         let damage = random.up_to(9) == 0;
         let trouble = Trouble {
             kills: damage || random.up_to(3) > 0,
-            // What became of an event that a full queue dropped after its batch was lost cannot be told from outside.
-            full: !damage && random.up_to(3) == 0,
+            full: random.up_to(3) == 0,
             consent: random.up_to(3) == 0,
             damage,
+            power: random.up_to(3) == 0,
             lasting: random.up_to(1) == 0,
         };
         let (full_rows, full_bytes) = [(12, usize::MAX), (10_000, 3_000)][random.up_to(1) as usize];
@@ -219,10 +255,8 @@ impl World {
             healed: false,
             defect,
             tracked: BTreeMap::new(),
-            damaged: BTreeSet::new(),
-            evicted: BTreeSet::new(),
-            to_wipe: BTreeSet::new(),
-            state_lost: false,
+            accounts: Accounts::default(),
+            history: History::default(),
             report: Report::default(),
         }
     }

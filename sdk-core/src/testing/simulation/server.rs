@@ -6,12 +6,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use subway_protocol::json::{JsonError, ObjectWriter, Reader};
 
 use super::Defect;
+use super::books::Outcome;
 use crate::Id;
 
 /// Events with this code are rejected.
 pub(super) const BAD: &str = "bad";
 /// A batch with an event of this code is refused as a whole (400).
 pub(super) const POISON: &str = "poison";
+/// A batch with an event of this code is refused as a whole, because it is too large (413).
+pub(super) const HUGE: &str = "huge";
 
 /// What the collector knows.
 #[derive(Default)]
@@ -22,8 +25,8 @@ pub(super) struct Server {
     pub(super) stored: BTreeMap<Id, Id>,
     /// Every event rejected.
     pub(super) rejected: BTreeSet<Id>,
-    /// Every event that was refused alone.
-    pub(super) refused: BTreeSet<Id>,
+    /// Every event that was refused alone, and with which of the two statuses.
+    pub(super) refused: BTreeMap<Id, Outcome>,
     /// Which events each batch carried when it was first seen, and when it says it was first sent.
     batches: BTreeMap<Id, (Vec<Id>, i64)>,
     /// When each event was first sent.
@@ -32,12 +35,14 @@ pub(super) struct Server {
     sequence: BTreeMap<(Id, u64), Id>,
     /// Events that came again.
     pub(super) duplicates: u64,
-    /// Events of which the client may have lost every memory although it sent them: its storage had refused them.
+    /// Events of which no later life of the client knows: its storage took neither them nor a state that counts them, so
+    /// that their places in the sequence are given again.
     pub(super) forgotten: BTreeSet<Id>,
-    /// The client's storage has lost contexts: events may come without.
-    pub(super) context_lost: bool,
-    /// The client's storage has lost or refused batches: an event may come in a new one.
-    pub(super) batch_lost: bool,
+    /// Events whose context the client's storage has lost: they come without.
+    pub(super) context_lost: BTreeSet<Id>,
+    /// Events that come in a new batch, because the client's storage has no record of the one they were sent in; and
+    /// whether its state says how old that may be.
+    pub(super) rebatched: BTreeMap<Id, bool>,
     defect: Defect,
 }
 
@@ -69,6 +74,17 @@ impl Server {
         read(body).map(|batch| batch.events.iter().map(|event| event.id).collect()).unwrap_or_default()
     }
 
+    /// What became of an event here.
+    pub(super) fn outcome(&self, id: Id) -> Option<Outcome> {
+        if self.stored.contains_key(&id) {
+            Some(Outcome::Acked)
+        } else if self.rejected.contains(&id) {
+            Some(Outcome::Rejected)
+        } else {
+            self.refused.get(&id).copied()
+        }
+    }
+
     /// Takes a batch, answers with status and body.
     ///
     /// # Panics
@@ -85,16 +101,18 @@ impl Server {
         for event in &batch.events {
             self.check(event, &batch, install);
         }
-        if batch.events.len() > self.most_events {
-            return (413, String::new());
+        let has = |code: &str| batch.events.iter().any(|event| event.code == code);
+        let (status, outcome) = if batch.events.len() > self.most_events || has(HUGE) {
+            (413, Outcome::TooLarge)
+        } else if has(POISON) {
+            (400, Outcome::Poison)
+        } else {
+            return (200, self.store(id, install, &batch.events));
+        };
+        if let [event] = batch.events.as_slice() {
+            self.refused.insert(event.id, outcome);
         }
-        if batch.events.iter().any(|event| event.code == POISON) {
-            if let [event] = batch.events.as_slice() {
-                self.refused.insert(event.id);
-            }
-            return (400, String::new());
-        }
-        (200, self.store(id, install, &batch.events))
+        (status, String::new())
     }
 
     fn check(&mut self, event: &Event, batch: &Batch, install: Id) {
@@ -104,10 +122,15 @@ impl Server {
             *known = event.id;
         }
         assert_eq!(*known, event.id, "a sequence number belongs to one event");
-        let lost = self.context_lost && batch.version.is_empty();
-        assert!(lost || event.version == batch.version, "an event is sent with the context it was recorded in");
+        let context = if self.context_lost.contains(&event.id) { "" } else { event.version.as_str() };
+        assert_eq!(batch.version, context, "an event is sent with the context it was recorded in");
         let first = *self.first_sent.entry(event.id).or_insert(batch.first_sent_at);
-        assert!(self.batch_lost || first == batch.first_sent_at, "an event keeps when it was first sent");
+        if let Some(marked) = self.rebatched.remove(&event.id) {
+            assert!(!marked || batch.first_sent_at <= first, "an event does not become younger");
+            self.first_sent.insert(event.id, batch.first_sent_at);
+        } else {
+            assert_eq!(first, batch.first_sent_at, "an event keeps when it was first sent");
+        }
     }
 
     fn store(&mut self, id: Id, install: Id, events: &[Event]) -> String {

@@ -1,12 +1,15 @@
 //! What happens: one step after the other.
 
+use super::books::{Cause, Outcome};
 use super::disk::Fate;
 use super::fault::Lasting;
-use super::server::{BAD, POISON, Server};
-use super::{DRAIN, Flight, Report, Tracked, World, context, open};
-use crate::store::{Key, Store};
+use super::server::{BAD, HUGE, POISON, Server};
+use super::{DRAIN, Flight, Report, World, context};
 use crate::transport::{Task, UploadRequest, UploadResult};
-use crate::{Consent, Input, Theme};
+use crate::{Consent, Id, Input, Theme};
+
+/// Common properties of this many bytes are large beside everything else here.
+const LARGE: usize = 1_500;
 
 impl World {
     pub(super) fn step(&mut self) {
@@ -36,13 +39,13 @@ impl World {
         let code = match self.random.up_to(29) {
             0 => BAD,
             1 => POISON,
+            2 => HUGE,
             _ => "fine",
         };
         let true_ts = self.chance(5).then_some(1_400_000_000_000);
         self.track_event(theme, code, true_ts);
         if self.chance(30) {
-            let refused = Input { theme, code: "", props: "", page: None, true_ts };
-            assert!(self.client.track(self.now(), refused).is_err(), "an empty code is refused");
+            assert!(!self.track_event(theme, "", true_ts), "an empty code is refused");
         }
     }
 
@@ -59,15 +62,25 @@ impl World {
         if true_ts.is_some() {
             assert_eq!(self.client.session_index(), session, "a true time starts and ends no session");
         }
-        if let Ok(id) = tracked {
-            self.report.tracked += 1;
-            self.tracked.insert(id, Tracked { install: self.client.install_id() });
+        match &tracked {
+            Ok(id) => {
+                self.report.tracked += 1;
+                self.tracked.insert(*id, self.client.install_id());
+                if self.client.consent() == Consent::Granted {
+                    self.enter(*id);
+                } else {
+                    self.accounts.held.push(*id);
+                }
+            }
+            Err(error) => self.refuse(error),
         }
+        self.settle(&Cause::Recording);
         tracked.is_ok()
     }
 
     pub(super) fn poll(&mut self) {
         let task = self.client.poll_task(self.now());
+        self.settle(&Cause::Sending);
         if self.disk.0.borrow().killed {
             // The process died in the middle: nothing of this gets out.
             return;
@@ -77,61 +90,67 @@ impl World {
             Some(Task::Upload(request)) => {
                 assert_eq!(self.client.consent(), Consent::Granted, "nothing is sent without consent");
                 self.report.uploads += 1;
-                self.check_sources(&request);
-                self.send(&request);
+                let events = Server::ids(&request.body);
+                for id in &events {
+                    let outcome = self.accounts.books.events.get(id);
+                    assert_eq!(outcome, Some(&Outcome::Waiting), "only what waits is sent: {id}");
+                }
+                self.check_sources(&request, &events);
+                self.synchronise();
+                self.accounts.sent.extend(&events);
+                self.accounts.sent_now.extend(&events);
+                self.send(&request, events);
             }
             None => assert!(wake.is_none_or(|at| at > self.mono), "no work, and yet awake: {wake:?} at {}", self.mono),
         }
     }
 
-    /// Nothing is sent that is not on the disk, unless the disk refused it.
-    fn check_sources(&mut self, request: &UploadRequest) {
+    /// Neither an event nor a batch is sent that is not on the disk, unless the disk has refused it twice in a row or the
+    /// medium has lost it.
+    fn check_sources(&mut self, request: &UploadRequest, events: &[Id]) {
         let contents = &mut *self.disk.0.borrow_mut();
-        for id in Server::ids(&request.body) {
-            if !contents.present.values().any(|other| *other == id) {
-                // Tracked while the disk kept refusing: it was not even asked.
-                let refused = !contents.refused.insert(id) || self.client.store_fails();
-                assert!(refused, "sent before it was stored, or after it was deleted: {id}");
+        let fails = self.client.store_fails();
+        let there = contents.batches().iter().any(|batch| batch.id == request.batch_id);
+        assert!(
+            there || fails || contents.lost_batches.contains(&request.batch_id),
+            "a batch is stored before it is sent"
+        );
+        for id in events {
+            if !contents.present.values().any(|other| other == id) {
+                assert!(fails, "sent before it was stored, or after it was deleted: {id}");
                 self.report.from_memory += 1;
             }
         }
     }
 
     /// The network: what becomes of a request.
-    fn send(&mut self, request: &UploadRequest) {
-        let batch = request.batch_id;
+    fn send(&mut self, request: &UploadRequest, events: Vec<Id>) {
         let lasting = self.fault.map(|fault| fault.kind).filter(|_| !self.healed);
         let fault = if self.healed { 99 } else { self.random.up_to(19) };
+        let statuses = [503, 500, 502, 429, 408, 404, 405, 415, 301, 204];
+        let mut genuine = false;
         let (status, body) = match (lasting, fault) {
             (Some(Lasting::NetworkAway), _) | (_, 0) => (None, String::new()),
             (Some(Lasting::Answers(status)), _) => (Some(status), String::new()),
             (_, 1) => (Some(200), String::from("<html>Welcome to the airport</html>")),
             (_, 2) => (Some(200), String::new()),
-            (_, 3) => {
-                let statuses = [503, 500, 502, 429, 408, 404, 405, 415, 301, 204];
-                (Some(statuses[self.random.up_to(9) as usize]), String::new())
-            }
+            (_, 3) => (Some(statuses[self.random.up_to(9) as usize]), String::new()),
             (_, 4) => (Some([401, 403][self.random.up_to(1) as usize]), String::new()),
-            (_, 5) => {
+            (_, 5 | 6) => {
                 self.server.take(&request.body);
-                (None, String::new())
-            }
-            (_, 6) => {
-                self.server.take(&request.body);
-                (Some(504), String::new())
-            }
-            (_, 7) => {
-                self.server.take(&request.body);
-                let (status, body) = self.server.take(&request.body);
-                (Some(status), body)
+                ((fault == 6).then_some(504), String::new())
             }
             (_, 8) => return,
             _ => {
+                if fault == 7 {
+                    self.server.take(&request.body);
+                }
+                genuine = true;
                 let (status, body) = self.server.take(&request.body);
                 (Some(status), body)
             }
         };
-        self.flights.push(Flight { batch, status, body });
+        self.flights.push(Flight { batch: request.batch_id, events, status, body, genuine });
     }
 
     /// Some answer arrives, not necessarily the first sent, perhaps twice.
@@ -149,106 +168,60 @@ impl World {
                 None => UploadResult::Failed,
             };
             self.client.on_result(self.now(), flight.batch, result);
+            self.settle(&Cause::Answer(&flight));
         }
     }
 
     fn host_event(&mut self) {
         let now = self.now();
-        match self.random.up_to(8) {
+        match self.random.up_to(10) {
             0 => self.client.background(now),
             1 => self.client.foreground(now),
             2 => self.client.flush(now),
             3 => assert_eq!(self.client.identify(now, "user"), Ok(())),
             4 => self.client.logout(now),
-            5 => assert_eq!(self.client.register(now, r#"{"channel":"qr"}"#), Ok(())),
+            5 => {
+                let text = "c".repeat(if self.chance(3) { LARGE } else { 2 });
+                assert_eq!(self.client.register(now, &format!(r#"{{"channel":"{text}"}}"#)), Ok(()));
+            }
             6 => self.client.clear_registered(now),
             7 => {
                 self.version += 1;
                 self.client.set_context(&context(self.version));
             }
+            8 => self.persist(),
             _ if self.trouble.consent => self.decide(),
             _ => {}
         }
+        self.settle(&Cause::Other);
     }
 
-    fn decide(&mut self) {
-        let consent = [Consent::Granted, Consent::Denied, Consent::Unknown][self.random.up_to(2) as usize];
-        if consent == Consent::Denied {
-            self.report.withdrawals += 1;
-            let contents = self.disk.0.borrow();
-            self.to_wipe = contents.present.values().copied().collect();
+    /// The host expects to be killed.
+    fn persist(&mut self) {
+        let done = self.client.commit(self.now());
+        self.settle(&Cause::Other);
+        if done && self.client.consent() == Consent::Granted {
+            let (contents, accounts) = (self.disk.0.borrow(), &self.accounts);
+            for (seq, id) in &accounts.places {
+                let there = contents.present.get(seq) == Some(id) || accounts.damaged.contains(id);
+                assert!(there, "everything is stored, the client says, but not {id}");
+            }
         }
-        let (before, install) = (self.client.ledger(), self.client.install_id());
-        self.client.set_consent(self.now(), consent);
-        if consent != Consent::Denied {
-            return;
-        }
-        let after = self.client.ledger();
-        let withdrawn = crate::DropReason::ConsentWithdrawn;
-        assert_eq!(after.queued, 0, "a withdrawal wipes the queue");
-        assert_eq!(after.dropped(withdrawn), before.dropped(withdrawn) + before.queued, "and counts it");
-        let mut contents = self.disk.0.borrow_mut();
-        if contents.refuses || contents.killed {
-            return;
-        }
-        assert!(contents.present.is_empty(), "and the disk, also a full one");
-        let mut left = String::new();
-        assert_eq!(contents.store.scan(&mut |_, value| left += value), Ok(()));
-        assert_ne!(self.client.install_id(), install);
-        assert!(!left.contains(&install.text()), "nothing about the person is left: {left}");
     }
 
     fn trouble_ahead(&mut self) {
+        if self.trouble.damage && self.chance(3) {
+            return self.damage();
+        }
         let fate = match self.random.up_to(2) {
             1 if self.trouble.kills => Fate::KilledBefore,
             2 if self.trouble.kills => Fate::KilledAfter,
             _ => Fate::Fails,
         };
-        self.disk.0.borrow_mut().fate = fate;
-        self.server.batch_lost |= fate == Fate::Fails;
-    }
-
-    /// The process dies and is started again: what was not on the disk is gone, and so are the open requests.
-    fn kill(&mut self) {
-        self.report.kills += 1;
-        {
-            let contents = &mut *self.disk.0.borrow_mut();
-            contents.killed = false;
-            contents.fate = Fate::Works;
-            let present: std::collections::BTreeSet<_> = contents.present.values().copied().collect();
-            self.server.forgotten.extend(contents.refused.difference(&present));
-        }
-        self.check_deletions();
-        // A withdrawal that did not reach the disk is undone; the host has to ask again.
-        self.to_wipe.clear();
-        self.flights.clear();
-        if self.trouble.damage && self.chance(3) {
-            self.damage();
-        }
-        self.mono = self.random.up_to(1_000);
-        self.life = (self.mono, 0);
-        let now = self.now();
-        self.client = open(&self.disk, &self.config, self.version, &mut self.random, now);
-    }
-
-    /// The medium loses one record.
-    fn damage(&mut self) {
-        let mut keys = Vec::new();
-        let mut contents = self.disk.0.borrow_mut();
-        let scanned = contents.store.scan(&mut |key, _| keys.push(key));
-        assert_eq!(scanned, Ok(()));
-        if keys.is_empty() {
-            return;
-        }
-        let key = keys[self.random.up_to(keys.len() as u64 - 1) as usize];
-        self.report.damaged += 1;
-        match key {
-            Key::State => self.state_lost = true,
-            Key::Context(_) => self.server.context_lost = true,
-            Key::Batch(_) => self.server.batch_lost = true,
-            Key::Event(_) => {}
-        }
-        self.damaged.extend(contents.lose(key));
+        let contents = &mut *self.disk.0.borrow_mut();
+        contents.fate = fate;
+        contents.delay = self.random.up_to(2);
+        contents.times = 1 + self.random.up_to(5);
     }
 
     /// First the network heals and the user agrees, then the disk: everything must be delivered, and the client must
@@ -257,7 +230,7 @@ impl World {
         self.healed = true;
         self.disk.0.borrow_mut().fate = Fate::Works;
         if self.trouble.consent {
-            self.client.set_consent(self.now(), Consent::Granted);
+            self.set_consent(Consent::Granted);
         }
         let broken = self.fault.map(|fault| fault.kind).filter(|kind| kind.is_of_the_disk());
         if matches!(broken, Some(Lasting::DiskFull | Lasting::DiskRefuses)) {
@@ -272,7 +245,6 @@ impl World {
     fn drain(&mut self, done: impl Fn(&Self) -> bool) {
         for _ in 0..DRAIN {
             self.poll();
-            self.check_deletions();
             if !self.flights.is_empty() {
                 self.land();
                 continue;
