@@ -14,7 +14,7 @@ use crate::fanout::{Replayed, Replayer};
 use crate::record::Record;
 use crate::row::Row;
 use crate::serve::{CONFIG_PATH, DataDir, StartError, connect};
-use crate::sinks;
+use crate::sinks::{self, EMBEDDED};
 use crate::spool::{DeadLetter, Reader, Settings, Spool};
 
 /// Dead letters read at a time.
@@ -54,7 +54,13 @@ pub(super) fn run(
         DeadLetters::Replay => {
             let mut waiting = Vec::new();
             for name in names {
-                if reader.count_dead_letters(&name).map_err(runtime)? > 0 {
+                if reader.count_dead_letters(&name).map_err(runtime)? == 0 {
+                    continue;
+                }
+                if name == EMBEDDED {
+                    // It takes events in their order only, and its letters are of records that nobody can read.
+                    eprintln!("{name}: not replayed: what it refused cannot be read");
+                } else {
                     waiting.push(name);
                 }
             }
