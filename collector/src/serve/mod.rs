@@ -273,6 +273,7 @@ impl Opened {
             dedup: spool::DedupSettings {
                 fresh_ids: config.limits.dedup_fresh_ids,
                 memory_bytes: config.limits.dedup_memory_bytes,
+                ..spool::DedupSettings::default()
             },
         };
         let spool = Spool::open(data_dir.path(), &settings, Arc::clone(&telemetry))?;

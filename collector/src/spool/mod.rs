@@ -263,6 +263,8 @@ impl Spool {
 }
 
 #[cfg(test)]
+mod fault_tests;
+#[cfg(test)]
 mod state_tests;
 #[cfg(test)]
 mod tests;

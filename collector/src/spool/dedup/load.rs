@@ -82,6 +82,7 @@ impl Dedup {
             garbage: VecDeque::new(),
             expiry_due: false,
             retry: upkeep::Retry::default(),
+            guard: super::expiry::guard(sql, now)?,
             open_files: 0,
             sought: Vec::new(),
             hits: Vec::new(),
