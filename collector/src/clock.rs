@@ -75,6 +75,12 @@ impl ClockGuard {
         true
     }
 
+    /// What the wall clock would say if it had gone on as it was when it was last believed.
+    #[must_use]
+    pub fn reckoned(&self, monotonic: i64) -> i64 {
+        self.believed.0.saturating_add(monotonic.saturating_sub(self.believed.1))
+    }
+
     /// Whether the clock was not believed when it was last asked for.
     #[must_use]
     pub fn doubts(&self) -> bool {

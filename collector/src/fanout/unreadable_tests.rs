@@ -58,6 +58,10 @@ async fn a_record_that_cannot_be_read_costs_its_own_events_in_every_store_and_no
     damage(&spool, 2);
     damage(&spool, 1);
     store(&spool, 2).await;
+    let mut exported = Vec::new();
+    let said = crate::export::run(dir.path(), None, None, None, &mut exported).unwrap_err();
+    assert!(said.starts_with("5 stored events are in records of the spool that cannot be read"), "{said}");
+    assert_eq!(exported.iter().filter(|byte| **byte == b'\n').count(), 5, "everything else is written");
     let embedded = Arc::new(EmbeddedSink::open(dir.path()).unwrap());
     let (plain, cutting) = (Model::new([]), Model::new([]));
     let sinks: Vec<(Arc<dyn Sink>, Settings)> = vec![

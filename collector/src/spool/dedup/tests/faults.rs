@@ -151,3 +151,14 @@ fn parts_are_not_merged_while_that_would_take_the_room_of_others() {
     assert!(lab.files() < 10);
     assert_eq!(lab.see(1, &many(0..5_000), Crash::Never).unwrap(), [false; 5_000]);
 }
+
+#[test]
+fn something_in_the_folder_that_cannot_be_removed_is_no_reason_not_to_start() {
+    let mut lab = seen();
+    let other = lab.folder().join("lost+found");
+    std::fs::create_dir(&other).unwrap();
+    std::fs::write(other.join("file"), "x").unwrap();
+    lab.open();
+    assert_eq!(lab.see(1, &many(0..3_000), Crash::Never).unwrap(), [false; 3_000]);
+    assert!(other.exists());
+}
