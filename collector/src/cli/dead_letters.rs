@@ -23,6 +23,10 @@ const PAGE: u64 = 500;
 /// What `list` says of events that were given up.
 const SHED: &str = "given up because the spool was full (when_full = \"shed\"); they are in the embedded store only";
 
+/// What `list` says of events whose letters are gone.
+const DROPPED: &str =
+    "dropped because the dead letters took too much room (dead_letter_bytes); they cannot be replayed";
+
 pub(super) fn run(
     action: DeadLetters,
     data_dir: &Path,
@@ -36,12 +40,17 @@ pub(super) fn run(
     }
     let names = ledger.sinks.keys().filter(|name| sink.is_none_or(|sink| sink == name.as_str()));
     let names: Vec<String> = names.cloned().collect();
+    let dropped = ledger.sinks.iter().map(|(name, sink)| (name.clone(), sink.dropped_letters));
+    let dropped: Vec<(String, u64)> = dropped.filter(|(name, letters)| names.contains(name) && *letters > 0).collect();
     match action {
         DeadLetters::Show => each(&reader, &names, |letter| print(&format!("{}\n", shown(&letter)))),
         DeadLetters::List => {
             let mut counts: BTreeMap<(String, String), u64> = BTreeMap::new();
             for (name, sink) in ledger.sinks.iter().filter(|(name, sink)| names.contains(name) && sink.shed > 0) {
                 counts.insert((name.clone(), SHED.to_owned()), sink.shed);
+            }
+            for (name, letters) in &dropped {
+                counts.insert((name.clone(), DROPPED.to_owned()), *letters);
             }
             each(&reader, &names, |letter| {
                 *counts.entry((letter.sink, letter.reason)).or_default() += 1;
@@ -64,7 +73,8 @@ pub(super) fn run(
                     waiting.push(name);
                 }
             }
-            replay(data_dir, &waiting, config)
+            replay(data_dir, &waiting, config)?;
+            dropped.iter().try_for_each(|(name, letters)| print(&format!("{name}: {letters} were {DROPPED}\n")))
         }
     }
 }

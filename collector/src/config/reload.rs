@@ -34,6 +34,7 @@ impl Config {
             ("limits.queue_requests", new.queue_requests != old.queue_requests),
             ("limits.commit_bytes", new.commit_bytes != old.commit_bytes),
             ("limits.spool_bytes", new.spool_bytes != old.spool_bytes),
+            ("limits.dead_letter_bytes", new.dead_letter_bytes != old.dead_letter_bytes),
             ("limits.dedup_memory_bytes", new.dedup_memory_bytes != old.dedup_memory_bytes),
             ("limits.dedup_fresh_ids", new.dedup_fresh_ids != old.dedup_fresh_ids),
             ("limits.install_clocks", new.install_clocks != old.install_clocks),
@@ -62,6 +63,7 @@ impl Config {
         self.limits.queue_requests = running.limits.queue_requests;
         self.limits.commit_bytes = running.limits.commit_bytes;
         self.limits.spool_bytes = running.limits.spool_bytes;
+        self.limits.dead_letter_bytes = running.limits.dead_letter_bytes;
         self.limits.dedup_memory_bytes = running.limits.dedup_memory_bytes;
         self.limits.dedup_fresh_ids = running.limits.dedup_fresh_ids;
         self.limits.install_clocks = running.limits.install_clocks;
@@ -83,7 +85,7 @@ mod tests {
         let running = Config::parse(&format!("data_dir = \"/a\"\n{APP}[limits]\nconnections = 5\n")).unwrap();
         let new = Config::parse(&format!(
             "listen = \"127.0.0.1:1\"\nadmin = {{listen = \"127.0.0.1:2\"}}\ndata_dir = \"/b\"\n{APP}[limits]\nconnections = 6\nqueue_requests = 7\n\
-             commit_bytes = 9999\nspool_bytes = 9999\n[log]\nlevel = \"debug\"\n[[sink]]\nname = \"embedded\"\nkind = \"sqlite\"\n"
+             commit_bytes = 9999\nspool_bytes = 9999\ndead_letter_bytes = 99999\n[log]\nlevel = \"debug\"\n[[sink]]\nname = \"embedded\"\nkind = \"sqlite\"\n"
         ))
         .unwrap();
         let named = [
@@ -95,6 +97,7 @@ mod tests {
             "limits.queue_requests",
             "limits.commit_bytes",
             "limits.spool_bytes",
+            "limits.dead_letter_bytes",
         ];
         assert_eq!(new.needs_restart(&running), named);
         let applied = new.applied_to(&running);

@@ -69,6 +69,10 @@ fn of_sinks(status: &Status) -> Vec<(Gauge<'_>, u64)> {
     gauges.extend(active().map(|(name, sink)| (Gauge::SinkPending(name), sink.pending)));
     gauges.extend(active().map(|(name, sink)| (Gauge::SinkDead(name), sink.dead)));
     gauges.extend(active().map(|(name, sink)| (Gauge::SinkShed(name), sink.shed)));
+    gauges.extend(active().map(|(name, _)| {
+        let bytes = status.letter_bytes.get(name).copied().unwrap_or(0);
+        (Gauge::SinkLetterBytes(name), bytes)
+    }));
     gauges.extend(active().map(|(name, _)| (Gauge::SinkLag(name), lag(name))));
     gauges
 }

@@ -269,6 +269,7 @@ impl Opened {
             queue: usize::try_from(config.limits.queue_requests).unwrap_or(usize::MAX),
             commit_bytes: config.limits.commit_bytes,
             install_clocks: config.limits.install_clocks,
+            dead_letter_bytes: config.limits.dead_letter_bytes,
             dedup: spool::DedupSettings {
                 fresh_ids: config.limits.dedup_fresh_ids,
                 memory_bytes: config.limits.dedup_memory_bytes,

@@ -72,3 +72,91 @@ fn a_spool_that_cannot_be_written_anew_is_used_as_it_is_and_only_a_start_tries_i
     open(dir.path()).close();
     assert_eq!(other(dir.path()).pragma_query_value(None, "auto_vacuum", |row| row.get::<_, i64>(0)).unwrap(), 2);
 }
+
+fn letter(position: u64) -> DeadLetter {
+    DeadLetter {
+        sink: "a".into(),
+        position,
+        app_key: "demo".into(),
+        event_id: format!("e{position}"),
+        reason: "no".into(),
+        dead_at: 1,
+        record: "x".repeat(100),
+    }
+}
+
+/// A spool whose sink `a` refused all of its 2,000 events.
+fn refused(dir: &Path, dead_letter_bytes: u64) -> (Spool, Arc<Telemetry>) {
+    let telemetry = Arc::<Telemetry>::default();
+    let settings = Settings { dead_letter_bytes, ..Settings::default() };
+    let spool = Spool::open(dir, &settings, Arc::clone(&telemetry)).unwrap();
+    spool.register(&["a"]).unwrap();
+    spool.call(|tx| tx.append("{}", 2_000)).unwrap();
+    spool.advance("a", 2_000, (1..=2_000).map(letter).collect(), false).unwrap();
+    (spool, telemetry)
+}
+
+/// What the letters of `a` take, as the table of them says.
+fn counted(dir: &Path) -> u64 {
+    let query =
+        "SELECT sum(octet_length(record) + octet_length(reason) + octet_length(app_key) + octet_length(event_id) + 64)
+        FROM dead_letter WHERE sink = 'a'";
+    other(dir).query_row(query, [], |row| row.get::<_, Option<u64>>(0)).unwrap().unwrap_or(0)
+}
+
+#[test]
+fn dead_letters_beyond_their_room_are_dropped_the_oldest_first_and_stay_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let (spool, _) = refused(dir.path(), 50_000);
+    let bytes = || spool.status("a", 0).unwrap().letter_bytes["a"];
+    assert!(bytes() > 300_000);
+    assert_eq!(bytes(), counted(dir.path()));
+    let (marked, _) = spool.mark_for_replay("a", 0, 3).unwrap();
+    assert_eq!(marked.len(), 3);
+    spool.trim().unwrap();
+    assert!((49_000..=50_000).contains(&bytes()), "{}", bytes());
+    assert_eq!(bytes(), counted(dir.path()));
+    let left = spool.dead_letters(Some("a"), 0, 9_999).unwrap();
+    let positions: Vec<u64> = left.iter().map(|letter| letter.position).collect();
+    let newest = 2_000 - (left.len() as u64 - 3);
+    assert_eq!(positions[..3], [1, 2, 3], "what is being sent again stays");
+    assert_eq!(positions[3..], (newest + 1..=2_000).collect::<Vec<_>>());
+    let ledger = spool.ledger().unwrap().sinks["a"].clone();
+    assert_eq!((ledger.dead, ledger.dropped_letters), (2_000, 2_000 - left.len() as u64));
+    spool.settle("a", vec![1, 2], vec![(3, "still no".into())]).unwrap();
+    assert_eq!(bytes(), counted(dir.path()));
+    let ledger = spool.ledger().unwrap().sinks["a"].clone();
+    assert_eq!((ledger.delivered, ledger.dead), (2, 1_998));
+    spool.close();
+    let spool = Spool::open(dir.path(), &Settings::default(), Arc::default()).unwrap();
+    assert_eq!(spool.status("a", 0).unwrap().letter_bytes["a"], counted(dir.path()));
+}
+
+#[test]
+fn a_sink_with_many_dead_letters_is_forgotten_in_steps() {
+    let dir = tempfile::tempdir().unwrap();
+    let (spool, telemetry) = refused(dir.path(), u64::MAX);
+    spool.mark_for_replay("a", 0, 10).unwrap();
+    spool.register(&[]).unwrap();
+    spool.retire("a").unwrap();
+    let before = telemetry.get(crate::telemetry::Count::Commits);
+    spool.forget("a").unwrap();
+    assert!(telemetry.get(crate::telemetry::Count::Commits) - before >= 4);
+    assert_eq!((counted(dir.path()), spool.ledger().unwrap().sinks.len()), (0, 0));
+    assert!(spool.status("a", 0).unwrap().letter_bytes.is_empty());
+}
+
+#[test]
+fn letters_of_the_version_before_are_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let before = MIGRATIONS.iter().position(|sql| sql.contains("CREATE TABLE letters")).unwrap();
+    let layout = db::Layout { page_bytes: 4096, gives_back: true };
+    let sql = db::open_laid_out(&dir.path().join(FILE), &MIGRATIONS[..before], layout).unwrap();
+    let insert = "INSERT INTO dead_letter (sink, position, app_key, event_id, reason, dead_at, record)
+        VALUES ('a', 1, 'demo', 'e', 'no', 1, 'ä')";
+    sql.execute(insert, []).unwrap();
+    drop(sql);
+    let spool = open(dir.path());
+    spool.register(&["a"]).unwrap();
+    assert_eq!(spool.status("a", 0).unwrap().letter_bytes["a"], counted(dir.path()));
+}

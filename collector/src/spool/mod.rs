@@ -56,6 +56,7 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0003_sinks.sql"),
     include_str!("migrations/0004_dedup.sql"),
     include_str!("migrations/0005_expired.sql"),
+    include_str!("migrations/0007_letters.sql"),
 ];
 
 /// The spool's caps.
@@ -67,13 +68,21 @@ pub struct Settings {
     pub commit_bytes: u64,
     /// Installs per app whose clocks are remembered.
     pub install_clocks: u64,
+    /// Bytes that the dead letters of one sink may take; beyond it the oldest are dropped.
+    pub dead_letter_bytes: u64,
     /// The dedup index's caps.
     pub dedup: DedupSettings,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { queue: 1024, commit_bytes: 16 * 1024 * 1024, install_clocks: 1_000_000, dedup: DedupSettings::default() }
+        Self {
+            queue: 1024,
+            commit_bytes: 16 * 1024 * 1024,
+            install_clocks: 1_000_000,
+            dead_letter_bytes: 1024 * 1024 * 1024,
+            dedup: DedupSettings::default(),
+        }
     }
 }
 
@@ -92,6 +101,7 @@ struct Inner {
     thread: Mutex<Option<JoinHandle<()>>>,
     /// The sinks that the log is kept for.
     active: Mutex<Vec<String>>,
+    dead_letter_bytes: u64,
 }
 
 /// A poisoned lock guards plain values here, which are whole at every moment.
@@ -122,6 +132,7 @@ impl Spool {
                 readers: Mutex::default(),
                 thread: Mutex::new(Some(thread)),
                 active: Mutex::default(),
+                dead_letter_bytes: settings.dead_letter_bytes,
             }),
         })
     }

@@ -3,7 +3,7 @@
 use rusqlite::params;
 
 use super::cursor::{load, save};
-use super::{Spool, SpoolError, Tx, arrival, lock};
+use super::{Spool, SpoolError, Tx, arrival, letters, lock};
 use crate::clock;
 
 /// Rows deleted by one transaction of [`Spool::trim`], so that it never holds up the answers to clients for long.
@@ -85,7 +85,8 @@ fn shed(tx: &mut Tx<'_>, sink: &str, (keep, remembers): (u64, bool), others: &[S
 }
 
 impl Spool {
-    /// Deletes the records that every registered sink has passed. With no sink registered nothing is deleted.
+    /// Deletes the records that every registered sink has passed, and the oldest dead letters of sinks that have too many.
+    /// With no sink registered nothing is deleted.
     ///
     /// # Errors
     /// If the database fails.
@@ -94,9 +95,10 @@ impl Spool {
         if sinks.is_empty() {
             return Ok(());
         }
+        let most = self.inner.dead_letter_bytes;
         loop {
             let sinks = sinks.clone();
-            if !self.call(move |tx| trim(tx, &sinks))? {
+            if !self.call(move |tx| Ok(trim(tx, &sinks)? | letters::shrink(tx, &sinks, most)?))? {
                 return Ok(());
             }
         }
