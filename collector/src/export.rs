@@ -34,8 +34,8 @@ enum ExportError {
     Store(#[from] DbError),
     #[error(transparent)]
     Spool(#[from] SpoolError),
-    #[error("the spool's record at position {0} cannot be read: {1}")]
-    Record(u64, serde_json::Error),
+    #[error("{0} stored events are in records of the spool that cannot be read; everything else was written")]
+    Unreadable(u64),
     #[error("{0} stored events are neither in the store nor in the spool; everything else was written")]
     Missing(u64),
     #[error(
@@ -88,11 +88,13 @@ fn export(data_dir: &Path, app: Option<&str>, range: Range<'_>, out: &mut impl W
         position = again.max(next - 1);
     }
     lines.out.flush()?;
+    let unreadable = lines.unreadable;
     let gone = match open_store(data_dir)? {
         Some(store) => store.missing(0, head)?,
         None => 0,
     };
     match missing {
+        0 if unreadable > 0 => Err(ExportError::Unreadable(unreadable)),
         0 => Ok(gone),
         missing if store.is_none() => Err(ExportError::WithSinks(missing)),
         missing => Err(ExportError::Missing(missing)),
@@ -136,12 +138,14 @@ fn from_spool(
 ) -> Result<u64, ExportError> {
     let mut last = position;
     for stored in records {
-        let record: Record<'_> =
-            serde_json::from_str(&stored.json).map_err(|error| ExportError::Record(stored.first, error))?;
+        last = stored.first + stored.events - 1;
+        let Ok(record) = serde_json::from_str::<Record<'_>>(&stored.json) else {
+            lines.unreadable += last.min(head) - position.max(stored.first - 1);
+            continue;
+        };
         for event in within(stored.first, &record.events, position + 1, head).1 {
             lines.write(&Row::new(&record, event))?;
         }
-        last = stored.first + stored.events - 1;
     }
     Ok(last)
 }
@@ -155,6 +159,8 @@ struct Lines<'a, W> {
     range: Range<'a>,
     /// What the range means in the time zone of each app.
     ranges: HashMap<String, (i64, i64)>,
+    /// Events that nobody can read.
+    unreadable: u64,
     buffer: Vec<u8>,
     out: &'a mut W,
 }
@@ -183,7 +189,7 @@ impl<'a, W: Write> Lines<'a, W> {
         if all.all(|(from, to)| from >= to) {
             return Err(ExportError::Argument("--to must be later than --from".into()));
         }
-        Ok(Self { app, range, ranges, buffer: Vec::new(), out })
+        Ok(Self { app, range, ranges, unreadable: 0, buffer: Vec::new(), out })
     }
 
     fn write(&mut self, row: &Row<'_>) -> Result<(), ExportError> {

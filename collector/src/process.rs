@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use crate::clock;
+#[cfg(unix)]
+use crate::disk;
 use crate::telemetry::Gauge;
 
 /// Bytes in a unit of `/proc/self/statm`, unless the system says otherwise.
@@ -29,7 +31,7 @@ impl Process {
     #[cfg(unix)]
     #[must_use]
     pub fn gauges(&self) -> Vec<(Gauge<'static>, u64)> {
-        let disk = rustix::fs::statvfs(&self.data_dir).ok().map(|fs| fs.f_bavail.saturating_mul(fs.f_frsize));
+        let disk = disk::free_bytes(&self.data_dir);
         let most = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
         let open = std::fs::read_dir("/proc/self/fd").ok().map(|files| files.count() as u64);
         [

@@ -17,7 +17,7 @@ const CRATES: &[(&str, &[&str])] = &[
 ];
 
 /// What any room that is not PURE may use besides its own arrows.
-const COMMON: &[&str] = &["telemetry", "config", "clock", "db", "record", "row"];
+const COMMON: &[&str] = &["telemetry", "config", "clock", "db", "disk", "record", "row"];
 
 /// Rooms of the collector and the rooms they may name, besides [`COMMON`]. `lib`, `main`, `cli` and `serve` put the
 /// others together and may name all.

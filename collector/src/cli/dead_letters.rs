@@ -14,7 +14,7 @@ use crate::fanout::{Replayed, Replayer};
 use crate::record::Record;
 use crate::row::Row;
 use crate::serve::{CONFIG_PATH, DataDir, StartError, connect};
-use crate::sinks;
+use crate::sinks::{self, EMBEDDED};
 use crate::spool::{DeadLetter, Reader, Settings, Spool};
 
 /// Dead letters read at a time.
@@ -22,6 +22,10 @@ const PAGE: u64 = 500;
 
 /// What `list` says of events that were given up.
 const SHED: &str = "given up because the spool was full (when_full = \"shed\"); sinks that do not shed have them";
+
+/// What `list` says of events whose letters are gone.
+const DROPPED: &str =
+    "dropped because the dead letters took too much room (dead_letter_bytes); they cannot be replayed";
 
 pub(super) fn run(
     action: DeadLetters,
@@ -36,12 +40,17 @@ pub(super) fn run(
     }
     let names = ledger.sinks.keys().filter(|name| sink.is_none_or(|sink| sink == name.as_str()));
     let names: Vec<String> = names.cloned().collect();
+    let dropped = ledger.sinks.iter().map(|(name, sink)| (name.clone(), sink.dropped_letters));
+    let dropped: Vec<(String, u64)> = dropped.filter(|(name, letters)| names.contains(name) && *letters > 0).collect();
     match action {
         DeadLetters::Show => each(&reader, &names, |letter| print(&format!("{}\n", shown(&letter)))),
         DeadLetters::List => {
             let mut counts: BTreeMap<(String, String), u64> = BTreeMap::new();
             for (name, sink) in ledger.sinks.iter().filter(|(name, sink)| names.contains(name) && sink.shed > 0) {
                 counts.insert((name.clone(), SHED.to_owned()), sink.shed);
+            }
+            for (name, letters) in &dropped {
+                counts.insert((name.clone(), DROPPED.to_owned()), *letters);
             }
             each(&reader, &names, |letter| {
                 *counts.entry((letter.sink, letter.reason)).or_default() += 1;
@@ -54,11 +63,18 @@ pub(super) fn run(
         DeadLetters::Replay => {
             let mut waiting = Vec::new();
             for name in names {
-                if reader.count_dead_letters(&name).map_err(runtime)? > 0 {
+                if reader.count_dead_letters(&name).map_err(runtime)? == 0 {
+                    continue;
+                }
+                if name == EMBEDDED {
+                    // It takes events in their order only, and its letters are of records that nobody can read.
+                    eprintln!("{name}: not replayed: what it refused cannot be read");
+                } else {
                     waiting.push(name);
                 }
             }
-            replay(data_dir, &waiting, config)
+            replay(data_dir, &waiting, config)?;
+            dropped.iter().try_for_each(|(name, letters)| print(&format!("{name}: {letters} were {DROPPED}\n")))
         }
     }
 }

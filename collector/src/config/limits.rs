@@ -137,6 +137,9 @@ limits! {
     /// Bytes of JSON in the spool that a sink has not taken yet. It bounds the disk that a dead sink can cost; beyond it
     /// clients are told 503.
     spool_bytes = 8 * GIB, KIB..=1024 * 1024 * GIB;
+    /// Bytes that the dead letters of one sink may take. It bounds the disk that a store which refuses much can cost; beyond it the
+    /// oldest are dropped, and stay counted.
+    dead_letter_bytes = GIB, 64 * KIB..=1024 * 1024 * GIB;
     /// Days for which an event ID is remembered, so that the event is known when it comes again. A device that was away
     /// longer is rare; `[[app]]` can say otherwise.
     dedup_days = 90, DEDUP_DAYS;

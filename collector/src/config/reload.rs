@@ -18,7 +18,7 @@ pub(super) fn digest(sinks: &[Spanned<toml::Table>]) -> u64 {
 impl Config {
     /// The keys that only take effect at the next start: sockets and files that are open, workers that run, queues that have
     /// their size. Each with whether this configuration differs from the `running` one in it.
-    fn fixed(&self, running: &Config) -> [(&'static str, bool); 15] {
+    fn fixed(&self, running: &Config) -> [(&'static str, bool); 16] {
         let (new, old) = (&self.limits, &running.limits);
         [
             ("listen", self.listen != running.listen),
@@ -33,6 +33,7 @@ impl Config {
             ("limits.queue_requests", new.queue_requests != old.queue_requests),
             ("limits.commit_bytes", new.commit_bytes != old.commit_bytes),
             ("limits.spool_bytes", new.spool_bytes != old.spool_bytes),
+            ("limits.dead_letter_bytes", new.dead_letter_bytes != old.dead_letter_bytes),
             ("limits.dedup_memory_bytes", new.dedup_memory_bytes != old.dedup_memory_bytes),
             ("limits.dedup_fresh_ids", new.dedup_fresh_ids != old.dedup_fresh_ids),
             ("limits.install_clocks", new.install_clocks != old.install_clocks),
@@ -70,6 +71,7 @@ impl Config {
         self.limits.queue_requests = running.limits.queue_requests;
         self.limits.commit_bytes = running.limits.commit_bytes;
         self.limits.spool_bytes = running.limits.spool_bytes;
+        self.limits.dead_letter_bytes = running.limits.dead_letter_bytes;
         self.limits.dedup_memory_bytes = running.limits.dedup_memory_bytes;
         self.limits.dedup_fresh_ids = running.limits.dedup_fresh_ids;
         self.limits.install_clocks = running.limits.install_clocks;
@@ -92,7 +94,7 @@ mod tests {
         let mut new = Config::parse(&format!(
             "listen = \"127.0.0.1:1\"\nadmin = {{listen = \"127.0.0.1:2\"}}\ndata_dir = \"/b\"\n{APP}[limits]\nconnections = 6\n\
              queue_requests = 7\ncommit_bytes = 9999\nspool_bytes = 9999\ndedup_memory_bytes = 9999\ndedup_fresh_ids = 9999\n\
-             install_clocks = 9999\n[log]\nlevel = \"debug\"\n[embedded]\nenabled = false\n[reading]\nsink = \"ch\"\n\
+             install_clocks = 9999\ndead_letter_bytes = 99999\n[log]\nlevel = \"debug\"\n[embedded]\nenabled = false\n[reading]\nsink = \"ch\"\n\
              [[sink]]\nname = \"ch\"\nkind = \"clickhouse\"\nurl = \"http://127.0.0.1:9\"\n"
         ))
         .unwrap();

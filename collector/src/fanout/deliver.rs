@@ -47,7 +47,7 @@ impl Worker {
             return Ok(Some(batch));
         }
         batch.last = size::cut(&batch.records, first, last, self.plan.settings().max_bytes);
-        batch.last = self.sink.cut(&batch)?.clamp(first, batch.last);
+        batch.last = self.cut(&batch).clamp(first, batch.last);
         batch.records.retain(|record| record.first <= batch.last);
         // What the log no longer has it keeps until the batch is through: retention may delete it from the store meanwhile.
         let history = batch.records.iter().filter(|record| record.first <= found.history_to);
@@ -84,10 +84,11 @@ impl Worker {
         Ok(SinkBatch { first, last, token, records: found.records })
     }
 
-    async fn deliver(&mut self, batch: SinkBatch) {
+    pub(super) async fn deliver(&mut self, batch: SinkBatch) {
         let batch = Arc::new(batch);
         match self.send(Arc::clone(&batch)).await {
             Ok(delivered) => self.delivered(&batch, delivered).await,
+            Err(SinkError::Unreadable(record)) => self.unreadable(&batch, &record).await,
             Err(SinkError::TooLarge { message }) if !self.remembers => self.too_large(&batch, message).await,
             Err(SinkError::Refused { message }) if !self.remembers => self.refused(&batch, message).await,
             Err(error) => self.failed(&error),
@@ -157,12 +158,12 @@ impl Worker {
         // Learnt until the next start: what the store takes at once.
         self.most_events = self.most_events.min(events.div_ceil(2));
         tracing::info!(sink = self.name, events, message, "a batch is too large for the store; its half is sent");
-        self.narrow(batch, false).await;
+        self.narrow(half(batch.first, batch.last), false).await;
     }
 
-    /// Cuts the frozen batch in half; the first half is sent next.
-    pub(super) async fn narrow(&mut self, batch: &SinkBatch, suspect: bool) {
-        let (spool, name, last) = (self.source.spool.clone(), self.name.clone(), half(batch.first, batch.last));
+    /// Cuts the frozen batch after `last`; what is left of it is sent next.
+    pub(super) async fn narrow(&mut self, last: u64, suspect: bool) {
+        let (spool, name) = (self.source.spool.clone(), self.name.clone());
         match blocking(move || spool.narrow(&name, last, suspect)).await {
             Ok(cursor) => {
                 self.cursor = cursor;

@@ -12,8 +12,8 @@ fn alone(record: &Record<'_>, event: &Event<'_>) -> String {
     serde_json::to_string(&alone).unwrap_or_default()
 }
 
-/// The dead letters for the events of `batch` that the store refused. An event whose record cannot be read is kept with
-/// the whole record as it is.
+/// The dead letters for the events of `batch` that the store refused. Of a record that cannot be read the first letter
+/// keeps the whole text as it is, and the others nothing: copies of it would take the disk.
 pub(super) fn dead_letters(sink: &str, batch: &SinkBatch, refused: &[Refusal]) -> Vec<DeadLetter> {
     let mut missing: BTreeMap<u64, &Refusal> = refused.iter().map(|refusal| (refusal.position, refusal)).collect();
     let mut letters = Vec::new();
@@ -35,8 +35,10 @@ pub(super) fn dead_letters(sink: &str, batch: &SinkBatch, refused: &[Refusal]) -
             letters.push(letter(position, &refusal.reason, parts));
         }
     }
+    let mut kept = None;
     for (position, refusal) in missing {
         let holder = batch.records.iter().rfind(|stored| stored.first <= position);
+        let holder = holder.filter(|stored| kept.replace(stored.first) != Some(stored.first));
         let text = holder.map(|stored| stored.json.clone()).unwrap_or_default();
         letters.push(letter(position, &refusal.reason, ("", "", text)));
     }

@@ -10,6 +10,7 @@ mod replay;
 mod shed;
 mod size;
 mod source;
+mod unreadable;
 mod worker;
 
 use std::collections::HashSet;
@@ -273,4 +274,8 @@ mod expired_tests;
 #[cfg(test)]
 mod poison_tests;
 #[cfg(test)]
+mod shed_tests;
+#[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod unreadable_tests;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::deliver::fails;
 use super::letters::dead_letters;
+use super::plan::half;
 use super::worker::{Worker, blocking};
 use crate::sinks::{Refusal, SinkBatch, SinkError, refusal_of_one};
 use crate::spool::DeadLetter;
@@ -25,7 +26,7 @@ impl Worker {
                 message,
                 "a batch is refused; it is cut in half"
             );
-            return self.narrow(batch, true).await;
+            return self.narrow(half(batch.first, batch.last), true).await;
         }
         let letters = dead_letters(&self.name, batch, &[Refusal { position: batch.first, reason: message.clone() }]);
         if self.evidence {

@@ -102,7 +102,7 @@ impl Replayer {
                 self.settle(sink.name(), taken, refused, report).await?;
                 Ok(true)
             }
-            Err(SinkError::Refused { .. } | SinkError::TooLarge { .. }) => {
+            Err(SinkError::Refused { .. } | SinkError::TooLarge { .. } | SinkError::Unreadable(_)) => {
                 let (spool, owned) = (self.spool.clone(), sink.name().to_owned());
                 blocking(move || spool.replay_alone(&owned)).await.map_err(text)?;
                 Ok(false)

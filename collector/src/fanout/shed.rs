@@ -1,5 +1,7 @@
 //! Lets a sink give up its oldest events before clients have to be told that the spool is full.
 
+use std::time::Duration;
+
 use super::worker::{Worker, blocking};
 use crate::spool::{Spool, SpoolError};
 
@@ -7,6 +9,10 @@ use crate::spool::{Spool, SpoolError};
 /// what clients send meanwhile, and spares them a search of the log for every batch.
 const BEGIN_PERCENT: u64 = 90;
 const KEEP_PERCENT: u64 = 80;
+
+/// How often a spool that is too full is tried again while nothing new is stored. What others waited for may have been
+/// delivered meanwhile, which no head tells: while clients are refused the head does not move.
+pub(super) const AGAIN: Duration = Duration::from_secs(1);
 
 /// When a sink gives up its oldest events, and which may be given up.
 #[derive(Clone, Debug)]
@@ -26,9 +32,14 @@ impl Shedding {
 /// Watches the spool for ever.
 pub(super) async fn when_full(spool: Spool, name: String, shedding: Shedding) {
     let mut head = spool.watch_head();
-    while head.changed().await.is_ok() {
+    loop {
         if shedding.is_due(&spool) {
             report(&name, &shed(&spool, &name, &shedding, false).await);
+        }
+        let still_due = shedding.is_due(&spool);
+        tokio::select! {
+            changed = head.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(AGAIN), if still_due => {}
         }
     }
 }

@@ -17,6 +17,9 @@ use crate::telemetry::SinkCounts;
 /// forgotten in one commit.
 pub(super) const TRIM_MS: u64 = 1000;
 
+/// Time between two attempts to shed while the spool stays too full, milliseconds.
+const SHED_MS: u64 = super::shed::AGAIN.as_millis() as u64;
+
 /// The pause after a delivery failed because the spool cannot be written, milliseconds. It ends by itself; what waits is to
 /// go on within seconds.
 const OWN_DISK_MS: u64 = 1000;
@@ -177,7 +180,9 @@ impl Worker {
 
     /// Sleeps until `time`, until upkeep is due, or until something changes.
     async fn sleep(&mut self, time: Option<u64>) {
-        let wake = [time, self.advance_due, self.trim_due].into_iter().flatten().min();
+        let shed_due = self.shedding.as_ref().filter(|shedding| shedding.is_due(&self.source.spool));
+        let shed_due = shed_due.map(|_| self.now() + SHED_MS);
+        let wake = [time, self.advance_due, self.trim_due, shed_due].into_iter().flatten().min();
         let timer = async {
             match wake {
                 Some(time) => tokio::time::sleep_until((self.began + Duration::from_millis(time)).into()).await,
@@ -210,7 +215,8 @@ impl Worker {
         if self.trim_due.is_some_and(|due| due <= now) {
             self.trim_due = None;
             if let Err(error) = blocking(move || spool.trim()).await {
-                tracing::warn!(sink = self.name, %error, "the spool could not be trimmed; it will be after the next delivery");
+                tracing::warn!(sink = self.name, %error, "the spool could not be trimmed; it will be tried again");
+                self.trim_due = Some(self.now() + self.plan.settings().backoff_cap_ms);
             }
         }
     }

@@ -69,6 +69,10 @@ fn of_sinks(status: &Status) -> Vec<(Gauge<'_>, u64)> {
     gauges.extend(active().map(|(name, sink)| (Gauge::SinkPending(name), sink.pending)));
     gauges.extend(active().map(|(name, sink)| (Gauge::SinkDead(name), sink.dead)));
     gauges.extend(active().map(|(name, sink)| (Gauge::SinkShed(name), sink.shed)));
+    gauges.extend(active().map(|(name, _)| {
+        let bytes = status.letter_bytes.get(name).copied().unwrap_or(0);
+        (Gauge::SinkLetterBytes(name), bytes)
+    }));
     gauges.extend(active().map(|(name, _)| (Gauge::SinkLag(name), lag(name))));
     gauges
 }
@@ -91,7 +95,7 @@ mod tests {
             rejected: BTreeMap::new(),
             sinks: BTreeMap::from([("ch".to_owned(), sink)]),
         };
-        let status = Status { ledger, waiting: BTreeMap::new() };
+        let status = Status { ledger, waiting: BTreeMap::new(), letter_bytes: BTreeMap::new() };
         let gauges = of_sinks(&status);
         let position = gauges.iter().find(|(gauge, _)| matches!(gauge, Gauge::SinkPosition("ch")));
         assert_eq!(position.map(|(_, position)| *position), Some(234));

@@ -22,7 +22,6 @@ pub use data_dir::{CONFIG_PATH, DataDir, StartError, refuse_newer_at_rest};
 pub use reload::Reloader;
 
 use crate::accept::{Acceptor, Budget};
-use crate::clock;
 use crate::config::{Config, Tls, WhenFull};
 use crate::fanout::{self, Fanout, Progress, Replayer, Surroundings};
 use crate::http::router::{operating_router, router};
@@ -196,7 +195,7 @@ impl Collector {
 async fn upkeep(embedded: Option<Arc<EmbeddedSink>>) {
     let Some(embedded) = embedded else { return };
     loop {
-        match embedded.upkeep(clock::now()).await {
+        match embedded.retain().await {
             Ok(true) => tokio::task::yield_now().await,
             Ok(false) => tokio::time::sleep(UPKEEP).await,
             Err(error) => {
@@ -270,9 +269,11 @@ impl Opened {
             queue: usize::try_from(config.limits.queue_requests).unwrap_or(usize::MAX),
             commit_bytes: config.limits.commit_bytes,
             install_clocks: config.limits.install_clocks,
+            dead_letter_bytes: config.limits.dead_letter_bytes,
             dedup: spool::DedupSettings {
                 fresh_ids: config.limits.dedup_fresh_ids,
                 memory_bytes: config.limits.dedup_memory_bytes,
+                ..spool::DedupSettings::default()
             },
         };
         let spool = Spool::open(data_dir.path(), &settings, Arc::clone(&telemetry))?;

@@ -54,7 +54,27 @@ pub struct Unreadable {
     pub why: String,
 }
 
+impl fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the spool's record at position {} cannot be read: {}", self.first, self.why)
+    }
+}
+
 impl SinkBatch {
+    /// The batch without its events after `last`, with a name of its own.
+    #[must_use]
+    pub fn up_to(&self, last: u64) -> Self {
+        let records = self.records.iter().filter(|record| record.first <= last).cloned().collect();
+        Self { first: self.first, last, token: format!("{}-{last}", self.first), records }
+    }
+
+    /// The position of the last event of the batch that is in the record that begins at `first`.
+    #[must_use]
+    pub fn end_of(&self, first: u64) -> u64 {
+        let next = self.records.iter().find(|record| record.first > first);
+        next.map_or(self.last, |next| (next.first - 1).min(self.last))
+    }
+
     /// Calls `visit` for each record with those of its events that belong to the batch and the position of the first
     /// of these, in order.
     ///
@@ -109,6 +129,7 @@ pub(crate) fn refusal_of_one(result: Result<Delivered, SinkError>) -> Result<Opt
     match result {
         Ok(delivered) => Ok(delivered.refused.into_iter().next().map(|refusal| refusal.reason)),
         Err(SinkError::Refused { message } | SinkError::TooLarge { message }) => Ok(Some(message)),
+        Err(SinkError::Unreadable(record)) => Ok(Some(record.to_string())),
         Err(error) => Err(error),
     }
 }
@@ -130,6 +151,8 @@ pub enum SinkError {
         /// Why, in the store's words.
         message: String,
     },
+    /// A record of this batch cannot be read, so no store can ever take its events; the store took nothing of the batch.
+    Unreadable(Unreadable),
     /// The store took nothing of this batch because it is too large; a part of it may be taken.
     TooLarge {
         /// What the store said.
@@ -169,6 +192,7 @@ impl fmt::Display for SinkError {
             | SinkError::Refused { message }
             | SinkError::TooLarge { message }
             | SinkError::Unfit { message } => f.write_str(message),
+            SinkError::Unreadable(record) => record.fmt(f),
         }
     }
 }
@@ -177,10 +201,7 @@ impl std::error::Error for SinkError {}
 
 impl From<Unreadable> for SinkError {
     fn from(unreadable: Unreadable) -> Self {
-        SinkError::refused(format!(
-            "the spool's record at position {} cannot be read: {}",
-            unreadable.first, unreadable.why
-        ))
+        SinkError::Unreadable(unreadable)
     }
 }
 
@@ -228,7 +249,7 @@ pub trait Sink: Send + Sync {
 
     /// Brings the events of the batch into the store. When it returns `Ok` they are durable there, each exactly once,
     /// however often this batch was sent before and wherever an earlier attempt broke off. When it returns
-    /// [`SinkError::Refused`] or [`SinkError::TooLarge`] nothing of the batch counts as taken: its parts are sent again
+    /// [`SinkError::Refused`], [`SinkError::Unreadable`] or [`SinkError::TooLarge`] nothing of the batch counts as taken: its parts are sent again
     /// as batches with tokens of their own.
     async fn deliver(&self, batch: Arc<SinkBatch>) -> Result<Delivered, SinkError>;
 

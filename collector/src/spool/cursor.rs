@@ -158,6 +158,19 @@ fn expire(tx: &mut Tx<'_>, sink: &str, to: u64, arrived_before: i64) -> Result<C
     Ok(cursor)
 }
 
+/// The events after the cursor of a sink that remembers its position, up to `to`, are dead.
+fn give_up(tx: &mut Tx<'_>, sink: &str, to: u64, dead: &[DeadLetter]) -> Result<(), SpoolError> {
+    let mut cursor = load(tx.sql, sink)?;
+    // What the cursor has passed counts as delivered already: the store had it, and has lost it.
+    let dead = dead.iter().filter(|letter| letter.position > cursor.done());
+    for letter in dead.clone() {
+        letters::insert(tx.sql, letter)?;
+    }
+    cursor.dead += dead.count() as u64;
+    cursor.shed_to = cursor.shed_to.max(Some(to));
+    save(tx.sql, sink, &cursor)
+}
+
 /// The sink has gone on after what it gave up.
 fn resume(tx: &mut Tx<'_>, sink: &str) -> Result<Cursor, SpoolError> {
     let mut cursor = load(tx.sql, sink)?;
@@ -258,7 +271,17 @@ impl Spool {
         self.call(move |tx| expire(tx, &sink, to, arrived_before))
     }
 
-    /// Moves the cursor of a sink that remembers its position behind what was shed, which its store has been told.
+    /// Keeps the dead letters of a sink that remembers its position, for all events after its cursor up to `to`. Its store
+    /// has to be told before the cursor may pass them; then comes [`Spool::resume`].
+    ///
+    /// # Errors
+    /// If the sink is not registered, or the database fails.
+    pub fn give_up(&self, sink: &str, to: u64, dead: Vec<DeadLetter>) -> Result<(), SpoolError> {
+        let sink = sink.to_owned();
+        self.call(move |tx| give_up(tx, &sink, to, &dead))
+    }
+
+    /// Moves the cursor of a sink that remembers its position behind what was shed or given up, which its store has been told.
     ///
     /// # Errors
     /// If the sink is not registered, or the database fails.

@@ -1,6 +1,8 @@
 //! Dead letters: events that a sink refused for good, kept whole with the reason, until they are sent again.
 
-use rusqlite::{Connection, params};
+use std::collections::BTreeMap;
+
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::cursor::{load, save};
 use super::{Reader, Spool, SpoolError, Tx};
@@ -23,6 +25,9 @@ pub struct DeadLetter {
     /// JSON of a [`crate::record::Record`] with this one event.
     pub record: String,
 }
+
+/// Letters dropped by one transaction, so that it never holds up the answers to clients for long.
+const DROPPED_AT_ONCE: u64 = 500;
 
 const COLUMNS: &str = "sink, position, app_key, event_id, reason, dead_at, record";
 
@@ -90,6 +95,52 @@ fn settle(tx: &mut Tx<'_>, sink: &str, taken: &[u64], refused: &[(u64, String)])
         tx.sql.prepare_cached(sql)?.execute(params![sink, position, reason])?;
     }
     save(tx.sql, sink, &cursor)
+}
+
+/// Drops some of the oldest letters of a sink if all of them take more than `most` bytes, but none that is being sent again: what
+/// becomes of those is not known yet. They stay counted as dead. Returns how many.
+pub(super) fn drop_oldest(tx: &Tx<'_>, sink: &str, most: u64) -> Result<u64, SpoolError> {
+    let query = "SELECT bytes FROM letters WHERE sink = ?1";
+    let bytes: Option<u64> = tx.sql.prepare_cached(query)?.query_row([sink], |row| row.get(0)).optional()?;
+    let excess = bytes.unwrap_or(0).saturating_sub(most);
+    if excess == 0 {
+        return Ok(0);
+    }
+    let query = "SELECT position, bytes FROM dead_letter WHERE sink = ?1 AND replay = 0 ORDER BY position LIMIT ?2";
+    let (mut last, mut count, mut gone) = (0, 0, 0);
+    {
+        let mut statement = tx.sql.prepare_cached(query)?;
+        let mut rows = statement.query(params![sink, DROPPED_AT_ONCE])?;
+        while let Some(row) = rows.next()?.filter(|_| gone < excess) {
+            (last, count, gone) = (row.get::<_, u64>(0)?, count + 1, gone + row.get::<_, u64>(1)?);
+        }
+    }
+    let delete = "DELETE FROM dead_letter WHERE sink = ?1 AND replay = 0 AND position <= ?2";
+    tx.sql.prepare_cached(delete)?.execute(params![sink, last])?;
+    tx.sql
+        .prepare_cached("UPDATE letters SET dropped = dropped + ?2 WHERE sink = ?1")?
+        .execute(params![sink, count])?;
+    Ok(count)
+}
+
+/// [`drop_oldest`] for each of `sinks`. `false` if there is nothing more to drop.
+pub(super) fn shrink(tx: &Tx<'_>, sinks: &[String], most: u64) -> Result<bool, SpoolError> {
+    let mut more = false;
+    for sink in sinks {
+        let letters = drop_oldest(tx, sink, most)?;
+        if letters > 0 {
+            tracing::warn!(sink, letters, "the dead letters take too much room: the oldest are dropped");
+        }
+        more |= letters == DROPPED_AT_ONCE;
+    }
+    Ok(more)
+}
+
+/// Bytes that the letters of each sink take, and how many were dropped.
+pub(super) fn totals(sql: &Connection) -> Result<BTreeMap<String, (u64, u64)>, SpoolError> {
+    let mut statement = sql.prepare_cached("SELECT sink, bytes, dropped FROM letters")?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, (row.get(1)?, row.get(2)?))))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
 impl Reader {

@@ -56,6 +56,7 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0003_sinks.sql"),
     include_str!("migrations/0004_dedup.sql"),
     include_str!("migrations/0005_expired.sql"),
+    include_str!("migrations/0007_letters.sql"),
 ];
 
 /// Reading connections that stay open when nobody reads: sinks and a scrape now and then. What reads beyond them closes its
@@ -71,13 +72,21 @@ pub struct Settings {
     pub commit_bytes: u64,
     /// Installs per app whose clocks are remembered.
     pub install_clocks: u64,
+    /// Bytes that the dead letters of one sink may take; beyond it the oldest are dropped.
+    pub dead_letter_bytes: u64,
     /// The dedup index's caps.
     pub dedup: DedupSettings,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { queue: 1024, commit_bytes: 16 * 1024 * 1024, install_clocks: 1_000_000, dedup: DedupSettings::default() }
+        Self {
+            queue: 1024,
+            commit_bytes: 16 * 1024 * 1024,
+            install_clocks: 1_000_000,
+            dead_letter_bytes: 1024 * 1024 * 1024,
+            dedup: DedupSettings::default(),
+        }
     }
 }
 
@@ -96,6 +105,7 @@ struct Inner {
     thread: Mutex<Option<JoinHandle<()>>>,
     /// The sinks that the log is kept for.
     active: Mutex<Vec<String>>,
+    dead_letter_bytes: u64,
 }
 
 /// A poisoned lock guards plain values here, which are whole at every moment.
@@ -126,6 +136,7 @@ impl Spool {
                 readers: Mutex::default(),
                 thread: Mutex::new(Some(thread)),
                 active: Mutex::default(),
+                dead_letter_bytes: settings.dead_letter_bytes,
             }),
         })
     }
@@ -267,6 +278,8 @@ impl Spool {
     }
 }
 
+#[cfg(test)]
+mod fault_tests;
 #[cfg(test)]
 mod state_tests;
 #[cfg(test)]

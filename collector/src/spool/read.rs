@@ -6,7 +6,7 @@ use std::path::Path;
 use rusqlite::Connection;
 use serde::Serialize;
 
-use super::{Counters, Cursor, FILE, MIGRATIONS, SinkState, SpoolError, arrival, cursor};
+use super::{Counters, Cursor, FILE, MIGRATIONS, SinkState, SpoolError, arrival, cursor, letters};
 use crate::db;
 use subway_protocol::RejectReason;
 
@@ -62,6 +62,10 @@ pub struct SinkLedger {
     /// Those of the dead that were given up because the spool was full; left out of the JSON if there are none.
     #[serde(skip_serializing_if = "none")]
     pub shed: u64,
+    /// Those of the dead whose letters were dropped because they took too much room (`dead_letter_bytes`); left out of the JSON
+    /// if there are none.
+    #[serde(skip_serializing_if = "none")]
+    pub dropped_letters: u64,
     /// Gone before they could be delivered, or never to be delivered because the sink is retired; left out of the JSON if
     /// there are none.
     #[serde(skip_serializing_if = "none")]
@@ -181,7 +185,9 @@ impl Reader {
                 waiting.insert(name, arrived);
             }
         }
-        Ok(Status { ledger, waiting })
+        let letters = letters::totals(&snapshot)?;
+        let letter_bytes = letters.into_iter().map(|(sink, (bytes, _))| (sink, bytes)).collect();
+        Ok(Status { ledger, waiting, letter_bytes })
     }
 }
 
@@ -193,12 +199,15 @@ pub struct Status {
     /// When the oldest event arrived that a sink still has to deliver, milliseconds since the epoch, exact to a second; of
     /// sinks that have everything nothing is here.
     pub waiting: BTreeMap<String, i64>,
+    /// Bytes that the dead letters of each sink take; of sinks that never had any nothing is here.
+    pub letter_bytes: BTreeMap<String, u64>,
 }
 
 /// The ledger, and up to where each sink has everything.
 fn ledger(snapshot: &Connection) -> Result<(Ledger, BTreeMap<String, u64>), SpoolError> {
     let counters = Counters::load(snapshot)?;
     let (mut sinks, mut delivered_to) = (BTreeMap::new(), BTreeMap::new());
+    let letters = letters::totals(snapshot)?;
     let mut statement = snapshot.prepare_cached("SELECT sink, state, retired_at, retired_to FROM cursor")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
@@ -213,7 +222,8 @@ fn ledger(snapshot: &Connection) -> Result<(Ledger, BTreeMap<String, u64>), Spoo
             None => (counters.stored - done, cursor.expired),
         };
         delivered_to.insert(name.clone(), cursor.delivered_to);
-        sinks.insert(name, SinkLedger { delivered, dead, pending, shed, expired, state, retired_at });
+        let dropped_letters = letters.get(&name).map_or(0, |(_, dropped)| *dropped);
+        sinks.insert(name, SinkLedger { delivered, dead, pending, shed, dropped_letters, expired, state, retired_at });
     }
     let rejected = RejectReason::ALL.iter().zip(counters.rejected);
     let rejected = rejected.filter(|(_, n)| *n > 0).map(|(reason, n)| (reason.as_str(), n)).collect();

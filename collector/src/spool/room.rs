@@ -3,7 +3,7 @@
 use rusqlite::params;
 
 use super::cursor::{load, save};
-use super::{Spool, SpoolError, Tx, arrival, lock};
+use super::{Spool, SpoolError, Tx, arrival, letters, lock};
 use crate::clock;
 
 /// Rows deleted by one transaction of [`Spool::trim`], so that it never holds up the answers to clients for long.
@@ -56,14 +56,18 @@ fn boundary(tx: &Tx<'_>, keep: u64) -> Result<u64, SpoolError> {
 }
 
 fn shed(tx: &mut Tx<'_>, sink: &str, (keep, remembers): (u64, bool), others: &[String]) -> Result<u64, SpoolError> {
-    let mut to = boundary(tx, keep)?;
+    let mut cursor = load(tx.sql, sink)?;
+    let pinned = cursor.pinned_to();
+    let from = cursor.shed_to.unwrap_or(pinned);
+    let mut to = u64::MAX;
     for other in others {
         // What another sink waits for stays in the log anyway; giving it up here would win nothing.
         to = to.min(load(tx.sql, other)?.delivered_to);
     }
-    let mut cursor = load(tx.sql, sink)?;
-    let pinned = cursor.pinned_to();
-    let from = cursor.shed_to.unwrap_or(pinned);
+    // The log is searched only if something could be given up: this is asked again and again while nothing can.
+    if to > from {
+        to = to.min(boundary(tx, keep)?);
+    }
     if to <= from {
         return Ok(0);
     }
@@ -81,7 +85,8 @@ fn shed(tx: &mut Tx<'_>, sink: &str, (keep, remembers): (u64, bool), others: &[S
 }
 
 impl Spool {
-    /// Deletes the records that every registered sink has passed. With no sink registered nothing is deleted.
+    /// Deletes the records that every registered sink has passed, and the oldest dead letters of sinks that have too many.
+    /// With no sink registered nothing is deleted.
     ///
     /// # Errors
     /// If the database fails.
@@ -90,9 +95,10 @@ impl Spool {
         if sinks.is_empty() {
             return Ok(());
         }
+        let most = self.inner.dead_letter_bytes;
         loop {
             let sinks = sinks.clone();
-            if !self.call(move |tx| trim(tx, &sinks))? {
+            if !self.call(move |tx| Ok(trim(tx, &sinks)? | letters::shrink(tx, &sinks, most)?))? {
                 return Ok(());
             }
         }

@@ -3,7 +3,7 @@
 use rusqlite::{OptionalExtension, params};
 use serde::Serialize;
 
-use super::{SinkLedger, Spool, SpoolError, Tx, lock};
+use super::{SinkLedger, Spool, SpoolError, Tx, letters, lock};
 
 /// What a sink is to the collector.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -129,13 +129,18 @@ fn retire(tx: &mut Tx<'_>, sink: &str, now: i64) -> Result<(), SpoolError> {
     }
 }
 
-fn forget(tx: &mut Tx<'_>, sink: &str) -> Result<(), SpoolError> {
+/// Forgets some of a sink. `false` if nothing is left of it.
+fn forget(tx: &mut Tx<'_>, sink: &str) -> Result<bool, SpoolError> {
     if state(tx, sink)? != SinkState::Retired {
         return Err(SpoolError::NotRetired(sink.to_owned()));
     }
-    tx.sql.execute("DELETE FROM dead_letter WHERE sink = ?1", [sink])?;
-    tx.sql.execute("DELETE FROM cursor WHERE sink = ?1", [sink])?;
-    Ok(())
+    if letters::drop_oldest(tx, sink, 0)? > 0 {
+        return Ok(true);
+    }
+    for table in ["dead_letter", "letters", "cursor"] {
+        tx.sql.execute(&format!("DELETE FROM {table} WHERE sink = ?1"), [sink])?;
+    }
+    Ok(false)
 }
 
 impl Spool {
@@ -172,7 +177,12 @@ impl Spool {
     /// # Errors
     /// [`SpoolError::UnknownSink`], [`SpoolError::NotRetired`], or the database fails.
     pub fn forget(&self, sink: &str) -> Result<(), SpoolError> {
-        let sink = sink.to_owned();
-        self.call(move |tx| forget(tx, &sink))
+        // In steps, so that the letters of a long fault do not hold up the answers to clients.
+        loop {
+            let sink = sink.to_owned();
+            if !self.call(move |tx| forget(tx, &sink))? {
+                return Ok(());
+            }
+        }
     }
 }

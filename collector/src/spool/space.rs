@@ -25,9 +25,20 @@ fn number(sql: &Connection, pragma: &str) -> Result<u64, SpoolError> {
     Ok(sql.pragma_query_value(None, pragma, |row| row.get(0))?)
 }
 
-/// Prepares a connection of the writer. A database made before pages were given back is written anew if that is quick.
-pub(super) fn prepare(sql: &Connection) -> Result<(), SpoolError> {
-    sql.pragma_update(None, "journal_size_limit", WAL_BYTES)?;
+/// Bounds the write-ahead log. For every connection of the writer.
+pub(super) fn limit_log(sql: &Connection) -> Result<(), SpoolError> {
+    Ok(sql.pragma_update(None, "journal_size_limit", WAL_BYTES)?)
+}
+
+/// Writes a database anew, if that is quick, that was made before pages were given back. Once, at the start: it takes as much
+/// disk again, and whatever speaks against it is no reason not to collect.
+pub(super) fn rewrite(sql: &Connection) {
+    if let Err(error) = try_rewrite(sql) {
+        tracing::warn!(%error, "the spool could not be written anew and gives no pages back yet; the next start tries again");
+    }
+}
+
+fn try_rewrite(sql: &Connection) -> Result<(), SpoolError> {
     let mode: i64 = sql.pragma_query_value(None, "auto_vacuum", |row| row.get(0))?;
     if mode == INCREMENTAL {
         return Ok(());

@@ -11,7 +11,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::watch;
 
 use super::clocks::Clocks;
-use super::dedup::{Dedup, Extent};
+use super::dedup::{Dedup, Extent, Horizons};
 use super::{Counters, FILE, MIGRATIONS, Settings, SpoolError, Tx, arrival, lock, space};
 use crate::clock;
 use crate::db::{self, Layout};
@@ -109,6 +109,8 @@ pub(super) struct Writer {
     connection: Option<Connection>,
     /// None only until the database has been opened for the first time, and if it could not be opened again.
     state: Option<State>,
+    /// How far back the dedup index reaches, as last told; kept here because `state` may be lost and be made anew.
+    horizons: Option<Horizons>,
     counters: Counters,
     settings: Settings,
     looked_at: Instant,
@@ -143,6 +145,7 @@ impl Writer {
             dir: dir.to_owned(),
             connection: None,
             state: None,
+            horizons: None,
             counters: Counters::default(),
             settings: settings.clone(),
             looked_at: Instant::now(),
@@ -153,6 +156,9 @@ impl Writer {
             telemetry,
         };
         writer.connect()?;
+        if let Some(connection) = &writer.connection {
+            space::rewrite(connection);
+        }
         Ok(writer)
     }
 
@@ -162,7 +168,7 @@ impl Writer {
             connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
             connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
             self.load(&mut connection)?;
-            space::prepare(&connection)?;
+            space::limit_log(&connection)?;
             self.counters = Counters::load(&connection)?;
             self.connection = Some(connection);
             self.publish();
@@ -173,18 +179,17 @@ impl Writer {
 
     /// Brings memory to what the database says.
     fn load(&mut self, connection: &mut Connection) -> Result<(), SpoolError> {
-        let mut horizons = None;
         if let Some(mut state) = self.state.take() {
+            self.horizons = state.dedup.horizons().or(self.horizons.take());
             if state.dedup.reload(connection)? {
                 state.clocks = Clocks::open(connection, self.settings.install_clocks)?;
                 self.state = Some(state);
                 return Ok(());
             }
-            // Its threads end before others begin in the same folder.
-            horizons = state.dedup.into_horizons();
+            // Here its threads end, before others begin in the same folder.
         }
         let mut dedup = Dedup::open(&self.dir, &self.settings.dedup, connection, clock::now())?;
-        if let Some(horizons) = horizons {
+        if let Some(horizons) = self.horizons.clone() {
             dedup.set_horizons(horizons);
         }
         self.state = Some(State { dedup, clocks: Clocks::open(connection, self.settings.install_clocks)? });

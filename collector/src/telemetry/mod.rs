@@ -188,6 +188,8 @@ pub enum Gauge<'a> {
     SinkDead(&'a str),
     /// Events a sink gave up because the spool was full.
     SinkShed(&'a str),
+    /// Bytes that the dead letters of a sink take.
+    SinkLetterBytes(&'a str),
     /// Age of the oldest event that a sink still has to deliver, seconds.
     SinkLag(&'a str),
     /// How far back an app recognises an event that comes again, seconds.
@@ -239,6 +241,9 @@ impl Gauge<'_> {
             }
             Gauge::SinkShed(sink) => {
                 ("subway_sink_shed_events", "Events a sink gave up because the spool was full.", Some(sink))
+            }
+            Gauge::SinkLetterBytes(sink) => {
+                ("subway_sink_dead_letter_bytes", "Bytes that the dead letters of a sink take.", Some(sink))
             }
             Gauge::SinkLag(sink) => {
                 ("subway_sink_lag_seconds", "Age of the oldest event that a sink still has to deliver.", Some(sink))

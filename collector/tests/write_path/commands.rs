@@ -1,6 +1,9 @@
 //! Commands and their exit codes.
 
 use std::process::{Command, Output};
+use std::sync::Arc;
+
+use subway_collector::spool::{DeadLetter, Settings, Spool};
 
 use super::support::{BINARY, Collector, Site, batch, events};
 
@@ -86,6 +89,35 @@ fn dead_letters_are_none_at_first_and_an_unknown_sink_is_an_error() {
         .output()
         .unwrap();
     assert_eq!(code(&output), 1);
+}
+
+#[test]
+fn letters_that_were_dropped_are_named_by_list_and_replay() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = Settings { dead_letter_bytes: 1, ..Settings::default() };
+    let spool = Spool::open(dir.path(), &settings, Arc::default()).unwrap();
+    spool.register(&["ch"]).unwrap();
+    let letter = |position| DeadLetter {
+        sink: "ch".into(),
+        position,
+        app_key: "demo".into(),
+        event_id: "e".into(),
+        reason: "no".into(),
+        dead_at: 1,
+        record: "{}".into(),
+    };
+    spool.give_up("ch", 2, vec![letter(1), letter(2)]).unwrap();
+    spool.trim().unwrap();
+    spool.close();
+    let said = |words: &[&str]| {
+        let output = Command::new(BINARY).args(words).arg("--data-dir").arg(dir.path()).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let list = said(&["dead-letters", "list"]);
+    assert!(list.contains("\"events\":2") && list.contains("dead_letter_bytes"), "{list}");
+    let replay = said(&["dead-letters", "replay"]);
+    assert!(replay.contains("0 replayed") && replay.contains("ch: 2 were dropped"), "{replay}");
 }
 
 #[test]

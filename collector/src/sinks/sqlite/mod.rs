@@ -66,6 +66,14 @@ impl EmbeddedSink {
         Ok(Self { thread: WriterThread::start(Writer::open(dir, settings, telemetry)?)? })
     }
 
+    /// Does one step of what retention asks for now. See [`EmbeddedSink::upkeep`].
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn retain(&self) -> Result<bool, SinkError> {
+        self.ask(Writer::retain).await
+    }
+
     /// Does one step of what retention asks for at `now`, milliseconds since the epoch, between deliveries. `false`: nothing
     /// is left to do.
     ///
@@ -130,6 +138,8 @@ impl Sink for EmbeddedSink {
     }
 }
 
+#[cfg(test)]
+mod clock_tests;
 #[cfg(test)]
 mod retention_tests;
 #[cfg(test)]

@@ -8,6 +8,7 @@ use rusqlite::{Connection, TransactionBehavior, params};
 use super::FILE;
 use super::parts::{Part, pages};
 use super::writer::Writer;
+use crate::clock::{self, ClockGuard};
 use crate::config::Embedded;
 use crate::sinks::SinkError;
 use crate::sinks::days::DAY_MS;
@@ -39,6 +40,42 @@ pub(super) struct Sweep {
 }
 
 impl Writer {
+    /// [`Writer::upkeep`] now.
+    pub(super) fn retain(&mut self) -> Result<bool, SinkError> {
+        let now = self.time_of_retention();
+        self.upkeep(now.map_err(|error| SinkError::retryable(format!("{FILE}: {error}")))?)
+    }
+
+    /// The time by which events are old: the clock's while it is believed, else what it would be if it had gone on.
+    pub(super) fn time_of_retention(&mut self) -> rusqlite::Result<i64> {
+        self.time_by(clock::now(), clock::monotonic())
+    }
+
+    pub(super) fn time_by(&mut self, now: i64, monotonic: i64) -> rusqlite::Result<i64> {
+        let mut guard = match self.guard.take() {
+            Some(guard) => guard,
+            None => {
+                // The store knows on which day something last arrived; one that is new says 0.
+                let days = super::parts::all(&self.connection)?.into_iter().map(|part| part.last_day);
+                let newest = days.filter(|day| *day > 0).max();
+                let newest = newest.map_or(now, |day| day.saturating_add(1).saturating_mul(DAY_MS));
+                ClockGuard::new(newest.min(now), monotonic)
+            }
+        };
+        let doubted = guard.doubts();
+        let believed = guard.believes(now, monotonic);
+        let time = if believed { now } else { guard.reckoned(monotonic) };
+        if !believed && !doubted {
+            tracing::warn!(
+                now,
+                time,
+                "the clock is weeks from where it was: retention goes by the time that has passed since"
+            );
+        }
+        self.guard = Some(guard);
+        Ok(time)
+    }
+
     /// Does one step of what retention asks for at `now`, milliseconds since the epoch. `false`: nothing is left to do.
     pub(super) fn upkeep(&mut self, now: i64) -> Result<bool, SinkError> {
         let done = self.step(now);

@@ -11,7 +11,7 @@ use super::ident::Ident;
 use super::parts::{self, Ends, Parts};
 use super::retention::Sweep;
 use super::{FILE, MIGRATIONS, columns};
-use crate::clock;
+use crate::clock::ClockGuard;
 use crate::config::Embedded;
 use crate::db::{self, DbError, Layout};
 use crate::record::{Event, Record, Value};
@@ -42,6 +42,8 @@ pub(super) struct Writer {
     /// `None` after a transaction that did not commit: what was learnt in it is wrong.
     parts: Option<Parts>,
     pub(super) sweep: Option<Sweep>,
+    /// Whether the clock is to be believed; `None` until it matters.
+    pub(super) guard: Option<ClockGuard>,
     pub(super) position: u64,
 }
 
@@ -108,6 +110,7 @@ impl Writer {
             parts: None,
             // A crash may have come between dropping a part and sweeping what it referred to.
             sweep: Some(Sweep::default()),
+            guard: None,
             position,
         };
         writer.tell()?;
@@ -215,7 +218,7 @@ impl Writer {
         (self.dictionary, self.parts) = (learnt.dictionary, Some(learnt.parts));
         if self.settings.retention_bytes > 0 {
             // The store must not outgrow its limit between two looks at the clock.
-            if let Err(error) = self.drop_old(clock::now()) {
+            if let Err(error) = self.time_of_retention().and_then(|now| self.drop_old(now)) {
                 tracing::warn!(%error, "retention in the embedded store failed; it will be tried again");
             }
         }

@@ -26,13 +26,16 @@ fn make_folder(folder: &Path) -> std::io::Result<()> {
     builder.create(folder)
 }
 
-/// Removes the files that no part is named after: what a crash left, and what is merged or expired.
+/// Removes the files that no part is named after: what a crash left, and what is merged or expired. One that cannot be removed only
+/// takes room.
 fn sweep(folder: &Path, parts: &[Meta]) -> std::io::Result<()> {
     let named: HashSet<_> = parts.iter().map(|part| super::part::path(folder, part.no)).collect();
     for file in std::fs::read_dir(folder)? {
         let path = file?.path();
-        if !named.contains(&path) {
-            std::fs::remove_file(&path)?;
+        if !named.contains(&path)
+            && let Err(error) = std::fs::remove_file(&path)
+        {
+            tracing::warn!(file = %path.display(), %error, "a file that is no part of the dedup index cannot be removed");
         }
     }
     Ok(())
@@ -82,6 +85,7 @@ impl Dedup {
             garbage: VecDeque::new(),
             expiry_due: false,
             retry: upkeep::Retry::default(),
+            guard: super::expiry::guard(sql, now)?,
             open_files: 0,
             sought: Vec::new(),
             hits: Vec::new(),

@@ -9,12 +9,14 @@
 //! * every ID seen after its app's `forgotten_to` is in a row of `fresh` or in a part that is named;
 //! * a part that is named was on the disk, whole, before the transaction that names it.
 
+mod expiry;
 mod filter;
 mod hash;
 mod legacy;
 mod load;
 mod part;
 mod plan;
+mod unfinished;
 mod upkeep;
 mod worker;
 
@@ -26,6 +28,7 @@ use rusqlite::{Connection, params};
 use subway_protocol::Id;
 
 use super::SpoolError;
+use crate::clock::ClockGuard;
 use hash::HashKey;
 use part::{Meta, Part, Sought};
 use worker::{Done, IdSet, Workers};
@@ -45,12 +48,14 @@ pub struct Settings {
     pub fresh_ids: u64,
     /// Bytes of filters in memory. A part whose filter does not fit is read from disk for every ID that may be in it.
     pub memory_bytes: u64,
+    /// Bytes of the file system that a merge of parts leaves free for everything else; one that would not does not begin.
+    pub reserve_bytes: u64,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         // The largest set that fits in a table of 2^20 places, 17 MiB; while it is being sealed the next one fills.
-        Self { fresh_ids: 900_000, memory_bytes: 256 * 1024 * 1024 }
+        Self { fresh_ids: 900_000, memory_bytes: 256 * 1024 * 1024, reserve_bytes: 256 * 1024 * 1024 }
     }
 }
 
@@ -146,6 +151,7 @@ enum Change {
     Sealed { app: i64, part: Part },
     Merged { app: i64, sources: Vec<u64>, part: Part },
     Expired { app: i64, parts: Vec<u64>, forgotten_to: i64 },
+    Dated { app: i64, parts: Vec<Meta>, forgotten_to: Option<i64> },
 }
 
 /// The index. One thread has it: the spool's writer.
@@ -173,6 +179,7 @@ pub(super) struct Dedup {
     expiry_due: bool,
     workers: Workers,
     retry: upkeep::Retry,
+    guard: ClockGuard,
     open_files: usize,
     sought: Vec<Sought>,
     hits: Vec<usize>,
@@ -295,9 +302,9 @@ impl Dedup {
         self.apps.get(&app).map_or(Extent { age_ms, ..Extent::default() }, |index| index.extent(age_ms))
     }
 
-    /// Ends the threads and gives back what was set.
-    pub(super) fn into_horizons(self) -> Option<Horizons> {
-        self.horizons
+    /// What was set.
+    pub(super) fn horizons(&self) -> Option<Horizons> {
+        self.horizons.clone()
     }
 }
 

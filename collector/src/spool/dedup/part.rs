@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::filter::{self, Filter};
 use super::hash::HashKey;
+use super::unfinished::{Unfinished, check_room};
 
 /// IDs in a page: 4 KiB, what one read of a disk gives.
 const PAGE_IDS: usize = 256;
@@ -283,7 +284,7 @@ impl Ids {
 /// A part being written.
 pub(super) struct Draft {
     out: BufWriter<File>,
-    path: PathBuf,
+    path: Unfinished,
     key: HashKey,
     page: Vec<u8>,
     firsts: Vec<u128>,
@@ -301,13 +302,14 @@ impl Draft {
     /// If the file cannot be made.
     pub(super) fn new(folder: &Path, no: u64, expected: u64, key: HashKey) -> io::Result<Self> {
         let path = path(folder, no);
+        check_room(folder, bytes(expected))?;
         let mut options = std::fs::OpenOptions::new();
         options.write(true).create(true).truncate(true);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         Ok(Self {
             out: BufWriter::with_capacity(256 * 1024, options.open(&path)?),
-            path,
+            path: Unfinished::at(path),
             key,
             page: Vec::with_capacity(PAGE_BYTES),
             firsts: Vec::new(),
@@ -350,7 +352,7 @@ impl Draft {
     /// Ends the file and brings it to the disk with its name. `app`, `from`, `to`: see [`Meta`].
     ///
     /// # Errors
-    /// If it cannot be written. What is there of it is removed at the next start.
+    /// If it cannot be written.
     pub(super) fn finish(mut self, no: u64, app: i64, from: i64, to: i64) -> io::Result<Part> {
         if !self.page.is_empty() {
             self.end_page()?;
@@ -370,12 +372,12 @@ impl Draft {
         self.out.write_all(&foot)?;
         let file = self.out.into_inner().map_err(io::IntoInnerError::into_error)?;
         file.sync_all()?;
-        if let Some(folder) = self.path.parent() {
+        if let Some(folder) = self.path.path().parent() {
             sync_folder(folder)?;
         }
         Ok(Part {
             meta,
-            path: self.path,
+            path: self.path.finished(),
             file: None,
             firsts: self.firsts,
             sums: self.sums,

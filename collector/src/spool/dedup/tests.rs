@@ -1,5 +1,7 @@
 //! The index against a model, with crashes between any two steps, and what becomes of damaged parts.
 
+mod faults;
+
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -12,7 +14,11 @@ use crate::spool::{FILE, MIGRATIONS};
 
 const LAYOUT: db::Layout = db::Layout { page_bytes: 4096, gives_back: true };
 
-const SMALL: Settings = Settings { fresh_ids: 40, memory_bytes: 4096 };
+const SMALL: Settings = Settings { fresh_ids: 40, memory_bytes: 4096, reserve_bytes: 0 };
+
+fn few_ids(fresh_ids: u64, memory_bytes: u64) -> Settings {
+    Settings { fresh_ids, memory_bytes, reserve_bytes: 0 }
+}
 
 fn wide() -> Horizons {
     Horizons::default()
@@ -204,7 +210,7 @@ fn many(range: std::ops::Range<u64>) -> Vec<u128> {
 fn a_flood_of_one_app_ends_only_its_own_horizon() {
     let small = Horizon { age_ms: i64::MAX, bytes: 100_000 };
     let horizons = Horizons { other: Horizon::default(), apps: [(1, small)].into() };
-    let mut lab = Lab::new(Settings { fresh_ids: 500, memory_bytes: 1 << 20 }, horizons);
+    let mut lab = Lab::new(few_ids(500, 1 << 20), horizons);
     let quiet = many(0..300);
     assert_eq!(lab.see(2, &quiet, Crash::Never).unwrap(), [true; 300]);
     for start in (0..100_000).step_by(500) {
@@ -224,7 +230,7 @@ fn a_flood_of_one_app_ends_only_its_own_horizon() {
 #[test]
 fn what_is_older_than_the_horizon_goes_and_the_horizon_in_force_says_so() {
     let horizons = Horizons { other: Horizon { age_ms: 1_000, bytes: 1 << 30 }, apps: HashMap::new() };
-    let mut lab = Lab::new(Settings { fresh_ids: 100, memory_bytes: 1 << 20 }, horizons);
+    let mut lab = Lab::new(few_ids(100, 1 << 20), horizons);
     lab.see(1, &many(0..100), Crash::Never);
     lab.settle();
     let horizon = |lab: &Lab| lab.dedup.as_ref().unwrap().horizon_ms(1, lab.now);
@@ -239,7 +245,7 @@ fn what_is_older_than_the_horizon_goes_and_the_horizon_in_force_says_so() {
 
 /// Spoils the file of the only part in `lab` and gives what a search for its IDs then finds new.
 fn after_damage(reopen: bool, spoil: impl Fn(&Path)) -> (Vec<bool>, Extent) {
-    let mut lab = Lab::new(Settings { fresh_ids: 1000, memory_bytes: 1 << 20 }, wide());
+    let mut lab = Lab::new(few_ids(1000, 1 << 20), wide());
     lab.see(1, &many(0..1000), Crash::Never);
     lab.settle();
     let before = lab.extent(1);
@@ -289,7 +295,7 @@ fn a_part_that_is_missing_or_damaged_is_lost_aloud_and_never_believed() {
 
 #[test]
 fn without_memory_for_filters_it_is_as_exact() {
-    let mut lab = Lab::new(Settings { fresh_ids: 500, memory_bytes: 0 }, wide());
+    let mut lab = Lab::new(few_ids(500, 0), wide());
     for start in (0..10_000).step_by(500) {
         assert_eq!(lab.see(1, &many(start..start + 500), Crash::Never).unwrap(), [true; 500]);
     }
@@ -300,7 +306,7 @@ fn without_memory_for_filters_it_is_as_exact() {
 
 #[test]
 fn an_index_that_cannot_be_written_keeps_its_memory_bounded_and_goes_on_once_it_can() {
-    let mut lab = Lab::new(Settings { fresh_ids: 100, memory_bytes: 1 << 20 }, wide());
+    let mut lab = Lab::new(few_ids(100, 1 << 20), wide());
     let folder = lab.folder();
     std::fs::remove_dir(&folder).unwrap();
     std::fs::write(&folder, b"in the way").unwrap();

@@ -9,6 +9,7 @@ use super::legacy::name;
 use super::part::{Meta, Part};
 use super::worker::{Done, IdSet, MergeError, Task};
 use super::{AppIndex, Change, Dedup, Sealing, plan};
+use crate::disk;
 use crate::spool::SpoolError;
 
 /// Rows of `fresh` that one transaction deletes, so that it never holds up the answers to clients for long.
@@ -17,11 +18,24 @@ const GARBAGE_ROWS: u64 = 64;
 /// How long to wait before something that could not be written is tried again.
 const RETRY: Duration = Duration::from_secs(5);
 
+/// A merge that fails again and again waits twice as long each time, up to this: it reads and writes a lot, and can wait.
+const LONGEST_RETRY: Duration = Duration::from_secs(5 * 60);
+
 /// When what could not be written is tried again.
 #[derive(Default)]
 pub(super) struct Retry {
     seal: Option<Instant>,
-    merge: Option<Instant>,
+    pub(super) merge: Option<Instant>,
+    /// The last pause of merges, if the last one failed.
+    pub(super) pause: Option<Duration>,
+}
+
+impl Retry {
+    fn merge_later(&mut self) -> Duration {
+        let pause = self.pause.map_or(RETRY, |pause| (2 * pause).min(LONGEST_RETRY));
+        (self.merge, self.pause) = (Some(Instant::now() + pause), Some(pause));
+        pause
+    }
 }
 
 fn due(at: Option<Instant>) -> bool {
@@ -34,14 +48,19 @@ fn remove(part: &Part) {
     }
 }
 
-fn save_app(sql: &Connection, app: i64, sealed_to: u64, forgotten_to: Option<i64>) -> Result<(), SpoolError> {
+pub(super) fn save_app(
+    sql: &Connection,
+    app: i64,
+    sealed_to: u64,
+    forgotten_to: Option<i64>,
+) -> Result<(), SpoolError> {
     let query = "INSERT INTO dedup_app VALUES (?1, ?2, ?3)
         ON CONFLICT DO UPDATE SET sealed_to = excluded.sealed_to, forgotten_to = excluded.forgotten_to";
     sql.prepare_cached(query)?.execute(params![app, sealed_to, forgotten_to])?;
     Ok(())
 }
 
-fn unname(sql: &Connection, no: u64) -> Result<(), SpoolError> {
+pub(super) fn unname(sql: &Connection, no: u64) -> Result<(), SpoolError> {
     sql.prepare_cached("DELETE FROM part WHERE no = ?1")?.execute([no])?;
     Ok(())
 }
@@ -140,6 +159,7 @@ impl Dedup {
             return;
         }
         let horizons = self.horizons.clone().unwrap_or_default();
+        let (mut free, mut refused) = (None, None);
         for (app, index) in self.apps.iter_mut().filter(|(_, index)| !index.merging && index.parts.len() > 1) {
             let metas: Vec<Meta> = index.parts.iter().map(|part| part.meta).collect();
             let Some(run) = plan::merge(&metas, horizons.of(*app)) else { continue };
@@ -151,9 +171,26 @@ impl Dedup {
                 from: sources.iter().map(|part| part.from).min().unwrap_or(0),
                 to: sources.iter().map(|part| part.to).max().unwrap_or(0),
             };
+            // Both are on the disk until the old ones go, and spool and stores need room meanwhile.
+            let needed = meta.bytes().saturating_add(self.settings.reserve_bytes);
+            let free = *free.get_or_insert_with(|| disk::free_bytes(&self.folder).unwrap_or(u64::MAX));
+            if free < needed {
+                refused = Some((*app, needed, free));
+                continue;
+            }
             self.next_part += 1;
             index.merging = true;
             self.workers.begin(Task::Merge { meta, sources });
+        }
+        if let Some((app, needed, free)) = refused {
+            let pause = self.retry.merge_later();
+            tracing::warn!(
+                app,
+                needed,
+                free,
+                ?pause,
+                "parts of the dedup index are not merged: the disk has too little room"
+            );
         }
     }
 
@@ -200,19 +237,21 @@ impl Dedup {
         }
         sources.iter().try_for_each(|no| unname(sql, *no))?;
         name(sql, &part)?;
+        self.retry.pause = None;
         self.changes.push(Change::Merged { app, sources, part });
         Ok(())
     }
 
     fn merge_failed(&mut self, sql: &Connection, app: i64, error: &MergeError) -> Result<(), SpoolError> {
         self.app(app).merging = false;
-        self.retry.merge = Some(Instant::now() + RETRY);
+        let pause = self.retry.merge_later();
         match error.source {
             Some(no) => self.lose(sql, app, no, &error.why),
             None => {
                 tracing::warn!(
                     app,
                     why = error.why,
+                    ?pause,
                     "parts of the dedup index cannot be merged; they stay as they are"
                 );
                 Ok(())
@@ -239,24 +278,6 @@ impl Dedup {
         index.forgotten_to = index.forgotten_to.max(Some(meta.to));
         unname(sql, meta.no)?;
         save_app(sql, meta.app, index.sealed_to, index.forgotten_to)
-    }
-
-    /// Takes the parts out of the database that lie beyond their app's horizon.
-    fn expire(&mut self, sql: &Connection, now: i64) -> Result<(), SpoolError> {
-        let Some(horizons) = self.horizons.clone() else { return Ok(()) };
-        for (app, index) in &self.apps {
-            let metas: Vec<Meta> = index.parts.iter().map(|part| part.meta).collect();
-            let count = plan::expired(&metas, index.loose_ids() * 16, horizons.of(*app), now);
-            let Some(forgotten_to) = metas[..count].iter().map(|part| part.to).max() else { continue };
-            let forgotten_to = index.forgotten_to.max(Some(forgotten_to));
-            for part in &metas[..count] {
-                unname(sql, part.no)?;
-            }
-            save_app(sql, *app, index.sealed_to, forgotten_to)?;
-            let parts = metas[..count].iter().map(|part| part.no).collect();
-            self.changes.push(Change::Expired { app: *app, parts, forgotten_to: forgotten_to.unwrap_or(now) });
-        }
-        Ok(())
     }
 
     fn delete_garbage(&mut self, sql: &Connection) -> Result<(), SpoolError> {
@@ -289,6 +310,14 @@ impl Dedup {
                     self.expiry_due = true;
                 }
                 Change::Merged { app, sources, part } => self.replace(app, &sources, Some(part)),
+                Change::Dated { app, parts, forgotten_to } => {
+                    let index = self.app(app);
+                    index.forgotten_to = forgotten_to;
+                    for part in &mut index.parts {
+                        part.meta = parts.iter().find(|meta| meta.no == part.meta.no).copied().unwrap_or(part.meta);
+                    }
+                    self.changed.insert(app);
+                }
                 Change::Expired { app, parts, forgotten_to } => {
                     let ids: u64 = self.replace_count(app, &parts);
                     tracing::info!(app, ids, forgotten_to, "the dedup index forgets its oldest parts");
@@ -350,7 +379,7 @@ impl Dedup {
                     self.app(app).merging = false;
                     remove(&part);
                 }
-                Change::Expired { .. } => self.expiry_due = true,
+                Change::Expired { .. } | Change::Dated { .. } => self.expiry_due = true,
             }
         }
     }
