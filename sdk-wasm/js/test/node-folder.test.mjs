@@ -155,3 +155,39 @@ test('a folder that cannot be used costs one warning; what is tracked is sent fr
   assert.match(out, /"ok":true,"generated":1,"acked":1/);
   assert.equal(out.match(/subway:/g).length, 1, out);
 });
+
+/** Leaves an event in `dir` that is not sent; gives the install ID. */
+async function leaveOne(dir) {
+  const first = esm.createInstance(dir);
+  first.init({ server: 'http://127.0.0.1:1', key: 'k', onWarning() {} });
+  first.track('left');
+  const install = first.getDeviceId();
+  first.close();
+  return install;
+}
+
+test('a text that a power cut left empty or full of zeros costs what was in it and nothing else', async () => {
+  for (const damage of ['', '\0', '\0'.repeat(4096)]) {
+    const dir = folders.fresh();
+    const install = await leaveOne(dir);
+    const second = esm.createInstance(dir);
+    second.init({ server: 'http://127.0.0.1:1', key: 'k', onWarning() {} });
+    // Larger than what is merged, so that the first segment stays.
+    for (let n = 0; n < 40; n++) second.track('large', { text: 'x'.repeat(2000) });
+    second.close();
+    const texts = fs.readdirSync(dir).filter((name) => /\d\.txt$/.test(name));
+    assert.ok(texts.length > 0);
+    const newest = texts.sort((a, b) => parseInt(a.match(/(\d+)\.txt/)[1]) - parseInt(b.match(/(\d+)\.txt/)[1])).pop();
+    fs.writeFileSync(path.join(dir, newest.replace(/\d+\.txt$/, '99.txt')), damage);
+    const one = open(dir);
+    assert.deepEqual(one.warnings, [], JSON.stringify(damage));
+    assert.equal(one.instance.getDeviceId(), install);
+    one.instance.track('after');
+    assert.equal((await one.instance.flush()).ok, true);
+    one.instance.close();
+    const next = open(dir);
+    assert.equal(next.instance.getDeviceId(), install);
+    assert.equal(next.instance.getLedger().queued, 0);
+    next.instance.close();
+  }
+});
