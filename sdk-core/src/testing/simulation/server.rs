@@ -3,6 +3,7 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
+use subway_protocol::codec::problem::TYPE_PREFIX;
 use subway_protocol::json::{JsonError, ObjectWriter, Reader};
 
 use super::Defect;
@@ -86,13 +87,13 @@ impl Server {
             self.check(event, &batch, install);
         }
         if batch.events.len() > self.most_events {
-            return (413, String::new());
+            return (413, problem(413, "too_many_events"));
         }
         if batch.events.iter().any(|event| event.code == POISON) {
             if let [event] = batch.events.as_slice() {
                 self.refused.insert(event.id);
             }
-            return (400, String::new());
+            return (400, problem(400, "invalid_field"));
         }
         (200, self.store(id, install, &batch.events))
     }
@@ -136,6 +137,11 @@ impl Server {
         receipt.end();
         out
     }
+}
+
+/// What the collector says of a request that it refuses.
+fn problem(status: u16, code: &str) -> String {
+    format!(r#"{{"type":"{TYPE_PREFIX}{code}","title":"","status":{status},"detail":"","code":"{code}"}}"#)
 }
 
 fn read(body: &str) -> Result<Batch, JsonError> {

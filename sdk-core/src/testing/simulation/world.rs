@@ -108,8 +108,9 @@ impl World {
             (_, 1) => (Some(200), String::from("<html>Welcome to the airport</html>")),
             (_, 2) => (Some(200), String::new()),
             (_, 3) => {
-                let statuses = [503, 500, 502, 429, 408, 404, 405, 415, 301, 204];
-                (Some(statuses[self.random.up_to(9) as usize]), String::new())
+                // Of somebody on the way, who may well answer as only the collector should.
+                let statuses = [503, 500, 502, 429, 408, 404, 405, 415, 301, 204, 400, 413];
+                (Some(statuses[self.random.up_to(11) as usize]), String::new())
             }
             (_, 4) => (Some([401, 403][self.random.up_to(1) as usize]), String::new()),
             (_, 5) => {
