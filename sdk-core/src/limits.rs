@@ -39,6 +39,8 @@ pub const RETRY_AFTER_CAP_MS: u64 = 60 * 60_000;
 pub const STORE_RETRY_MS: u64 = 5_000;
 /// The longest wait before a failing store is tried again, milliseconds.
 pub const STORE_RETRY_CAP_MS: u64 = 5 * 60_000;
+/// An event that somebody on the way to the collector finds too large is tried again after this time, milliseconds.
+pub const REFUSED_RETRY_MS: u64 = 5 * 60_000;
 /// The developer hears of a failing store at most once in this time, milliseconds: it does not mend itself by the second.
 pub const STORE_NOTICE_MS: u64 = 60 * 60_000;
 /// Batches that cannot be read for the moment; with so many no further ones are formed, because forming more would not

@@ -116,34 +116,6 @@ fn a_wrong_key_keeps_everything_and_slows_down() {
     }
 }
 
-/// Answers every batch that contains `poison` with `status` until nothing waits; counts the requests.
-fn bisect(client: &mut Client<MemoryStore>, poison: &str, status: u16) -> usize {
-    let mut requests = 0;
-    while let Some(request) = upload(client, START) {
-        requests += 1;
-        if ids(&request.body).iter().any(|id| id == poison) {
-            client.on_result(START, request.batch_id, answer(status, ""));
-        } else {
-            let body = receipt(request.batch_id, request.events);
-            client.on_result(START, request.batch_id, answer(200, &body));
-        }
-    }
-    requests
-}
-
-#[test]
-fn one_poisonous_event_is_found_by_halving_and_its_neighbours_arrive() {
-    for (status, reason) in [(400, DropReason::Poison), (413, DropReason::TooLarge)] {
-        let mut client = client();
-        track(&mut client, 99);
-        let poison = client.track(START, input("poison")).unwrap().text();
-        let requests = bisect(&mut client, &poison, status);
-        let ledger = client.ledger();
-        assert_eq!((ledger.acked, ledger.queued, ledger.dropped(reason)), (99, 0, 1));
-        assert!(requests <= 20, "{requests} requests for 1 in 100");
-    }
-}
-
 #[test]
 fn a_batch_survives_a_restart_unchanged() {
     let mut client = client();

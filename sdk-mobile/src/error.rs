@@ -23,7 +23,9 @@ impl From<OpenStoreError> for OpenError {
     fn from(error: OpenStoreError) -> Self {
         match error {
             OpenStoreError::InUse(_) => OpenError::InUse(error.to_string()),
-            OpenStoreError::Unusable { .. } => OpenError::System(error.to_string()),
+            OpenStoreError::Unusable { .. } | OpenStoreError::Newer { .. } | OpenStoreError::NotNow { .. } => {
+                OpenError::System(error.to_string())
+            }
         }
     }
 }

@@ -52,8 +52,15 @@ impl Subway {
             entropy[8..12].copy_from_slice(&std::process::id().to_le_bytes());
         }
         let context = config.context();
-        let client = Client::open(store, config.settings.core(), &context.encode(), &entropy, clock.now())
-            .map_err(|error| OpenError::System(error.to_string()))?;
+        let begin = |store| Client::open(store, config.settings.core(), &context.encode(), &entropy, clock.now());
+        let client = match begin(store) {
+            Err(core::OpenError::Store(error)) if error.full || control.is_unmended() => {
+                control.report(in_memory(&error.to_string()));
+                begin(AnyStore::Memory(MemoryStore::default()))
+            }
+            client => client,
+        }
+        .map_err(|error| OpenError::System(error.to_string()))?;
         let inbox = Arc::new(Inbox::new(client.ledger(), client.install_id()));
         let system = |error: std::io::Error| OpenError::System(format!("no thread could be started: {error}"));
         let uploads = uploader::start(transport, control.clone(), inbox.clone()).map_err(system)?;
@@ -120,7 +127,9 @@ impl Subway {
     ///
     /// # Errors
     /// If a setting cannot be used, the data directory is in use by another client, or it cannot be read or written. A
-    /// damaged store is no error: see [`Subway::take_notices`].
+    /// damaged store is no error, nor is one that must be left alone (a later version of the SDK has written it, or its
+    /// medium is full): then this life keeps its events in memory and sends them under an install ID of its own, and the
+    /// host gives the user's decision as at a first start. See [`Subway::take_notices`].
     #[uniffi::constructor]
     #[allow(clippy::needless_pass_by_value)] // uniffi hands records over by value
     pub fn open(config: Config) -> Result<Arc<Self>, OpenError> {
@@ -284,12 +293,22 @@ impl Drop for Subway {
 }
 
 fn open_store(data_dir: Option<&str>) -> Result<(AnyStore, StoreControl), OpenError> {
-    match data_dir {
-        None => Ok((AnyStore::Memory(MemoryStore::default()), StoreControl::default())),
-        Some(dir) => {
-            let store = SqliteStore::open(Path::new(dir))?;
+    let memory = AnyStore::Memory(MemoryStore::default());
+    let Some(dir) = data_dir else { return Ok((memory, StoreControl::default())) };
+    match SqliteStore::open(Path::new(dir)) {
+        Ok(store) => {
             let control = store.control();
             Ok((AnyStore::Sqlite(Box::new(store)), control))
         }
+        Err(error) if error.leaves_memory() => {
+            let control = StoreControl::default();
+            control.report(in_memory(&error.to_string()));
+            Ok((memory, control))
+        }
+        Err(error) => Err(error.into()),
     }
+}
+
+fn in_memory(why: &str) -> String {
+    format!("{why}; until the app starts again events are kept in memory alone and sent from there")
 }

@@ -235,3 +235,34 @@ fn a_damaged_file_costs_what_was_in_it_and_is_counted() {
     assert!((1..200).contains(&lost) && ledger.acked == 2_000 - lost, "{ledger:?}");
     assert!(subway.take_notices().iter().any(|notice| notice.contains("the store's file was damaged")));
 }
+
+#[test]
+fn a_store_of_a_later_version_is_left_alone_and_events_are_sent_from_memory() {
+    let (dir, transport) = (TempDir::new().unwrap(), Arc::new(FakeTransport::default()));
+    let subway = open(&config(&dir), &transport).unwrap();
+    let install = subway.install_id();
+    assert!(subway.persist_and_wait(LONG));
+    drop(subway);
+    let path = dir.path().join("subway.db");
+    let ours = std::fs::read(&path).unwrap();
+    let mut theirs = ours.clone();
+    // The number of the version, which every later one raises.
+    theirs[63] = 200;
+    std::fs::write(&path, &theirs).unwrap();
+    let changed = std::fs::metadata(&path).unwrap().modified().unwrap();
+    let subway = open(&config(&dir), &transport).unwrap();
+    subway.track(event()).unwrap();
+    assert!(subway.flush_and_wait(LONG), "events go on");
+    let notices = subway.take_notices();
+    let said = |part| notices.iter().filter(|notice| notice.contains(part)).count();
+    assert_eq!((said("belongs to a later version of this SDK"), said("kept in memory alone")), (1, 1), "{notices:?}");
+    assert!(subway.close(LONG));
+    assert_eq!(std::fs::read(&path).unwrap(), theirs);
+    assert_eq!(std::fs::metadata(&path).unwrap().modified().unwrap(), changed);
+    std::fs::write(&path, ours).unwrap();
+    assert_eq!(
+        open(&config(&dir), &transport).unwrap().install_id(),
+        install,
+        "the later version goes on where it was"
+    );
+}

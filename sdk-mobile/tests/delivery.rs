@@ -80,10 +80,11 @@ fn a_captive_portal_is_a_failed_network() {
 
 #[test]
 fn a_poison_event_is_found_by_halving_and_the_others_arrive() {
+    const PROBLEM: &str = r#"{"type":"urn:subway:problem:invalid_field","title":"t","status":400,"detail":"not a batch","code":"invalid_field"}"#;
     struct Picky(Arc<FakeTransport>);
     impl Transport for Picky {
         fn send(&self, upload: &subway_mobile::core::UploadRequest) -> Reply {
-            if upload.body.contains(r#""n":7}"#) { answer(400, "not a batch") } else { self.0.send(upload) }
+            if upload.body.contains(r#""n":7}"#) { answer(400, PROBLEM) } else { self.0.send(upload) }
         }
     }
     let transport = Arc::new(FakeTransport::default());
@@ -99,7 +100,9 @@ fn a_poison_event_is_found_by_halving_and_the_others_arrive() {
     assert_eq!(arrived, (0..20).filter(|number| *number != 7).collect::<Vec<_>>());
     let ledger = subway.ledger();
     assert_eq!((ledger.acked, ledger.dropped.get("poison")), (19, Some(&1)));
-    assert!(subway.take_notices().iter().any(|notice| notice.contains("status 400: not a batch")));
+    assert!(
+        subway.take_notices().iter().any(|notice| notice.contains("status 400: {") && notice.contains("not a batch"))
+    );
 }
 
 #[test]

@@ -8,9 +8,13 @@ use wasm_bindgen::prelude::wasm_bindgen;
 
 use crate::store::HostStorage;
 
+/// Instead of a text: the host failed. An empty text is one that the host has damaged, as is one of zeros. `js/host.js`
+/// has the same.
+const FAILED: &str = "\0failed";
+
 #[wasm_bindgen(raw_module = "./host.js")]
 extern "C" {
-    /// The text under `key`; empty if the host failed.
+    /// The text under `key`; [`FAILED`] if the host failed.
     fn storage_get(host: u32, key: &str) -> Option<String>;
     /// 0: written; 1: failed; 2: failed because the storage is full.
     fn storage_set(host: u32, key: &str, value: &str) -> u32;
@@ -30,7 +34,7 @@ fn failed(what: &str, full: bool) -> StoreError {
 impl HostStorage for JsStorage {
     fn get(&mut self, key: &str) -> Result<Option<String>, StoreError> {
         match storage_get(self.0, key) {
-            Some(text) if text.is_empty() => Err(failed("get", false)),
+            Some(text) if text == FAILED => Err(failed("get", false)),
             text => Ok(text),
         }
     }

@@ -4,6 +4,7 @@
 //! [`server`], which is compiled only with the feature `server`.
 
 pub mod encode;
+pub mod problem;
 pub mod receipt;
 #[cfg(feature = "server")]
 pub mod server;

@@ -32,6 +32,8 @@ pub(super) struct Pending {
     failures: u32,
     /// The user has withdrawn consent, and the store has not deleted everything yet.
     wipes: bool,
+    /// The last of them because the store is full, which no moment changes.
+    full: bool,
 }
 
 impl Pending {
@@ -83,13 +85,13 @@ impl Pending {
     /// Whether the store refused what it was told last.
     #[cfg(any(test, feature = "testing"))]
     pub(super) fn fails(&self) -> bool {
-        self.failures > 1
+        self.failures > 1 || self.full
     }
 
     /// Until when nothing is sent, because a store that failed once may work again in a moment. After a second failure
-    /// in a row what waits is sent from memory.
+    /// in a row what waits is sent from memory; at once if the store is full, because a process may live for a moment only.
     pub(super) fn grace(&self) -> u64 {
-        if self.failures == 1 { self.blocked_until } else { 0 }
+        if self.failures == 1 && !self.full { self.blocked_until } else { 0 }
     }
 
     /// The next commit is tried when it is due, whatever failed before: deletions may have made room.
@@ -128,7 +130,8 @@ impl Pending {
         }
         match &result {
             Ok(()) => *self = Self::default(),
-            Err(_) => {
+            Err(error) => {
+                self.full = error.full;
                 let wait = limits::STORE_RETRY_MS << self.failures.min(16);
                 self.failures = self.failures.saturating_add(1);
                 self.blocked_until = now + wait.min(limits::STORE_RETRY_CAP_MS);

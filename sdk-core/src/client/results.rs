@@ -1,12 +1,13 @@
 //! The third verb: what came of it. Nothing is deleted without a receipt.
 
+use subway_protocol::codec::problem::is_from_collector;
 use subway_protocol::codec::receipt::Receipt;
 
 use super::{Client, joined};
 use crate::queue::Entry;
 use crate::store::{Key, Store};
 use crate::transport::UploadResult;
-use crate::{DropReason, Id, Now};
+use crate::{DropReason, Id, Now, limits};
 
 impl<S: Store> Client<S> {
     /// Reports what came of an upload. A late answer to a batch that still waits counts as well as a timely one.
@@ -16,7 +17,9 @@ impl<S: Store> Client<S> {
     /// | 200 with the receipt of this batch | each event ends as the receipt says |
     /// | 200 with anything else (a captive portal), no answer | kept; retried with backoff |
     /// | 404, 405, 408, 415, 429, 5xx, any other status | kept; retried with backoff, not before `Retry-After` |
-    /// | 413, 400 | halved, down to the one event to blame, which is dropped |
+    /// | 413, 400 with the collector's problem | halved, down to the one event to blame, which is dropped |
+    /// | 413 of anybody else | halved; one event alone is kept and retried late, the others before it |
+    /// | 400 of anybody else (a proxy) | kept; retried with backoff |
     /// | 401, 403 | kept; retried slowly |
     pub fn on_result(&mut self, now: Now, batch_id: Id, result: UploadResult<'_>) {
         let now = self.clock.read(now);
@@ -28,10 +31,17 @@ impl<S: Store> Client<S> {
                 Ok(receipt) if receipt.batch_id == batch_id => self.apply(now, &receipt),
                 _ => self.retry_later(now, None),
             },
-            UploadResult::Answer { status: 413, .. } => self.halve(now, batch_id, DropReason::TooLarge),
-            UploadResult::Answer { status: 400, body, .. } => {
+            UploadResult::Answer { status: 413, body, .. } if is_from_collector(413, body) => {
+                self.halve(now, batch_id, DropReason::TooLarge);
+            }
+            UploadResult::Answer { status: 413, .. } => self.too_large_on_the_way(now, batch_id),
+            UploadResult::Answer { status: 400, body, .. } if is_from_collector(400, body) => {
                 self.notice_refusal(400, body);
                 self.halve(now, batch_id, DropReason::Poison);
+            }
+            UploadResult::Answer { status: 400, .. } => {
+                self.notice_stranger(400);
+                self.retry_later(now, None);
             }
             UploadResult::Answer { status: status @ (401 | 403), body, .. } => {
                 self.notice_refusal(status, body);
@@ -94,6 +104,27 @@ impl<S: Store> Client<S> {
         self.upload.retry_at = 0;
         self.touch(now);
         self.pending.touch(now.mono);
+    }
+
+    /// Somebody on the way takes less than the collector. Smaller batches may pass; an event that is too large even alone
+    /// waits for better days, and must not keep the others from being sent.
+    fn too_large_on_the_way(&mut self, now: Now, batch_id: Id) {
+        match self.queue.batch_mut(batch_id) {
+            Some(batch) if batch.entries.len() > 1 => self.halve(now, batch_id, DropReason::TooLarge),
+            Some(batch) => {
+                batch.retry_at = now.mono + limits::REFUSED_RETRY_MS;
+                self.notice_stranger(413);
+                self.retry_later(now, None);
+            }
+            None => {}
+        }
+    }
+
+    fn notice_stranger(&mut self, status: u16) {
+        let mut text = String::from("a batch was refused with status ");
+        subway_protocol::json::write_integer(&mut text, i64::from(status));
+        text.push_str(" by somebody on the way to the collector (a proxy, a firewall); it is kept and tried again");
+        self.notice_once(text);
     }
 
     fn notice_refusal(&mut self, status: u16, body: &str) {

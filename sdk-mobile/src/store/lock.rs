@@ -13,9 +13,9 @@ pub(super) struct DirLock {
 
 impl DirLock {
     pub(super) fn take(dir: &Path) -> Result<Self, OpenStoreError> {
-        let unusable = |error: std::io::Error| OpenStoreError::Unusable {
-            path: dir.to_owned(),
-            message: format!("lock file: {error}"),
+        let unusable = |error: std::io::Error| {
+            let named = std::io::Error::new(error.kind(), format!("lock file: {error}"));
+            OpenStoreError::of(dir, named.into())
         };
         let file = File::options()
             .create(true)

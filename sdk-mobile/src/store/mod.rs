@@ -18,12 +18,18 @@
 //! A deletion writes too (the log), so a file of `reserve::BYTES` lies beside the database and is removed when a medium
 //! is too full for one.
 //!
+//! # A damaged file, and one of a later version
+//! What can be read of a damaged file is written into `subway.db.new`; only when that is whole, the file becomes
+//! `subway.db.damaged` and the new one takes its place. Whatever ends this in the middle, the next attempt goes on. A file
+//! that a later version of this SDK has written is left as it is, with everything beside it.
+//!
 //! `secure_delete` overwrites what is deleted: an event that was acknowledged or wiped is not left in free pages.
 
 mod lock;
 mod recover;
 mod reserve;
 mod table;
+mod trouble;
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -36,8 +42,8 @@ use rusqlite::{Connection, ErrorCode};
 use subway_sdk_core::{Key, Store, StoreError, Write};
 
 use lock::DirLock;
-use recover::Recovered;
 use reserve::Reserve;
+use trouble::Trouble;
 
 /// The database within the data directory.
 const FILE: &str = "subway.db";
@@ -46,6 +52,8 @@ const FILE: &str = "subway.db";
 pub struct SqliteStore {
     path: PathBuf,
     connection: Connection,
+    /// The file was closed to be replaced and could not be opened again yet; `connection` is none to it.
+    detached: bool,
     full_sync: bool,
     control: StoreControl,
     reserve: Reserve,
@@ -67,6 +75,42 @@ pub enum OpenStoreError {
         /// What the system said.
         message: String,
     },
+    /// A later version of the SDK has written the file. Nothing of it was changed.
+    #[error(
+        "the data directory {path} belongs to a later version of this SDK (its file has version {version}); nothing in it was changed"
+    )]
+    Newer {
+        /// Which directory.
+        path: PathBuf,
+        /// The version of the file.
+        version: i64,
+    },
+    /// The medium is full, or a damaged file could not be replaced. What is there is kept; a later start may open it.
+    #[error("the data directory {path} cannot be used now: {message}")]
+    NotNow {
+        /// Which directory.
+        path: PathBuf,
+        /// What is in the way.
+        message: String,
+    },
+}
+
+impl OpenStoreError {
+    fn of(dir: &Path, trouble: Trouble) -> Self {
+        let (path, message) = (dir.to_owned(), trouble.to_string());
+        match trouble {
+            Trouble::Newer(version) => Self::Newer { path, version },
+            Trouble::Unmended(_) => Self::NotNow { path, message },
+            _ if trouble.is_full() => Self::NotNow { path, message },
+            _ => Self::Unusable { path, message },
+        }
+    }
+
+    /// Whether a client should go on in memory, because what is in the directory is to be left alone.
+    #[must_use]
+    pub fn leaves_memory(&self) -> bool {
+        matches!(self, Self::Newer { .. } | Self::NotNow { .. })
+    }
 }
 
 /// What a driver and the store that its client owns tell each other.
@@ -78,6 +122,7 @@ struct ControlState {
     /// The database's log; `None` for a store that is no file.
     log: Option<PathBuf>,
     wiping: AtomicBool,
+    unmended: AtomicBool,
     recoveries: Mutex<Vec<String>>,
 }
 
@@ -119,6 +164,16 @@ impl StoreControl {
         self.0.recoveries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Says something with the recoveries.
+    pub(crate) fn report(&self, text: String) {
+        self.recoveries().push(text);
+    }
+
+    /// Whether a damaged file was found and could not be replaced yet.
+    pub(crate) fn is_unmended(&self) -> bool {
+        self.0.unmended.load(Ordering::SeqCst)
+    }
+
     fn is_wiping(&self) -> bool {
         self.0.wiping.load(Ordering::SeqCst)
     }
@@ -135,22 +190,13 @@ impl SqliteStore {
     /// # Errors
     /// If the directory is in use by another client, or cannot be read or written.
     pub fn open(dir: &Path) -> Result<Self, OpenStoreError> {
-        let unusable = |message: String| OpenStoreError::Unusable { path: dir.to_owned(), message };
-        create_dir(dir).map_err(|error| unusable(error.to_string()))?;
+        create_dir(dir).map_err(|error| OpenStoreError::of(dir, error.into()))?;
         let lock = DirLock::take(dir)?;
         let path = dir.join(FILE);
         let control = StoreControl::of(&path);
-        let connection = match table::open(&path) {
-            Ok(connection) => connection,
-            Err(error) if is_damage(&error) || says_read_only(&error, &path) => {
-                let recovered = recover::run(None, &path).map_err(|error| unusable(error.to_string()))?;
-                control.recoveries().push(recovered.report());
-                recovered.connection
-            }
-            Err(error) => return Err(unusable(error.to_string())),
-        };
+        let connection = open_file(&path, &control).map_err(|trouble| OpenStoreError::of(dir, trouble))?;
         let reserve = Reserve::take(dir);
-        Ok(Self { path, connection, full_sync: false, control, reserve, _lock: lock })
+        Ok(Self { path, connection, detached: false, full_sync: false, control, reserve, _lock: lock })
     }
 
     /// The line to this store once a client owns it.
@@ -161,25 +207,40 @@ impl SqliteStore {
 
     /// Does `work`; if the file turns out to be damaged, replaces it by what can be read of it and tries once more.
     fn healing<T>(&mut self, work: impl Fn(&mut Self) -> rusqlite::Result<T>) -> Result<T, StoreError> {
+        if self.detached {
+            self.attach()?;
+        }
         match work(self) {
             Err(error) if is_damage(&error) => {
-                self.recover(&error)?;
-                work(self).map_err(store_error)
+                self.recover().map_err(|trouble| {
+                    self.control.0.unmended.store(true, Ordering::SeqCst);
+                    StoreError { full: trouble.is_full(), message: format!("{error}; then {trouble}") }
+                })?;
+                work(self).map_err(|error| Trouble::from(error).into())
             }
-            done => done.map_err(store_error),
+            done => done.map_err(|error| Trouble::from(error).into()),
         }
     }
 
-    fn recover(&mut self, cause: &rusqlite::Error) -> Result<(), StoreError> {
-        let Recovered { connection, .. } = {
-            let broken = std::mem::replace(&mut self.connection, Connection::open_in_memory().map_err(store_error)?);
-            let recovered = recover::run(Some(broken), &self.path)
-                .map_err(|error| StoreError { full: false, message: format!("{cause}; then {error}") })?;
-            self.control.recoveries().push(recovered.report());
-            recovered
-        };
-        self.connection = connection;
+    /// As long as the new file is not whole, the store stays on the damaged one, so that a recovery that fails can be tried
+    /// again.
+    fn recover(&mut self) -> Result<(), Trouble> {
+        let records = recover::save(Some(&self.connection), &self.path)?;
+        // Not every system moves files that are open.
+        let broken = std::mem::replace(&mut self.connection, Connection::open_in_memory()?);
+        self.detached = true;
+        table::keep_log(&broken, true)?;
+        drop(broken);
+        recover::set_aside(&self.path)?;
+        self.control.report(recover::report(&self.path, Some(records)));
+        self.attach()
+    }
+
+    fn attach(&mut self) -> Result<(), Trouble> {
+        self.connection = open_file(&self.path, &self.control)?;
+        self.detached = false;
         self.full_sync = false;
+        self.control.0.unmended.store(false, Ordering::SeqCst);
         Ok(())
     }
 
@@ -235,6 +296,26 @@ impl Store for SqliteStore {
     }
 }
 
+/// Opens or creates the file; one that is damaged is replaced by what can be read of it.
+fn open_file(path: &Path, control: &StoreControl) -> Result<Connection, Trouble> {
+    if recover::finish(path)? {
+        control.report(recover::report(path, None));
+    }
+    match table::open(path) {
+        Err(Trouble::Sqlite(error)) if is_damage(&error) || says_read_only(&error, path) => {
+            let records = recover::run(path).map_err(|trouble| Trouble::Unmended(Box::new(trouble)))?;
+            control.report(recover::report(path, Some(records)));
+            table::open(path)
+        }
+        opened => {
+            // Not before it is known that the file is ours: what lies beside a later version's file is that version's.
+            let connection = opened?;
+            recover::tidy(path);
+            Ok(connection)
+        }
+    }
+}
+
 /// Creates the directory and its parents, where they are missing, for this user's eyes only.
 fn create_dir(dir: &Path) -> io::Result<()> {
     let mut builder = std::fs::DirBuilder::new();
@@ -262,11 +343,6 @@ fn is_damage(error: &rusqlite::Error) -> bool {
 fn says_read_only(error: &rusqlite::Error, path: &Path) -> bool {
     let read_only = error.sqlite_error_code() == Some(ErrorCode::ReadOnly);
     read_only && File::options().write(true).open(path).is_ok()
-}
-
-fn store_error(error: rusqlite::Error) -> StoreError {
-    let full = error.sqlite_error_code() == Some(ErrorCode::DiskFull);
-    StoreError { full, message: error.to_string() }
 }
 
 #[cfg(test)]

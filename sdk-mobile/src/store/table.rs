@@ -1,10 +1,15 @@
 //! The statements: how records lie in the table.
 
+use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Transaction, params};
 use subway_sdk_core::{Key, Write};
+
+use super::Trouble;
 
 /// Numbered from 1; `user_version` says how many have run.
 const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001_records.sql")];
@@ -15,17 +20,29 @@ const BUSY: Duration = Duration::from_secs(5);
 const LOG_BYTES: i64 = 8 * 1024 * 1024;
 /// Free pages beyond this many are given back to the file system when the store is opened.
 const FREE_PAGES: i64 = 256;
+/// How a database begins, where its head has `user_version`, and how much of the head is read for that.
+const MAGIC: &[u8] = b"SQLite format 3\0";
+const VERSION_AT: usize = 60;
+const HEAD_BYTES: u64 = 64;
 const KIND_SHIFT: u32 = 60;
 /// Prepared statements kept; there are four.
 const STATEMENTS: usize = 8;
 
-/// Opens or creates the file and brings its schema up to date.
-pub(super) fn open(path: &Path) -> rusqlite::Result<Connection> {
+/// Opens or creates the file and brings its schema up to date. A file of a later version is left as it is.
+pub(super) fn open(path: &Path) -> Result<Connection, Trouble> {
+    refuse_newer(path)?;
     let mut connection = Connection::open(path)?;
     connection.busy_timeout(BUSY)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     // Exclusive: no shared-memory file, which a full disk could turn into a SIGBUS.
     connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+    // The version may stand in the log alone. Until it is known, closing the file must not copy the log into it.
+    keep_log(&connection, true)?;
+    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if version > MIGRATIONS.len() as i64 {
+        return Err(Trouble::Newer(version));
+    }
+    keep_log(&connection, false)?;
     connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
     connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
     connection.pragma_update(None, "synchronous", "NORMAL")?;
@@ -39,13 +56,58 @@ pub(super) fn open(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
+/// Opens a damaged file for what can be read of it; closing it changes nothing.
+pub(super) fn open_damaged(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    keep_log(&connection, true)?;
+    Ok(connection)
+}
+
+/// Writes a new file with these records and everything of it on the medium. There is no journal, which would need room:
+/// whoever gives the file its name does so when it is whole.
+pub(super) fn create(path: &Path, records: &BTreeMap<Key, String>) -> rusqlite::Result<()> {
+    let mut connection = Connection::open(path)?;
+    connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    connection.pragma_update_and_check(None, "journal_mode", "OFF", |_| Ok(()))?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    #[cfg(test)]
+    if let Some(pages) = super::tests::ROOM.get() {
+        connection.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()))?;
+    }
+    migrate(&mut connection)?;
+    let writes: Vec<Write<'_>> = records.iter().map(|(key, value)| Write { key: *key, value: Some(value) }).collect();
+    let transaction = connection.transaction()?;
+    write(&transaction, &writes)?;
+    transaction.commit()?;
+    connection.close().map_err(|(_, error)| error)
+}
+
+/// Whether closing this connection leaves the log as it is.
+pub(super) fn keep_log(connection: &Connection, keep: bool) -> rusqlite::Result<()> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, keep).map(|_| ())
+}
+
+/// An error if the head of the file has a later version's number. SQLite is not asked, because to look it would put a log
+/// beside a file that has none.
+pub(super) fn refuse_newer(path: &Path) -> Result<(), Trouble> {
+    let mut head = Vec::new();
+    match std::fs::File::open(path) {
+        Ok(file) => file.take(HEAD_BYTES).read_to_end(&mut head)?,
+        // Whoever opens it for writing says what is wrong.
+        Err(_) => return Ok(()),
+    };
+    match head.strip_prefix(MAGIC).and_then(|rest| rest.get(VERSION_AT - MAGIC.len()..)?.first_chunk()) {
+        Some(version) if i32::from_be_bytes(*version) > MIGRATIONS.len() as i32 => {
+            Err(Trouble::Newer(i32::from_be_bytes(*version).into()))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
     let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    let done = usize::try_from(version).unwrap_or(usize::MAX);
-    if done > MIGRATIONS.len() {
-        // Written by a later version of the SDK: nothing here can read it.
-        return Err(damage("the file is of a later version"));
-    }
+    // No version ever wrote a negative number.
+    let done = usize::try_from(version).map_err(|_| damage("the version of the file is negative"))?;
     for (at, sql) in MIGRATIONS.iter().enumerate().skip(done) {
         let transaction = connection.transaction()?;
         transaction.execute_batch(sql)?;

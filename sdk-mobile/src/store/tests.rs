@@ -1,9 +1,17 @@
+use std::cell::Cell;
 use std::fs;
 
 use subway_sdk_core::testing::store_suite;
 use tempfile::TempDir;
 
 use super::*;
+
+thread_local! {
+    /// Pages that the medium has room for when a new file is written, if it is short of it.
+    pub(super) static ROOM: Cell<Option<u32>> = const { Cell::new(None) };
+}
+
+mod recovery;
 
 /// A store and the directory that dies with it.
 struct InTemp {
@@ -118,15 +126,6 @@ fn a_file_that_is_no_database_is_moved_aside() {
 }
 
 #[test]
-fn a_file_of_a_later_version_is_moved_aside() {
-    let dir = TempDir::new().unwrap();
-    SqliteStore::open(dir.path()).unwrap().connection.pragma_update(None, "user_version", 99).unwrap();
-    let mut store = SqliteStore::open(dir.path()).unwrap();
-    assert_eq!(store.control().take_recoveries().len(), 1);
-    assert_eq!(store.apply(&[put(Key::State, "new")]), Ok(()));
-}
-
-#[test]
 fn no_byte_of_the_files_head_keeps_the_store_from_opening() {
     let whole = TempDir::new().unwrap();
     filled(&whole, 3);
@@ -138,6 +137,10 @@ fn no_byte_of_the_files_head_keeps_the_store_from_opening() {
             changed[at] = value;
             fs::write(dir.path().join(FILE), changed).unwrap();
             let opened = SqliteStore::open(dir.path());
+            // In the place of the version's number nothing else can be told from a later version.
+            if (60..64).contains(&at) && matches!(opened, Err(OpenStoreError::Newer { .. })) {
+                continue;
+            }
             let mut store = opened.unwrap_or_else(|error| panic!("byte {at} is {value}: {error}"));
             let _ = keys(&mut store);
             store.apply(&[put(Key::Event(77), "new")]).unwrap();

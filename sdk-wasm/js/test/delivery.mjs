@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 
+import { refusal } from '../testing/collector.mjs';
 import { DAY, harness } from './harness.mjs';
 import { Phone } from '../testing/host.mjs';
 
@@ -111,12 +112,32 @@ export function delivery(build) {
 
     test('a refused batch is halved until the event to blame is alone', async () => {
       const life = await h.launch();
-      const poisonous = (batch) => (batch.events.some((event) => event.code === 'poison') ? [400, {}, '{"detail":"bad"}'] : null);
+      const poisonous = (batch) => (batch.events.some((event) => event.code === 'poison') ? refusal(400, 'invalid_field') : null);
       h.collector.faults = Array.from({ length: 50 }, () => poisonous);
       for (let n = 0; n < 9; n++) life.sdk.track(n === 5 ? 'poison' : 'good', { n });
       await life.advance(DAY);
       assert.equal(h.codes().length, 8);
       assert.deepEqual({ ...life.sdk.getLedger(), dropped: { ...life.sdk.getLedger().dropped } }, { generated: 9, acked: 8, queued: 0, dropped: { poison: 1 } });
+    });
+
+    test('a 400 or 413 of somebody on the way costs no event', async () => {
+      const pages = ['', '<html><h1>Bad Request</h1></html>', '{"code":"invalid_field","status":400}'];
+      for (const status of [400, 413]) {
+        for (const page of pages) {
+          const life = await h.launch({ storagePrefix: 'p' + Math.random() });
+          h.collector.requests = [];
+          h.collector.stored.clear();
+          let inTheWay = true;
+          h.collector.faults = Array.from({ length: 500 }, () => () => (inTheWay ? [status, {}, page] : null));
+          for (let n = 0; n < 9; n++) life.sdk.track('n' + n);
+          await life.advance(3_600_000);
+          assert.ok(h.collector.requests.length < 60, String(h.collector.requests.length));
+          inTheWay = false;
+          await life.advance(DAY);
+          assert.deepEqual(h.codes().sort(), Array.from({ length: 9 }, (_, n) => 'n' + n), `${status} ${page}`);
+          assert.deepEqual(Object.keys(life.sdk.getLedger().dropped), [], `${status} ${page}`);
+        }
+      }
     });
 
     test('without consent nothing is stored or sent; a refusal wipes', async () => {

@@ -155,3 +155,134 @@ test('a folder that cannot be used costs one warning; what is tracked is sent fr
   assert.match(out, /"ok":true,"generated":1,"acked":1/);
   assert.equal(out.match(/subway:/g).length, 1, out);
 });
+
+/** What `work` finds on a disk that is full: files can be made, and nothing written into them. */
+async function onFullDisk(code, work) {
+  const { writeFileSync } = fs;
+  fs.writeFileSync = (name, text, options) => {
+    fs.closeSync(fs.openSync(name, (options && options.flag) || 'w'));
+    throw Object.assign(new Error(`${code}: no space left on device, write`), { code });
+  };
+  try {
+    return await work();
+  } finally {
+    fs.writeFileSync = writeFileSync;
+  }
+}
+
+/** Leaves an event in `dir` that is not sent; gives the install ID. */
+async function leaveOne(dir) {
+  const first = esm.createInstance(dir);
+  first.init({ server: 'http://127.0.0.1:1', key: 'k', onWarning() {} });
+  first.track('left');
+  const install = first.getDeviceId();
+  first.close();
+  return install;
+}
+
+for (const code of ['ENOSPC', 'EDQUOT']) {
+  test(`a full disk (${code}) keeps nothing from being sent, and the folder belongs to one all the same`, async () => {
+    const dir = folders.fresh();
+    const install = await leaveOne(dir);
+    const kept = fs.readdirSync(dir);
+    await onFullDisk(code, async () => {
+      const one = open(dir);
+      assert.equal(one.instance.getDeviceId(), install);
+      const other = open(dir);
+      assert.ok(!admitted(other));
+      assert.match(other.warnings[0], /is in use by somebody who had no room to say who;/);
+      other.instance.close();
+      one.instance.track('now');
+      const result = await one.instance.flush();
+      assert.deepEqual([result.ok, result.acked], [true, 2], JSON.stringify(result));
+      assert.ok(!one.warnings.join().includes('the storage does not work'), one.warnings.join());
+      one.instance.close();
+    });
+    const left = fs.readdirSync(dir).filter((name) => !kept.includes(name) && !name.endsWith('.txt'));
+    assert.deepEqual(left, [], 'neither claims nor drafts');
+    const next = open(dir);
+    assert.equal(next.instance.getDeviceId(), install);
+    next.instance.close();
+  });
+}
+
+test('what killed processes left of their claims and drafts goes with the next claim', () => {
+  const dir = folders.fresh();
+  for (const name of ['in-use.0d4c', 'in-use.0d4c.old', 'subway.k.7.txt.draft']) fs.writeFileSync(path.join(dir, name), '');
+  const one = open(dir);
+  assert.deepEqual(fs.readdirSync(dir).filter((name) => name.startsWith('in-use.') || name.endsWith('.draft')), []);
+  one.instance.close();
+});
+
+test('an instance whose claim was removed reads its folder anew and goes on', async () => {
+  const dir = folders.fresh();
+  const one = open(dir);
+  one.instance.track('a');
+  assert.equal((await one.instance.flush()).ok, true);
+  const install = one.instance.getDeviceId();
+  fs.rmSync(path.join(dir, 'in-use'));
+  one.instance.track('b');
+  // The write that finds out.
+  await new Promise((next) => setTimeout(next, 1500));
+  one.instance.track('c');
+  assert.equal((await one.instance.flush()).ok, true);
+  assert.equal(one.instance.getDeviceId(), install);
+  assert.ok(fs.existsSync(path.join(dir, 'in-use')));
+  one.instance.close();
+  const next = open(dir);
+  assert.ok(next.instance.getLedger().acked >= 2, JSON.stringify(next.instance.getLedger()));
+  next.instance.close();
+});
+
+test('an instance that was taken for dead comes back when the other one ends', async () => {
+  const dir = folders.fresh();
+  const one = open(dir);
+  one.instance.track('a');
+  assert.equal((await one.instance.flush()).ok, true);
+  const long = Date.now() / 1000 - 3600;
+  fs.utimesSync(path.join(dir, 'in-use'), long, long);
+  const other = open(dir);
+  assert.ok(admitted(other));
+  one.instance.track('b');
+  await new Promise((next) => setTimeout(next, 1500));
+  assert.ok(!admitted(one), 'it waits');
+  assert.ok(one.warnings.some((text) => /is in use by another instance/.test(text)), one.warnings.join());
+  one.instance.track('c');
+  other.instance.track('d');
+  assert.equal((await other.instance.flush()).ok, true);
+  other.instance.close();
+  await new Promise((next) => setTimeout(next, 6000));
+  assert.ok(admitted(one));
+  assert.equal((await one.instance.flush()).ok, true);
+  one.instance.close();
+  const next = open(dir);
+  assert.ok(next.instance.getLedger().acked >= 3, JSON.stringify(next.instance.getLedger()));
+  next.instance.close();
+});
+
+test('a text that a power cut left empty or full of zeros costs what was in it and nothing else', async () => {
+  for (const damage of ['', '\0', '\0'.repeat(4096)]) {
+    const dir = folders.fresh();
+    const install = await leaveOne(dir);
+    const second = esm.createInstance(dir);
+    second.init({ server: 'http://127.0.0.1:1', key: 'k', onWarning() {} });
+    // Larger than what is merged, so that the first segment stays.
+    for (let n = 0; n < 40; n++) second.track('large', { text: 'x'.repeat(2000) });
+    second.close();
+    const texts = fs.readdirSync(dir).filter((name) => /\d\.txt$/.test(name));
+    assert.ok(texts.length > 0);
+    const newest = texts.sort((a, b) => parseInt(a.match(/(\d+)\.txt/)[1]) - parseInt(b.match(/(\d+)\.txt/)[1])).pop();
+    fs.writeFileSync(path.join(dir, newest.replace(/\d+\.txt$/, '99.txt')), damage);
+    fs.writeFileSync(path.join(dir, '%zz.txt'), 'not ours');
+    const one = open(dir);
+    assert.deepEqual(one.warnings, [], JSON.stringify(damage));
+    assert.equal(one.instance.getDeviceId(), install);
+    one.instance.track('after');
+    assert.equal((await one.instance.flush()).ok, true);
+    one.instance.close();
+    const next = open(dir);
+    assert.equal(next.instance.getDeviceId(), install);
+    assert.equal(next.instance.getLedger().queued, 0);
+    next.instance.close();
+  }
+});

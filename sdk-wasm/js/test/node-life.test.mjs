@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { after, before, beforeEach, describe, test } from 'node:test';
 
-import { Collector } from '../testing/collector.mjs';
+import { Collector, refusal } from '../testing/collector.mjs';
 import { Folders, run, Silence, start } from '../testing/script.mjs';
 
 const NOBODY = 'http://127.0.0.1:1';
@@ -66,7 +66,7 @@ describe('a flush', () => {
   });
 
   test('goes on while a refused batch is halved', async () => {
-    collector.faults = Array.from({ length: 20 }, () => (batch) => (batch.events.some(({ code }) => code === 'bad') ? [400, {}, ''] : null));
+    collector.faults = Array.from({ length: 20 }, () => (batch) => (batch.events.some(({ code }) => code === 'bad') ? refusal(400, 'invalid_field') : null));
     const ended = await run(
       collector.url,
       folders.fresh(),

@@ -3,6 +3,13 @@
 import http from 'node:http';
 import zlib from 'node:zlib';
 
+/** The answer of a collector that refuses a whole batch, for `faults`. */
+export const refusal = (status, code) => [
+  status,
+  { 'content-type': 'application/problem+json' },
+  JSON.stringify({ type: 'urn:subway:problem:' + code, title: code, status, detail: 'the batch is refused', code }),
+];
+
 export class Collector {
   /** Every event, by ID, in the order of first arrival. */
   stored = new Map();

@@ -228,7 +228,7 @@ impl Serialize for Problem {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let (code, status, title) = self.code.parts();
         let mut out = serializer.serialize_struct("Problem", 8)?;
-        out.serialize_field("type", &format!("urn:subway:problem:{code}"))?;
+        out.serialize_field("type", &format!("{}{code}", crate::codec::problem::TYPE_PREFIX))?;
         out.serialize_field("title", title)?;
         out.serialize_field("status", &status)?;
         out.serialize_field("detail", &self.detail)?;

@@ -3,6 +3,7 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
+use subway_protocol::codec::problem::TYPE_PREFIX;
 use subway_protocol::json::{JsonError, ObjectWriter, Reader};
 
 use super::Defect;
@@ -102,17 +103,17 @@ impl Server {
             self.check(event, &batch, install);
         }
         let has = |code: &str| batch.events.iter().any(|event| event.code == code);
-        let (status, outcome) = if batch.events.len() > self.most_events || has(HUGE) {
-            (413, Outcome::TooLarge)
+        let (status, code, outcome) = if batch.events.len() > self.most_events || has(HUGE) {
+            (413, "too_many_events", Outcome::TooLarge)
         } else if has(POISON) {
-            (400, Outcome::Poison)
+            (400, "invalid_field", Outcome::Poison)
         } else {
             return (200, self.store(id, install, &batch.events));
         };
         if let [event] = batch.events.as_slice() {
             self.refused.insert(event.id, outcome);
         }
-        (status, String::new())
+        (status, problem(status, code))
     }
 
     fn check(&mut self, event: &Event, batch: &Batch, install: Id) {
@@ -159,6 +160,11 @@ impl Server {
         receipt.end();
         out
     }
+}
+
+/// What the collector says of a request that it refuses.
+fn problem(status: u16, code: &str) -> String {
+    format!(r#"{{"type":"{TYPE_PREFIX}{code}","title":"","status":{status},"detail":"","code":"{code}"}}"#)
 }
 
 fn read(body: &str) -> Result<Batch, JsonError> {

@@ -127,14 +127,15 @@ impl World {
     fn send(&mut self, request: &UploadRequest, events: Vec<Id>) {
         let lasting = self.fault.map(|fault| fault.kind).filter(|_| !self.healed);
         let fault = if self.healed { 99 } else { self.random.up_to(19) };
-        let statuses = [503, 500, 502, 429, 408, 404, 405, 415, 301, 204];
+        let statuses = [503, 500, 502, 429, 408, 404, 405, 415, 301, 204, 400, 413];
         let mut genuine = false;
         let (status, body) = match (lasting, fault) {
             (Some(Lasting::NetworkAway), _) | (_, 0) => (None, String::new()),
             (Some(Lasting::Answers(status)), _) => (Some(status), String::new()),
             (_, 1) => (Some(200), String::from("<html>Welcome to the airport</html>")),
             (_, 2) => (Some(200), String::new()),
-            (_, 3) => (Some(statuses[self.random.up_to(9) as usize]), String::new()),
+            // Of somebody on the way, who may well answer as only the collector should.
+            (_, 3) => (Some(statuses[self.random.up_to(11) as usize]), String::new()),
             (_, 4) => (Some([401, 403][self.random.up_to(1) as usize]), String::new()),
             (_, 5 | 6) => {
                 self.server.take(&request.body);

@@ -30,7 +30,12 @@ function make(adapter, loadCore) {
       process.on('exit', atExit);
     }
     living.set(made.auto, release);
-    loadCore(given, done, fail, options);
+    const ready = (core) => {
+      // The folder was taken away, from a process that was suspended or by whoever tidies up: what it holds now is read anew.
+      if (own.storage.whenLost) own.storage.whenLost(made.auto.reopen);
+      done(core);
+    };
+    loadCore(given, ready, fail, options);
   });
   return made.api;
 }

@@ -1,0 +1,140 @@
+//! What the client does about batches that somebody refuses as a whole: the collector, or whoever is on the way to it.
+#![allow(clippy::unwrap_used)]
+
+use subway_sdk_core::{Client, Config, DropReason, Id, Input, MemoryStore, Now, Theme, UploadRequest, UploadResult};
+
+const START: Now = Now { wall: 1_700_000_000_000, mono: 5_000 };
+
+fn client() -> Client<MemoryStore> {
+    let config = Config { flush_events: 1, ..Config::default() };
+    Client::open(MemoryStore::default(), config, "", b"test", START).unwrap()
+}
+
+fn later(ms: u64) -> Now {
+    Now { wall: START.wall + ms as i64, mono: START.mono + ms }
+}
+
+fn input(code: &str) -> Input<'_> {
+    Input { theme: Theme::Custom, code, props: "", page: None, true_ts: None }
+}
+
+fn track(client: &mut Client<MemoryStore>, events: usize) {
+    for _ in 0..events {
+        client.track(START, input("tap")).unwrap();
+    }
+}
+
+fn upload(client: &mut Client<MemoryStore>, now: Now) -> Option<UploadRequest> {
+    client.poll_task(now).map(|subway_sdk_core::Task::Upload(request)| request)
+}
+
+fn ids(body: &str) -> Vec<String> {
+    let batch: serde_json::Value = serde_json::from_str(body).unwrap();
+    batch["events"].as_array().unwrap().iter().map(|event| event["id"].as_str().unwrap().to_owned()).collect()
+}
+
+fn answer(status: u16, body: &str) -> UploadResult<'_> {
+    UploadResult::Answer { status, retry_after_ms: None, body }
+}
+
+fn receipt(batch: Id, stored: usize) -> String {
+    format!(r#"{{"batch_id":"{batch}","server_time":1,"stored":{stored},"duplicate":[],"rejected":[]}}"#)
+}
+
+/// What the collector says of a request that it refuses.
+fn problem(status: u16) -> String {
+    format!(
+        r#"{{"type":"urn:subway:problem:any","title":"t","status":{status},"detail":"why","code":"any","field":"events"}}"#
+    )
+}
+
+/// Answers every batch that contains `poison` with `status` until nothing waits; counts the requests.
+fn bisect(client: &mut Client<MemoryStore>, poison: &str, status: u16) -> usize {
+    let mut requests = 0;
+    while let Some(request) = upload(client, START) {
+        requests += 1;
+        if ids(&request.body).iter().any(|id| id == poison) {
+            client.on_result(START, request.batch_id, answer(status, &problem(status)));
+        } else {
+            let body = receipt(request.batch_id, request.events);
+            client.on_result(START, request.batch_id, answer(200, &body));
+        }
+    }
+    requests
+}
+
+#[test]
+fn one_poisonous_event_is_found_by_halving_and_its_neighbours_arrive() {
+    for (status, reason) in [(400, DropReason::Poison), (413, DropReason::TooLarge)] {
+        let mut client = client();
+        track(&mut client, 99);
+        let poison = client.track(START, input("poison")).unwrap().text();
+        let requests = bisect(&mut client, &poison, status);
+        let ledger = client.ledger();
+        assert_eq!((ledger.acked, ledger.queued, ledger.dropped(reason)), (99, 0, 1));
+        assert!(requests <= 20, "{requests} requests for 1 in 100");
+    }
+}
+
+/// Answers that a proxy, a firewall or a load balancer may give in the collector's name.
+const STRANGERS: [&str; 5] = [
+    "",
+    "<html><h1>400 Bad Request</h1><center>nginx</center></html>",
+    r#"{"code":"invalid_field","message":"Bad Request"}"#,
+    r#"{"type":"about:blank","status":400}"#,
+    r#"{"type":"urn:subway:problem:unknown_key","status":401}"#,
+];
+
+#[test]
+fn a_400_that_is_not_the_collectors_own_costs_nothing_and_waits() {
+    for body in STRANGERS {
+        let mut client = client();
+        track(&mut client, 100);
+        let request = upload(&mut client, START).unwrap();
+        client.on_result(START, request.batch_id, answer(400, body));
+        let mut tries = 0;
+        for second in 0..3_600 {
+            if let Some(again) = upload(&mut client, later(second * 1_000)) {
+                assert_eq!(again.batch_id, request.batch_id, "the same batch, not a half");
+                client.on_result(later(second * 1_000), again.batch_id, answer(400, body));
+                tries += 1;
+            }
+        }
+        assert_eq!((client.ledger().queued, client.ledger().generated), (100, 100), "{body}");
+        assert!((10..60).contains(&tries), "{tries} tries in an hour");
+        let notices = client.take_notices();
+        assert!(notices.len() == 1 && notices[0].contains("on the way"), "{notices:?}");
+        let again = upload(&mut client, later(2 * 3_600_000)).unwrap();
+        let body = receipt(again.batch_id, 100);
+        client.on_result(later(2 * 3_600_000), again.batch_id, answer(200, &body));
+        assert_eq!(client.ledger().acked, 100);
+    }
+}
+
+#[test]
+fn a_413_of_somebody_on_the_way_halves_but_gives_no_event_up() {
+    for body in STRANGERS {
+        let mut client = client();
+        track(&mut client, 20);
+        let large = client.track(START, input("large")).unwrap().text();
+        track(&mut client, 20);
+        let refused = |request: &UploadRequest| ids(&request.body).contains(&large);
+        // For an hour nothing passes that has the large event in it; everything else does, and soon.
+        for second in 0..3_600 {
+            while let Some(request) = upload(&mut client, later(second * 1_000)) {
+                let receipt = receipt(request.batch_id, request.events);
+                let answer = if refused(&request) { answer(413, body) } else { answer(200, &receipt) };
+                client.on_result(later(second * 1_000), request.batch_id, answer);
+            }
+            if second == 60 {
+                assert_eq!(client.ledger().acked, 40, "the large one is not in the way of the others");
+            }
+        }
+        assert_eq!((client.ledger().queued, client.ledger().acked), (1, 40), "{body}");
+        let again = upload(&mut client, later(2 * 3_600_000)).unwrap();
+        assert_eq!(ids(&again.body), [large.clone()]);
+        let body = receipt(again.batch_id, 1);
+        client.on_result(later(2 * 3_600_000), again.batch_id, answer(200, &body));
+        assert_eq!(client.ledger().acked, 41);
+    }
+}
