@@ -1,12 +1,16 @@
 //! Lets a sink give up its oldest events before clients have to be told that the spool is full.
 
 use super::worker::{Worker, blocking};
-use crate::spool::{Spool, SpoolError};
+use crate::spool::{SHARE, Spool, SpoolError};
 
 /// The part of the cap at which events are given up, and the part that is kept then, percent. The distance is room for
 /// what clients send meanwhile, and spares them a search of the log for every batch.
-const BEGIN_PERCENT: u64 = 90;
-const KEEP_PERCENT: u64 = 80;
+const BEGIN_PERCENT: u64 = 80;
+const KEEP_PERCENT: u64 = 70;
+
+// Whoever has the whole log is refused at SHARE / (SHARE + 1) of the cap, everybody else later: nobody before events are
+// given up.
+const _: () = assert!(BEGIN_PERCENT * (SHARE + 1) < 100 * SHARE);
 
 /// When a sink gives up its oldest events, and which may be given up.
 #[derive(Clone, Debug)]
