@@ -9,7 +9,7 @@ use subway_protocol::{Id, Limits};
 
 use crate::accept::inflate::Inflation;
 use crate::accept::signature::Signature;
-use crate::accept::{Budget, sign, wire};
+use crate::accept::{Held, sign, wire};
 use crate::auth::App;
 use crate::config::{Network, Secret};
 use crate::http::client::{Peer, origin};
@@ -31,7 +31,7 @@ const PAUSE: usize = 1000;
 /// # Errors
 /// The code of the refusal.
 pub fn inflate(body: &[u8], limit: u64) -> Result<Vec<u8>, ProblemCode> {
-    let (mut inflation, mut held) = (Inflation::new(Bytes::copy_from_slice(body)), Budget::new(u64::MAX).hold());
+    let (mut inflation, mut held) = (Inflation::new(Bytes::copy_from_slice(body)), Held::boundless());
     // Interrupted as often as can be, as a large body is once.
     let mut pause = 0;
     while !inflation.run(pause, limit, &mut held).map_err(|problem| problem.code)? {

@@ -101,6 +101,11 @@ fn batches() -> Vec<Case> {
         ("8 MiB of nothing", " ".repeat(mib8) + &events(|_, _| {}).to_string()[..1000], 400),
         ("an unknown field of 8 MiB", spliced(&one("unknown"), &format!("[{}1]", "1,".repeat(mib8 / 2 - 4))), 200),
         ("8 MiB of elements", spliced(&one("events"), &format!("[{}1]", "1,".repeat(mib8 / 2 - 4))), 413),
+        (
+            "a wrong name of 8 MiB",
+            spliced(&one("ledger"), &format!("{{\"dropped\":{{\"{}\":\"no\"}}}}", "x".repeat(mib8))),
+            400,
+        ),
         ("a wrong field of 8 MiB", spliced(&one("v"), &format!("\"{}\"", "x".repeat(mib8))), 400),
     ]
 }

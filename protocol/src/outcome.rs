@@ -124,7 +124,12 @@ impl Violation {
     /// The size or count `got` at `field` exceeds `limit`.
     #[must_use]
     pub fn over(reason: RejectReason, field: &str, limit: u64, got: u64) -> Self {
-        Self { reason, field: field.to_owned(), limit: Some(limit), got: Some(Got::Number(got as i64)) }
+        Self {
+            reason,
+            field: field.to_owned(),
+            limit: Some(limit),
+            got: Some(Got::Number(i64::try_from(got).unwrap_or(i64::MAX))),
+        }
     }
 }
 

@@ -7,75 +7,26 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use subway_collector::spool::{Settings, Spool, SpoolError, Tx, Write};
+use subway_collector::spool::{Settings, Spool};
 use subway_protocol::Id;
 
+#[path = "../common/ids.rs"]
+mod ids;
 #[path = "../common/load.rs"]
 #[allow(dead_code)]
 mod load;
 
-/// IDs of one commit.
-const GROUP: u64 = 5_000;
+use ids::{GROUP, ordered, random, see};
+
 /// IDs of a stretch that is measured.
 const STRETCH: u64 = 1_000_000;
 /// Seen IDs at which a stretch begins.
 const MARKS: [u64; 4] = [0, 1_000_000, 10_000_000, 100_000_000];
 /// Groups looked up again, to see what a duplicate costs.
 const AGAIN: u64 = 40;
-
-/// Looks IDs up and notes them.
-struct See {
-    ids: Vec<Id>,
-    new: usize,
-    told: Sender<usize>,
-}
-
-impl Write for See {
-    fn apply(&mut self, tx: &mut Tx<'_>) -> Result<(), SpoolError> {
-        let new = &mut self.new;
-        tx.see(1, self.ids.iter().copied(), |_, fresh| *new += usize::from(fresh))
-    }
-
-    fn done(self: Box<Self>, result: Result<(), &SpoolError>) {
-        result.unwrap();
-        self.told.send(self.new).unwrap();
-    }
-
-    fn bytes(&self) -> u64 {
-        0
-    }
-}
-
-fn mixed(number: u64) -> u64 {
-    let mut x = number.wrapping_add(0x9E37_79B9_7F4A_7C15);
-    x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    x ^ (x >> 31)
-}
-
-/// A UUIDv7 as it comes in at 20,000 events a second from many installs: most some seconds old, one in ten some minutes, one
-/// in a hundred up to a day.
-fn ordered(number: u64) -> Id {
-    let random = mixed(number);
-    let late = match random % 100 {
-        0 => random % 86_400_000,
-        1..10 => random % 600_000,
-        _ => random % 5_000,
-    };
-    let mut bits = [7; 10];
-    bits[2..].copy_from_slice(&random.to_be_bytes());
-    Id::v7(1_790_000_000_000 + (number / 20) as i64 - late as i64, bits)
-}
-
-/// A UUIDv4 or v5.
-fn random(number: u64) -> Id {
-    let wide = u128::from(mixed(number)) << 64 | u128::from(mixed(!number));
-    Id::from_bytes(wide.to_be_bytes())
-}
 
 /// CPU seconds of the thread that commits.
 fn writer_cpu() -> f64 {
@@ -103,13 +54,11 @@ fn disk(folder: &Path) -> u64 {
 
 /// Runs groups of the IDs `numbers` and gives the times of their commits.
 fn run(spool: &Spool, numbers: std::ops::Range<u64>, id: fn(u64) -> Id, new: u64) -> Vec<Duration> {
-    let (told, answer) = channel();
     let mut times = Vec::new();
     for start in numbers.step_by(GROUP as usize) {
         let ids = (start..start + GROUP).map(id).collect();
         let begin = Instant::now();
-        spool.submit(Box::new(See { ids, new: 0, told: told.clone() })).map_err(|_| ()).unwrap();
-        assert_eq!(answer.recv().unwrap() as u64, new);
+        assert_eq!(see(spool, 1, ids), new);
         times.push(begin.elapsed());
     }
     times

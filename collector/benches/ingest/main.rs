@@ -3,15 +3,23 @@
 //!
 //! Both are measured in one run and in CPU seconds, so that their ratio holds on a noisy machine: events per CPU second of
 //! the collector (all its threads, and without the thread that feeds the embedded store) against events per CPU second of
-//! the serial loop.
+//! the serial loop. `SUBWAY_SEEN_IDS`: how many random IDs the app has sent before.
 #![allow(clippy::unwrap_used)]
 
 mod collector;
 #[path = "../common/http.rs"]
 mod http;
+#[path = "../common/ids.rs"]
+#[allow(dead_code)]
+mod ids;
 #[path = "../common/load.rs"]
 mod load;
 mod serial;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use subway_collector::spool::{Settings, Spool};
 
 /// Batches of one round; 100 events each.
 const BATCHES: usize = 3_000;
@@ -21,11 +29,16 @@ const CONNECTIONS: usize = 32;
 fn main() {
     let folder = tempfile::tempdir().unwrap();
     let bodies = load::bodies(BATCHES);
+    let seen = std::env::var("SUBWAY_SEEN_IDS").ok().and_then(|ids| ids.parse().ok()).unwrap_or(0);
+    let data = folder.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    fill(&data, seen);
     let serial = serial::run(&bodies, folder.path());
     let ingest = collector::run(&bodies, folder.path(), CONNECTIONS);
     let events = (BATCHES * load::EVENTS) as f64;
     let report = serde_json::json!({
         "events": events,
+        "seen_ids": seen,
         "event_bytes": load::event(123_456, 50).len(),
         "gzip_bytes_per_batch": bodies.iter().map(Vec::len).sum::<usize>() / bodies.len(),
         "serial_per_cpu_second": events / serial.cpu,
@@ -39,4 +52,15 @@ fn main() {
         "store_bytes_per_event": ingest.disk[2] as f64 / events,
     });
     println!("{report}");
+}
+
+/// Lets the app have sent `seen` random IDs.
+fn fill(data: &Path, seen: u64) {
+    let spool = Spool::open(data, &Settings::default(), Arc::default()).unwrap();
+    let app = spool.app_numbers(vec!["demo".into()]).unwrap()["demo"];
+    for start in (0..seen).step_by(ids::GROUP as usize) {
+        let new = ids::see(&spool, app, (start..start + ids::GROUP).map(ids::random).collect());
+        assert_eq!(new, ids::GROUP);
+    }
+    spool.close();
 }

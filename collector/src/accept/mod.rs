@@ -59,7 +59,9 @@ pub struct Acceptor {
     limits: ArcSwap<Limits>,
     telemetry: Arc<Telemetry>,
     /// One permit a core: more decoders at once would only take memory.
-    decoders: Semaphore,
+    decoders: Arc<Semaphore>,
+    /// The places in the queue of the spool's writer.
+    places: Arc<Budget>,
 }
 
 /// A body whose signature is right, on its way to JSON.
@@ -110,7 +112,9 @@ impl Acceptor {
     #[must_use]
     pub fn new(spool: Spool, limits: Limits, telemetry: Arc<Telemetry>) -> Arc<Self> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Arc::new(Self { spool, limits: ArcSwap::from_pointee(limits), telemetry, decoders: Semaphore::new(cores) })
+        let places = Budget::new("the requests that wait for the disk", limits.queue_requests);
+        let decoders = Arc::new(Semaphore::new(cores));
+        Arc::new(Self { spool, limits: ArcSwap::from_pointee(limits), telemetry, decoders, places })
     }
 
     /// Changes the limits. What is being accepted goes on under the old ones.
@@ -125,9 +129,11 @@ impl Acceptor {
     pub async fn accept(self: &Arc<Self>, arrival: Arrival) -> Result<Receipt, Problem> {
         let (number, received_at) = (arrival.app.number, arrival.received_at);
         self.room(number)?;
+        let mut place = self.places.hold(&arrival.app.quota.under_way().places);
         let limits = self.limits.load_full();
         let terms = Terms { signature_age_ms: limits.wire.signature_age_ms, spool_bytes: limits.spool_bytes };
         let decoded = self.decode(arrival, limits).await?;
+        place.grow(1)?;
         let (reply, answer) = oneshot::channel();
         let job = Job::new(number, decoded, received_at, terms, reply);
         self.spool.submit(Box::new(job)).map_err(|(_, error)| match error {
@@ -220,9 +226,13 @@ impl Acceptor {
         self: &Arc<Self>,
         work: impl FnOnce(&Self) -> Result<Decoded, Problem> + Send + 'static,
     ) -> Result<Decoded, Problem> {
-        let _permit = self.decoders.acquire().await;
+        let permit = Arc::clone(&self.decoders).acquire_owned().await;
         let acceptor = Arc::clone(self);
-        let task = tokio::task::spawn_blocking(move || work(&acceptor));
+        let task = tokio::task::spawn_blocking(move || {
+            // Held by the work itself: a client that hangs up ends the waiting, not the work.
+            let _permit = permit;
+            work(&acceptor)
+        });
         task.await.unwrap_or_else(|_| Err(unavailable("decoding was interrupted")))
     }
 
@@ -259,7 +269,11 @@ impl Acceptor {
         // What is decoded from it is about as large again.
         held.grow(json.len() as u64)?;
         let batch = decode(&json, limits)?;
-        app.quota.events(batch.events.len() as u64, Instant::now()).map_err(|exceeded| {
+        let count = batch.events.len() as u64;
+        // Every store keeps what is common with each event.
+        let common = batch.common.map_or(0, |common| common.get().len() as u64);
+        let bytes = json.len() as u64 + common * count.saturating_sub(1);
+        app.quota.events(count, bytes, Instant::now()).map_err(|exceeded| {
             self.telemetry.add(Count::RateLimited(exceeded.limited), 1);
             too_many(&exceeded)
         })?;

@@ -48,7 +48,7 @@ impl Bench {
         let spool =
             Spool::open(dir.path(), &Settings { queue, ..Settings::default() }, Arc::clone(&telemetry)).unwrap();
         let acceptor = Acceptor::new(spool.clone(), limits, Arc::clone(&telemetry));
-        Self { acceptor, spool, telemetry, budget: Budget::new(4 << 20), _dir: dir }
+        Self { acceptor, spool, telemetry, budget: Budget::new("bytes", 4 << 20), _dir: dir }
     }
 
     /// Holds the writer up inside a transaction; dropping the answer lets it go on.
@@ -69,7 +69,7 @@ impl Bench {
             id(3)
         );
         let app = App::new("demo".into(), 1, TimeZone::UTC, None, Secret::new("r".into()));
-        let mut held = self.budget.hold();
+        let mut held = self.budget.hold(&app.quota.under_way().bytes);
         held.grow(body.len() as u64).unwrap();
         Arrival { app: Arc::new(app), body: body.into(), gzip: false, signature: None, received_at: NOW, held }
     }

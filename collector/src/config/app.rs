@@ -25,6 +25,8 @@ pub struct App {
     pub requests_per_second: Option<u64>,
     /// Events a second that it may send, if limited.
     pub events_per_second: Option<u64>,
+    /// Bytes of its events a second, decompressed and with what they share copied to each, if limited.
+    pub bytes_per_second: Option<u64>,
     /// How long before its arrival an event of it may have happened, days.
     pub past_days: u64,
     /// Days for which its event IDs are remembered, if not those of `[limits]`.
@@ -42,6 +44,7 @@ pub(super) struct Table {
     secret: Option<Spanned<Text>>,
     requests_per_second: Option<Spanned<u64>>,
     events_per_second: Option<Spanned<u64>>,
+    bytes_per_second: Option<Spanned<u64>>,
     past_days: Option<Spanned<u64>>,
     dedup_days: Option<Spanned<u64>>,
     dedup_bytes: Option<Spanned<u64>>,
@@ -73,6 +76,7 @@ impl App {
             secret: None,
             requests_per_second: None,
             events_per_second: None,
+            bytes_per_second: None,
             past_days: PAST_DAYS,
             dedup_days: None,
             dedup_bytes: None,
@@ -133,6 +137,7 @@ pub(super) fn all(source: &Source<'_>, tables: Vec<Spanned<Table>>) -> Result<Ve
         let read_token = table.read_token.map(|token| Secret::token(source, "app.read_token", token)).transpose()?;
         let requests_per_second = rate(source, "app.requests_per_second", table.requests_per_second)?;
         let events_per_second = rate(source, "app.events_per_second", table.events_per_second)?;
+        let bytes_per_second = rate(source, "app.bytes_per_second", table.bytes_per_second)?;
         let past_days = within(source, "app.past_days", table.past_days, 1..=MOST_PAST_DAYS)?.unwrap_or(PAST_DAYS);
         let dedup_days = within(source, "app.dedup_days", table.dedup_days, limits::DEDUP_DAYS)?;
         let dedup_bytes = within(source, "app.dedup_bytes", table.dedup_bytes, limits::DEDUP_BYTES)?;
@@ -143,6 +148,7 @@ pub(super) fn all(source: &Source<'_>, tables: Vec<Spanned<Table>>) -> Result<Ve
             secret,
             requests_per_second,
             events_per_second,
+            bytes_per_second,
             past_days,
             dedup_days,
             dedup_bytes,

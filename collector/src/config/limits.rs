@@ -63,10 +63,11 @@ macro_rules! limits {
                 if derives_per_ip {
                     limits.connections_per_ip = per_ip(limits.connections);
                 }
-                // The body as sent, as it is after inflation, what is decoded from it, and the record made of that.
-                let needed = limits.wire.body_bytes + 3 * limits.wire.decompressed_bytes;
+                // The body as sent, as it is after inflation, what is decoded from it, and the record made of that; of which one
+                // app gets no more than two thirds.
+                let needed = (limits.wire.body_bytes + 3 * limits.wire.decompressed_bytes) * 3 / 2;
                 if limits.in_flight_bytes < needed {
-                    let why = format!("must be at least body_bytes + 3 * decompressed_bytes, here {needed}, or the largest batch is never taken");
+                    let why = format!("must be at least 1.5 * (body_bytes + 3 * decompressed_bytes), here {needed}, or the largest batch is never taken");
                     return Err(source.error(at, "limits.in_flight_bytes", why));
                 }
                 Ok(limits)
@@ -141,7 +142,7 @@ limits! {
     /// collector's memory; beyond it clients are told 503.
     in_flight_bytes = 256 * MIB, MIB..=1024 * GIB;
     /// Requests that may wait for the spool's writer. Beyond it clients are told 503 rather than kept waiting.
-    queue_requests = 1024, 1..=1_000_000;
+    queue_requests = 1024, 3..=1_000_000;
     /// Bytes of JSON that one commit of the spool may hold. Bounds how long the first of a group waits for the others.
     commit_bytes = 16 * MIB, KIB..=GIB;
     /// Bytes of JSON in the spool that a sink has not taken yet. It bounds the disk that a dead sink can cost; beyond it

@@ -55,7 +55,7 @@ async fn take(shared: &Arc<Shared>, request: Request) -> Result<Receipt, Problem
             return Err(problem);
         }
     };
-    let mut held = shared.budget.hold();
+    let mut held = shared.budget.hold(&app.quota.under_way().bytes);
     let body = read(&live, &parts.headers, body, &mut held).await?;
     let signature = text(&parts.headers, "x-subway-signature");
     shared.acceptor.accept(Arrival { app, body, gzip, signature, received_at, held }).await

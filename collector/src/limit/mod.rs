@@ -6,6 +6,7 @@
 mod bucket;
 mod clients;
 
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,11 +26,13 @@ pub enum Limited {
     AppRequests,
     /// Events of one app.
     AppEvents,
+    /// Bytes of one app.
+    AppBytes,
 }
 
 impl Limited {
     /// Every limit.
-    pub const ALL: [Limited; 3] = [Limited::Client, Limited::AppRequests, Limited::AppEvents];
+    pub const ALL: [Limited; 4] = [Limited::Client, Limited::AppRequests, Limited::AppEvents, Limited::AppBytes];
 
     /// Its name in metrics and logs.
     #[must_use]
@@ -38,6 +41,7 @@ impl Limited {
             Limited::Client => "client",
             Limited::AppRequests => "app_requests",
             Limited::AppEvents => "app_events",
+            Limited::AppBytes => "app_bytes",
         }
     }
 }
@@ -68,6 +72,7 @@ impl Exceeded {
             Limited::Client => ("your address", "requests"),
             Limited::AppRequests => ("this app", "requests"),
             Limited::AppEvents => ("this app", "events"),
+            Limited::AppBytes => ("this app", "bytes of events"),
         };
         format!("{who} may send {per_second} {what} a second; try again in {} s", self.retry_after())
     }
@@ -92,18 +97,36 @@ impl Metered {
     }
 }
 
-/// What one app may send.
+/// What one app may send, and what it has under way.
 #[derive(Clone, Debug, Default)]
 pub struct Quota {
     requests: Option<Arc<Metered>>,
     events: Option<Arc<Metered>>,
+    bytes: Option<Arc<Metered>>,
+    under_way: Arc<UnderWay>,
+}
+
+/// What the requests of one app hold of what all share.
+#[derive(Debug, Default)]
+pub struct UnderWay {
+    /// Bytes of memory.
+    pub bytes: Arc<AtomicU64>,
+    /// Places in the queue before the disk.
+    pub places: Arc<AtomicU64>,
 }
 
 impl Quota {
-    /// A quota of requests and of events a second; `None` is unlimited.
+    /// A quota of requests, of events and of their bytes a second; `None` is unlimited.
     #[must_use]
-    pub fn new(requests_per_second: Option<u64>, events_per_second: Option<u64>) -> Self {
-        Self { requests: requests_per_second.map(Metered::new), events: events_per_second.map(Metered::new) }
+    pub fn new(requests: Option<u64>, events: Option<u64>, bytes: Option<u64>) -> Self {
+        let metered = |per_second: Option<u64>| per_second.map(Metered::new);
+        Self { requests: metered(requests), events: metered(events), bytes: metered(bytes), ..Self::default() }
+    }
+
+    /// What the app's requests hold now.
+    #[must_use]
+    pub fn under_way(&self) -> &UnderWay {
+        &self.under_way
     }
 
     /// This quota, with what has been used of `before` where the rate is the same: a configuration that is read again
@@ -114,7 +137,12 @@ impl Quota {
             let same = old.clone().filter(|old| new.as_ref().is_some_and(|new| new.rate == old.rate));
             same.or(new)
         };
-        Self { requests: keep(self.requests, &before.requests), events: keep(self.events, &before.events) }
+        Self {
+            requests: keep(self.requests, &before.requests),
+            events: keep(self.events, &before.events),
+            bytes: keep(self.bytes, &before.bytes),
+            under_way: Arc::clone(&before.under_way),
+        }
     }
 
     /// Takes one request. Also looks whether any event would pass, so that a body need not be read in vain.
@@ -122,8 +150,10 @@ impl Quota {
     /// # Errors
     /// The limit that is reached; nothing is taken then.
     pub fn request(&self, now: Instant) -> Result<(), Exceeded> {
-        if let Some(events) = &self.events {
-            events.with(Limited::AppEvents, |bucket| bucket.look(events.rate, now))?;
+        for (limited, metered) in [(Limited::AppEvents, &self.events), (Limited::AppBytes, &self.bytes)] {
+            if let Some(metered) = metered {
+                metered.with(limited, |bucket| bucket.look(metered.rate, now))?;
+            }
         }
         match &self.requests {
             Some(requests) => requests.with(Limited::AppRequests, |bucket| bucket.take(requests.rate, 1, now)),
@@ -131,12 +161,16 @@ impl Quota {
         }
     }
 
-    /// Takes the events of one batch. A batch passes if there is a token for one event; the others are taken in advance,
-    /// so that the rate holds in the long run and a batch that is larger than the burst has its turn too.
+    /// Takes the events of one batch, which become `bytes`. A batch passes if there is a token for one event and for one byte;
+    /// the others are taken in advance, so that the rate holds in the long run and a batch that is larger than the burst has
+    /// its turn too.
     ///
     /// # Errors
-    /// The limit that is reached; nothing is taken then.
-    pub fn events(&self, count: u64, now: Instant) -> Result<(), Exceeded> {
+    /// The limit that is reached; no event is taken then.
+    pub fn events(&self, count: u64, bytes: u64, now: Instant) -> Result<(), Exceeded> {
+        if let Some(metered) = &self.bytes {
+            metered.with(Limited::AppBytes, |bucket| bucket.take(metered.rate, bytes, now))?;
+        }
         match &self.events {
             Some(events) => events.with(Limited::AppEvents, |bucket| bucket.take(events.rate, count, now)),
             None => Ok(()),
@@ -154,30 +188,52 @@ mod tests {
     fn without_a_quota_everything_passes() {
         let now = Instant::now();
         let quota = Quota::default();
-        assert!((0..1000).all(|_| quota.request(now).is_ok() && quota.events(u64::MAX, now).is_ok()));
+        assert!((0..1000).all(|_| quota.request(now).is_ok() && quota.events(u64::MAX, u64::MAX, now).is_ok()));
     }
 
     #[test]
     fn a_large_batch_has_its_turn_and_is_paid_for_afterwards() {
         let now = Instant::now();
-        let quota = Quota::new(None, Some(10));
-        quota.events(1000, now).unwrap();
+        let quota = Quota::new(None, Some(10), None);
+        quota.events(1000, 1, now).unwrap();
         // 1000 events are worth 100 s; the burst is worth 10 s.
         let refused = quota.request(now).unwrap_err();
         assert_eq!((refused.limited, refused.per_second), (Limited::AppEvents, 10));
         assert_eq!(refused.wait, 90 * SECOND + SECOND / 10);
         assert_eq!(refused.retry_after(), 91);
-        assert_eq!(quota.events(1, now + refused.wait - Duration::from_nanos(1)).unwrap_err().retry_after(), 1);
-        quota.events(1, now + refused.wait).unwrap();
+        assert_eq!(quota.events(1, 1, now + refused.wait - Duration::from_nanos(1)).unwrap_err().retry_after(), 1);
+        quota.events(1, 1, now + refused.wait).unwrap();
+    }
+
+    #[test]
+    fn few_events_of_many_bytes_are_many_bytes() {
+        let now = Instant::now();
+        let quota = Quota::new(None, Some(1000), Some(100));
+        quota.events(1, 5000, now).unwrap();
+        let refused = quota.request(now).unwrap_err();
+        assert_eq!(
+            (refused.limited, refused.per_second, refused.wait),
+            (Limited::AppBytes, 100, 40 * SECOND + SECOND / 100)
+        );
+        assert_eq!(refused.describe(), "this app may send 100 bytes of events a second; try again in 41 s");
+        quota.events(1, 1, now + refused.wait).unwrap();
+    }
+
+    #[test]
+    fn what_is_under_way_stays_so_when_the_configuration_is_read_again() {
+        let before = Quota::new(Some(1), None, None);
+        let after = Quota::default().continuing(&before);
+        before.under_way().bytes.store(7, std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(after.under_way().bytes.load(std::sync::atomic::Ordering::Relaxed), 7);
     }
 
     #[test]
     fn a_quota_that_stays_the_same_goes_on_and_another_begins_anew() {
         let now = Instant::now();
-        let quota = Quota::new(Some(1), Some(5));
+        let quota = Quota::new(Some(1), Some(5), None);
         (0..10).for_each(|_| quota.request(now).unwrap());
-        assert!(Quota::new(Some(1), None).continuing(&quota).request(now).is_err());
-        assert!(Quota::new(Some(2), None).continuing(&quota).request(now).is_ok());
+        assert!(Quota::new(Some(1), None, None).continuing(&quota).request(now).is_err());
+        assert!(Quota::new(Some(2), None, None).continuing(&quota).request(now).is_ok());
         assert!(Quota::default().continuing(&quota).request(now).is_ok());
     }
 

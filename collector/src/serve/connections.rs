@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,6 +20,7 @@ use hyper_util::service::TowerToHyperService;
 use subway_protocol::codec::server::{Problem, ProblemCode};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
 
 use super::reload::Certificate;
@@ -149,6 +151,7 @@ impl Connections {
         self.shared.telemetry.add(Count::Connections, 1);
         // Answers are small and complete; waiting for more to send would only delay them.
         let _ = stream.set_nodelay(true);
+        let stream = impatient(stream, &live.limits);
         let serving = Serving {
             http: http(&live.limits),
             service: self.service.clone(),
@@ -210,6 +213,14 @@ fn http(limits: &Limits) -> http1::Builder {
         .header_read_timeout(Duration::from_millis(limits.head_ms))
         .max_buf_size(usize::try_from(limits.head_bytes).unwrap_or(usize::MAX));
     builder
+}
+
+/// The stream, broken off when its client takes nothing of an answer for as long as a body may take to arrive: an answer
+/// waits in memory until it is taken.
+fn impatient(stream: TcpStream, limits: &Limits) -> Pin<Box<TimeoutStream<TcpStream>>> {
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(Duration::from_millis(limits.body_ms)));
+    Box::pin(stream)
 }
 
 /// One connection and all it needs.

@@ -95,7 +95,7 @@ impl Collector {
             acceptor: Acceptor::new(spool.clone(), config.limits.clone(), Arc::clone(&telemetry)),
             reader,
             freshness: Box::new(CatchUp { spool: spool.clone(), source, embedded: fanout.embedded() }),
-            budget: Budget::new(config.limits.in_flight_bytes),
+            budget: Budget::new("the bytes being worked on", config.limits.in_flight_bytes),
             process: Process::begin(data_dir.path()),
             telemetry,
             connections: Arc::default(),

@@ -109,7 +109,7 @@ fn keys(config: &Config, data_dir: &DataDir, spool: &Spool, before: Option<&Keys
             None => data_dir.token(&format!("read-token-{}", app.key), &format!("read token of app {}", app.key))?,
         };
         let number = numbers.get(&app.key).copied().unwrap_or_default();
-        let mut quota = Quota::new(app.requests_per_second, app.events_per_second);
+        let mut quota = Quota::new(app.requests_per_second, app.events_per_second, app.bytes_per_second);
         if let Some(old) = before.and_then(|keys| keys.app(&app.key)) {
             quota = quota.continuing(&old.quota);
         }

@@ -62,6 +62,10 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0006_backlog.sql"),
 ];
 
+/// Reading connections that stay open when nobody reads: sinks and a scrape now and then. What reads beyond them closes its
+/// own, so that a flood of questions leaves no files open.
+const POOLED_READERS: usize = 8;
+
 /// The spool's caps.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -235,8 +239,9 @@ impl Spool {
             None => Reader::open(&self.inner.dir)?,
         };
         let result = action(&reader);
-        if result.is_ok() {
-            lock(&self.inner.readers).push(reader);
+        let mut pooled = lock(&self.inner.readers);
+        if result.is_ok() && pooled.len() < POOLED_READERS {
+            pooled.push(reader);
         }
         result
     }

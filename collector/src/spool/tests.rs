@@ -357,3 +357,16 @@ fn the_clocks_of_one_app_are_bounded_and_those_of_others_stay() {
     let rows: i64 = sql.query_row("SELECT count(*) FROM install_clock", [], |row| row.get(0)).unwrap();
     assert!(rows <= 101, "{rows}");
 }
+
+#[test]
+fn however_many_read_at_once_few_connections_stay_open() {
+    fn nested(spool: &Spool, depth: usize) -> u64 {
+        let read = |_: &Reader| Ok(if depth == 0 { spool.head() } else { nested(spool, depth - 1) });
+        spool.read(read).unwrap()
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let spool = open(dir.path());
+    append(&spool, "a", 3);
+    assert_eq!(nested(&spool, 3 * POOLED_READERS), 3);
+    assert_eq!(lock(&spool.inner.readers).len(), POOLED_READERS);
+}

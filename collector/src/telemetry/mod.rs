@@ -70,12 +70,13 @@ const PLAIN: [Count; 8] = [
     Count::CommitFailures,
     Count::Connections,
 ];
-const LAST: [Count; 9] = [
+const LAST: [Count; 10] = [
     Count::ConnectionsRefused,
     Count::HandshakeFailures,
     Count::RateLimited(Limited::Client),
     Count::RateLimited(Limited::AppRequests),
     Count::RateLimited(Limited::AppEvents),
+    Count::RateLimited(Limited::AppBytes),
     Count::Reloads(true),
     Count::Reloads(false),
     Count::ClocksForgotten,

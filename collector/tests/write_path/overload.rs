@@ -1,9 +1,11 @@
 //! More than the collector can or may take.
 
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::net::TcpStream;
 use std::process::Command;
 use std::time::Instant;
+
+use serde_json::json;
 
 use super::support::{BINARY, Collector, Site, assert_adds_up, batch, events, eventually, exported};
 
@@ -60,8 +62,34 @@ fn a_body_that_never_ends_is_given_up() {
 }
 
 #[test]
-fn bodies_beyond_the_memory_for_them_are_refused_until_others_are_done() {
-    let site = Site::new("[limits]\nbody_bytes = 1000000\ndecompressed_bytes = 1000000\nin_flight_bytes = 4000000\n");
+fn an_answer_that_nobody_takes_is_small_and_not_kept_for_ever() {
+    let site = Site::new("[limits]\nbody_ms = 1000\n");
+    let collector = site.start();
+    // The name of a field that is wrong may be all of the body.
+    let name = "x".repeat(900_000);
+    let wrong = json!({"ledger": {"dropped": {&name: "no"}}});
+    let mut body = batch(events(1));
+    body["ledger"] = wrong["ledger"].clone();
+    let answer = collector.send(&body);
+    assert_eq!((answer.status, answer.code().as_str()), (400, "invalid_field"));
+    assert!(answer.text.len() < 4096, "{} bytes", answer.text.len());
+    // A client that asks for many answers on one connection and takes none: some of them do not fit between the two.
+    let mut stream = TcpStream::connect(collector.address()).unwrap();
+    stream.set_write_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
+    let request = "GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n".repeat(1000);
+    let broken = loop {
+        if let Err(error) = std::io::Write::write_all(&mut stream, request.as_bytes()) {
+            break error.kind();
+        }
+    };
+    assert!(matches!(broken, ErrorKind::ConnectionReset | ErrorKind::BrokenPipe), "it is kept: {broken}");
+}
+
+#[test]
+fn bodies_beyond_an_apps_share_of_the_memory_are_refused_until_others_are_done() {
+    let other = "[[app]]\nkey = \"other\"\ntimezone = \"UTC\"\n";
+    let limits = "[limits]\nbody_bytes = 1000000\ndecompressed_bytes = 1000000\nin_flight_bytes = 6000000\n";
+    let site = Site::new(&format!("{other}{limits}"));
     let collector = site.start();
     let hold = || {
         let mut stream = TcpStream::connect(collector.address()).unwrap();
@@ -76,6 +104,14 @@ fn bodies_beyond_the_memory_for_them_are_refused_until_others_are_done() {
     body.push_str(&" ".repeat(450_000));
     let answer = collector.post("demo", &[], body.as_bytes());
     assert_eq!((answer.status, answer.code().as_str()), (503, "unavailable"));
+    assert!(answer.text.contains("of this app"), "{}", answer.text);
+    let mut another = batch(events(1)).to_string();
+    another.push_str(&" ".repeat(450_000));
+    assert_eq!(
+        collector.post("other", &[], another.as_bytes()).counts(),
+        (1, 0, 0),
+        "another app has room all the same"
+    );
     drop(held);
     eventually("their memory is given back", || collector.metric("subway_in_flight_bytes") == 0);
     assert_eq!(collector.post("demo", &[], body.as_bytes()).counts(), (1, 0, 0));

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::{Row, json, number, thousands};
+use super::{Row, json, json_with, number, thousands};
 
 /// What an index with 100 million IDs keeps of the speed of an empty one.
 const KEPT: f64 = 0.8;
@@ -16,7 +16,27 @@ pub(super) fn rows() -> Result<Vec<Row>> {
     let report = json(&["bench", "--locked", "--package", "subway-collector", "--bench", "dedup"])?;
     let mut rows = pattern(&report["ordered"], "ordered (UUIDv7)")?;
     rows.extend(pattern(&report["random"], "random (UUIDv4)")?);
+    rows.push(ingest()?);
     Ok(rows)
+}
+
+/// What senders notice of it: durable ingest, embedded store and all, by an app with 100 million IDs and by a new one.
+fn ingest() -> Result<Row> {
+    let run = |seen: f64| -> Result<(f64, f64)> {
+        let arguments = ["bench", "--locked", "--package", "subway-collector", "--bench", "ingest"];
+        let report = json_with(&arguments, &[("SUBWAY_SEEN_IDS", seen.to_string())])?;
+        Ok((number(&report, "ingest_path_per_cpu_second")?, number(&report, "ingest_per_second")?))
+    };
+    let (empty, full) = (run(0.0)?, run(GOAL_AT)?);
+    let figure = format!(
+        "{} = {:.2} of empty; {} per second = {:.2}",
+        thousands(full.0),
+        full.0 / empty.0,
+        thousands(full.1),
+        full.1 / empty.1
+    );
+    let what = "durable ingest with 100,000,000 random IDs seen: events per CPU second, the embedded store apart";
+    Ok(Row::goal(what, figure, ">= 0.80 of empty", full.0 / empty.0 >= KEPT))
 }
 
 fn pattern(report: &Value, name: &str) -> Result<Vec<Row>> {

@@ -54,6 +54,12 @@ impl Filter {
         }
     }
 
+    /// Reads the first word of the block that the hash is looked for in. Whoever asks [`Filter::may_contain`] for many hashes
+    /// asks this for all of them first: so short a step lets the processor wait for many blocks at once.
+    pub(super) fn touch(&self, hash: u64) -> u64 {
+        self.blocks.get(self.place(hash).0).map_or(0, |block| block.0[0])
+    }
+
     /// Never `false` for a hash that was inserted.
     pub(super) fn may_contain(&self, hash: u64) -> bool {
         let (at, mut bits) = self.place(hash);

@@ -18,6 +18,9 @@ const PAGE_BYTES: usize = PAGE_IDS * ID_BYTES;
 /// What a page costs beside its IDs: its first ID and its checksum.
 const FENCE_BYTES: usize = ID_BYTES + 4;
 
+/// IDs whose blocks of a filter are brought near at once: as many as the nearest cache has lines for, beside the IDs.
+const TOUCHED: usize = 256;
+
 const MAGIC: [u8; 8] = *b"SUBWAYID";
 const FOOTER_BYTES: usize = 64;
 
@@ -189,13 +192,21 @@ impl Part {
         let first = self.firsts.first().copied().unwrap_or(u128::MAX);
         let range = first..=self.last;
         hits.clear();
-        // Nothing in this loop waits for the one before, so that the cache misses of neighbours overlap.
-        for (at, one) in sought.iter().enumerate() {
-            let may = range.contains(&one.id) && self.filter.as_ref().is_none_or(|filter| filter.may_contain(one.hash));
-            if may && !one.found {
-                hits.push(at);
+        let (mut at, mut touched) = (0, 0);
+        for group in sought.chunks(TOUCHED) {
+            if let Some(filter) = &self.filter {
+                touched = group.iter().fold(touched, |touched, one| touched ^ filter.touch(one.hash));
+            }
+            for one in group {
+                let may =
+                    range.contains(&one.id) && self.filter.as_ref().is_none_or(|filter| filter.may_contain(one.hash));
+                if may && !one.found {
+                    hits.push(at);
+                }
+                at += 1;
             }
         }
+        std::hint::black_box(touched);
         let mut loaded = usize::MAX;
         for at in hits.drain(..) {
             let id = sought[at].id;

@@ -5,7 +5,12 @@ use serde::ser::SerializeMap;
 use serde::{Serializer, ser::SerializeStruct};
 
 use crate::Id;
-use crate::outcome::{Got, Violation};
+use crate::outcome::{Got, Violation, truncate};
+
+/// Longest detail and longest field of a problem, bytes. Both may quote what came, which may be all of a body; an answer
+/// stays small whatever was asked.
+const DETAIL_BYTES: usize = 1024;
+const FIELD_BYTES: usize = 256;
 
 /// What became of each event of one batch.
 #[derive(Clone, Debug, Serialize)]
@@ -191,14 +196,15 @@ pub struct Problem {
 impl Problem {
     /// A refusal without a place.
     #[must_use]
-    pub fn new(code: ProblemCode, detail: String) -> Self {
+    pub fn new(code: ProblemCode, mut detail: String) -> Self {
+        detail.truncate(truncate(&detail, DETAIL_BYTES).len());
         Self { code, detail, field: None, limit: None, got: None, retry_after: None }
     }
 
     /// The same, at `field`.
     #[must_use]
     pub fn at(mut self, field: &str) -> Self {
-        self.field = Some(field.to_owned());
+        self.field = Some(truncate(field, FIELD_BYTES).to_owned());
         self
     }
 
@@ -213,14 +219,8 @@ impl Problem {
     /// A rule broken by the envelope.
     #[must_use]
     pub fn from_violation(violation: &Violation) -> Self {
-        Self {
-            code: ProblemCode::InvalidField,
-            detail: violation.describe(),
-            field: Some(violation.field.clone()),
-            limit: violation.limit,
-            got: violation.got.clone(),
-            retry_after: None,
-        }
+        let at = Self::new(ProblemCode::InvalidField, violation.describe()).at(&violation.field);
+        Self { limit: violation.limit, got: violation.got.clone(), ..at }
     }
 }
 

@@ -18,6 +18,9 @@ use crate::{Id, VERSION};
 /// Longest error message of the JSON reader that is passed on, bytes.
 const DETAIL_BYTES: usize = 512;
 
+/// Longest path to the wrong field that is passed on, bytes.
+const PATH_BYTES: usize = 256;
+
 /// A batch whose envelope is right. Its events are read one by one with [`super::Event::decode`].
 #[derive(Clone, Debug)]
 pub struct Batch<'a> {
@@ -348,5 +351,7 @@ fn explain(body: &[u8], error: &serde_json::Error, whole: WholeBatch) -> Problem
     if path.is_empty() || path == "." {
         return Problem::new(ProblemCode::MalformedJson, format!("the body is not a batch: {error}")).at(&place);
     }
-    Problem::new(ProblemCode::InvalidField, format!("{path}: {error}")).at(&path)
+    // A name in it is the sender's, and may be all of the body, too.
+    let path = truncate(&path, PATH_BYTES);
+    Problem::new(ProblemCode::InvalidField, format!("{path}: {error}")).at(path)
 }
