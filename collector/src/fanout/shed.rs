@@ -1,5 +1,7 @@
 //! Lets a sink give up its oldest events before clients have to be told that the spool is full.
 
+use std::time::Duration;
+
 use super::worker::{Worker, blocking};
 use crate::spool::{SHARE, Spool, SpoolError};
 
@@ -11,6 +13,10 @@ const KEEP_PERCENT: u64 = 70;
 // Whoever has the whole log is refused at SHARE / (SHARE + 1) of the cap, everybody else later: nobody before events are
 // given up.
 const _: () = assert!(BEGIN_PERCENT * (SHARE + 1) < 100 * SHARE);
+
+/// How often is looked again while the log is too full. What can be given up grows as other sinks go on, and the head says
+/// nothing of that: it stands still while clients are refused.
+const AGAIN: Duration = Duration::from_millis(200);
 
 /// When a sink gives up its oldest events, and which may be given up.
 #[derive(Clone, Debug)]
@@ -30,9 +36,15 @@ impl Shedding {
 /// Watches the spool for ever.
 pub(super) async fn when_full(spool: Spool, name: String, shedding: Shedding) {
     let mut head = spool.watch_head();
-    while head.changed().await.is_ok() {
-        if shedding.is_due(&spool) {
+    loop {
+        let ended = if shedding.is_due(&spool) {
             report(&name, &shed(&spool, &name, &shedding, false).await);
+            matches!(tokio::time::timeout(AGAIN, head.changed()).await, Ok(Err(_)))
+        } else {
+            head.changed().await.is_err()
+        };
+        if ended {
+            return;
         }
     }
 }
@@ -90,5 +102,38 @@ impl Worker {
             }
             Err(error) => self.failed(&super::deliver::fails(error)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::fanout::tests::{PATIENCE, spool, store};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_another_sink_waited_for_is_given_up_once_it_has_it_though_nothing_more_arrives() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = spool(dir.path());
+        let registrar = spool.clone();
+        blocking(move || registrar.register(&["sheds", "other"])).await.unwrap();
+        for _ in 0..20 {
+            store(&spool, 10).await;
+        }
+        let shedding = Shedding { others: vec!["other".into()], cap: spool.backlog_bytes() };
+        let watcher = tokio::spawn(when_full(spool.clone(), "sheds".into(), shedding.clone()));
+        tokio::time::sleep(2 * AGAIN).await;
+        assert_eq!(spool.ledger().unwrap().sinks["sheds"].shed, 0, "the other lacks everything");
+        let cursor = spool.clone();
+        blocking(move || cursor.advance("other", 200, Vec::new(), false)).await.unwrap();
+        let given_up = async {
+            while shedding.is_due(&spool) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, given_up).await.unwrap();
+        let sinks = spool.ledger().unwrap().sinks;
+        assert!(sinks["sheds"].shed > 0 && sinks["other"].shed == 0, "{sinks:?}");
+        watcher.abort();
     }
 }

@@ -57,14 +57,18 @@ fn boundary(tx: &Tx<'_>, keep: u64) -> Result<u64, SpoolError> {
 }
 
 fn shed(tx: &mut Tx<'_>, sink: &str, (keep, remembers): (u64, bool), others: &[String]) -> Result<u64, SpoolError> {
-    let mut to = boundary(tx, keep)?;
+    let mut cursor = load(tx.sql, sink)?;
+    let pinned = cursor.pinned_to();
+    let from = cursor.shed_to.unwrap_or(pinned);
+    let mut to = tx.counters.stored;
     for other in others {
         // What another sink waits for stays in the log anyway; giving it up here would win nothing.
         to = to.min(load(tx.sql, other)?.delivered_to);
     }
-    let mut cursor = load(tx.sql, sink)?;
-    let pinned = cursor.pinned_to();
-    let from = cursor.shed_to.unwrap_or(pinned);
+    // The log is searched only if something can be given up: this is asked again and again while it cannot.
+    if to > from {
+        to = to.min(boundary(tx, keep)?);
+    }
     if to <= from {
         return Ok(0);
     }

@@ -157,12 +157,14 @@ fn a_sink_that_sheds_lets_every_app_through() {
     let mut stored = 0;
     while shed(&collector.ledger()) < 5_000 {
         let body = batch(events(100)).to_string();
+        // In a spool this small the other sink is now and then behind too, and what it lacks is not given up.
         eventually("the flooder is let through", || collector.post("demo", &[], body.as_bytes()).status == 200);
         stored += 100 + small_traffic(&collector, 1);
         assert!(stored < 200_000, "nothing is shed: {}", collector.ledger());
     }
-    assert_eq!(collector.metric("subway_share_refused_requests_total"), 0, "what is oldest goes before anybody waits");
-    figures(&collector);
+    eventually("what the apps have adds up once nothing moves", || {
+        collector.metric("subway_spool_bytes") == bytes_of(&collector, "demo") + bytes_of(&collector, "other")
+    });
     let ledger = collector.ledger();
     assert_adds_up(&ledger);
     assert_eq!(ledger["stored"], stored);
