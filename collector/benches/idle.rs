@@ -33,8 +33,9 @@ fn main() {
     setrlimit(Resource::Nofile, Rlimit { current: files.maximum, ..files }).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("config.toml");
-    let text =
-        format!("[[app]]\nkey = \"demo\"\ntimezone = \"UTC\"\n[limits]\nconnections = {LIMIT}\nhead_ms = 3600000\n");
+    // All of them come from one address.
+    let limits = format!("connections = {LIMIT}\nconnections_per_ip = 0\nhead_ms = 3600000\n");
+    let text = format!("[[app]]\nkey = \"demo\"\ntimezone = \"UTC\"\n[limits]\n{limits}");
     std::fs::write(&config, text).unwrap();
     let mut child = Command::new(env!("CARGO_BIN_EXE_subway-collector"))
         .args(["serve", "--listen", "127.0.0.1:0", "--config"])

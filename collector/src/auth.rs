@@ -79,6 +79,11 @@ impl Keys {
         apps
     }
 
+    /// The number of every app.
+    pub fn numbers(&self) -> impl Iterator<Item = i64> {
+        self.apps.values().map(|app| app.number)
+    }
+
     /// The app that may send with this key.
     ///
     /// # Errors

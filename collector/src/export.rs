@@ -243,7 +243,7 @@ mod tests {
     fn spool(dir: &Path) -> Spool {
         let spool = Spool::open(dir, &Settings::default(), Arc::new(Telemetry::default())).unwrap();
         for first in [1, 5, 9] {
-            spool.call(move |tx| tx.append(&record(first, 4), 4)).unwrap();
+            spool.call(move |tx| tx.append(1, &record(first, 4), 4)).unwrap();
         }
         spool
     }

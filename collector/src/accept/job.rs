@@ -4,13 +4,27 @@ use subway_protocol::codec::server::{Problem, Receipt};
 use tokio::sync::oneshot;
 
 use super::signature::{Signature, bad};
-use super::{Decoded, Held, unavailable};
+use super::{Decoded, Held, Terms, unavailable};
 use crate::clock::now;
 use crate::pipeline::{Last, Prepared};
-use crate::spool::{Point, SpoolError, Tx, Write};
+use crate::spool::{Full, Point, SpoolError, Tx, Write};
 
 /// The receipt, and how many stored events had their time corrected.
-type Outcome = Result<(Receipt, u64), Problem>;
+type Outcome = Result<(Receipt, u64), Unstored>;
+
+/// Why nothing of a batch was stored.
+pub(super) enum Unstored {
+    /// There was no room left when its turn came.
+    Full(Full),
+    /// Any other reason.
+    Refused(Problem),
+}
+
+impl From<Problem> for Unstored {
+    fn from(problem: Problem) -> Self {
+        Self::Refused(problem)
+    }
+}
 
 pub(super) struct Job {
     app: i64,
@@ -18,6 +32,9 @@ pub(super) struct Job {
     signature: Option<Signature>,
     /// Signatures made before this are too old anyway, milliseconds since the epoch.
     forget_before: i64,
+    /// The cap of the spool, bytes of JSON.
+    spool_bytes: u64,
+    full: Option<Full>,
     fresh: Vec<bool>,
     replayed: bool,
     reply: oneshot::Sender<Outcome>,
@@ -29,13 +46,15 @@ impl Job {
         app: i64,
         decoded: Decoded,
         received_at: i64,
-        signature_age: i64,
+        terms: Terms,
         reply: oneshot::Sender<Outcome>,
     ) -> Self {
         let Decoded { prepared, signature, held } = decoded;
         // A signature may also be from the future by its age, so it is remembered twice as long.
-        let forget_before = received_at.saturating_sub(signature_age.saturating_mul(2));
-        Self { app, prepared, signature, forget_before, fresh: Vec::new(), replayed: false, reply, held }
+        let forget_before = received_at.saturating_sub(terms.signature_age_ms.saturating_mul(2));
+        let (spool_bytes, full) = (terms.spool_bytes, None);
+        let (fresh, replayed) = (Vec::new(), false);
+        Self { app, prepared, signature, forget_before, spool_bytes, full, fresh, replayed, reply, held }
     }
 
     fn order(&mut self, tx: &mut Tx<'_>) -> Result<(), SpoolError> {
@@ -73,6 +92,11 @@ impl Job {
 
 impl Write for Job {
     fn apply(&mut self, tx: &mut Tx<'_>) -> Result<(), SpoolError> {
+        // Looked at when it arrived too; since then as much as fits in memory may have come in beside it.
+        self.full = tx.backlog(self.app).room(self.spool_bytes).err();
+        if self.full.is_some() {
+            return Ok(());
+        }
         if let Some(signature) = &self.signature {
             self.replayed = !tx.use_signature(self.app, &signature.mac, signature.signed_at, self.forget_before)?;
             if self.replayed {
@@ -89,7 +113,7 @@ impl Write for Job {
             tx.counters.unverified += stored;
         }
         for record in self.prepared.records(&self.fresh) {
-            tx.append(&record.json, record.events)?;
+            tx.append(self.app, &record.json, record.events)?;
         }
         tx.counters.received += self.prepared.received;
         tx.counters.duplicate += self.fresh.len() as u64 - stored;
@@ -101,9 +125,9 @@ impl Write for Job {
 
     fn done(mut self: Box<Self>, result: Result<(), &SpoolError>) {
         let outcome = match result {
-            Ok(()) if self.replayed => Err(bad("the signature has been used before")),
-            Ok(()) => Ok(self.receipt()),
-            Err(error) => Err(unavailable(&format!("the batch could not be stored: {error}"))),
+            Ok(()) if self.replayed => Err(bad("the signature has been used before").into()),
+            Ok(()) => self.full.map_or_else(|| Ok(self.receipt()), |full| Err(Unstored::Full(full))),
+            Err(error) => Err(unavailable(&format!("the batch could not be stored: {error}")).into()),
         };
         // Its memory is given back before the answer goes out: whoever hears it may send the next batch at once.
         let Self { reply, prepared, held, .. } = *self;

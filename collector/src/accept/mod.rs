@@ -4,6 +4,7 @@
 mod budget;
 pub(crate) mod inflate;
 mod job;
+mod room;
 pub(crate) mod signature;
 pub(crate) mod wire;
 
@@ -28,7 +29,7 @@ use crate::pipeline::{self, Prepared};
 use crate::spool::{Spool, SpoolError};
 use crate::telemetry::{Count, Telemetry};
 use inflate::Inflation;
-use job::Job;
+use job::{Job, Unstored};
 use signature::Signature;
 
 /// Batches up to this size, both as sent and as JSON, are decoded right where they arrive: it takes well under a
@@ -89,6 +90,13 @@ fn starts_like_json(body: &[u8]) -> bool {
     body.trim_ascii_start().first() == Some(&b'{')
 }
 
+/// The limits that the spool's transaction looks at.
+#[derive(Clone, Copy)]
+struct Terms {
+    signature_age_ms: i64,
+    spool_bytes: u64,
+}
+
 /// The collector cannot store now.
 #[must_use]
 pub fn unavailable(detail: &str) -> Problem {
@@ -124,39 +132,26 @@ impl Acceptor {
     /// # Errors
     /// The problem to refuse the request with; nothing of it is stored then.
     pub async fn accept(self: &Arc<Self>, arrival: Arrival) -> Result<Receipt, Problem> {
-        self.room().map_err(|why| unavailable(&why))?;
         let (number, received_at) = (arrival.app.number, arrival.received_at);
+        self.room(number)?;
         let mut place = self.places.hold(&arrival.app.quota.under_way().places);
         let limits = self.limits.load_full();
-        let signature_age = limits.wire.signature_age_ms;
+        let terms = Terms { signature_age_ms: limits.wire.signature_age_ms, spool_bytes: limits.spool_bytes };
         let decoded = self.decode(arrival, limits).await?;
         place.grow(1)?;
         let (reply, answer) = oneshot::channel();
-        let job = Job::new(number, decoded, received_at, signature_age, reply);
+        let job = Job::new(number, decoded, received_at, terms, reply);
         self.spool.submit(Box::new(job)).map_err(|(_, error)| match error {
             SpoolError::Busy => unavailable("too many requests wait for the disk"),
             _ => unavailable("the collector is shutting down"),
         })?;
-        let outcome = answer.await.unwrap_or_else(|_| Err(unavailable("the spool's writer has ended")));
-        let (receipt, corrected) = outcome?;
+        let outcome = answer.await.unwrap_or_else(|_| Err(unavailable("the spool's writer has ended").into()));
+        let (receipt, corrected) = outcome.map_err(|why| match why {
+            Unstored::Full(full) => self.full(full),
+            Unstored::Refused(problem) => problem,
+        })?;
         self.count(&receipt, corrected);
         Ok(receipt)
-    }
-
-    /// Whether a batch could be accepted now.
-    ///
-    /// # Errors
-    /// Why not, as a sentence.
-    pub fn ready(&self) -> Result<(), String> {
-        self.room()?;
-        self.spool.health()
-    }
-
-    fn room(&self) -> Result<(), String> {
-        if self.spool.backlog_bytes() > self.limits.load().spool_bytes {
-            return Err("the spool is full because a sink takes nothing".into());
-        }
-        Ok(())
     }
 
     /// Where every event went, exact as of one commit, and since when what waits does; `sink` is at least at `position`.
@@ -203,12 +198,6 @@ impl Acceptor {
     #[must_use]
     pub fn dedup_extents(&self) -> BTreeMap<i64, Extent> {
         self.spool.dedup_extents()
-    }
-
-    /// Bytes that wait in the spool.
-    #[must_use]
-    pub fn backlog_bytes(&self) -> u64 {
-        self.spool.backlog_bytes()
     }
 
     fn count(&self, receipt: &Receipt, corrected: u64) {

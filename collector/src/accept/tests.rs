@@ -178,6 +178,38 @@ async fn a_spool_that_no_sink_empties_refuses_more() {
 }
 
 #[tokio::test]
+async fn however_many_wait_for_one_commit_an_app_gets_no_more_than_its_share() {
+    let bench = Bench::with(1000, Limits { spool_bytes: 20_000, ..Limits::default() });
+    bench.acceptor.accept(bench.arrival(0)).await.unwrap();
+    let one = bench.spool.backlog_bytes();
+    let release = bench.hold(false);
+    let flood: Vec<_> = (1..500).map(|number| bench.spawn(number)).collect();
+    let other = {
+        let (acceptor, mut arrival) = (Arc::clone(&bench.acceptor), bench.arrival(900));
+        arrival.app = Arc::new(App::new("b".into(), 2, TimeZone::UTC, None, Secret::new("r".into())));
+        tokio::spawn(async move { acceptor.accept(arrival).await })
+    };
+    let_all_run().await;
+    drop(release);
+    let mut refused = 0;
+    for request in flood {
+        let Err(problem) = request.await.unwrap() else { continue };
+        assert_eq!(problem.code, ProblemCode::Unavailable);
+        assert!(problem.detail.contains("this app's share"), "{}", problem.detail);
+        refused += 1;
+    }
+    assert_eq!(other.await.unwrap().unwrap().stored, 1, "it came last and found room");
+    let own = bench.spool.backlog(1).own;
+    assert!((17_777..=17_777 + one).contains(&own), "{own}");
+    assert_eq!(bench.telemetry.get(Count::ShareRefused), refused);
+    let ledger = bench.spool.ledger().unwrap();
+    assert_eq!((ledger.received, ledger.stored), (501 - refused, 501 - refused), "nothing of a refused batch is kept");
+    assert_eq!(bench.acceptor.ready([1].into_iter()).unwrap_err().split(':').next(), Some("every app is refused"));
+    assert_eq!(bench.acceptor.ready([1, 2].into_iter()), Ok(()));
+    assert_eq!(bench.budget.taken(), 0);
+}
+
+#[tokio::test]
 async fn what_a_small_body_inflates_to_decides_where_it_is_decoded() {
     let bench = Bench::new(10);
     let cores = u32::try_from(bench.acceptor.decoders.available_permits()).unwrap();

@@ -58,7 +58,11 @@ macro_rules! limits {
                 put_time(source, "clock_tolerance_ms", self.clock_tolerance_ms, &mut wire.clock_tolerance_ms)?;
                 put_time(source, "signature_age_ms", self.signature_age_ms, &mut wire.signature_age_ms)?;
                 let at = self.in_flight_bytes.as_ref().map_or(0..0, Spanned::span);
+                let derives_per_ip = self.connections_per_ip.is_none();
                 $(put(source, stringify!($name), self.$name, $range, &mut limits.$name)?;)*
+                if derives_per_ip {
+                    limits.connections_per_ip = per_ip(limits.connections);
+                }
                 // The body as sent, as it is after inflation, what is decoded from it, and the record made of that; of which one
                 // app gets no more than two thirds.
                 let needed = (limits.wire.body_bytes + 3 * limits.wire.decompressed_bytes) * 3 / 2;
@@ -95,6 +99,11 @@ macro_rules! limits {
     };
 }
 
+/// What one client address may have of so many connections unless the configuration says otherwise.
+const fn per_ip(connections: u64) -> u64 {
+    connections.div_ceil(2)
+}
+
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
 const GIB: u64 = 1024 * MIB;
@@ -110,9 +119,10 @@ limits! {
     /// Connections open at once. An idle one costs a socket and 13 KiB, with TLS 23 KiB (`cargo xtask bench`); further ones
     /// are told 503 and closed.
     connections = 10_000, 1..=1_000_000;
-    /// Connections open at once from one client address (of IPv6: one /64); further ones are told 429 and closed. 0 is no
-    /// limit: an address may be a proxy, or a mobile network's that thousands of phones share. Trusted proxies are exempt.
-    connections_per_ip = 0, 0..=1_000_000;
+    /// Connections open at once from one client address (of IPv6: one /64); further ones are told 429 and closed. Half of
+    /// `connections` unless it is given: no address can take all, and one that thousands of phones share (a mobile network) or a
+    /// proxy that nobody has declared has thousands. 0 is no limit. Trusted proxies are exempt.
+    connections_per_ip = per_ip(10_000), 0..=1_000_000;
     /// Time for a TLS handshake, milliseconds. Two round trips of the slowest network, and nobody holds a place with less.
     handshake_ms = 10_000, 1..=DAY_MS;
     /// Bytes of one request's head. Ours need a few hundred.
@@ -122,7 +132,8 @@ limits! {
     /// Time for a request's body to arrive, milliseconds. Slow senders must not hold memory for ever.
     body_ms = 60_000, 1..=DAY_MS;
     /// Requests a second to `/v1/*` that one client address (of IPv6: one /64) may make; further ones are told 429. 0 is no
-    /// limit, for the same reasons as `connections_per_ip`: set it where the collector sees its clients' own addresses.
+    /// limit: an address may be a proxy, or a mobile network's that thousands of phones share. Set it where the collector sees its
+    /// clients' own addresses.
     requests_per_second = 0, 0..=1_000_000_000;
     /// Requests of one client address that may come at once: a device that was offline sends its backlog. At least a
     /// second's worth counts. Without effect where `requests_per_second` is 0.

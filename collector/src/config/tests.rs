@@ -34,12 +34,30 @@ fn the_smallest_file_is_one_app() {
 fn every_limit_has_a_key_and_is_put_in_its_own_place() {
     for (at, (key, default)) in Limits::default().entries().into_iter().enumerate() {
         let value = if [0, 8].contains(&default) { default + 1 } else { default - 1 };
-        let config = Config::parse(&format!("{APP}[limits]\n{key} = {value}\n")).unwrap();
+        // Or it would change with `connections`.
+        let per_ip = if key == "connections" { "connections_per_ip = 5000\n" } else { "" };
+        let config = Config::parse(&format!("{APP}[limits]\n{key} = {value}\n{per_ip}")).unwrap();
         let entries = config.limits.entries();
         assert_eq!(entries[at], (key, value));
         let changed = entries.iter().zip(Limits::default().entries()).filter(|(new, old)| *new != old).count();
         assert_eq!(changed, 1, "{key}");
     }
+}
+
+#[test]
+fn one_address_may_have_half_of_the_connections_unless_the_file_says_otherwise() {
+    for (limits, per_ip) in [
+        ("", 5000),
+        ("connections = 20000\n", 10_000),
+        ("connections = 3\n", 2),
+        ("connections = 1\n", 1),
+        ("connections = 20000\nconnections_per_ip = 7\n", 7),
+        ("connections_per_ip = 0\n", 0),
+    ] {
+        let config = Config::parse(&format!("{APP}[limits]\n{limits}")).unwrap();
+        assert_eq!(config.limits.connections_per_ip, per_ip, "{limits}");
+    }
+    assert_eq!(Limits::default().connections_per_ip, 5000);
 }
 
 #[test]

@@ -3,12 +3,16 @@
 use std::time::Duration;
 
 use super::worker::{Worker, blocking};
-use crate::spool::{Spool, SpoolError};
+use crate::spool::{SHARE, Spool, SpoolError};
 
 /// The part of the cap at which events are given up, and the part that is kept then, percent. The distance is room for
 /// what clients send meanwhile, and spares them a search of the log for every batch.
-const BEGIN_PERCENT: u64 = 90;
-const KEEP_PERCENT: u64 = 80;
+const BEGIN_PERCENT: u64 = 80;
+const KEEP_PERCENT: u64 = 70;
+
+// Whoever has the whole log is refused at SHARE / (SHARE + 1) of the cap, everybody else later: nobody before events are
+// given up.
+const _: () = assert!(BEGIN_PERCENT * (SHARE + 1) < 100 * SHARE);
 
 /// How often a spool that is too full is tried again while nothing new is stored. What others waited for may have been
 /// delivered meanwhile, which no head tells: while clients are refused the head does not move.
@@ -97,5 +101,38 @@ impl Worker {
             }
             Err(error) => self.failed(&super::deliver::fails(error)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::fanout::tests::{PATIENCE, spool, store};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_another_sink_waited_for_is_given_up_once_it_has_it_though_nothing_more_arrives() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = spool(dir.path());
+        let registrar = spool.clone();
+        blocking(move || registrar.register(&["sheds", "other"])).await.unwrap();
+        for _ in 0..20 {
+            store(&spool, 10).await;
+        }
+        let shedding = Shedding { others: vec!["other".into()], cap: spool.backlog_bytes() };
+        let watcher = tokio::spawn(when_full(spool.clone(), "sheds".into(), shedding.clone()));
+        tokio::time::sleep(2 * AGAIN).await;
+        assert_eq!(spool.ledger().unwrap().sinks["sheds"].shed, 0, "the other lacks everything");
+        let cursor = spool.clone();
+        blocking(move || cursor.advance("other", 200, Vec::new(), false)).await.unwrap();
+        let given_up = async {
+            while shedding.is_due(&spool) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, given_up).await.unwrap();
+        let sinks = spool.ledger().unwrap().sinks;
+        assert!(sinks["sheds"].shed > 0 && sinks["other"].shed == 0, "{sinks:?}");
+        watcher.abort();
     }
 }

@@ -114,7 +114,7 @@ mod tests {
         let spool = spool(dir.path());
         let json = format!("{{\"shared_bytes\":1000,\"common\":\"{}\"}}", "x".repeat(1000));
         let bytes = json.len() as u64 + 9 * 1000;
-        spool.call(move |tx| (0..20).try_for_each(|_| tx.append(&json, 10).map(drop))).unwrap();
+        spool.call(move |tx| (0..20).try_for_each(|_| tx.append(1, &json, 10).map(drop))).unwrap();
         let source = Source { spool: spool.clone(), history: None };
         let read = |bytes| {
             let found = source.read(0, 200, Cap { events: 1000, bytes }).unwrap();

@@ -27,7 +27,7 @@ pub(super) async fn store(spool: &Spool, count: u64) {
                 .collect();
             let record = json!({"app_key": "demo", "batch_id": "b", "install_id": "i", "received_at": 1, "events": events});
             tx.counters.received += count;
-            tx.append(&record.to_string(), count)
+            tx.append(1, &record.to_string(), count)
         })
     };
     tokio::task::spawn_blocking(append).await.unwrap().unwrap();

@@ -14,7 +14,7 @@ fn damage(spool: &Spool, count: u64) {
     spool
         .call(move |tx| {
             tx.counters.received += count;
-            tx.append("{\"app_key\":", count)
+            tx.append(1, "{\"app_key\":", count)
         })
         .unwrap();
 }

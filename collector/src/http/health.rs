@@ -19,7 +19,7 @@ pub(super) async fn live() -> &'static str {
     "live\n"
 }
 
-/// The collector could accept a batch; 503 with the reason if not.
+/// The collector could accept a batch of some app; 503 with the reason if not.
 pub(super) async fn ready(State(shared): State<Arc<Shared>>) -> Result<&'static str, Refusal> {
     shared.ready().map_err(|why| unavailable(&why))?;
     Ok("ready\n")
@@ -34,9 +34,13 @@ pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
         (Gauge::InFlightBytes, shared.budget.taken()),
         (Gauge::SpoolHead, shared.acceptor.head()),
         (Gauge::SpoolBytes, shared.acceptor.backlog_bytes()),
+        (Gauge::SpoolShare, shared.acceptor.share_bytes()),
     ];
-    gauges.extend(status.iter().flat_map(of_sinks));
     let live = shared.live();
+    let backlogs = shared.acceptor.backlogs();
+    let backlog = |app: &App| backlogs.get(&app.number).copied().unwrap_or(0);
+    gauges.extend(live.keys.apps().into_iter().map(|app| (Gauge::SpoolAppBytes(&app.key), backlog(app))));
+    gauges.extend(status.iter().flat_map(of_sinks));
     let extents = shared.acceptor.dedup_extents();
     let of = |app: &App| extents.get(&app.number).copied();
     let apps: Vec<_> = live.keys.apps().into_iter().filter_map(|app| Some((app.key.as_str(), of(app)?))).collect();

@@ -95,7 +95,7 @@ impl Shared {
         too_many(exceeded)
     }
 
-    /// Whether a batch could be accepted now.
+    /// Whether a batch of some app could be accepted now.
     ///
     /// # Errors
     /// Why not, as a sentence.
@@ -103,7 +103,7 @@ impl Shared {
         if self.draining.load(Ordering::Relaxed) {
             return Err("the collector is shutting down".into());
         }
-        self.acceptor.ready()
+        self.acceptor.ready(self.live().keys.numbers())
     }
 
     /// Where every event went, with the embedded store as far as questions already find it, and since when what waits does.

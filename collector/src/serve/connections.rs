@@ -184,7 +184,8 @@ impl Connections {
         if open >= self.most.unwrap_or(limits.connections) {
             return (guard, Some(unavailable("too many connections are open already")));
         }
-        let most = limits.connections_per_ip;
+        // Operators have a listener and a limit of their own, and often one address.
+        let most = if self.most.is_some() { 0 } else { limits.connections_per_ip };
         if most > 0 && !live.proxies.iter().any(|proxy| proxy.contains(address)) {
             guard._place = Place::take(&self.by_client, Origin::from(address), most);
             if guard._place.is_none() {

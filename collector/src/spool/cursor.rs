@@ -2,6 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::backlog::Owners;
 use super::letters::{self, DeadLetter};
 use super::{Spool, SpoolError, Stored, Tx};
 
@@ -128,10 +129,13 @@ fn freeze(tx: &mut Tx<'_>, sink: &str, (first, last): (u64, u64), history: &[Sto
     if !why.is_empty() {
         return Err(bad(sink, "freeze", (first, last), why));
     }
+    let mut owners = Owners::default();
     for Stored { first, events, json } in history {
-        let insert = "INSERT OR IGNORE INTO record VALUES (?1, ?2, ?3)";
-        let new = tx.sql.prepare_cached(insert)?.execute(params![first, events, json])?;
-        tx.counters.backlog += if new > 0 { json.len() as u64 } else { 0 };
+        let app = owners.of(tx.sql, json)?;
+        let insert = "INSERT OR IGNORE INTO record (first, events, json, app) VALUES (?1, ?2, ?3, ?4)";
+        if tx.sql.prepare_cached(insert)?.execute(params![first, events, json, app])? > 0 {
+            tx.grow(app, json.len() as u64);
+        }
     }
     cursor.frozen = Some(Frozen { first, last, token: token(&identity(tx.sql)?, first, last) });
     save(tx.sql, sink, &cursor)?;

@@ -66,7 +66,7 @@ fn a_spool_that_cannot_be_written_anew_is_used_as_it_is_and_only_a_start_tries_i
     assert_eq!(mode(), 0, "it was in the way");
     fail(&spool);
     eventually("it does not recover", || spool.health().is_ok());
-    spool.call(|tx| tx.append("{}", 1)).unwrap();
+    spool.call(|tx| tx.append(1, "{}", 1)).unwrap();
     assert_eq!(mode(), 0, "a new connection is no start");
     spool.close();
     open(dir.path()).close();
@@ -91,7 +91,7 @@ fn refused(dir: &Path, dead_letter_bytes: u64) -> (Spool, Arc<Telemetry>) {
     let settings = Settings { dead_letter_bytes, ..Settings::default() };
     let spool = Spool::open(dir, &settings, Arc::clone(&telemetry)).unwrap();
     spool.register(&["a"]).unwrap();
-    spool.call(|tx| tx.append("{}", 2_000)).unwrap();
+    spool.call(|tx| tx.append(1, "{}", 2_000)).unwrap();
     spool.advance("a", 2_000, (1..=2_000).map(letter).collect(), false).unwrap();
     (spool, telemetry)
 }

@@ -10,9 +10,11 @@
 //! Invariants, in every committed state:
 //! * the positions of stored events are 1, 2, 3, .. without gaps, and the head is the number of events ever stored;
 //! * received = stored + duplicate + all rejected;
+//! * the backlogs of all apps add up to the bytes of JSON in the log;
 //! * per sink, `delivered_to` only grows, and stored = delivered + dead + pending + expired until it is retired.
 
 mod arrival;
+mod backlog;
 mod clocks;
 mod cursor;
 mod dedup;
@@ -34,6 +36,7 @@ use std::thread::JoinHandle;
 
 use tokio::sync::watch;
 
+pub use backlog::{Backlog, Full, SHARE};
 pub use clocks::Point;
 pub use cursor::{Cursor, Frozen};
 pub use dedup::{Extent, FOLDER as DEDUP_FOLDER, Horizon, Horizons, Settings as DedupSettings};
@@ -56,6 +59,7 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0003_sinks.sql"),
     include_str!("migrations/0004_dedup.sql"),
     include_str!("migrations/0005_expired.sql"),
+    include_str!("migrations/0006_backlog.sql"),
     include_str!("migrations/0007_letters.sql"),
 ];
 
@@ -189,6 +193,19 @@ impl Spool {
         self.inner.shared.backlog.load(Ordering::Relaxed)
     }
 
+    /// How much of the log is the app's, and how much there is in all (as of the last commit).
+    #[must_use]
+    pub fn backlog(&self, app: i64) -> Backlog {
+        let own = lock(&self.inner.shared.backlogs).get(&app).copied().unwrap_or(0);
+        Backlog { own, total: self.backlog_bytes() }
+    }
+
+    /// Bytes of JSON in the log by the number of their app; an app with none is absent.
+    #[must_use]
+    pub fn backlogs(&self) -> BTreeMap<i64, u64> {
+        lock(&self.inner.shared.backlogs).clone()
+    }
+
     /// Whether the spool can store right now.
     ///
     /// # Errors
@@ -278,6 +295,8 @@ impl Spool {
     }
 }
 
+#[cfg(test)]
+mod backlog_tests;
 #[cfg(test)]
 mod fault_tests;
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use rusqlite::params;
 
+use super::backlog::{ByApp, OWNER};
 use super::cursor::{load, save};
 use super::{Spool, SpoolError, Tx, arrival, letters, lock};
 use crate::clock;
@@ -23,21 +24,21 @@ fn trim(tx: &mut Tx<'_>, sinks: &[String]) -> Result<bool, SpoolError> {
     let pinned: String =
         pins.iter().map(|(from, to)| format!(" AND NOT (first <= {to} AND first + events - 1 >= {from})")).collect();
     let free = format!("first + events - 1 <= ?1 AND first <= ?1{pinned}");
-    let sql = format!(
-        "SELECT coalesce(max(first), 0), coalesce(sum(octet_length(json)), 0), count(*) FROM
-        (SELECT first, json FROM record WHERE {free} ORDER BY first LIMIT ?2)"
-    );
-    let (last, bytes, rows): (u64, u64, u64) = tx
-        .sql
-        .prepare_cached(&sql)?
-        .query_row(params![passed, TRIM_RECORDS], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-    if rows > 0 {
+    let sql = format!("SELECT first, {OWNER}, octet_length(json) FROM record WHERE {free} ORDER BY first LIMIT ?2");
+    let (mut last, mut count, mut gone) = (0, 0, ByApp::new());
+    let mut statement = tx.sql.prepare_cached(&sql)?;
+    let mut rows = statement.query(params![passed, TRIM_RECORDS])?;
+    while let Some(row) = rows.next()? {
+        (last, count) = (row.get(0)?, count + 1);
+        *gone.entry(row.get(1)?).or_default() += row.get::<_, u64>(2)?;
+    }
+    if count > 0 {
         let sql = format!("DELETE FROM record WHERE {free} AND first <= ?2");
         tx.sql.prepare_cached(&sql)?.execute([passed, last])?;
-        tx.counters.backlog = tx.counters.backlog.saturating_sub(bytes);
+        gone.into_iter().for_each(|(app, bytes)| tx.shrink(app, bytes));
         arrival::forget(tx.sql, last)?;
     }
-    Ok(rows == TRIM_RECORDS)
+    Ok(count == TRIM_RECORDS)
 }
 
 /// The position up to which the log has to be given up so that at most `keep` bytes of it are left.
@@ -59,7 +60,7 @@ fn shed(tx: &mut Tx<'_>, sink: &str, (keep, remembers): (u64, bool), others: &[S
     let mut cursor = load(tx.sql, sink)?;
     let pinned = cursor.pinned_to();
     let from = cursor.shed_to.unwrap_or(pinned);
-    let mut to = u64::MAX;
+    let mut to = tx.counters.stored;
     for other in others {
         // What another sink waits for stays in the log anyway; giving it up here would win nothing.
         to = to.min(load(tx.sql, other)?.delivered_to);

@@ -10,7 +10,7 @@ fn open(dir: &Path) -> Spool {
 }
 
 fn append(spool: &Spool, records: u64) {
-    spool.call(move |tx| (0..records).try_for_each(|_| tx.append("{}", 2).map(drop))).unwrap();
+    spool.call(move |tx| (0..records).try_for_each(|_| tx.append(1, "{}", 2).map(drop))).unwrap();
 }
 
 fn figures(spool: &Spool, sink: &str) -> SinkLedger {

@@ -14,7 +14,7 @@ fn append(spool: &Spool, json: &str, events: u64) -> u64 {
     spool
         .call(move |tx| {
             tx.counters.received += events;
-            tx.append(&json, events)
+            tx.append(1, &json, events)
         })
         .unwrap()
 }
@@ -218,7 +218,7 @@ struct Told {
 
 impl Write for Told {
     fn apply(&mut self, tx: &mut Tx<'_>) -> Result<(), SpoolError> {
-        tx.append(self.json, 1)?;
+        tx.append(1, self.json, 1)?;
         if self.fail { Err(SpoolError::Io("planned".into())) } else { Ok(()) }
     }
     fn done(self: Box<Self>, result: Result<(), &SpoolError>) {
@@ -316,7 +316,7 @@ fn a_spool_that_has_become_empty_gives_its_pages_back() {
     let json = "x".repeat(100_000);
     for _ in 0..16 {
         let json = json.clone();
-        spool.call(move |tx| (0..50).try_for_each(|_| tx.append(&json, 1).map(|_| ()))).unwrap();
+        spool.call(move |tx| (0..50).try_for_each(|_| tx.append(1, &json, 1).map(|_| ()))).unwrap();
     }
     assert!(size(FILE) + size("spool.db-wal") > 80_000_000);
     spool.advance("a", 800, Vec::new(), false).unwrap();

@@ -4,6 +4,7 @@ use rusqlite::{Connection, params};
 use subway_protocol::{Id, RejectReason};
 
 use super::SpoolError;
+use super::backlog::Backlogs;
 use super::clocks::{Clocks, Point};
 use super::dedup::Dedup;
 
@@ -78,6 +79,7 @@ pub struct Tx<'c> {
     pub(super) sql: &'c Connection,
     /// The ledger's left side as this transaction leaves it.
     pub counters: &'c mut Counters,
+    pub(super) backlogs: &'c mut Backlogs,
     pub(super) dedup: &'c mut Dedup,
     pub(super) clocks: &'c mut Clocks,
     /// When the transaction began, milliseconds since the epoch.
@@ -145,15 +147,16 @@ impl Tx<'_> {
         self.clocks.set_point(self.sql, app, install, point)
     }
 
-    /// Appends a record of `events` events, as JSON of [`crate::record::Record`]. Returns the position of its first.
+    /// Appends a record of `events` events of `app`, as JSON of [`crate::record::Record`]. Returns the position of its first.
     ///
     /// # Errors
     /// If the database fails.
-    pub fn append(&mut self, json: &str, events: u64) -> Result<u64, SpoolError> {
+    pub fn append(&mut self, app: i64, json: &str, events: u64) -> Result<u64, SpoolError> {
         let first = self.counters.stored + 1;
-        self.sql.prepare_cached("INSERT INTO record VALUES (?1, ?2, ?3)")?.execute(params![first, events, json])?;
+        let insert = "INSERT INTO record (first, events, json, app) VALUES (?1, ?2, ?3, ?4)";
+        self.sql.prepare_cached(insert)?.execute(params![first, events, json, app])?;
         self.counters.stored += events;
-        self.counters.backlog += json.len() as u64;
+        self.grow(app, json.len() as u64);
         Ok(first)
     }
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::watch;
 
+use super::backlog::{Backlogs, ByApp};
 use super::clocks::Clocks;
 use super::dedup::{Dedup, Extent, Horizons};
 use super::{Counters, FILE, MIGRATIONS, Settings, SpoolError, Tx, arrival, lock, space};
@@ -93,6 +94,7 @@ impl<T: Send, F: FnOnce(&mut Tx<'_>) -> Result<T, SpoolError> + Send> Write for 
 #[derive(Default)]
 pub(super) struct Shared {
     pub(super) backlog: AtomicU64,
+    pub(super) backlogs: Arc<Mutex<ByApp>>,
     pub(super) trouble: Mutex<Option<String>>,
     pub(super) extents: Mutex<BTreeMap<i64, Extent>>,
 }
@@ -112,6 +114,7 @@ pub(super) struct Writer {
     /// How far back the dedup index reaches, as last told; kept here because `state` may be lost and be made anew.
     horizons: Option<Horizons>,
     counters: Counters,
+    backlogs: Backlogs,
     settings: Settings,
     looked_at: Instant,
     /// When an arrival was last noted, milliseconds since the epoch.
@@ -147,6 +150,7 @@ impl Writer {
             state: None,
             horizons: None,
             counters: Counters::default(),
+            backlogs: Backlogs::new(Arc::clone(&shared.backlogs)),
             settings: settings.clone(),
             looked_at: Instant::now(),
             noted: None,
@@ -170,6 +174,7 @@ impl Writer {
             self.load(&mut connection)?;
             space::limit_log(&connection)?;
             self.counters = Counters::load(&connection)?;
+            self.backlogs.load(&connection)?;
             self.connection = Some(connection);
             self.publish();
             self.publish_extents();
@@ -318,7 +323,8 @@ impl Writer {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut counters = self.counters.clone();
         dedup.install(&transaction, now)?;
-        let mut tx = Tx { sql: &transaction, counters: &mut counters, dedup, clocks, now };
+        let backlogs = &mut self.backlogs;
+        let mut tx = Tx { sql: &transaction, counters: &mut counters, backlogs, dedup, clocks, now };
         for write in group.iter_mut() {
             write.apply(&mut tx)?;
         }
@@ -333,7 +339,9 @@ impl Writer {
             noted = arrival::note(&transaction, noted, self.counters.stored + 1, now)?;
         }
         counters.save(&self.counters, &transaction)?;
+        self.backlogs.save(&transaction)?;
         transaction.commit()?;
+        self.backlogs.commit();
         (self.counters, self.noted) = (counters, noted);
         lock(&self.shared.extents).extend(dedup.committed(now));
         self.telemetry.add(Count::ClocksForgotten, clocks.take_forgotten());

@@ -55,6 +55,8 @@ pub enum Count {
     Reloads(bool),
     /// Clocks of installs that were forgotten because others came.
     ClocksForgotten,
+    /// Requests refused because their app's share of the spool was used up.
+    ShareRefused,
 }
 
 /// The statuses that are counted by themselves; any other counts as 500, which the collector never means to send.
@@ -69,7 +71,7 @@ const PLAIN: [Count; 8] = [
     Count::CommitFailures,
     Count::Connections,
 ];
-const LAST: [Count; 9] = [
+const LAST: [Count; 10] = [
     Count::ConnectionsRefused,
     Count::HandshakeFailures,
     Count::RateLimited(Limited::Client),
@@ -79,6 +81,7 @@ const LAST: [Count; 9] = [
     Count::Reloads(true),
     Count::Reloads(false),
     Count::ClocksForgotten,
+    Count::ShareRefused,
 ];
 const SLOTS: usize = STATUSES.len() + ProblemCode::ALL.len() + RejectReason::ALL.len() + PLAIN.len() + LAST.len();
 
@@ -160,6 +163,11 @@ impl Count {
                 "Clocks of installs that were forgotten because others came.",
                 String::new(),
             ),
+            Count::ShareRefused => (
+                "subway_share_refused_requests_total",
+                "Requests refused because their app's share of the spool was used up.",
+                String::new(),
+            ),
         }
     }
 }
@@ -178,6 +186,10 @@ pub enum Gauge<'a> {
     SpoolHead,
     /// Bytes of JSON in the spool.
     SpoolBytes,
+    /// Bytes of JSON in the spool that one app may have.
+    SpoolShare,
+    /// Bytes of JSON in the spool that an app has.
+    SpoolAppBytes(&'a str),
     /// 1 for the state that a sink is in, 0 for the others: sink and state.
     SinkState(&'a str, &'a str),
     /// Position up to which a sink is done.
@@ -218,7 +230,11 @@ impl Gauge<'_> {
     /// What its one label says.
     fn label(&self) -> &'static str {
         match self {
-            Gauge::DedupHorizon(_) | Gauge::DedupIds(_) | Gauge::DedupBytes(_) | Gauge::DedupLostParts(_) => "app",
+            Gauge::DedupHorizon(_)
+            | Gauge::DedupIds(_)
+            | Gauge::DedupBytes(_)
+            | Gauge::DedupLostParts(_)
+            | Gauge::SpoolAppBytes(_) => "app",
             _ => "sink",
         }
     }
@@ -229,6 +245,10 @@ impl Gauge<'_> {
             Gauge::InFlightBytes => ("subway_in_flight_bytes", "Bytes of requests being worked on.", None),
             Gauge::SpoolHead => ("subway_spool_head", "Position of the newest event in the spool.", None),
             Gauge::SpoolBytes => ("subway_spool_bytes", "Bytes of JSON in the spool.", None),
+            Gauge::SpoolShare => ("subway_spool_share_bytes", "Bytes in the spool that one app may have now.", None),
+            Gauge::SpoolAppBytes(app) => {
+                ("subway_spool_app_bytes", "Bytes of JSON in the spool that an app has.", Some(app))
+            }
             Gauge::SinkState(sink, _) => {
                 ("subway_sink_state", "1 for the state that a sink is in, 0 for the others.", Some(sink))
             }

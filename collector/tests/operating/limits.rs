@@ -143,6 +143,42 @@ fn an_address_has_its_number_of_connections() {
 }
 
 #[test]
+fn one_address_cannot_take_all_connections_and_others_still_come_in() {
+    let site = Operated::new(&demo("", "", "[limits]\nconnections = 8\n"));
+    let collector = site.start();
+    // Everything that one address can have, and as much again.
+    let mut flood: Vec<TcpStream> = (0..8).map(|_| TcpStream::connect(collector.address()).unwrap()).collect();
+    let mut answers = String::new();
+    for stream in &mut flood[4..] {
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream.read_to_string(&mut answers).unwrap();
+    }
+    assert_eq!(answers.matches("HTTP/1.1 429 ").count(), 4, "{answers}");
+    // The whole of 127.0.0.0/8 is this machine; another address of it is another client.
+    let body = batch(events(1)).to_string();
+    let head = format!(
+        "POST /v1/events HTTP/1.1\r\nhost: x\r\nconnection: close\r\nx-subway-key: demo\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let answer = raw_on(connect_from("127.0.0.2", collector.address()), head.as_bytes());
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    drop(flood);
+}
+
+/// A connection to `to` from another address of this machine.
+fn connect_from(from: &str, to: &str) -> TcpStream {
+    let (from, to) = (format!("{from}:0").parse().unwrap(), to.parse().unwrap());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+    let stream = runtime.block_on(async {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(from).unwrap();
+        socket.connect(to).await.unwrap().into_std().unwrap()
+    });
+    stream.set_nonblocking(false).unwrap();
+    stream
+}
+
+#[test]
 fn a_trusted_proxy_may_have_any_number_of_connections() {
     let site = Operated::new(&demo("trusted_proxies = [\"127.0.0.0/8\"]", "", "[limits]\nconnections_per_ip = 1\n"));
     let collector = site.start();
@@ -152,7 +188,10 @@ fn a_trusted_proxy_may_have_any_number_of_connections() {
 
 /// What comes back on a connection that sends `bytes`.
 fn raw(collector: &Collector, bytes: &[u8]) -> String {
-    let mut stream = TcpStream::connect(collector.address()).unwrap();
+    raw_on(TcpStream::connect(collector.address()).unwrap(), bytes)
+}
+
+fn raw_on(mut stream: TcpStream, bytes: &[u8]) -> String {
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     // The collector may answer and close before all is written.
     let _ = stream.write_all(bytes);

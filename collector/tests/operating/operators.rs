@@ -10,7 +10,8 @@ fn get(url: &str, path: &str) -> Answer {
 
 #[test]
 fn what_belongs_to_operators_can_have_a_listener_of_its_own() {
-    let site = Operated::new(&demo("", "", "[admin]\nlisten = \"127.0.0.1:0\"\n[limits]\nconnections = 8\n"));
+    let more = "[admin]\nlisten = \"127.0.0.1:0\"\n[limits]\nconnections = 8\nconnections_per_ip = 0\n";
+    let site = Operated::new(&demo("", "", more));
     let collector = site.start();
     let log = site.log();
     let operators = log.split_once("url=").unwrap().1.split_whitespace().next().unwrap().trim_matches('"').to_owned();

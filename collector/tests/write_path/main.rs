@@ -11,5 +11,6 @@ mod operations;
 mod outcomes;
 mod overload;
 mod requests;
+mod share;
 mod signatures;
 mod support;

@@ -11,7 +11,7 @@ use super::support::{BINARY, Collector, Site, assert_adds_up, batch, events, eve
 
 #[test]
 fn connections_beyond_the_limit_are_told_so_and_a_free_place_is_used_again() {
-    let site = Site::new("[limits]\nconnections = 2\n");
+    let site = Site::new("[limits]\nconnections = 2\nconnections_per_ip = 0\n");
     let collector = site.start();
     let first = TcpStream::connect(collector.address()).unwrap();
     let second = TcpStream::connect(collector.address()).unwrap();

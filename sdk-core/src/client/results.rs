@@ -1,6 +1,6 @@
 //! The third verb: what came of it. Nothing is deleted without a receipt.
 
-use subway_protocol::codec::problem::is_from_collector;
+use subway_protocol::codec::problem::blames_batch;
 use subway_protocol::codec::receipt::Receipt;
 
 use super::{Client, joined};
@@ -19,7 +19,7 @@ impl<S: Store> Client<S> {
     /// | 404, 405, 408, 415, 429, 5xx, any other status | kept; retried with backoff, not before `Retry-After` |
     /// | 413, 400 with the collector's problem | halved, down to the one event to blame, which is dropped |
     /// | 413 of anybody else | halved; one event alone is kept and retried late, the others before it |
-    /// | 400 of anybody else (a proxy) | kept; retried with backoff |
+    /// | 400 of anybody else (a proxy), 400 that says the gzip was damaged | kept; retried with backoff |
     /// | 401, 403 | kept; retried slowly |
     pub fn on_result(&mut self, now: Now, batch_id: Id, result: UploadResult<'_>) {
         let now = self.clock.read(now);
@@ -31,11 +31,11 @@ impl<S: Store> Client<S> {
                 Ok(receipt) if receipt.batch_id == batch_id => self.apply(now, &receipt),
                 _ => self.retry_later(now, None),
             },
-            UploadResult::Answer { status: 413, body, .. } if is_from_collector(413, body) => {
+            UploadResult::Answer { status: 413, body, .. } if blames_batch(413, body) => {
                 self.halve(now, batch_id, DropReason::TooLarge);
             }
             UploadResult::Answer { status: 413, .. } => self.too_large_on_the_way(now, batch_id),
-            UploadResult::Answer { status: 400, body, .. } if is_from_collector(400, body) => {
+            UploadResult::Answer { status: 400, body, .. } if blames_batch(400, body) => {
                 self.notice_refusal(400, body);
                 self.halve(now, batch_id, DropReason::Poison);
             }
@@ -123,7 +123,7 @@ impl<S: Store> Client<S> {
     fn notice_stranger(&mut self, status: u16) {
         let mut text = String::from("a batch was refused with status ");
         subway_protocol::json::write_integer(&mut text, i64::from(status));
-        text.push_str(" by somebody on the way to the collector (a proxy, a firewall); it is kept and tried again");
+        text.push_str(" by somebody on the way to the collector (a proxy, a firewall), or was damaged there; it is kept and tried again");
         self.notice_once(text);
     }
 
