@@ -132,7 +132,7 @@ fn a_413_of_somebody_on_the_way_halves_but_gives_no_event_up() {
         }
         assert_eq!((client.ledger().queued, client.ledger().acked), (1, 40), "{body}");
         let again = upload(&mut client, later(2 * 3_600_000)).unwrap();
-        assert_eq!(ids(&again.body), [large.clone()]);
+        assert_eq!(ids(&again.body), [large.as_str()]);
         let body = receipt(again.batch_id, 1);
         client.on_result(later(2 * 3_600_000), again.batch_id, answer(200, &body));
         assert_eq!(client.ledger().acked, 41);

@@ -25,7 +25,7 @@ pub fn state(data: &[u8]) {
         while let Some(Task::Upload(upload)) = client.poll_task(now) {
             let whole = serde_json::from_str::<serde::de::IgnoredAny>(&upload.body).is_ok();
             arrived |= whole && tracked.as_ref().is_ok_and(|id| upload.body.contains(&id.text()));
-            let refused = UploadResult::Answer { status: 400, retry_after_ms: None, body: "" };
+            let refused = UploadResult::Answer { status: 400, retry_after_ms: None, body: PROBLEM };
             let receipt = format!(r#"{{"batch_id":"{}","server_time":1,"stored":{}}}"#, upload.batch_id, upload.events);
             let stored = UploadResult::Answer { status: 200, retry_after_ms: None, body: &receipt };
             client.on_result(now, upload.batch_id, if whole { stored } else { refused });
@@ -41,6 +41,10 @@ pub fn state(data: &[u8]) {
     // Whatever was found, what happens from now on is not lost with it.
     assert!(arrived || client.consent() != Consent::Granted, "{text}");
 }
+
+/// What the collector says of a batch that is none.
+const PROBLEM: &str =
+    r#"{"type":"urn:subway:problem:malformed_json","title":"t","status":400,"detail":"d","code":"malformed_json"}"#;
 
 /// Each takes at least one event or batch out of a handful.
 const ROUNDS: u32 = 200;
