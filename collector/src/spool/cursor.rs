@@ -165,6 +165,10 @@ fn expire(tx: &mut Tx<'_>, sink: &str, to: u64, arrived_before: i64) -> Result<C
 /// The events after the cursor of a sink that remembers its position, up to `to`, are dead.
 fn give_up(tx: &mut Tx<'_>, sink: &str, to: u64, dead: &[DeadLetter]) -> Result<(), SpoolError> {
     let mut cursor = load(tx.sql, sink)?;
+    if to > tx.counters.stored {
+        let why = format!("the head is at {}", tx.counters.stored);
+        return Err(bad(sink, "give up", (cursor.delivered_to + 1, to), why));
+    }
     // What the cursor has passed counts as delivered already: the store had it, and has lost it.
     let dead = dead.iter().filter(|letter| letter.position > cursor.done());
     for letter in dead.clone() {
@@ -279,7 +283,7 @@ impl Spool {
     /// has to be told before the cursor may pass them; then comes [`Spool::resume`].
     ///
     /// # Errors
-    /// If the sink is not registered, or the database fails.
+    /// If `to` lies after the head, the sink is not registered, or the database fails.
     pub fn give_up(&self, sink: &str, to: u64, dead: Vec<DeadLetter>) -> Result<(), SpoolError> {
         let sink = sink.to_owned();
         self.call(move |tx| give_up(tx, &sink, to, &dead))

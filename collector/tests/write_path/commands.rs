@@ -3,7 +3,7 @@
 use std::process::{Command, Output};
 use std::sync::Arc;
 
-use subway_collector::spool::{DeadLetter, Settings, Spool};
+use subway_collector::spool::{DeadLetter, Settings, Spool, SpoolError, Tx, Write};
 
 use super::support::{BINARY, Collector, Site, batch, events};
 
@@ -91,11 +91,27 @@ fn dead_letters_are_none_at_first_and_an_unknown_sink_is_an_error() {
     assert_eq!(code(&output), 1);
 }
 
+/// Two stored events.
+struct TwoEvents;
+
+impl Write for TwoEvents {
+    fn apply(&mut self, tx: &mut Tx<'_>) -> Result<(), SpoolError> {
+        tx.append("{}", 2).map(drop)
+    }
+    fn done(self: Box<Self>, result: Result<(), &SpoolError>) {
+        result.unwrap();
+    }
+    fn bytes(&self) -> u64 {
+        2
+    }
+}
+
 #[test]
 fn letters_that_were_dropped_are_named_by_list_and_replay() {
     let dir = tempfile::tempdir().unwrap();
     let settings = Settings { dead_letter_bytes: 1, ..Settings::default() };
     let spool = Spool::open(dir.path(), &settings, Arc::default()).unwrap();
+    spool.submit(Box::new(TwoEvents)).map_err(|_| "the spool takes no write").unwrap();
     spool.register(&["ch"]).unwrap();
     let letter = |position| DeadLetter {
         sink: "ch".into(),

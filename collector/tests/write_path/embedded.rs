@@ -148,19 +148,19 @@ fn a_full_disk_of_the_embedded_store_holds_up_nobody_before_the_spool_is_full() 
     let Some(disk) = SmallDisk::for_the_store_of(&site) else { return };
     let collector = site.start();
     let mut acknowledged = 0;
-    let refused = loop {
+    // Before, the spool may be full for a moment with what was delivered and is not forgotten yet.
+    eventually("what the full store lacks is taken all the same, until the spool is full", || {
         let answer = collector.send(&batch(events(100)));
-        if answer.status != 200 {
-            break answer;
+        if answer.status == 200 {
+            acknowledged += 100;
+            assert!(acknowledged < MORE_THAN_FITS, "the disk never fills");
+            return false;
         }
-        acknowledged += 100;
-        assert!(acknowledged < MORE_THAN_FITS, "the disk never fills");
-    };
-    assert_eq!((refused.status, refused.code().as_str()), (503, "unavailable"));
-    let ledger = collector.ledger();
-    assert_adds_up(&ledger);
-    let pending = ledger["sinks"]["embedded"]["pending"].as_u64().unwrap();
-    assert!(pending >= 500, "what the full store lacks was taken all the same: {ledger}");
+        assert_eq!((answer.status, answer.code().as_str()), (503, "unavailable"));
+        let ledger = collector.ledger();
+        assert_adds_up(&ledger);
+        ledger["sinks"]["embedded"]["pending"].as_u64().unwrap() >= 500
+    });
     assert!(disk.mount("remount,size=64m"));
     eventually("the store goes on by itself", || collector.ledger()["sinks"]["embedded"]["pending"] == 0);
     eventually("and the collector is ready", || collector.get("/health/ready", None).status == 200);
@@ -202,9 +202,9 @@ fn an_answer_says_from_when_on_it_is_complete_and_export_what_is_gone() {
     eventually("the store has everything", || collector.ledger()["sinks"]["embedded"]["pending"] == 0);
     assert!(collector.get("/v1/apps/demo/range", Some(READ)).json().get("complete_from").is_none());
     assert!(collector.terminate().success());
-    // As if they had arrived long ago.
+    // As if they had arrived days ago; had it been months, the clock would not be believed for hours.
     let store = rusqlite::Connection::open(site.data().join("store.db")).unwrap();
-    assert_eq!(store.execute("UPDATE part SET first_day = 1, last_day = 1", []).unwrap(), 1);
+    assert_eq!(store.execute("UPDATE part SET first_day = first_day - 5, last_day = last_day - 5", []).unwrap(), 1);
     drop(store);
     let collector = site.start();
     let mut said = std::collections::BTreeSet::new();
