@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, ErrorCode, Statement, Transaction, TransactionBehavior, params};
 
-use super::columns::{OF_EVENT, Place};
+use super::columns::Place;
 use super::dictionary::{Caps, Dictionary};
 use super::ident::Ident;
+use super::packed::pack;
 use super::parts::{self, Ends, Parts};
 use super::retention::Sweep;
 use super::{FILE, MIGRATIONS, columns};
@@ -77,10 +78,10 @@ fn fails(error: rusqlite::Error) -> SinkError {
 }
 
 fn connect(path: &Path) -> Result<(Connection, u64), DbError> {
-    let connection = db::open_laid_out(path, MIGRATIONS, LAYOUT)?;
+    let mut connection = db::open_laid_out(path, MIGRATIONS, LAYOUT)?;
     connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
     connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
-    parts::complete(&connection)?;
+    parts::complete(&mut connection)?;
     let position: i64 = connection.query_row("SELECT position FROM cursor", [], |row| row.get(0))?;
     Ok((connection, position.unsigned_abs()))
 }
@@ -89,6 +90,8 @@ fn connect(path: &Path) -> Result<(Connection, u64), DbError> {
 struct Learnt {
     dictionary: Dictionary,
     parts: Parts,
+    /// The events of a record, packed: memory that is used again.
+    packed: Vec<u8>,
 }
 
 impl Writer {
@@ -205,7 +208,8 @@ impl Writer {
         // the commit.
         let parts = self.take_parts().map_err(fails)?;
         let fresh = Dictionary::new(self.dictionary.caps());
-        let mut learnt = Learnt { dictionary: std::mem::replace(&mut self.dictionary, fresh), parts };
+        let dictionary = std::mem::replace(&mut self.dictionary, fresh);
+        let mut learnt = Learnt { dictionary, parts, packed: Vec::new() };
         if let Err(error) = self.commit(&mut learnt, batch) {
             if let WriteError::Sql(error) = &error {
                 self.reconnect_after(error);
@@ -265,7 +269,7 @@ fn insert(
     first: u64,
     events: &[Event<'_>],
 ) -> rusqlite::Result<()> {
-    let Learnt { dictionary, parts } = learnt;
+    let Learnt { dictionary, parts, .. } = learnt;
     let batch = i64::try_from(first).unwrap_or(i64::MAX);
     parts.make_room(sql, batch, record.received_at)?;
     dictionary.refer_from(parts.numbers());
@@ -274,63 +278,49 @@ fn insert(
     let earliest = times().min().unwrap_or(record.received_at);
     parts.note(app, events.len(), earliest, times().max().unwrap_or(earliest));
     let install = dictionary.install(sql, app, &record.install_id, earliest)?;
-    insert_batch(sql, dictionary, parts, record, (app, batch))?;
+    insert_batch(sql, learnt, record, events, [batch, app, install])?;
+    let Learnt { dictionary, parts, .. } = learnt;
     let mut row = sql.prepare_cached(parts.insert_event())?;
     // Neighbours mostly have the same user and session.
     let (mut last_user, mut last_session) = (("", 0), ("", 0));
     for (position, event) in (batch..).zip(events) {
-        for (number, value) in (1..).zip([position, app, batch, install]) {
+        if last_user.0 != &*event.user_id {
+            last_user = (&event.user_id, dictionary.user(sql, app, &event.user_id)?);
+        }
+        if last_session.0 != &*event.session_id {
+            last_session = (&event.session_id, dictionary.session(sql, app, &event.session_id)?);
+        }
+        let (theme, code) = (dictionary.word(sql, &event.theme)?, dictionary.code(sql, app, &event.code)?);
+        let values = [app, event.event_time, theme, code, install, last_user.1, last_session.1, position];
+        for (number, value) in (1..).zip(values) {
             row.raw_bind_parameter(number, value)?;
         }
-        row.raw_bind_parameter(5, None::<&str>)?;
-        for ((number, value), place) in (6..).zip(event.values()).zip(OF_EVENT.iter().copied()) {
-            let text = if let Value::Text(text) = value { text } else { "" };
-            match place {
-                Place::Word => row.raw_bind_parameter(number, dictionary.word(sql, text)?)?,
-                Place::Code => {
-                    let code = dictionary.code(sql, app, text)?;
-                    row.raw_bind_parameter(number, code)?;
-                    if code == 0 {
-                        row.raw_bind_parameter(5, text)?;
-                    }
-                }
-                Place::User => {
-                    if last_user.0 != text {
-                        last_user = (&event.user_id, dictionary.user(sql, app, text)?);
-                    }
-                    row.raw_bind_parameter(number, last_user.1)?;
-                }
-                Place::Session => {
-                    if last_session.0 != text {
-                        last_session = (&event.session_id, dictionary.session(sql, app, text)?);
-                    }
-                    row.raw_bind_parameter(number, last_session.1)?;
-                }
-                place => bind(&mut row, number, value, place)?,
-            }
-        }
+        row.raw_bind_parameter(values.len() + 1, (code == 0).then_some(&*event.code))?;
         row.raw_execute()?;
     }
     Ok(())
 }
 
-/// Writes the row of a record: what is the same for its events.
+/// Writes the row of a record: what is the same for its events, and its events packed.
 fn insert_batch(
     sql: &Transaction<'_>,
-    dictionary: &mut Dictionary,
-    parts: &Parts,
+    learnt: &mut Learnt,
     record: &Record<'_>,
-    (app, batch): (i64, i64),
+    events: &[Event<'_>],
+    [batch, app, install]: [i64; 3],
 ) -> rusqlite::Result<()> {
-    let context = dictionary.context(sql, app, &record.context)?;
+    let context = learnt.dictionary.context(sql, app, &record.context)?;
     let in_row = (context == 0).then(|| serde_json::to_string(&record.context)).transpose();
     let in_row = in_row.map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
-    let mut row = sql.prepare_cached(parts.insert_batch())?;
-    row.raw_bind_parameter(1, batch)?;
-    row.raw_bind_parameter(2, context)?;
-    row.raw_bind_parameter(3, in_row)?;
+    pack(events, &mut learnt.packed);
+    let mut row = sql.prepare_cached(learnt.parts.insert_batch())?;
+    for (number, value) in (1..).zip([batch, app, install, context]) {
+        row.raw_bind_parameter(number, value)?;
+    }
+    row.raw_bind_parameter(5, in_row)?;
+    row.raw_bind_parameter(6, &learnt.packed[..])?;
     let values = record.values();
-    for (number, (at, place)) in (4..).zip(columns::of_batch()) {
+    for (number, (at, place)) in (7..).zip(columns::of_batch()) {
         bind(&mut row, number, values[at], place)?;
     }
     row.raw_execute()?;
