@@ -30,6 +30,9 @@ const LAYOUT: Layout = Layout { page_bytes: 16 * 1024, gives_back: true };
 /// and of the index's end are copied once for several transactions.
 const CHECKPOINT_PAGES: i64 = 2048;
 
+/// Events of one blob: who looks for one of them reads past those before it. A batch of more gets several rows.
+const PACKED_EVENTS: usize = 500;
+
 pub(super) struct Writer {
     path: PathBuf,
     pub(super) settings: Embedded,
@@ -261,6 +264,31 @@ impl Writer {
     }
 }
 
+/// The numbers of the last few texts of a record: its events mostly have the same.
+struct Recent<'e, const N: usize> {
+    known: [(&'e str, i64); N],
+    next: usize,
+}
+
+impl<const N: usize> Default for Recent<'_, N> {
+    fn default() -> Self {
+        Self { known: [("", 0); N], next: 0 }
+    }
+}
+
+impl<'e, const N: usize> Recent<'e, N> {
+    /// The number of `text`, looked up if it is not among them. 0 stands for the lack of a number, which is looked up each time.
+    fn number(&mut self, text: &'e str, look_up: impl FnOnce(&str) -> rusqlite::Result<i64>) -> rusqlite::Result<i64> {
+        if let Some((_, number)) = self.known.iter().find(|(known, number)| *number != 0 && *known == text) {
+            return Ok(*number);
+        }
+        let number = look_up(text)?;
+        self.known[self.next % N] = (text, number);
+        self.next += 1;
+        Ok(number)
+    }
+}
+
 /// Writes the events of one record, the first of which has the position `first`.
 fn insert(
     sql: &Transaction<'_>,
@@ -278,20 +306,19 @@ fn insert(
     let earliest = times().min().unwrap_or(record.received_at);
     parts.note(app, events.len(), earliest, times().max().unwrap_or(earliest));
     let install = dictionary.install(sql, app, &record.install_id, earliest)?;
-    insert_batch(sql, learnt, record, events, [batch, app, install])?;
+    for (first, events) in (batch..).step_by(PACKED_EVENTS).zip(events.chunks(PACKED_EVENTS)) {
+        insert_batch(sql, learnt, record, events, [first, app, install])?;
+    }
     let Learnt { dictionary, parts, .. } = learnt;
     let mut row = sql.prepare_cached(parts.insert_event())?;
-    // Neighbours mostly have the same user and session.
-    let (mut last_user, mut last_session) = (("", 0), ("", 0));
+    let (mut users, mut sessions) = (Recent::<1>::default(), Recent::<1>::default());
+    let (mut themes, mut codes) = (Recent::<4>::default(), Recent::<8>::default());
     for (position, event) in (batch..).zip(events) {
-        if last_user.0 != &*event.user_id {
-            last_user = (&event.user_id, dictionary.user(sql, app, &event.user_id)?);
-        }
-        if last_session.0 != &*event.session_id {
-            last_session = (&event.session_id, dictionary.session(sql, app, &event.session_id)?);
-        }
-        let (theme, code) = (dictionary.word(sql, &event.theme)?, dictionary.code(sql, app, &event.code)?);
-        let values = [app, event.event_time, theme, code, install, last_user.1, last_session.1, position];
+        let user = users.number(&event.user_id, |id| dictionary.user(sql, app, id))?;
+        let session = sessions.number(&event.session_id, |id| dictionary.session(sql, app, id))?;
+        let theme = themes.number(&event.theme, |text| dictionary.word(sql, text))?;
+        let code = codes.number(&event.code, |text| dictionary.code(sql, app, text))?;
+        let values = [app, event.event_time, theme, code, install, user, session, position];
         for (number, value) in (1..).zip(values) {
             row.raw_bind_parameter(number, value)?;
         }
@@ -301,7 +328,7 @@ fn insert(
     Ok(())
 }
 
-/// Writes the row of a record: what is the same for its events, and its events packed.
+/// Writes a row of a record: what is the same for its events, and some of its events packed.
 fn insert_batch(
     sql: &Transaction<'_>,
     learnt: &mut Learnt,
