@@ -96,7 +96,7 @@ struct TwoEvents;
 
 impl Write for TwoEvents {
     fn apply(&mut self, tx: &mut Tx<'_>) -> Result<(), SpoolError> {
-        tx.append("{}", 2).map(drop)
+        tx.append(1, "{}", 2).map(drop)
     }
     fn done(self: Box<Self>, result: Result<(), &SpoolError>) {
         result.unwrap();

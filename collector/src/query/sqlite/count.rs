@@ -6,7 +6,7 @@ use rusqlite::{Connection, params_from_iter};
 
 use super::condition::Condition;
 use crate::query::{CountQuery, Counts, Measure};
-use crate::sinks::sqlite::parts;
+use crate::sinks::sqlite::parts::{self, Holding};
 
 pub(super) fn count(sql: &Connection, query: &CountQuery) -> rusqlite::Result<Counts> {
     let buckets = query.bounds.len().saturating_sub(1);
@@ -29,14 +29,14 @@ fn each_bucket(
     sql: &Connection,
     app: i64,
     bounds: &[i64],
-    mut visit: impl FnMut(usize, (i64, i64), i64) -> rusqlite::Result<()>,
+    mut visit: impl FnMut(usize, (i64, i64), &Holding) -> rusqlite::Result<()>,
 ) -> rusqlite::Result<()> {
     let (Some(from), Some(to)) = (bounds.first(), bounds.last()) else { return Ok(()) };
     let parts = parts::holding(sql, app, *from, *to)?;
     for (bucket, pair) in bounds.windows(2).enumerate() {
         let (begin, end) = (pair[0], pair[1]);
         for part in parts.iter().filter(|part| part.first_time < end && part.last_time >= begin) {
-            visit(bucket, (begin, end), part.part)?;
+            visit(bucket, (begin, end), part)?;
         }
     }
     Ok(())
@@ -46,7 +46,8 @@ fn events(sql: &Connection, condition: &Condition, bounds: &[i64]) -> rusqlite::
     let mut buckets = vec![0u64; bounds.len().saturating_sub(1)];
     each_bucket(sql, condition.app, bounds, |bucket, (begin, end), part| {
         let query = format!(
-            "SELECT count(*) FROM event_{part} INDEXED BY metrics_{part} WHERE {} AND event_time >= ? AND event_time < ?",
+            "SELECT count(*) FROM {} WHERE {} AND event_time >= ? AND event_time < ?",
+            part.metrics(),
             condition.sql
         );
         let values = condition.values.iter().cloned().chain([begin.into(), end.into()]);
@@ -92,8 +93,8 @@ fn distinct(sql: &Connection, table: &str, condition: Condition, bounds: &[i64])
     let (mut buckets, mut total) = (vec![0u64; bounds.len().saturating_sub(1)], 0);
     each_bucket(sql, condition.app, bounds, |bucket, (begin, end), part| {
         let query = format!(
-            "SELECT {table} FROM event_{part} INDEXED BY metrics_{part} WHERE {} AND event_time >= ? AND event_time < ?
-            AND {table} <> 0",
+            "SELECT {table} FROM {} WHERE {} AND event_time >= ? AND event_time < ? AND {table} <> 0",
+            part.metrics(),
             condition.sql
         );
         let values = condition.values.iter().cloned().chain([begin.into(), end.into()]);

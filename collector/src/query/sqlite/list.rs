@@ -1,11 +1,13 @@
 //! Events, the newest first.
 
+use std::ops::ControlFlow;
+
 use rusqlite::types::Value;
 use rusqlite::{Connection, params_from_iter};
 
 use super::condition::{Condition, number};
 use crate::query::{EventsQuery, Listed};
-use crate::sinks::sqlite::parts::{self, Holding};
+use crate::sinks::sqlite::parts;
 use crate::sinks::sqlite::{Ident, rows};
 
 pub(super) fn newest(sql: &Connection, query: &EventsQuery) -> rusqlite::Result<Vec<Listed>> {
@@ -48,19 +50,20 @@ fn newest_places(
     let mut parts = parts::holding(sql, condition.app, from, to)?;
     parts.sort_by_key(|part| std::cmp::Reverse(part.last_time));
     let mut found: Vec<Placed> = Vec::new();
-    for Holding { part, last_time, .. } in parts {
-        if found.len() >= limit && found.last().is_some_and(|(time, ..)| *time > last_time) {
+    for holding in parts {
+        if found.len() >= limit && found.last().is_some_and(|(time, ..)| *time > holding.last_time) {
             break;
         }
         let query = format!(
-            "SELECT event_time, position FROM event_{part} INDEXED BY metrics_{part} WHERE {}
-            ORDER BY event_time DESC, position DESC LIMIT ?",
+            "SELECT event_time, position FROM {} WHERE {} ORDER BY event_time DESC, position DESC LIMIT ?",
+            holding.metrics(),
             condition.sql
         );
         let most = Value::from(i64::try_from(limit).unwrap_or(i64::MAX));
         let values = condition.values.iter().cloned().chain([most]);
         let mut statement = sql.prepare_cached(&query)?;
-        let places = statement.query_map(params_from_iter(values), |row| Ok((row.get(0)?, row.get(1)?, part)))?;
+        let places =
+            statement.query_map(params_from_iter(values), |row| Ok((row.get(0)?, row.get(1)?, holding.part)))?;
         found.extend(places.collect::<rusqlite::Result<Vec<Placed>>>()?);
         found.sort_unstable_by(|a, b| b.cmp(a));
         found.truncate(limit);
@@ -70,9 +73,10 @@ fn newest_places(
 
 /// The whole event at a place.
 fn whole(sql: &Connection, (_, position, part): Placed) -> rusqlite::Result<Listed> {
-    let query = rows::select(part, "SELECT ?1 AS position", "e.position");
-    sql.prepare_cached(&query)?.query_row([position], |row| {
-        let (position, row) = rows::read(row)?;
-        Ok(Listed { position, row })
-    })
+    let mut found = None;
+    rows::each(sql, part, (position - 1, position, 1), |position, row| {
+        found = Some(Listed { position, row });
+        Ok(ControlFlow::Break(()))
+    })?;
+    found.ok_or(rusqlite::Error::QueryReturnedNoRows)
 }

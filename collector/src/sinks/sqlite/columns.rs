@@ -41,9 +41,6 @@ impl Place {
     }
 }
 
-/// The places of an event's columns, in the order of [`Event::COLUMNS`].
-pub(super) static OF_EVENT: LazyLock<Vec<Place>> = LazyLock::new(|| Event::COLUMNS.iter().map(Place::of).collect());
-
 /// The columns of a batch that are in its own row, with their index in [`Record::COLUMNS`].
 pub(super) fn of_batch() -> impl Iterator<Item = (usize, Place)> {
     let places = Record::COLUMNS.iter().map(Place::of).enumerate();
@@ -64,18 +61,36 @@ fn insert(table: &str, names: &[&str]) -> String {
     format!("INSERT INTO {table} ({}) VALUES ({})", names.join(", "), marks.join(", "))
 }
 
-/// Inserts an event into a part: position, app, batch, install, the code if it has no number, then its columns.
+/// Inserts an event into a part: what metrics need, its position, and the code if that has no number.
 pub(super) fn insert_event(part: i64) -> String {
-    let own = ["position", "app", "batch", "install", "code_text"].into_iter();
-    let names: Vec<&str> = own.chain(Event::COLUMNS.iter().map(stored_name)).collect();
+    let names = ["app", "event_time", "theme", "code", "install", "user", "session", "position", "code_text"];
     insert(&format!("event_{part}"), &names)
 }
 
-/// Inserts a batch into a part: its number, its context, the context if it has no number, then its columns.
+/// Inserts a batch into a part: its number, app and install, its context, the context if that has no number, its events, then
+/// its columns.
 pub(super) fn insert_batch(part: i64) -> String {
     let columns = of_batch().filter_map(|(at, _)| Record::COLUMNS.get(at)).map(|column| column.name);
-    let names: Vec<&str> = ["id", "context", "context_json"].into_iter().chain(columns).collect();
-    insert(&format!("batch_{part}"), &names)
+    let own = ["id", "app", "install", "context", "context_json", "events"].into_iter();
+    insert(&format!("batch_{part}"), &own.chain(columns).collect::<Vec<_>>())
+}
+
+/// Makes the tables of a part. The table of events is its own index: metrics are answered from it alone.
+pub(super) fn create(part: i64) -> String {
+    let columns: Vec<String> =
+        declared_of_batch().into_iter().map(|(name, definition)| format!("{name} {definition}")).collect();
+    format!(
+        "CREATE TABLE event_{part} (
+            app INTEGER NOT NULL, event_time INTEGER NOT NULL, theme INTEGER NOT NULL, code INTEGER NOT NULL,
+            install INTEGER NOT NULL, user INTEGER NOT NULL, session INTEGER NOT NULL, position INTEGER NOT NULL, code_text TEXT,
+            PRIMARY KEY (app, event_time, theme, code, install, user, session, position)
+        ) STRICT, WITHOUT ROWID;
+        CREATE TABLE batch_{part} (
+            id INTEGER PRIMARY KEY, app INTEGER NOT NULL, install INTEGER NOT NULL, context INTEGER NOT NULL, context_json TEXT,
+            {}, events BLOB NOT NULL
+        ) STRICT;",
+        columns.join(", ")
+    )
 }
 
 /// Finds a context (app, then its columns) and makes one (app, part, then its columns).
@@ -89,12 +104,12 @@ pub(super) static CONTEXT: LazyLock<(String, String)> = LazyLock::new(|| {
     )
 });
 
-/// The columns that a part's table of events must have besides its own, each with its definition.
+/// The columns that the table of events must have in a part that has one for each, with their definitions.
 pub(super) fn declared_of_event() -> Vec<(&'static str, &'static str)> {
     Event::COLUMNS.iter().map(|column| (stored_name(column), definition(column))).collect()
 }
 
-/// The same for a part's table of batches.
+/// The columns that a part's table of batches must have besides its own.
 pub(super) fn declared_of_batch() -> Vec<(&'static str, &'static str)> {
     let columns = of_batch().filter_map(|(at, _)| Record::COLUMNS.get(at));
     columns.map(|column| (column.name, definition(column))).collect()
@@ -112,42 +127,62 @@ fn definition(column: &Column) -> &'static str {
     }
 }
 
-/// Selects whole events of one part: `source` is a query that gives their positions in a column `position`. `CROSS JOIN` makes
-/// SQLite take the positions first and look everything else up.
-pub(crate) fn select(part: i64, source: &str, order: &str) -> String {
+/// Selects whole events of one part that has a column for each of theirs, at the positions after ?1 and up to ?2, at most ?3.
+/// `CROSS JOIN` makes SQLite take the positions first and look everything else up.
+pub(super) fn select_events(part: i64) -> String {
     let expressions: Vec<String> = all()
         .map(|column| match (Place::of(column), column.of) {
-            (Place::App, _) => "a.key".to_owned(),
-            (Place::Install, _) => "i.install_id".to_owned(),
             (Place::User, _) => "u.user_id".to_owned(),
             (Place::Session, _) => "s.session_id".to_owned(),
             (Place::Word, _) => format!("(SELECT text FROM word WHERE id = e.{})", column.name),
             (Place::Code, _) => format!("coalesce(e.code_text, (SELECT text FROM word WHERE id = e.{}))", column.name),
             (_, Of::Event) => format!("e.{}", column.name),
-            (_, Of::Batch) => format!("b.{}", column.name),
-            // Without a row of its own the context is in that of the batch.
-            (_, Of::Context) => format!("coalesce(c.{0}, b.context_json ->> '{0}')", column.name),
+            (_, Of::Batch | Of::Context) => of_batches(column),
         })
         .collect();
     format!(
         "SELECT e.position, {}
-        FROM ({source}) p CROSS JOIN event_{part} e ON e.position = p.position CROSS JOIN batch_{part} b ON b.id = e.batch
+        FROM event_{part} e CROSS JOIN batch_{part} b ON b.id = e.batch
             LEFT JOIN context c ON c.id = b.context CROSS JOIN app a ON a.id = e.app CROSS JOIN install i ON i.id = e.install
             LEFT JOIN user u ON u.id = e.user LEFT JOIN session s ON s.id = e.session
-        ORDER BY {order}",
+        WHERE e.position > ?1 AND e.position <= ?2 ORDER BY e.position LIMIT ?3",
         expressions.join(", ")
     )
 }
 
-/// The values of one result of [`select`], after the position.
+/// Selects the batches of one part that may have packed events at the positions after ?1 and up to ?2.
+pub(super) fn select_batches(part: i64) -> String {
+    let columns = all().filter(|column| column.of != Of::Event);
+    format!(
+        "SELECT b.id, b.events, {}
+        FROM batch_{part} b LEFT JOIN context c ON c.id = b.context CROSS JOIN app a ON a.id = b.app
+            CROSS JOIN install i ON i.id = b.install
+        WHERE b.id >= (SELECT coalesce(max(id), 0) FROM batch_{part} WHERE id <= ?1 + 1) AND b.id <= ?2 ORDER BY b.id",
+        columns.map(of_batches).collect::<Vec<_>>().join(", ")
+    )
+}
+
+/// A column that is the same for the events of a batch.
+fn of_batches(column: &Column) -> String {
+    match (Place::of(column), column.of) {
+        (Place::App, _) => "a.key".to_owned(),
+        (Place::Install, _) => "i.install_id".to_owned(),
+        // Without a row of its own the context is in that of the batch.
+        (_, Of::Context) => format!("coalesce(c.{0}, b.context_json ->> '{0}')", column.name),
+        (_, Of::Batch | Of::Event) => format!("b.{}", column.name),
+    }
+}
+
+/// The values of one result, column by column from one of them on.
 pub(super) struct Result<'a> {
     row: &'a rusqlite::Row<'a>,
     at: usize,
 }
 
 impl<'a> Result<'a> {
-    pub(super) fn new(row: &'a rusqlite::Row<'a>) -> Self {
-        Self { row, at: 0 }
+    /// The values after the first `own`.
+    pub(super) fn after(row: &'a rusqlite::Row<'a>, own: usize) -> Self {
+        Self { row, at: own }
     }
 }
 
@@ -155,8 +190,8 @@ impl Source for Result<'_> {
     type Error = rusqlite::Error;
 
     fn next(&mut self, column: &'static Column) -> rusqlite::Result<Owned> {
-        self.at += 1;
         let value: Value = self.row.get(self.at)?;
+        self.at += 1;
         Ok(match (column.kind, value) {
             (_, Value::Null) => Owned::Absent,
             (Kind::Text | Kind::Word | Kind::Uuid, value) => Owned::Text(ident_text(value)),

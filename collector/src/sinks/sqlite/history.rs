@@ -1,8 +1,9 @@
 //! The embedded store as the memory of the data directory: what the spool has forgotten, a new sink gets from here.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension};
 
 use super::{FILE, MIGRATIONS, parts, rows};
 use crate::db;
@@ -37,26 +38,26 @@ impl History for StoreHistory {
 }
 
 fn read(sql: &Connection, (after, to): (u64, u64), events: u64, bytes: u64) -> rusqlite::Result<Vec<StoredRecord>> {
-    let source = |part| {
-        format!("SELECT position FROM event_{part} WHERE position > ?1 AND position <= ?2 ORDER BY position LIMIT ?3")
-    };
     let snapshot = sql.unchecked_transaction()?;
     let limit = i64::try_from(events).unwrap_or(i64::MAX);
     let (mut out, mut size) = (Vec::new(), 0);
     for part in parts::after(&snapshot, i64::try_from(after).unwrap_or(i64::MAX))? {
-        let mut statement = snapshot.prepare(&rows::select(part, &source(part), "p.position"))?;
-        let mut found = statement.query(params![after, to, limit])?;
-        while let Some(row) = found.next()? {
-            let (first, row) = rows::read(row)?;
+        let mut is_whole = true;
+        rows::each(&snapshot, part, (after.cast_signed(), to.cast_signed(), limit), |first, row| {
             let json = serde_json::to_string(&row.into_record())
                 .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
             size += json.len() as u64;
             // A sink is told of a hole before what follows it.
             let follows = out.last().map_or(after, |record: &StoredRecord| record.first) + 1;
             if first != follows || (!out.is_empty() && size > bytes) || out.len() as u64 >= events {
-                return Ok(out);
+                is_whole = false;
+                return Ok(ControlFlow::Break(()));
             }
             out.push(StoredRecord { first, json });
+            Ok(ControlFlow::Continue(()))
+        })?;
+        if !is_whole {
+            break;
         }
     }
     Ok(out)

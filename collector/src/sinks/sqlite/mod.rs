@@ -11,6 +11,7 @@ mod columns;
 mod dictionary;
 mod history;
 mod ident;
+mod packed;
 pub(crate) mod parts;
 mod retention;
 pub(crate) mod rows;
@@ -42,6 +43,7 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0001_store.sql"),
     include_str!("migrations/0002_time_source.sql"),
     include_str!("migrations/0003_parts.sql"),
+    include_str!("migrations/0004_packed.sql"),
 ];
 
 /// The embedded sink.
@@ -140,6 +142,8 @@ impl Sink for EmbeddedSink {
 
 #[cfg(test)]
 mod clock_tests;
+#[cfg(test)]
+mod packed_tests;
 #[cfg(test)]
 mod retention_tests;
 #[cfg(test)]

@@ -1,13 +1,16 @@
 //! Parts: events are kept in pairs of tables in the order of arrival, so that what is too old goes as whole tables.
 //!
-//! `event_N` and `batch_N` belong to part N, and the index `metrics_N`. The table `part` has a row for each, oldest first;
-//! `part_app` says what each holds of every app, so that a question touches only the parts that matter to it.
+//! `event_N` and `batch_N` belong to part N: the first has what metrics need of each event, the second every batch with its
+//! events packed. The table `part` has a row for each part, oldest first; `part_app` says what each holds of every app, so that a
+//! question touches only the parts that matter to it. A part without a `layout` is from before events were packed: `event_N`
+//! has a column for each of theirs, and the index `metrics_N` what metrics need.
 
 use std::collections::HashMap;
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, TransactionBehavior, params};
 
 use super::columns;
+use super::packed::LAYOUT;
 use crate::sinks::days::DAY_MS;
 
 /// Events after which a part ends. Dropping one takes some tenths of a second, and a store of a billion events has a few
@@ -80,16 +83,25 @@ pub(crate) struct Holding {
     pub(crate) part: i64,
     pub(crate) first_time: i64,
     pub(crate) last_time: i64,
+    is_packed: bool,
+}
+
+impl Holding {
+    /// What metrics of the part are selected from: sorted by app and event time, and no row is looked up.
+    pub(crate) fn metrics(&self) -> String {
+        let part = self.part;
+        if self.is_packed { format!("event_{part}") } else { format!("event_{part} INDEXED BY metrics_{part}") }
+    }
 }
 
 /// The parts with events of `app` at or after `from` and before `to`.
 pub(crate) fn holding(sql: &Connection, app: i64, from: i64, to: i64) -> rusqlite::Result<Vec<Holding>> {
     let query =
-        "SELECT part, first_time, last_time FROM part_app WHERE app = ?1 AND last_time >= ?2 AND first_time < ?3
-        ORDER BY part";
+        "SELECT part, first_time, last_time, layout IS NOT NULL FROM part_app CROSS JOIN part ON part.id = part_app.part
+        WHERE app = ?1 AND last_time >= ?2 AND first_time < ?3 ORDER BY part";
     let mut statement = sql.prepare_cached(query)?;
     let found = statement.query_map([app, from, to], |row| {
-        Ok(Holding { part: row.get(0)?, first_time: row.get(1)?, last_time: row.get(2)? })
+        Ok(Holding { part: row.get(0)?, first_time: row.get(1)?, last_time: row.get(2)?, is_packed: row.get(3)? })
     })?;
     found.collect()
 }
@@ -101,26 +113,50 @@ pub(super) fn pages(sql: &Connection) -> rusqlite::Result<(i64, i64)> {
     Ok((pragma("page_count")? - free, free))
 }
 
-/// Gives every part the columns that were declared since it was made.
-pub(super) fn complete(sql: &Connection) -> rusqlite::Result<()> {
-    for part in all(sql)?.into_iter().rev() {
-        let mut added = 0;
-        for (table, columns) in [("event", columns::declared_of_event()), ("batch", columns::declared_of_batch())] {
-            for (name, definition) in columns {
-                let query = "SELECT 1 FROM pragma_table_info(?1) WHERE name = ?2";
-                let table = format!("{table}_{}", part.id);
-                if sql.prepare_cached(query)?.query_row(params![table, name], |_| Ok(())).optional()?.is_none() {
-                    sql.execute_batch(&format!("ALTER TABLE {table} ADD COLUMN {name} {definition}"))?;
-                    added += 1;
-                }
-            }
-        }
-        // Parts are made with the columns of the one before: if the newest has all, all have.
-        if added == 0 {
-            break;
+/// Gives every part the columns that were declared since it was made, and sees to it that the part that is written packs its
+/// events as this collector does.
+pub(super) fn complete(connection: &mut Connection) -> rusqlite::Result<()> {
+    let sql = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let mut layout = None;
+    let parts = all(&sql)?;
+    for part in &parts {
+        let query = "SELECT layout FROM part WHERE id = ?1";
+        layout = sql.prepare_cached(query)?.query_row([part.id], |row| row.get::<_, Option<String>>(0))?;
+        add_columns(&sql, &format!("batch_{}", part.id), columns::declared_of_batch())?;
+        if layout.is_none() {
+            add_columns(&sql, &format!("event_{}", part.id), columns::declared_of_event())?;
         }
     }
+    if let Some(last) = parts.last().filter(|_| layout.as_ref() != Some(&*LAYOUT)) {
+        let query = format!("SELECT EXISTS (SELECT 1 FROM event_{})", last.id);
+        if sql.query_row(&query, [], |row| row.get(0))? {
+            let position: i64 = sql.query_row("SELECT position FROM cursor", [], |row| row.get(0))?;
+            make(&sql, last.id + 1, position + 1, last.last_day)?;
+        } else {
+            sql.execute_batch(&format!("DROP TABLE event_{0}; DROP TABLE batch_{0}", last.id))?;
+            sql.execute("DELETE FROM part WHERE id = ?1", [last.id])?;
+            make(&sql, last.id, last.first, last.last_day)?;
+        }
+    }
+    sql.commit()
+}
+
+fn add_columns(sql: &Connection, table: &str, declared: Vec<(&str, &str)>) -> rusqlite::Result<()> {
+    let mut statement = sql.prepare_cached("SELECT name FROM pragma_table_info(?1)")?;
+    let names = statement.query_map([table], |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()?;
+    for (name, definition) in declared.into_iter().filter(|(name, _)| !names.iter().any(|known| known == name)) {
+        sql.execute_batch(&format!("ALTER TABLE {table} ADD COLUMN {name} {definition}"))?;
+    }
     Ok(())
+}
+
+/// Makes a part without events.
+fn make(sql: &Connection, id: i64, first: i64, day: i64) -> rusqlite::Result<Part> {
+    sql.execute_batch(&columns::create(id))?;
+    let pages = pages(sql)?.0;
+    let query = "INSERT INTO part (id, first, first_day, last_day, pages, layout) VALUES (?1, ?2, ?3, ?3, ?4, ?5)";
+    sql.execute(query, params![id, first, day, pages, *LAYOUT])?;
+    Ok(Part { id, first, first_day: day, last_day: day, pages })
 }
 
 /// What was put into the current part of one app and is not noted yet.
@@ -203,23 +239,12 @@ impl Parts {
         Ok(())
     }
 
-    /// Makes the tables of the next part, like those of the current one.
+    /// Begins the next part.
     pub(super) fn begin(&mut self, sql: &Connection, position: i64, day: i64) -> rusqlite::Result<()> {
         self.flush(sql)?;
-        let (before, id) = (self.current.id, self.current.id + 1);
-        for table in ["event", "batch"] {
-            let query = "SELECT sql FROM sqlite_schema WHERE type = 'table' AND name = ?1";
-            let made: String = sql.query_row(query, [format!("{table}_{before}")], |row| row.get(0))?;
-            let columns = made.split_once('(').map_or("", |(_, columns)| columns);
-            sql.execute_batch(&format!("CREATE TABLE {table}_{id} ({columns}"))?;
-        }
-        sql.execute_batch(&format!(
-            "CREATE INDEX metrics_{id} ON event_{id} (app, event_time, theme, code, install, user, session)"
-        ))?;
-        let pages = pages(sql)?.0;
-        sql.execute("INSERT INTO part VALUES (?1, ?2, ?3, ?3, ?4)", [id, position, day, pages])?;
-        self.current = Part { id, first: position, first_day: day, last_day: day, pages };
+        self.current = make(sql, self.current.id + 1, position, day)?;
         (self.events, self.last_day_noted) = (0, day);
+        let id = self.current.id;
         (self.insert_event, self.insert_batch) = (columns::insert_event(id), columns::insert_batch(id));
         Ok(())
     }

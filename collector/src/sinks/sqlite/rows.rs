@@ -1,19 +1,91 @@
 //! Whole events out of the store.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 
-use rusqlite::{Connection, params};
+use rusqlite::Connection;
 
+use super::packed::{Layout, Unpacked};
 use super::{FILE, MIGRATIONS, columns, parts};
 use crate::db::{self, DbError};
+use crate::record::{Column, Of, Owned, Source};
 use crate::row::Row;
 
-pub(crate) use columns::select;
+/// Gives the events of one part at the positions after `after` and up to `to`, at most `limit`, to `visit`, in order, until it
+/// breaks off.
+pub(crate) fn each(
+    sql: &Connection,
+    part: i64,
+    (after, to, limit): (i64, i64, i64),
+    mut visit: impl FnMut(u64, Row<'static>) -> rusqlite::Result<ControlFlow<()>>,
+) -> rusqlite::Result<()> {
+    let layout = sql.prepare_cached("SELECT layout FROM part WHERE id = ?1")?.query_row([part], |row| row.get(0));
+    let layout: Option<String> = layout?;
+    if let Some(layout) = layout {
+        return each_packed(sql, (part, &Layout::parse(&layout)?), (after, to, limit), visit);
+    }
+    let mut statement = sql.prepare_cached(&columns::select_events(part))?;
+    let mut rows = statement.query([after, to, limit])?;
+    while let Some(row) = rows.next()? {
+        let position = row.get::<_, i64>(0)?.unsigned_abs();
+        if visit(position, Row::read(&mut columns::Result::after(row, 1))?)?.is_break() {
+            break;
+        }
+    }
+    Ok(())
+}
 
-/// One result of [`select`]: its position and the event.
-pub(crate) fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<(u64, Row<'static>)> {
-    let position = row.get::<_, i64>(0)?.unsigned_abs();
-    Ok((position, Row::read(&mut columns::Result::new(row))?))
+/// [`each`] of a part that has its events packed.
+fn each_packed(
+    sql: &Connection,
+    (part, layout): (i64, &Layout),
+    (after, to, limit): (i64, i64, i64),
+    mut visit: impl FnMut(u64, Row<'static>) -> rusqlite::Result<ControlFlow<()>>,
+) -> rusqlite::Result<()> {
+    let mut statement = sql.prepare_cached(&columns::select_batches(part))?;
+    let mut rows = statement.query([after, to])?;
+    let mut left = limit;
+    while let Some(row) = rows.next()? {
+        let first: i64 = row.get(0)?;
+        let blob = row.get_ref(1)?.as_blob()?;
+        let mut events = Unpacked::new(layout, blob)?;
+        for position in first..=to {
+            if left == 0 {
+                return Ok(());
+            }
+            if !events.next()? {
+                break;
+            }
+            if position <= after {
+                continue;
+            }
+            left -= 1;
+            let mut source = Whole { event: &events, at: 0, batch: columns::Result::after(row, 2) };
+            if visit(position.unsigned_abs(), Row::read(&mut source)?)?.is_break() {
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A packed event and the row of its batch.
+struct Whole<'a> {
+    event: &'a Unpacked<'a>,
+    at: usize,
+    batch: columns::Result<'a>,
+}
+
+impl Source for Whole<'_> {
+    type Error = rusqlite::Error;
+
+    fn next(&mut self, column: &'static Column) -> rusqlite::Result<Owned> {
+        if column.of != Of::Event {
+            return self.batch.next(column);
+        }
+        self.at += 1;
+        self.event.get(self.at - 1, column)
+    }
 }
 
 /// The store's events in the order of their positions, for `export`. Blocks; works beside a running collector.
@@ -77,13 +149,19 @@ impl StoredRows {
         let cursor: i64 = snapshot.query_row("SELECT position FROM cursor", [], |row| row.get(0)).map_err(sql)?;
         let (mut left, mut last) = (limit, position);
         for part in parts::after(&snapshot, position.cast_signed()).map_err(sql)? {
-            let source = format!("SELECT position FROM event_{part} WHERE position > ?1 ORDER BY position LIMIT ?2");
-            let mut statement = snapshot.prepare_cached(&select(part, &source, "p.position")).map_err(sql)?;
-            let mut rows = statement.query(params![position.cast_signed(), left.cast_signed()]).map_err(sql)?;
-            while let Some(row) = rows.next().map_err(sql)? {
-                let (at, row) = read(row).map_err(sql)?;
-                visit(&row)?;
+            let range = (position.cast_signed(), i64::MAX, left.cast_signed());
+            let mut stopped = None;
+            let done = each(&snapshot, part, range, |at, row| {
+                if let Err(error) = visit(&row) {
+                    stopped = Some(error);
+                    return Ok(ControlFlow::Break(()));
+                }
                 (left, last) = (left - 1, at);
+                Ok(ControlFlow::Continue(()))
+            });
+            done.map_err(sql)?;
+            if let Some(error) = stopped {
+                return Err(error);
             }
             if left == 0 {
                 return Ok(last);

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, ErrorCode, Statement, Transaction, TransactionBehavior, params};
 
-use super::columns::{OF_EVENT, Place};
+use super::columns::Place;
 use super::dictionary::{Caps, Dictionary};
 use super::ident::Ident;
+use super::packed::pack;
 use super::parts::{self, Ends, Parts};
 use super::retention::Sweep;
 use super::{FILE, MIGRATIONS, columns};
@@ -28,6 +29,9 @@ const LAYOUT: Layout = Layout { page_bytes: 16 * 1024, gives_back: true };
 /// Pages in the write-ahead log before it is copied into the database: 32 MiB, so that the pages of the dictionaries
 /// and of the index's end are copied once for several transactions.
 const CHECKPOINT_PAGES: i64 = 2048;
+
+/// Events of one blob: who looks for one of them reads past those before it. A batch of more gets several rows.
+const PACKED_EVENTS: usize = 500;
 
 pub(super) struct Writer {
     path: PathBuf,
@@ -79,10 +83,10 @@ fn fails(error: rusqlite::Error) -> SinkError {
 }
 
 fn connect(path: &Path) -> Result<(Connection, u64), DbError> {
-    let connection = db::open_laid_out(path, MIGRATIONS, LAYOUT)?;
+    let mut connection = db::open_laid_out(path, MIGRATIONS, LAYOUT)?;
     connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
     connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
-    parts::complete(&connection)?;
+    parts::complete(&mut connection)?;
     let position: i64 = connection.query_row("SELECT position FROM cursor", [], |row| row.get(0))?;
     Ok((connection, position.unsigned_abs()))
 }
@@ -91,6 +95,8 @@ fn connect(path: &Path) -> Result<(Connection, u64), DbError> {
 struct Learnt {
     dictionary: Dictionary,
     parts: Parts,
+    /// The events of a record, packed: memory that is used again.
+    packed: Vec<u8>,
 }
 
 impl Writer {
@@ -208,7 +214,8 @@ impl Writer {
         // the commit.
         let parts = self.take_parts().map_err(fails)?;
         let fresh = Dictionary::new(self.dictionary.caps());
-        let mut learnt = Learnt { dictionary: std::mem::replace(&mut self.dictionary, fresh), parts };
+        let dictionary = std::mem::replace(&mut self.dictionary, fresh);
+        let mut learnt = Learnt { dictionary, parts, packed: Vec::new() };
         if let Err(error) = self.commit(&mut learnt, batch) {
             if let WriteError::Sql(error) = &error {
                 self.reconnect_after(error);
@@ -260,6 +267,31 @@ impl Writer {
     }
 }
 
+/// The numbers of the last few texts of a record: its events mostly have the same.
+struct Recent<'e, const N: usize> {
+    known: [(&'e str, i64); N],
+    next: usize,
+}
+
+impl<const N: usize> Default for Recent<'_, N> {
+    fn default() -> Self {
+        Self { known: [("", 0); N], next: 0 }
+    }
+}
+
+impl<'e, const N: usize> Recent<'e, N> {
+    /// The number of `text`, looked up if it is not among them. 0 stands for the lack of a number, which is looked up each time.
+    fn number(&mut self, text: &'e str, look_up: impl FnOnce(&str) -> rusqlite::Result<i64>) -> rusqlite::Result<i64> {
+        if let Some((_, number)) = self.known.iter().find(|(known, number)| *number != 0 && *known == text) {
+            return Ok(*number);
+        }
+        let number = look_up(text)?;
+        self.known[self.next % N] = (text, number);
+        self.next += 1;
+        Ok(number)
+    }
+}
+
 /// Writes the events of one record, the first of which has the position `first`.
 fn insert(
     sql: &Transaction<'_>,
@@ -268,7 +300,7 @@ fn insert(
     first: u64,
     events: &[Event<'_>],
 ) -> rusqlite::Result<()> {
-    let Learnt { dictionary, parts } = learnt;
+    let Learnt { dictionary, parts, .. } = learnt;
     let batch = i64::try_from(first).unwrap_or(i64::MAX);
     parts.make_room(sql, batch, record.received_at)?;
     dictionary.refer_from(parts.numbers());
@@ -277,63 +309,48 @@ fn insert(
     let earliest = times().min().unwrap_or(record.received_at);
     parts.note(app, events.len(), earliest, times().max().unwrap_or(earliest));
     let install = dictionary.install(sql, app, &record.install_id, earliest)?;
-    insert_batch(sql, dictionary, parts, record, (app, batch))?;
+    for (first, events) in (batch..).step_by(PACKED_EVENTS).zip(events.chunks(PACKED_EVENTS)) {
+        insert_batch(sql, learnt, record, events, [first, app, install])?;
+    }
+    let Learnt { dictionary, parts, .. } = learnt;
     let mut row = sql.prepare_cached(parts.insert_event())?;
-    // Neighbours mostly have the same user and session.
-    let (mut last_user, mut last_session) = (("", 0), ("", 0));
+    let (mut users, mut sessions) = (Recent::<1>::default(), Recent::<1>::default());
+    let (mut themes, mut codes) = (Recent::<4>::default(), Recent::<8>::default());
     for (position, event) in (batch..).zip(events) {
-        for (number, value) in (1..).zip([position, app, batch, install]) {
+        let user = users.number(&event.user_id, |id| dictionary.user(sql, app, id))?;
+        let session = sessions.number(&event.session_id, |id| dictionary.session(sql, app, id))?;
+        let theme = themes.number(&event.theme, |text| dictionary.word(sql, text))?;
+        let code = codes.number(&event.code, |text| dictionary.code(sql, app, text))?;
+        let values = [app, event.event_time, theme, code, install, user, session, position];
+        for (number, value) in (1..).zip(values) {
             row.raw_bind_parameter(number, value)?;
         }
-        row.raw_bind_parameter(5, None::<&str>)?;
-        for ((number, value), place) in (6..).zip(event.values()).zip(OF_EVENT.iter().copied()) {
-            let text = if let Value::Text(text) = value { text } else { "" };
-            match place {
-                Place::Word => row.raw_bind_parameter(number, dictionary.word(sql, text)?)?,
-                Place::Code => {
-                    let code = dictionary.code(sql, app, text)?;
-                    row.raw_bind_parameter(number, code)?;
-                    if code == 0 {
-                        row.raw_bind_parameter(5, text)?;
-                    }
-                }
-                Place::User => {
-                    if last_user.0 != text {
-                        last_user = (&event.user_id, dictionary.user(sql, app, text)?);
-                    }
-                    row.raw_bind_parameter(number, last_user.1)?;
-                }
-                Place::Session => {
-                    if last_session.0 != text {
-                        last_session = (&event.session_id, dictionary.session(sql, app, text)?);
-                    }
-                    row.raw_bind_parameter(number, last_session.1)?;
-                }
-                place => bind(&mut row, number, value, place)?,
-            }
-        }
+        row.raw_bind_parameter(values.len() + 1, (code == 0).then_some(&*event.code))?;
         row.raw_execute()?;
     }
     Ok(())
 }
 
-/// Writes the row of a record: what is the same for its events.
+/// Writes a row of a record: what is the same for its events, and some of its events packed.
 fn insert_batch(
     sql: &Transaction<'_>,
-    dictionary: &mut Dictionary,
-    parts: &Parts,
+    learnt: &mut Learnt,
     record: &Record<'_>,
-    (app, batch): (i64, i64),
+    events: &[Event<'_>],
+    [batch, app, install]: [i64; 3],
 ) -> rusqlite::Result<()> {
-    let context = dictionary.context(sql, app, &record.context)?;
+    let context = learnt.dictionary.context(sql, app, &record.context)?;
     let in_row = (context == 0).then(|| serde_json::to_string(&record.context)).transpose();
     let in_row = in_row.map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
-    let mut row = sql.prepare_cached(parts.insert_batch())?;
-    row.raw_bind_parameter(1, batch)?;
-    row.raw_bind_parameter(2, context)?;
-    row.raw_bind_parameter(3, in_row)?;
+    pack(events, &mut learnt.packed);
+    let mut row = sql.prepare_cached(learnt.parts.insert_batch())?;
+    for (number, value) in (1..).zip([batch, app, install, context]) {
+        row.raw_bind_parameter(number, value)?;
+    }
+    row.raw_bind_parameter(5, in_row)?;
+    row.raw_bind_parameter(6, &learnt.packed[..])?;
     let values = record.values();
-    for (number, (at, place)) in (4..).zip(columns::of_batch()) {
+    for (number, (at, place)) in (7..).zip(columns::of_batch()) {
         bind(&mut row, number, values[at], place)?;
     }
     row.raw_execute()?;
