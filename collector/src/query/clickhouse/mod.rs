@@ -15,7 +15,8 @@ use serde::Deserialize;
 use super::{CountQuery, Counts, EventsQuery, Extent, Filter, Listed, Measure, ReadError, Reader};
 use crate::config::{ClickHouse as Settings, Delivery};
 use crate::sinks::SinkError;
-use crate::sinks::clickhouse::{Client, Failure, Parameters, column_names};
+use crate::sinks::clickhouse::{Client, Failure, Parameters, column_names, days_to_live, local};
+use crate::sinks::days::{DAY_MS, day_of};
 
 /// How long one question may work. A range that takes longer should be asked in pieces, and nobody waits longer in front of
 /// a page.
@@ -39,6 +40,8 @@ fn bucket(time: &str) -> String {
 struct ClickHouseReader {
     client: Client,
     table: String,
+    /// Database and name of the table that holds the events.
+    held_in: (String, String),
     deadline: Duration,
     permits: tokio::sync::Semaphore,
 }
@@ -63,6 +66,7 @@ impl ClickHouseReader {
         Ok(Self {
             client: Client::new(settings, deadline + GRACE)?,
             table: format!("{}.{}", settings.database(), settings.table()),
+            held_in: (settings.database().to_owned(), local(settings)),
             deadline,
             permits: tokio::sync::Semaphore::new(QUESTIONS),
         })
@@ -250,6 +254,25 @@ impl Reader for ClickHouseReader {
         let ends: Ends = serde_json::from_slice(&answer).map_err(unreadable)?;
         let ends = ends.data.first().filter(|(_, _, count)| *count > 0);
         Ok(ends.map(|(first, last, _)| Extent { first: *first, last: *last }))
+    }
+
+    /// The first day (UTC) none of whose events is older than the time to live. What is older may still be there: it goes with
+    /// the next merge. When installs were first seen is read from the events, so it goes with them.
+    async fn complete_from(&self, _app: &str, _installs: bool) -> Result<Option<i64>, ReadError> {
+        let _permit = self.permit().await?;
+        let (database, table) = &self.held_in;
+        let parameters = self.parameters().with_value("database", database).with_value("table", table);
+        // The server's clock is the one that deletes.
+        let statement = "SELECT engine_full, toUnixTimestamp64Milli(now64(3)) FROM system.tables \
+                         WHERE database = {database:String} AND name = {table:String} FORMAT JSONCompact";
+        #[derive(Deserialize)]
+        struct Tables {
+            data: Vec<(String, i64)>,
+        }
+        let answer = self.client.run(statement, parameters).await.map_err(read_error)?;
+        let tables: Tables = serde_json::from_slice(&answer).map_err(unreadable)?;
+        let found = tables.data.first().and_then(|(engine, now)| Some((day_of(*now), days_to_live(engine)?)));
+        Ok(found.map(|(today, days)| (today - days + 1) * DAY_MS))
     }
 }
 

@@ -93,6 +93,31 @@ async fn as_many_buckets_as_may_be_asked_for_are_one_query() {
 }
 
 #[tokio::test]
+async fn what_the_time_to_live_may_have_deleted_is_said() {
+    let Some(server) = available(ClickHouse::shared()) else { return };
+    let filled = Filled::new(server).await;
+    let today = day_of(crate::clock::now());
+    assert_eq!(filled.reader.complete_from("a", false).await, Ok(None));
+    let sink = filled.database.prepared("ttl_days = 30").await;
+    // The last that is surely gone, the first that is surely there.
+    let edge = (today - 29) * DAY_MS;
+    let events = [event(1, edge - DAY_MS - 1), event(2, edge), event(3, today * DAY_MS)];
+    sink.deliver(crate::sinks::clickhouse::test_support::batch(1, &events)).await.unwrap();
+    filled.database.run("OPTIMIZE TABLE {db}.ods_event FINAL");
+    // Asked from the table, whatever the settings say of it.
+    for installs in [false, true] {
+        assert_eq!(filled.reader.complete_from("a", installs).await, Ok(Some(edge)));
+    }
+    let left = filled.database.run("SELECT toUnixTimestamp64Milli(event_time) FROM {db}.ods_event ORDER BY event_time");
+    assert_eq!(left, format!("{edge}\n{}\n", today * DAY_MS));
+    // One that is not ours does not have to delete anything.
+    filled
+        .database
+        .run("ALTER TABLE {db}.ods_event MODIFY TTL toDateTime(event_time) + toIntervalDay(5) DELETE WHERE code = 'x'");
+    assert_eq!(filled.reader.complete_from("a", false).await, Ok(None));
+}
+
+#[tokio::test]
 async fn values_are_values_whatever_they_hold() {
     let Some(server) = available(ClickHouse::shared()) else { return };
     let filled = Filled::new(server).await;

@@ -39,7 +39,7 @@ impl ElasticsearchReader {
     }
 
     /// Whether the index of installs has the first time of every one.
-    async fn counts_are_complete(&self) -> Result<bool, ReadError> {
+    pub(super) async fn counts_are_complete(&self) -> Result<bool, ReadError> {
         let users = names::users(&self.prefix);
         let path = format!("/{users}/_mapping?filter_path=*.mappings._meta");
         let answer = self.server.ask(reqwest::Method::GET, &path, None).await.map_err(super::read_error)?;

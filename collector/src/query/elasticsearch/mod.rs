@@ -20,6 +20,7 @@ use tokio::sync::Semaphore;
 use super::{CountQuery, Counts, EventsQuery, Extent, Filter, Listed, ReadError, Reader};
 use crate::config::{Delivery, Elasticsearch as Settings};
 use crate::sinks::SinkError;
+use crate::sinks::days::{DAY_MS, day_of};
 use crate::sinks::elasticsearch::names;
 use crate::sinks::elasticsearch::server::Server;
 
@@ -45,6 +46,8 @@ pub fn open(settings: &Settings, _delivery: &Delivery) -> Result<Arc<dyn Reader>
 pub(crate) struct ElasticsearchReader {
     server: Server,
     prefix: String,
+    /// Days for which the sink keeps events; 0: for ever.
+    retention_days: i64,
     permits: Semaphore,
 }
 
@@ -76,6 +79,7 @@ impl ElasticsearchReader {
             // The deadline itself is the question's; this one comes after it.
             server: Server::new(settings, 2 * DEADLINE)?,
             prefix: settings.index_prefix().to_owned(),
+            retention_days: i64::try_from(settings.retention_days).unwrap_or(i64::MAX),
             permits: Semaphore::new(QUESTIONS),
         })
     }
@@ -170,6 +174,14 @@ impl Reader for ElasticsearchReader {
 
     async fn extent(&self, app: &str) -> Result<Option<Extent>, ReadError> {
         self.run(self.read_extent(app)).await
+    }
+
+    /// The oldest day (UTC) whose index the sink's retention keeps. The documents that count installs are never deleted.
+    async fn complete_from(&self, _app: &str, installs: bool) -> Result<Option<i64>, ReadError> {
+        if self.retention_days == 0 || installs && self.run(self.counts_are_complete()).await? {
+            return Ok(None);
+        }
+        Ok(Some(day_of(crate::clock::now()).saturating_sub(self.retention_days).saturating_mul(DAY_MS)))
     }
 }
 

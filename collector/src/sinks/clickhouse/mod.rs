@@ -31,6 +31,7 @@ pub(crate) use client::{Client, Failure, Parameters};
 #[cfg(test)]
 pub(crate) use columns::type_name;
 pub(crate) use columns::{POSITION, names as column_names, uuid_text};
+pub(crate) use schema::{days_to_live, local};
 
 /// More rows and bytes than a batch can have: below them the server puts nothing apart.
 const ONE_BLOCK_ROWS: &str = "1000000000";

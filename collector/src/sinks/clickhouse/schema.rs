@@ -44,7 +44,7 @@ const JSON_PATHS: u32 = 256;
 pub(super) const PROPS_JSON: &str = "props_json";
 
 /// The table that holds the events: behind the distributed one if there is a cluster.
-pub(super) fn local(settings: &Settings) -> String {
+pub(crate) fn local(settings: &Settings) -> String {
     match settings.cluster() {
         Some(_) => format!("{}_local", settings.table()),
         None => settings.table().to_owned(),
@@ -117,6 +117,15 @@ pub(super) fn versions(settings: &Settings) -> Vec<String> {
 /// The expression of the time to live, spelt as the server does.
 pub(super) fn ttl(days: u64) -> String {
     format!("toDateTime(least(event_time, toDateTime64('{TTL_FROM_AT_MOST}', 3, 'UTC'))) + toIntervalDay({days})")
+}
+
+/// The days of the time to live in a table's definition, as [`ttl`] makes it. Another one is the operator's, and what it does with
+/// which rows is not known.
+pub(crate) fn days_to_live(engine: &str) -> Option<i64> {
+    let made = ttl(0);
+    let (_, rest) = engine.split_once(&format!(" TTL {}", made.strip_suffix("0)")?))?;
+    let (days, rest) = rest.split_once(')')?;
+    if rest.is_empty() || rest.starts_with(" SETTINGS ") { days.parse().ok() } else { None }
 }
 
 /// The statement that sets or removes the time to live.

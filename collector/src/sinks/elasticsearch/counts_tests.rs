@@ -95,6 +95,13 @@ async fn retention_deletes_only_what_is_old_and_its_own() {
         tokio::task::yield_now().await;
     }
     assert_eq!(left(), [today - 30, today, today + 2].map(|day| names::ods(&prefix, day)));
+    // The reader says from when on it is all there; installs are remembered for longer.
+    let reader = store.reader();
+    assert_eq!(reader.complete_from("b", false).await, Ok(Some((today - 30) * DAY)));
+    assert_eq!(reader.complete_from("b", true).await, Ok(None));
+    let without = Settings::of_test(&store.server.url(), "none", "retention_days = 30");
+    let without = crate::query::elasticsearch::ElasticsearchReader::new(&without).unwrap();
+    assert_eq!(without.complete_from("b", true).await, Ok(Some((today - 30) * DAY)), "read from the events");
     for kept in
         [format!("{prefix}-ods-2001.01.01-copy"), format!("{prefix}x-ods-2001.01.01"), format!("{prefix}-ods-latest")]
     {
