@@ -113,3 +113,29 @@ test('the web package sends zipped, without a preflight, and a new page goes on 
   await page.close();
 });
 
+
+test('pages whose collector is blocked leave most of the storage to their site', async () => {
+  const pages = [];
+  for (let number = 0; number < 16; number++) {
+    const { page } = await open();
+    pages.push(page);
+    await page.evaluate(async () => {
+      const { default: subway } = await import('/web.mjs');
+      subway.init({ server: 'http://127.0.0.1:9', key: 'k' });
+      while (!subway.getDeviceId()) await new Promise((next) => setTimeout(next, 5));
+      for (let n = 0; n < 1500; n++) subway.track('blocked', { n, text: 'x'.repeat(500) });
+      await subway.flush();
+    });
+  }
+  const [slots, characters] = await pages[0].evaluate(() => {
+    const keys = Object.keys(localStorage);
+    const slots = new Set(keys.map((key) => /^tab\d+/.exec(key)?.[0] ?? ''));
+    return [slots.size, keys.reduce((sum, key) => sum + key.length + localStorage.getItem(key).length, 0)];
+  });
+  assert.equal(slots, 16);
+  assert.ok(characters > 1_000_000 && characters < 2_600_000, `${characters} characters`);
+  for (const page of pages) {
+    await page.evaluate(() => localStorage.clear());
+    await page.close();
+  }
+});

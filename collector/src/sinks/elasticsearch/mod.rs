@@ -318,6 +318,8 @@ impl Sink for Elasticsearch {
     }
 
     async fn deliver(&self, batch: Arc<SinkBatch>) -> Result<Delivered, SinkError> {
+        // First: a cluster that has no room for another index gets it by this alone.
+        self.retention.look(&self.server);
         let mut progress = Progress::default();
         let layout = self.layout(&batch).await?;
         let collector = self.counts.as_ref().map(Counts::collector);
@@ -351,7 +353,6 @@ impl Sink for Elasticsearch {
                 counts.write(&self.server, &self.layouts, collector).await?;
             }
         }
-        self.retention.look(&self.server);
         self.counted.far(progress.far);
         Ok(Delivered { refused })
     }

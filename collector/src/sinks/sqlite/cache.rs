@@ -3,44 +3,79 @@
 use std::collections::HashMap;
 
 /// Hashed faster than the standard library does, because every event is looked up several times. The seed differs from run to
-/// run, and a sender who made texts collide all the same would meet [`CACHE_ENTRIES`].
+/// run, and a sender who made texts collide all the same would meet [`CACHE_BYTES`].
 type Hashed<K, E> = HashMap<K, E, foldhash::fast::RandomState>;
 
-/// Entries of one cache. At about 100 bytes each the caches together stay below 40 MB; beyond, the app that has most of
-/// them begins anew.
-const CACHE_ENTRIES: usize = 65_536;
+/// Bytes of one cache, so that all five stay below 40 MB. Beyond, the app that has most of them begins anew.
+const CACHE_BYTES: usize = 8_000_000;
+
+/// Bytes of an entry beside its text: its place in the table, which is half empty at worst, and what an allocation costs.
+const ENTRY_BYTES: usize = 100;
 
 /// Entries by app and text.
 pub(super) struct Cache<E> {
-    apps: Hashed<i64, Hashed<String, E>>,
-    entries: usize,
+    apps: Hashed<i64, Known<E>>,
+    bytes: usize,
+}
+
+/// What is known of one app.
+struct Known<E> {
+    entries: Hashed<String, E>,
+    bytes: usize,
+}
+
+impl<E> Default for Known<E> {
+    fn default() -> Self {
+        Self { entries: Hashed::default(), bytes: 0 }
+    }
 }
 
 impl<E> Default for Cache<E> {
     fn default() -> Self {
-        Self { apps: Hashed::default(), entries: 0 }
+        Self { apps: Hashed::default(), bytes: 0 }
     }
 }
 
 impl<E: Copy> Cache<E> {
     pub(super) fn get(&self, app: i64, text: &str) -> Option<E> {
-        self.apps.get(&app)?.get(text).copied()
+        self.apps.get(&app)?.entries.get(text).copied()
     }
 
     pub(super) fn put(&mut self, app: i64, text: &str, entry: E) {
-        let known = self.apps.entry(app).or_default();
-        if let Some(place) = known.get_mut(text) {
+        if let Some(place) = self.apps.get_mut(&app).and_then(|known| known.entries.get_mut(text)) {
             *place = entry;
             return;
         }
-        if self.entries >= CACHE_ENTRIES {
+        let bytes = text.len() + ENTRY_BYTES;
+        if self.bytes + bytes > CACHE_BYTES {
             // A flood of texts in one app does not cost the others what is known of theirs.
-            if let Some(largest) = self.apps.values_mut().max_by_key(|known| known.len()) {
-                self.entries -= largest.len();
-                largest.clear();
+            if let Some(largest) = self.apps.values_mut().max_by_key(|known| known.bytes) {
+                self.bytes -= std::mem::take(largest).bytes;
             }
         }
-        self.apps.entry(app).or_default().insert(text.to_owned(), entry);
-        self.entries += 1;
+        let known = self.apps.entry(app).or_default();
+        known.entries.insert(text.to_owned(), entry);
+        known.bytes += bytes;
+        self.bytes += bytes;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_texts_are_bounded_by_their_bytes_and_cost_only_their_own_app() {
+        let mut cache = Cache::default();
+        cache.put(1, "known", 7);
+        for number in 0..20_000 {
+            cache.put(2, &format!("{number:0>2000}"), number);
+            assert!(cache.bytes <= CACHE_BYTES);
+        }
+        let held: usize =
+            cache.apps.values().flat_map(|known| known.entries.keys()).map(|text| text.len() + ENTRY_BYTES).sum();
+        assert_eq!(held, cache.bytes);
+        assert_eq!((cache.get(1, "known"), cache.get(2, &format!("{:0>2000}", 19_999))), (Some(7), Some(19_999)));
+        assert_eq!(cache.get(2, &format!("{:0>2000}", 0)), None);
     }
 }

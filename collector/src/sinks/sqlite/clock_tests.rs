@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use super::retention_tests::{Site, days};
 use super::*;
 use crate::sinks::{History, StoredRecord};
 
@@ -55,4 +56,23 @@ async fn a_collector_that_was_off_for_long_deletes_what_is_old_after_some_hours(
         assert!(keeps(dir.path(), &sink, TODAY + 100 * DAY + hour * HOUR, hour * HOUR).await, "hour {hour}");
     }
     assert!(!keeps(dir.path(), &sink, TODAY + 100 * DAY + 6 * HOUR, 6 * HOUR).await);
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_back_deletes_nothing_until_so_much_time_has_passed_by_it() {
+    let mut site = Site::new(&days(5), 1000);
+    let today = 20_000;
+    for day in 0..3 {
+        site.store("demo", (today - 2 + day) * DAY, (1, 1, "c", day)).await;
+    }
+    site.settle(0).await;
+    assert_eq!(site.seqs(None).await, [3, 2, 1]);
+    site.store("demo", 0, (1, 1, "c", 3)).await;
+    site.settle(5 * DAY).await;
+    assert_eq!(site.seqs(None).await, [4, 3, 2, 1]);
+    site.settle((today + 3) * DAY).await;
+    assert_eq!(site.seqs(None).await, [4, 3, 2, 1], "the clock is right again: all are young enough");
+    site.store("demo", DAY, (1, 1, "c", 4)).await;
+    site.settle(6 * DAY).await;
+    assert_eq!(site.seqs(None).await, [5], "set back again: what arrived before the fourth is as old as that at least");
 }

@@ -123,7 +123,7 @@ impl Dedup {
                     part.close();
                     self.app(meta.app).parts.push(part);
                 }
-                Err(error) if super::part::may_pass(&error) => {
+                Err(error) if super::fault::may_pass(&error) => {
                     let file = super::part::path(&self.folder, meta.no);
                     return Err(SpoolError::Io(format!("{}: {error}", file.display())));
                 }

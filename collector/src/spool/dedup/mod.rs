@@ -10,6 +10,7 @@
 //! * a part that is named was on the disk, whole, before the transaction that names it.
 
 mod expiry;
+mod fault;
 mod filter;
 mod hash;
 mod legacy;
@@ -215,7 +216,7 @@ impl Dedup {
         for part in index.parts.iter_mut().rev() {
             let was_open = part.is_open();
             if let Err(error) = part.search(&mut self.sought, &mut self.hits) {
-                if part::may_pass(&error) {
+                if fault::may_pass(&error) {
                     return Err(SpoolError::Io(format!("{}: {error}", part.path().display())));
                 }
                 lost.push((part.meta.no, error.to_string()));

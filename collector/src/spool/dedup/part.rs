@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use super::fault::damaged;
 use super::filter::{self, Filter};
 use super::hash::HashKey;
 use super::unfinished::{Unfinished, check_room};
@@ -81,21 +82,6 @@ pub(super) struct Part {
     last: u128,
     filter: Option<Filter>,
     page: Vec<u8>,
-}
-
-/// "Too many open files", in the system and in the process: they have no kind of their own.
-const NO_FILE_LEFT: [i32; 2] = [23, 24];
-
-/// Whether an error says nothing of the file: the system has no room to read it now, or does not let this user. A part is
-/// lost only for what is wrong with itself.
-pub(super) fn may_pass(error: &io::Error) -> bool {
-    let no_file_left = error.raw_os_error().is_some_and(|code| NO_FILE_LEFT.contains(&code));
-    let kinds = [io::ErrorKind::PermissionDenied, io::ErrorKind::OutOfMemory, io::ErrorKind::Interrupted];
-    no_file_left || kinds.contains(&error.kind())
-}
-
-fn damaged(why: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, why)
 }
 
 fn ids(page: &[u8]) -> impl ExactSizeIterator<Item = u128> {
@@ -391,20 +377,4 @@ impl Draft {
 /// Makes the names in a folder durable.
 pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
     if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_what_is_wrong_with_the_file_is_held_against_it() {
-        let passing = [23, 24].map(io::Error::from_raw_os_error);
-        assert!(passing.iter().all(may_pass));
-        assert!(may_pass(&io::ErrorKind::PermissionDenied.into()));
-        for lasting in [io::ErrorKind::NotFound, io::ErrorKind::UnexpectedEof] {
-            assert!(!may_pass(&lasting.into()), "{lasting}");
-        }
-        assert!(!may_pass(&damaged("its size is wrong")) && !may_pass(&io::Error::from_raw_os_error(5)));
-    }
 }

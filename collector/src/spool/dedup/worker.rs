@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
+use super::fault::may_pass;
 use super::hash::HashKey;
-use super::part::{Draft, Ids, Meta, Part, may_pass};
+use super::part::{Draft, Ids, Meta, Part};
 
 /// IDs between two looks at whether the collector wants to stop.
 const STEP: u64 = 64 * 1024;

@@ -77,7 +77,12 @@ export function createInstance(adapter) {
     const adopt = adopter(() => slot && slot.number);
     const found = (next, e) => {
       slot = next;
-      own.storage = slot ? guarded(webAdapter(slot.number), slot).storage : noStorage(e);
+      if (slot) {
+        const { storage, queueBytes } = guarded(webAdapter(slot.number), slot);
+        Object.assign(own, { storage, queueBytes });
+      } else {
+        own.storage = noStorage(e);
+      }
       const ready = (core) => {
         done(core);
         look = () => adopt(options);
