@@ -2,14 +2,14 @@
 //! difference to the one before.
 //!
 //! ```text
-//! blob   = count event*
+//! blob   = event*
 //! event  = mask value*          mask: a bit for each column, lowest first; set: the value is another than before
 //! text   = 0 and 16 bytes of a UUID | 1 + length, bytes
 //! number = 0: none | 1 and 8 bytes | 2 + zigzag difference
 //! object = 0: none | 1 + length, JSON
 //! flag   = nothing: its bit says that it is the other one
 //! ```
-//! Counts, lengths and differences are LEB128. Before the first event every text is empty, and every number and object absent.
+//! Lengths and differences are LEB128. Before the first event every text is empty, and every number and object absent.
 //! The columns are not the same for ever, so each part says which its blobs have: its [`Layout`].
 
 use std::sync::LazyLock;
@@ -56,15 +56,25 @@ fn mask_bytes(columns: usize) -> usize {
     columns.div_ceil(8)
 }
 
-/// Writes `events` to `out`, which is emptied before.
-pub(super) fn pack(events: &[Event<'_>], out: &mut Vec<u8>) {
+/// Most events in a blob: what finding one of them costs. A wire batch has 1,000 unless configured otherwise.
+pub(super) const BLOB_EVENTS: usize = 500;
+
+/// Bytes at which a blob ends: SQLite copies each several times in memory.
+const BLOB_BYTES: usize = 256 * 1024;
+
+/// Writes the first of `events`, as many as a blob takes, to `out`, which is emptied before. Returns how many.
+pub(super) fn pack(events: &[Event<'_>], out: &mut Vec<u8>) -> usize {
     out.clear();
-    put(out, events.len() as u64);
     let nothing = Event::default();
     let mut before = nothing.values();
     before.iter_mut().for_each(|value| *value = absent(*value));
     let width = mask_bytes(before.len());
-    for event in events {
+    let mut packed = 0;
+    for event in events.iter().take(BLOB_EVENTS) {
+        if out.len() >= BLOB_BYTES {
+            break;
+        }
+        packed += 1;
         let values = event.values();
         let start = out.len();
         out.resize(start + width, 0);
@@ -80,6 +90,7 @@ pub(super) fn pack(events: &[Event<'_>], out: &mut Vec<u8>) {
         }
         before = values;
     }
+    packed
 }
 
 /// What the column of a value has before the first event.
@@ -202,29 +213,25 @@ enum Packed<'b> {
 pub(super) struct Unpacked<'b> {
     layout: &'b Layout,
     rest: &'b [u8],
-    left: u64,
     values: Vec<Packed<'b>>,
 }
 
 impl<'b> Unpacked<'b> {
-    pub(super) fn new(layout: &'b Layout, blob: &'b [u8]) -> rusqlite::Result<Self> {
+    pub(super) fn new(layout: &'b Layout, blob: &'b [u8]) -> Self {
         let values = layout.columns.iter().map(|coding| match coding {
             Coding::Text => Packed::Text(b""),
             Coding::Number => Packed::Number(None),
             Coding::Flag => Packed::Flag(false),
             Coding::Object => Packed::Object(None),
         });
-        let mut unpacked = Self { layout, rest: blob, left: 0, values: values.collect() };
-        unpacked.left = unpacked.number()?;
-        Ok(unpacked)
+        Self { layout, rest: blob, values: values.collect() }
     }
 
     /// Goes to the next event; `false`: there is none.
     pub(super) fn next(&mut self) -> rusqlite::Result<bool> {
-        if self.left == 0 {
+        if self.rest.is_empty() {
             return Ok(false);
         }
-        self.left -= 1;
         let mut mask = [0; 8];
         let bytes = self.bytes(mask_bytes(self.values.len()) as u64)?;
         mask.get_mut(..bytes.len()).ok_or_else(|| damaged("too many columns"))?.copy_from_slice(bytes);

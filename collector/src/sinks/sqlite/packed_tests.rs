@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 use serde_json::value::RawValue;
 
-use super::packed::{LAYOUT, Layout, Unpacked, pack};
+use super::packed::{BLOB_EVENTS, LAYOUT, Layout, Unpacked, pack};
 use crate::record::{Column, Event, Object, Owned, Source};
 
 /// Reads the current event of a blob.
@@ -18,7 +18,7 @@ impl Source for Reading<'_> {
 
 fn unpack(layout: &str, blob: &[u8]) -> rusqlite::Result<Vec<String>> {
     let layout = Layout::parse(layout)?;
-    let (mut unpacked, mut out) = (Unpacked::new(&layout, blob)?, Vec::new());
+    let (mut unpacked, mut out) = (Unpacked::new(&layout, blob), Vec::new());
     while unpacked.next()? {
         out.push(serde_json::to_string(&Event::read(&mut Reading(&unpacked, 0))?).unwrap());
     }
@@ -110,4 +110,20 @@ fn neighbours_that_are_alike_take_few_bytes() {
     pack(&events, &mut blob);
     // A mask of three bytes, the identity, and a byte for each of the two numbers.
     assert!(blob.len() < 23 * 100, "{} bytes", blob.len());
+}
+
+#[test]
+fn a_blob_ends_after_so_many_events_or_bytes_and_none_is_lost() {
+    let event = |n: usize, bytes: usize| Event { user_id: format!("{n:0>bytes$}").into(), ..Event::default() };
+    for (bytes, most) in [(8, BLOB_EVENTS), (2000, 132)] {
+        let events: Vec<_> = (0..1200).map(|n| event(n, bytes)).collect();
+        let (mut found, mut left, mut blob) = (Vec::new(), &events[..], Vec::new());
+        while !left.is_empty() {
+            let packed = pack(left, &mut blob);
+            assert!((1..=most).contains(&packed), "{packed} events of {bytes} bytes");
+            found.extend(unpack(&LAYOUT, &blob).unwrap());
+            left = &left[packed..];
+        }
+        assert_eq!(found, texts(&events));
+    }
 }

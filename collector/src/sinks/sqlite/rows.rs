@@ -48,7 +48,7 @@ fn each_packed(
     while let Some(row) = rows.next()? {
         let first: i64 = row.get(0)?;
         let blob = row.get_ref(1)?.as_blob()?;
-        let mut events = Unpacked::new(layout, blob)?;
+        let mut events = Unpacked::new(layout, blob);
         for position in first..=to {
             if left == 0 {
                 return Ok(());

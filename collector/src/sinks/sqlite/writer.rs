@@ -30,9 +30,6 @@ const LAYOUT: Layout = Layout { page_bytes: 16 * 1024, gives_back: true };
 /// and of the index's end are copied once for several transactions.
 const CHECKPOINT_PAGES: i64 = 2048;
 
-/// Events of one blob: who looks for one of them reads past those before it. A batch of more gets several rows.
-const PACKED_EVENTS: usize = 500;
-
 pub(super) struct Writer {
     path: PathBuf,
     pub(super) settings: Embedded,
@@ -309,8 +306,11 @@ fn insert(
     let earliest = times().min().unwrap_or(record.received_at);
     parts.note(app, events.len(), earliest, times().max().unwrap_or(earliest));
     let install = dictionary.install(sql, app, &record.install_id, earliest)?;
-    for (first, events) in (batch..).step_by(PACKED_EVENTS).zip(events.chunks(PACKED_EVENTS)) {
-        insert_batch(sql, learnt, record, events, [first, app, install])?;
+    let (mut first, mut left) = (batch, events);
+    while !left.is_empty() {
+        let packed = insert_batch(sql, learnt, record, left, [first, app, install])?;
+        left = left.get(packed..).unwrap_or_default();
+        first += i64::try_from(packed).unwrap_or(i64::MAX);
     }
     let Learnt { dictionary, parts, .. } = learnt;
     let mut row = sql.prepare_cached(parts.insert_event())?;
@@ -331,18 +331,18 @@ fn insert(
     Ok(())
 }
 
-/// Writes a row of a record: what is the same for its events, and some of its events packed.
+/// Writes a row of a record: what is the same for its events, and the first of `events` packed. Returns how many.
 fn insert_batch(
     sql: &Transaction<'_>,
     learnt: &mut Learnt,
     record: &Record<'_>,
     events: &[Event<'_>],
     [batch, app, install]: [i64; 3],
-) -> rusqlite::Result<()> {
+) -> rusqlite::Result<usize> {
     let context = learnt.dictionary.context(sql, app, &record.context)?;
     let in_row = (context == 0).then(|| serde_json::to_string(&record.context)).transpose();
     let in_row = in_row.map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
-    pack(events, &mut learnt.packed);
+    let packed = pack(events, &mut learnt.packed);
     let mut row = sql.prepare_cached(learnt.parts.insert_batch())?;
     for (number, value) in (1..).zip([batch, app, install, context]) {
         row.raw_bind_parameter(number, value)?;
@@ -354,7 +354,7 @@ fn insert_batch(
         bind(&mut row, number, values[at], place)?;
     }
     row.raw_execute()?;
-    Ok(())
+    Ok(packed)
 }
 
 /// Binds a value that no dictionary has.
