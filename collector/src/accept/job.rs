@@ -39,12 +39,15 @@ pub(super) struct Job {
     replayed: bool,
     reply: oneshot::Sender<Outcome>,
     held: Held,
+    /// Its place in the queue, kept although the client may have gone: the job stays in it.
+    place: Held,
 }
 
 impl Job {
     pub(super) fn new(
         app: i64,
         decoded: Decoded,
+        place: Held,
         received_at: i64,
         terms: Terms,
         reply: oneshot::Sender<Outcome>,
@@ -54,7 +57,7 @@ impl Job {
         let forget_before = received_at.saturating_sub(terms.signature_age_ms.saturating_mul(2));
         let (spool_bytes, full) = (terms.spool_bytes, None);
         let (fresh, replayed) = (Vec::new(), false);
-        Self { app, prepared, signature, forget_before, spool_bytes, full, fresh, replayed, reply, held }
+        Self { app, prepared, signature, forget_before, spool_bytes, full, fresh, replayed, reply, held, place }
     }
 
     fn order(&mut self, tx: &mut Tx<'_>) -> Result<(), SpoolError> {
@@ -130,8 +133,8 @@ impl Write for Job {
             Err(error) => Err(unavailable(&format!("the batch could not be stored: {error}")).into()),
         };
         // Its memory is given back before the answer goes out: whoever hears it may send the next batch at once.
-        let Self { reply, prepared, held, .. } = *self;
-        drop((prepared, held));
+        let Self { reply, prepared, held, place, .. } = *self;
+        drop((prepared, held, place));
         // Nobody waits any more: the client has gone. The batch is stored all the same.
         let _ = reply.send(outcome);
     }

@@ -140,7 +140,7 @@ impl Acceptor {
         let decoded = self.decode(arrival, limits).await?;
         place.grow(1)?;
         let (reply, answer) = oneshot::channel();
-        let job = Job::new(number, decoded, received_at, terms, reply);
+        let job = Job::new(number, decoded, place, received_at, terms, reply);
         self.spool.submit(Box::new(job)).map_err(|(_, error)| match error {
             SpoolError::Busy => unavailable("too many requests wait for the disk"),
             _ => unavailable("the collector is shutting down"),

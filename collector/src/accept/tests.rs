@@ -113,6 +113,20 @@ async fn requests_that_wait_share_one_commit() {
 }
 
 #[tokio::test]
+async fn who_hangs_up_keeps_its_place_until_the_disk_has_answered() {
+    let bench = Bench::new(1000);
+    let release = bench.hold(false);
+    let request = bench.spawn(1);
+    let_all_run().await;
+    request.abort();
+    let_all_run().await;
+    assert_eq!(bench.acceptor.places.taken(), 1);
+    drop(release);
+    assert_eq!(bench.acceptor.accept(bench.arrival(2)).await.unwrap().stored, 1);
+    assert_eq!((bench.acceptor.places.taken(), bench.spool.head()), (0, 2));
+}
+
+#[tokio::test]
 async fn a_full_queue_is_a_refusal_at_once_and_costs_the_others_nothing() {
     let bench = Bench::new(3);
     let release = bench.hold(false);
