@@ -1,52 +1,13 @@
 //! The client's behaviour, one rule a test. The simulation covers their combinations.
 #![allow(clippy::unwrap_used)]
 
+mod common;
+
+use common::{START, answer, client, client_with, ids, input, later, receipt, track, upload};
 use subway_sdk_core::protocol::RejectReason;
 use subway_sdk_core::{
-    Client, Config, Consent, DropReason, Id, Input, MemoryStore, Now, Page, Theme, TrackError, UploadRequest,
-    UploadResult,
+    Client, Config, Consent, DropReason, Id, Input, MemoryStore, Now, Page, Theme, TrackError, UploadResult,
 };
-
-const START: Now = Now { wall: 1_700_000_000_000, mono: 5_000 };
-
-fn later(ms: u64) -> Now {
-    Now { wall: START.wall + ms as i64, mono: START.mono + ms }
-}
-
-fn client_with(config: Config) -> Client<MemoryStore> {
-    Client::open(MemoryStore::default(), config, "", b"test", START).unwrap()
-}
-
-fn client() -> Client<MemoryStore> {
-    client_with(Config { flush_events: 1, ..Config::default() })
-}
-
-fn input(code: &str) -> Input<'_> {
-    Input { theme: Theme::Custom, code, props: "", page: None, true_ts: None }
-}
-
-fn track(client: &mut Client<MemoryStore>, events: usize) {
-    for _ in 0..events {
-        client.track(START, input("tap")).unwrap();
-    }
-}
-
-fn upload(client: &mut Client<MemoryStore>, now: Now) -> Option<UploadRequest> {
-    client.poll_task(now).map(|subway_sdk_core::Task::Upload(request)| request)
-}
-
-fn ids(body: &str) -> Vec<String> {
-    let batch: serde_json::Value = serde_json::from_str(body).unwrap();
-    batch["events"].as_array().unwrap().iter().map(|event| event["id"].as_str().unwrap().to_owned()).collect()
-}
-
-fn answer(status: u16, body: &str) -> UploadResult<'_> {
-    UploadResult::Answer { status, retry_after_ms: None, body }
-}
-
-fn receipt(batch: Id, stored: usize) -> String {
-    format!(r#"{{"batch_id":"{batch}","server_time":1,"stored":{stored},"duplicate":[],"rejected":[]}}"#)
-}
 
 #[test]
 fn a_receipt_ends_each_event_as_it_says() {

@@ -1,45 +1,10 @@
 //! What the client does about batches that somebody refuses as a whole: the collector, or whoever is on the way to it.
 #![allow(clippy::unwrap_used)]
 
-use subway_sdk_core::{Client, Config, DropReason, Id, Input, MemoryStore, Now, Theme, UploadRequest, UploadResult};
+mod common;
 
-const START: Now = Now { wall: 1_700_000_000_000, mono: 5_000 };
-
-fn client() -> Client<MemoryStore> {
-    let config = Config { flush_events: 1, ..Config::default() };
-    Client::open(MemoryStore::default(), config, "", b"test", START).unwrap()
-}
-
-fn later(ms: u64) -> Now {
-    Now { wall: START.wall + ms as i64, mono: START.mono + ms }
-}
-
-fn input(code: &str) -> Input<'_> {
-    Input { theme: Theme::Custom, code, props: "", page: None, true_ts: None }
-}
-
-fn track(client: &mut Client<MemoryStore>, events: usize) {
-    for _ in 0..events {
-        client.track(START, input("tap")).unwrap();
-    }
-}
-
-fn upload(client: &mut Client<MemoryStore>, now: Now) -> Option<UploadRequest> {
-    client.poll_task(now).map(|subway_sdk_core::Task::Upload(request)| request)
-}
-
-fn ids(body: &str) -> Vec<String> {
-    let batch: serde_json::Value = serde_json::from_str(body).unwrap();
-    batch["events"].as_array().unwrap().iter().map(|event| event["id"].as_str().unwrap().to_owned()).collect()
-}
-
-fn answer(status: u16, body: &str) -> UploadResult<'_> {
-    UploadResult::Answer { status, retry_after_ms: None, body }
-}
-
-fn receipt(batch: Id, stored: usize) -> String {
-    format!(r#"{{"batch_id":"{batch}","server_time":1,"stored":{stored},"duplicate":[],"rejected":[]}}"#)
-}
+use common::{START, answer, client, ids, input, later, receipt, track, upload};
+use subway_sdk_core::{Client, DropReason, MemoryStore, UploadRequest};
 
 /// What the collector says of a request that it refuses.
 fn problem(status: u16) -> String {
