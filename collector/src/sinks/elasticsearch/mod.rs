@@ -318,8 +318,6 @@ impl Sink for Elasticsearch {
     }
 
     async fn deliver(&self, batch: Arc<SinkBatch>) -> Result<Delivered, SinkError> {
-        // First: a cluster that has no room for another index gets it by this alone.
-        self.retention.look(&self.server);
         let mut progress = Progress::default();
         let layout = self.layout(&batch).await?;
         let collector = self.counts.as_ref().map(Counts::collector);
@@ -339,6 +337,8 @@ impl Sink for Elasticsearch {
             self.send(&batch, &layout, Some(wanted), None, &mut progress).await?;
         }
         if let Some(message) = progress.blocked {
+            // A cluster that has no room for another index gets it by this alone.
+            self.retention.look(&self.server);
             return Err(SinkError::retryable(message));
         }
         let refused = progress.refused;
@@ -353,6 +353,7 @@ impl Sink for Elasticsearch {
                 counts.write(&self.server, &self.layouts, collector).await?;
             }
         }
+        self.retention.look(&self.server);
         self.counted.far(progress.far);
         Ok(Delivered { refused })
     }
