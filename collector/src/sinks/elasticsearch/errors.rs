@@ -3,6 +3,7 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use subway_protocol::codec::server::Text;
+use subway_protocol::outcome::truncate;
 
 /// Bytes of a reason that are kept.
 const REASON_BYTES: usize = 1000;
@@ -83,11 +84,7 @@ fn read(error: &RawValue) -> (bool, String) {
 }
 
 fn clip(text: &str) -> String {
-    let mut end = text.len().min(REASON_BYTES);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text[..end].chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    truncate(text, REASON_BYTES).chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 #[cfg(test)]
