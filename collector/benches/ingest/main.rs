@@ -16,8 +16,10 @@ mod ids;
 mod load;
 mod serial;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use subway_collector::spool::{Settings, Spool};
 
@@ -62,5 +64,27 @@ fn fill(data: &Path, seen: u64) {
         let new = ids::see(&spool, app, (start..start + ids::GROUP).map(ids::random).collect());
         assert_eq!(new, ids::GROUP);
     }
+    if seen > 0 {
+        settle(&spool, app, &data.join("dedup"));
+    }
     spool.close();
+}
+
+/// Waits until the parts of the dedup index are merged: no file of its folder has changed for two seconds. The thread that
+/// commits takes up a merge with the next commit, hence the empty ones.
+fn settle(spool: &Spool, app: i64, folder: &Path) {
+    let files = || {
+        let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap());
+        let size = |file: std::fs::DirEntry| (file.file_name(), file.metadata().map_or(0, |meta| meta.len()));
+        files.map(size).collect::<BTreeSet<_>>()
+    };
+    let (mut before, mut since) = (files(), Instant::now());
+    while since.elapsed() < Duration::from_secs(2) {
+        std::thread::sleep(Duration::from_millis(50));
+        ids::see(spool, app, Vec::new());
+        let now = files();
+        if now != before {
+            (before, since) = (now, Instant::now());
+        }
+    }
 }

@@ -181,13 +181,13 @@ impl Part {
         hits.clear();
         let (mut at, mut touched) = (0, 0);
         for group in sought.chunks(TOUCHED) {
+            let sought_here = |one: &Sought| !one.found && range.contains(&one.id);
             if let Some(filter) = &self.filter {
-                touched = group.iter().fold(touched, |touched, one| touched ^ filter.touch(one.hash));
+                let blocks = group.iter().filter(|one| sought_here(one));
+                touched = blocks.fold(touched, |touched, one| touched ^ filter.touch(one.hash));
             }
             for one in group {
-                let may =
-                    range.contains(&one.id) && self.filter.as_ref().is_none_or(|filter| filter.may_contain(one.hash));
-                if may && !one.found {
+                if sought_here(one) && self.filter.as_ref().is_none_or(|filter| filter.may_contain(one.hash)) {
                     hits.push(at);
                 }
                 at += 1;
