@@ -1,4 +1,4 @@
-//! Back-up and restore as docs/operations.md describes them.
+//! Back-up and restore as docs/operations/10-back-up-and-upgrade.md describes them.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -28,7 +28,7 @@ fn copy(data: &Path, to: &Path) {
 
 /// The same with the command itself, where there is one.
 fn copy_by_command(data: &Path, to: &Path) {
-    let text = include_str!("../../../docs/operations.md");
+    let text = include_str!("../../../docs/operations/10-back-up-and-upgrade.md");
     let command = text.split("```sh\n").find(|block| block.contains("VACUUM INTO")).unwrap();
     let command = command.split("```").next().unwrap();
     let output = Command::new("sh").args(["-c", command]).env("DATA", data).env("COPY", to).output().unwrap();
@@ -101,7 +101,7 @@ fn a_copy_made_while_it_runs_is_whole() {
 #[test]
 fn the_documented_command_makes_such_a_copy() {
     if Command::new("sqlite3").arg("--version").output().is_err() {
-        eprintln!("sqlite3 is not here: the command in docs/operations.md is not run");
+        eprintln!("sqlite3 is not here: the command in docs/operations/10-back-up-and-upgrade.md is not run");
         return;
     }
     back_up_under_traffic(copy_by_command);

@@ -1,4 +1,4 @@
-//! docs/operations.md has every key of the configuration and every alert, and no other.
+//! docs/operations/ has every key of the configuration and every alert, and no other.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -8,7 +8,8 @@ use subway_collector::config::Config;
 use super::files::{Operated, demo};
 use super::support::BINARY;
 
-const TEXT: &str = include_str!("../../../docs/operations.md");
+const REFERENCE: &str = include_str!("../../../docs/operations/12-reference.md");
+const ALERTS: &str = include_str!("../../../docs/operations/08-alerts.md");
 
 /// The keys that `table` of a configuration may have, as the binary itself says when it meets another one.
 fn known(config: &str) -> BTreeSet<String> {
@@ -21,7 +22,7 @@ fn known(config: &str) -> BTreeSet<String> {
 
 /// The keys in the first cell of the rows that begin with `prefix`.
 fn documented(prefix: &str) -> BTreeSet<String> {
-    let rows = TEXT.lines().skip_while(|line| !line.starts_with("| key | default | meaning |")).skip(2);
+    let rows = REFERENCE.lines().skip_while(|line| !line.starts_with("| key | default | meaning |")).skip(2);
     let rows = rows.take_while(|line| line.starts_with('|')).filter_map(|line| line.strip_prefix(prefix));
     rows.flat_map(|rest| rest.split(" | ").next().unwrap().split('`').skip(1).step_by(2)).map(str::to_owned).collect()
 }
@@ -44,12 +45,12 @@ fn every_key_is_documented() {
 
 #[test]
 fn what_only_a_restart_changes_is_documented() {
-    let (_, sentence) = TEXT.split_once("Only a restart changes").unwrap();
-    let (sentence, _) = sentence.split_once(';').unwrap();
-    let stated: BTreeSet<&str> =
-        sentence.split('`').skip(1).step_by(2).map(|key| key.trim_matches(['[', ']'])).collect();
+    let rows = REFERENCE.lines().skip_while(|line| !line.starts_with("| only a restart changes |")).skip(2);
+    let cells = rows.take_while(|line| line.starts_with('|')).map(|line| line.split(" | ").next().unwrap());
+    let keys = cells.flat_map(|cell| cell.split('`').skip(1).step_by(2));
+    let stated: BTreeSet<&str> = keys.map(|key| key.trim_matches(['[', ']'])).collect();
     let keys = Config::parse("[[app]]\nkey = \"a\"\ntimezone = \"UTC\"\n").unwrap().fixed_keys();
-    // Of a table the sentence names the whole, except for `[limits]`; of apps the next one speaks.
+    // Of a table the first cell names the whole, except for `[limits]`; of apps the guide speaks.
     let real: BTreeSet<&str> = keys
         .into_iter()
         .filter(|key| !key.starts_with("app."))
@@ -62,9 +63,8 @@ fn what_only_a_restart_changes_is_documented() {
 fn every_alert_is_documented() {
     let alerts = include_str!("../../../deploy/alerts.yaml");
     let real: BTreeSet<&str> = alerts.lines().filter_map(|line| line.trim_start().strip_prefix("- alert: ")).collect();
-    let rows = TEXT.lines().skip_while(|line| !line.starts_with("| alert |")).skip(2);
-    let stated: BTreeSet<&str> =
-        rows.take_while(|line| line.starts_with('|')).map(|line| line.split('`').nth(1).unwrap()).collect();
+    let heads = ALERTS.lines().filter_map(|line| line.strip_prefix("### `"));
+    let stated: BTreeSet<&str> = heads.map(|line| line.trim_end_matches('`')).collect();
     assert_eq!(stated, real);
 }
 

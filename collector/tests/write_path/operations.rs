@@ -1,4 +1,4 @@
-//! docs/operations.md says what the code says.
+//! docs/operations/12-reference.md says what the code says.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use subway_collector::config::Limits;
 
 use super::support::Site;
 
-const TEXT: &str = include_str!("../../../docs/operations.md");
+const TEXT: &str = include_str!("../../../docs/operations/12-reference.md");
 const WIRE: &str = include_str!("../../../docs/protocol.md");
 
 /// First and second cell of each row of the tables that begin with `header`.

@@ -52,7 +52,8 @@ const LATER_SETTINGS: [(&str, &str); 4] = [
 
 /// What is said of a table that is divided otherwise than one that is made now.
 const BY_DAYS: &str = "the table is not partitioned by months and far years, as one made now would be: an insert takes at most 50 \
-    of its partitions, and events of many days are many inserts; docs/operations.md says how it is moved";
+    of its partitions, and events of many days are many inserts; docs/operations/06-connect-a-store.md says how it is \
+    moved";
 
 struct ClickHouse {
     name: String,

@@ -98,7 +98,7 @@ async fn a_table_that_is_divided_by_days_works_on_and_can_be_moved() {
     piece.last = cut;
     assert_eq!(sink.deliver(Arc::new(piece)).await, Ok(Delivered::default()));
     assert_eq!(number(&database, PARTS), 50);
-    // As docs/operations.md says.
+    // As docs/operations/06-connect-a-store.md says.
     database.run("RENAME TABLE {db}.ods_event TO {db}.ods_event_by_day");
     let (settings, delivery) = database.configured("");
     assert!(!apply(&settings, &delivery).await.unwrap().is_empty());
