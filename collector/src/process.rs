@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::clock;
 #[cfg(unix)]
 use crate::disk;
-use crate::telemetry::Gauge;
+use crate::telemetry::{Gauges, gauges};
 
 /// Bytes in a unit of `/proc/self/statm`, unless the system says otherwise.
 #[cfg(unix)]
@@ -16,6 +16,7 @@ fn page_bytes() -> u64 {
 /// The process, and where it keeps its data.
 #[derive(Debug)]
 pub struct Process {
+    #[cfg_attr(not(unix), expect(dead_code, reason = "nothing is asked about the disk there"))]
     data_dir: PathBuf,
     started: u64,
 }
@@ -27,31 +28,24 @@ impl Process {
         Self { data_dir: data_dir.to_owned(), started: clock::now().unsigned_abs() / 1000 }
     }
 
-    /// What can be measured here; some systems say less.
-    #[cfg(unix)]
-    #[must_use]
-    pub fn gauges(&self) -> Vec<(Gauge<'static>, u64)> {
-        let disk = disk::free_bytes(&self.data_dir);
-        let most = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-        let open = std::fs::read_dir("/proc/self/fd").ok().map(|files| files.count() as u64);
-        [
-            disk.map(|bytes| (Gauge::DiskFreeBytes, bytes)),
-            resident().map(|bytes| (Gauge::ResidentBytes, bytes)),
-            open.map(|files| (Gauge::OpenFiles, files)),
-            most.map(|files| (Gauge::MaxOpenFiles, files)),
-            Some((Gauge::StartTime, self.started)),
-        ]
-        .into_iter()
-        .flatten()
-        .collect()
-    }
-
-    /// What can be measured here; some systems say less.
-    #[cfg(not(unix))]
-    #[must_use]
-    pub fn gauges(&self) -> Vec<(Gauge<'static>, u64)> {
-        let _ = &self.data_dir;
-        vec![(Gauge::StartTime, self.started)]
+    /// Sets what can be measured here; some systems say less.
+    pub fn measure(&self, to: &mut Gauges) {
+        to.set(&gauges::START_TIME_SECONDS, &[], self.started);
+        #[cfg(unix)]
+        {
+            let open = std::fs::read_dir("/proc/self/fd").ok().map(|files| files.count() as u64);
+            let measured = [
+                (&gauges::DISK_FREE_BYTES, disk::free_bytes(&self.data_dir)),
+                (&gauges::RESIDENT_MEMORY_BYTES, resident()),
+                (&gauges::OPEN_FDS, open),
+                (&gauges::MAX_FDS, rustix::process::getrlimit(rustix::process::Resource::Nofile).current),
+            ];
+            for (gauge, value) in measured {
+                if let Some(value) = value {
+                    to.set(gauge, &[], value);
+                }
+            }
+        }
     }
 }
 
@@ -68,11 +62,11 @@ mod tests {
 
     #[test]
     fn everything_is_measured_on_linux() {
-        let gauges = Process::begin(Path::new(".")).gauges();
-        let of = |wanted: Gauge<'_>| gauges.iter().find(|(gauge, _)| *gauge == wanted).unwrap().1;
-        assert_eq!(gauges.len(), 5);
-        assert!(of(Gauge::DiskFreeBytes) > 0);
-        assert!((1 << 20..1 << 40).contains(&of(Gauge::ResidentBytes)));
-        assert!(of(Gauge::OpenFiles) > 2 && of(Gauge::OpenFiles) < of(Gauge::MaxOpenFiles));
+        let mut measured = Gauges::default();
+        Process::begin(Path::new(".")).measure(&mut measured);
+        let of = |gauge| measured.get(gauge, &[]).unwrap();
+        assert!(of(&gauges::DISK_FREE_BYTES) > 0 && of(&gauges::START_TIME_SECONDS) > 0);
+        assert!((1 << 20..1 << 40).contains(&of(&gauges::RESIDENT_MEMORY_BYTES)));
+        assert!(of(&gauges::OPEN_FDS) > 2 && of(&gauges::OPEN_FDS) < of(&gauges::MAX_FDS));
     }
 }

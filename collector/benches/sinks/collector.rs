@@ -49,8 +49,8 @@ impl Collector {
 
     /// Waits until a sink counts as down.
     pub(crate) fn wait_until_down(&self, sink: &str) {
-        let (began, series) = (Instant::now(), format!("subway_sink_down{{sink=\"{sink}\"}} "));
-        while value(&get(&self.address, "/metrics"), &series) != Some(1) {
+        let (began, series) = (Instant::now(), format!("subway_sink_up{{sink=\"{sink}\"}} "));
+        while value(&get(&self.address, "/metrics"), &series) != Some(0) {
             assert!(began.elapsed() < PATIENCE, "{sink} does not count as down");
             std::thread::sleep(LOOK);
         }

@@ -27,7 +27,7 @@ use crate::config::Limits;
 use crate::limit::Exceeded;
 use crate::pipeline::{self, Prepared};
 use crate::spool::{Spool, SpoolError};
-use crate::telemetry::{Count, Telemetry};
+use crate::telemetry::Telemetry;
 use inflate::Inflation;
 use job::{Job, Unstored};
 use signature::Signature;
@@ -201,11 +201,11 @@ impl Acceptor {
     }
 
     fn count(&self, receipt: &Receipt, corrected: u64) {
-        self.telemetry.add(Count::Stored, receipt.stored);
-        self.telemetry.add(Count::Duplicate, receipt.duplicate.len() as u64);
-        self.telemetry.add(Count::ClockCorrected, corrected);
+        self.telemetry.stored_events.inc_by(receipt.stored);
+        self.telemetry.duplicate_events.inc_by(receipt.duplicate.len() as u64);
+        self.telemetry.clock_corrected_events.inc_by(corrected);
         for rejection in &receipt.rejected {
-            self.telemetry.add(Count::Rejected(rejection.violation.reason), 1);
+            self.telemetry.count_rejected_event(rejection.violation.reason);
         }
     }
 
@@ -249,7 +249,7 @@ impl Acceptor {
             Some(secret) => Some(Signature::check(signature.as_deref(), secret, &body, received_at, age)?),
             None => None,
         };
-        self.telemetry.add(Count::BodyBytes, body.len() as u64);
+        self.telemetry.body_bytes.inc_by(body.len() as u64);
         // A proxy may have unpacked the body and left the header as it was.
         let is_gzip = inflate::is_gzip(&body) || gzip && !starts_like_json(&body);
         let text = if is_gzip {
@@ -272,7 +272,7 @@ impl Acceptor {
                 inflation.done().into()
             }
         };
-        self.telemetry.add(Count::DecompressedBytes, json.len() as u64);
+        self.telemetry.decompressed_bytes.inc_by(json.len() as u64);
         // What is decoded from it is about as large again.
         held.grow(json.len() as u64)?;
         let batch = decode(&json, limits)?;
@@ -281,7 +281,7 @@ impl Acceptor {
         let common = batch.common.map_or(0, |common| common.get().len() as u64);
         let bytes = json.len() as u64 + common * count.saturating_sub(1);
         app.quota.events(count, bytes, Instant::now()).map_err(|exceeded| {
-            self.telemetry.add(Count::RateLimited(exceeded.limited), 1);
+            self.telemetry.count_rate_limited(exceeded.limited);
             too_many(&exceeded)
         })?;
         let incoming = wire::incoming(&app.key, &batch, received_at);

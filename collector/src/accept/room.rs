@@ -7,7 +7,6 @@ use subway_protocol::outcome::Got;
 
 use super::{Acceptor, unavailable};
 use crate::spool::Full;
-use crate::telemetry::Count;
 
 const SPOOL: &str = "the spool is full because a sink takes nothing";
 const SHARE: &str = "this app's share of the spool is used up because a sink takes nothing";
@@ -21,7 +20,7 @@ impl Acceptor {
     /// Counts a refusal for want of room and puts it into words.
     pub(super) fn full(&self, full: Full) -> Problem {
         let Full::Share { limit, got } = full else { return unavailable(SPOOL) };
-        self.telemetry.add(Count::ShareRefused, 1);
+        self.telemetry.requests_over_share.inc();
         let detail = format!("{SHARE}: it may have {limit} bytes there now and has {got}");
         unavailable(&detail).limit(limit, Got::Number(i64::try_from(got).unwrap_or(i64::MAX)))
     }

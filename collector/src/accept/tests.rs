@@ -107,7 +107,7 @@ async fn requests_that_wait_share_one_commit() {
     for request in requests {
         assert_eq!(request.await.unwrap().unwrap().stored, 1);
     }
-    assert_eq!(bench.telemetry.get(Count::Commits), 2, "one for the barrier, one for all that waited");
+    assert_eq!(bench.telemetry.commits.get(), 2, "one for the barrier, one for all that waited");
     assert_eq!(bench.spool.head(), 200);
     assert_eq!(bench.budget.taken(), 0);
 }
@@ -178,7 +178,7 @@ async fn a_failed_commit_refuses_every_request_in_it_and_the_retry_is_stored() {
     let_all_run().await;
     drop(release);
     assert_eq!(first.await.unwrap().unwrap().stored, 1, "it came after the failed transaction");
-    assert_eq!(bench.telemetry.get(Count::CommitFailures), 1);
+    assert_eq!(bench.telemetry.commit_failures.get(), 1);
     bench.spool.close();
     let refused = bench.acceptor.accept(bench.arrival(2)).await.unwrap_err();
     assert_eq!(refused.code, ProblemCode::Unavailable);
@@ -215,7 +215,7 @@ async fn however_many_wait_for_one_commit_an_app_gets_no_more_than_its_share() {
     assert_eq!(other.await.unwrap().unwrap().stored, 1, "it came last and found room");
     let own = bench.spool.backlog(1).own;
     assert!((17_777..=17_777 + one).contains(&own), "{own}");
-    assert_eq!(bench.telemetry.get(Count::ShareRefused), refused);
+    assert_eq!(bench.telemetry.requests_over_share.get(), refused);
     let ledger = bench.spool.ledger().unwrap();
     assert_eq!((ledger.received, ledger.stored), (501 - refused, 501 - refused), "nothing of a refused batch is kept");
     assert_eq!(bench.acceptor.ready([1].into_iter()).unwrap_err().split(':').next(), Some("every app is refused"));
@@ -234,9 +234,9 @@ async fn what_a_small_body_inflates_to_decides_where_it_is_decoded() {
     let acceptor = Arc::clone(&bench.acceptor);
     let large = tokio::spawn(async move { acceptor.accept(large).await });
     let_all_run().await;
-    assert!(bench.telemetry.get(Count::DecompressedBytes) < 2000, "it waits for its turn elsewhere");
+    assert!(bench.telemetry.decompressed_bytes.get() < 2000, "it waits for its turn elsewhere");
     drop(busy);
     assert_eq!(large.await.unwrap().unwrap().stored, 1);
-    assert!(bench.telemetry.get(Count::DecompressedBytes) > 400_000);
+    assert!(bench.telemetry.decompressed_bytes.get() > 400_000);
     assert_eq!(bench.budget.taken(), 0);
 }

@@ -16,6 +16,7 @@ use crate::row::Row;
 use crate::serve::{CONFIG_PATH, DataDir, StartError, connect};
 use crate::sinks::{self, EMBEDDED};
 use crate::spool::{DeadLetter, Reader, Settings, Spool};
+use crate::telemetry::SinkMetrics;
 
 /// Dead letters read at a time.
 const PAGE: u64 = 500;
@@ -139,7 +140,7 @@ fn from_here(data_dir: &DataDir, names: &[String], config: Option<&Path>) -> Res
     for name in names {
         let sink = config.sinks.iter().find(|sink| sink.name == *name);
         let sink = sink.ok_or_else(|| Failure::Runtime(format!("{}: no sink is named {name}", path.display())))?;
-        opened.push(sinks::open(sink, &config.zones(), Arc::default()).map_err(runtime)?);
+        opened.push(sinks::open(sink, &config.zones(), SinkMetrics::default()).map_err(runtime)?);
     }
     let runtime_ = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(runtime)?;
     let spool = Spool::open(data_dir.path(), &Settings::default(), Arc::default()).map_err(runtime)?;

@@ -6,6 +6,7 @@ use super::commands::{Failure, print, runtime};
 use super::parse::Schema;
 use crate::config::{Config, Kafka, Kind, Sink};
 use crate::sinks::{self, clickhouse, elasticsearch};
+use crate::telemetry::SinkMetrics;
 
 pub(super) fn run(action: Schema, config: &Path, name: &str) -> Result<(), Failure> {
     let config = Config::read(config)?;
@@ -48,7 +49,7 @@ async fn apply(sink: &Sink, zones: &[(String, String)]) -> Result<String, Failur
         Kind::Elasticsearch(settings) => elasticsearch::apply(settings, &sink.delivery).await.map_err(runtime)?,
         // It says only whether everything is there in the end.
         Kind::Kafka(_) => {
-            sinks::open(sink, zones, std::sync::Arc::default()).map_err(runtime)?.prepare().await.map_err(runtime)?;
+            sinks::open(sink, zones, SinkMetrics::default()).map_err(runtime)?.prepare().await.map_err(runtime)?;
             return Ok(format!("{}: everything is there\n", sink.name));
         }
     };

@@ -100,7 +100,7 @@ impl Worker {
         let began = Instant::now();
         let sink = Arc::clone(&self.sink);
         let result = tokio::spawn(async move { sink.deliver(batch).await }).await;
-        self.counts.delivery_seconds.observe(began.elapsed());
+        crate::telemetry::observe(&self.metrics.delivery_duration, began.elapsed());
         result.unwrap_or_else(|error| Err(SinkError::retryable(error.to_string())))
     }
 
@@ -126,7 +126,7 @@ impl Worker {
 
     /// The cursor has moved, and the store took so many events.
     pub(super) fn succeeded(&mut self, taken: u64) {
-        self.counts.delivered(taken);
+        self.metrics.delivered_events.inc_by(taken);
         self.plan.succeeded();
         self.channels.delivered_sender.send_replace(self.cursor.delivered_to);
     }
@@ -141,7 +141,7 @@ impl Worker {
         let (spool, name) = (self.source.spool.clone(), self.name.clone());
         let dead = letters.len() as u64;
         self.cursor = blocking(move || spool.advance(&name, last, letters, clear)).await.map_err(fails)?;
-        self.counts.refused(dead);
+        self.metrics.dead_lettered_events.inc_by(dead);
         self.advanced_to = self.cursor.delivered_to;
         self.trim_due.get_or_insert(self.now() + TRIM_MS);
         if self.cursor.suspect_to.is_none() {
@@ -167,7 +167,7 @@ impl Worker {
         match blocking(move || spool.narrow(&name, last, suspect)).await {
             Ok(cursor) => {
                 self.cursor = cursor;
-                self.counts.cut();
+                self.metrics.batch_splits.inc();
             }
             Err(error) => self.failed(&fails(error)),
         }

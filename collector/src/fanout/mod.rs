@@ -237,8 +237,8 @@ impl Fanout {
             complete_from: complete_from_sender,
             draining,
         };
-        let counts = surroundings.telemetry.sink(&name);
-        let mut worker = Worker::new(source, sink, (settings, prepared), channels, counts).open().await?;
+        let metrics = surroundings.telemetry.sink(&name);
+        let mut worker = Worker::new(source, sink, (settings, prepared), channels, metrics).open().await?;
         worker.shedding = shedding;
         self.workers.spawn(worker.run());
         self.progress.push(Progress { name, delivered, down, wanted, complete_from });

@@ -61,7 +61,7 @@ impl Worker {
         let (spool, name, dead) = (self.source.spool.clone(), self.name.clone(), letters.len() as u64);
         match blocking(move || spool.give_up(&name, to, letters)).await {
             Ok(()) => {
-                self.counts.refused(dead);
+                self.metrics.dead_lettered_events.inc_by(dead);
                 self.skip_to = Some(to);
             }
             Err(error) => self.failed(&fails(error)),

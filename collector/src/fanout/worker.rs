@@ -11,7 +11,7 @@ use super::shed::Shedding;
 use super::source::Source;
 use crate::sinks::{Sink, SinkError};
 use crate::spool::{Cursor, SpoolError};
-use crate::telemetry::SinkCounts;
+use crate::telemetry::SinkMetrics;
 
 /// Time between the first record that the spool could forget and the moment when it is told to, milliseconds: many are
 /// forgotten in one commit.
@@ -57,7 +57,7 @@ pub(super) struct Worker {
     pub(super) trim_due: Option<u64>,
     pub(super) head: watch::Receiver<u64>,
     pub(super) channels: Channels,
-    pub(super) counts: Arc<SinkCounts>,
+    pub(super) metrics: SinkMetrics,
     began: Instant,
 }
 
@@ -75,7 +75,7 @@ impl Worker {
         sink: Arc<dyn Sink>,
         (settings, prepared): (Settings, bool),
         channels: Channels,
-        counts: Arc<SinkCounts>,
+        metrics: SinkMetrics,
     ) -> Self {
         Self {
             name: sink.name().to_owned(),
@@ -92,7 +92,7 @@ impl Worker {
             trim_due: None,
             head: source.spool.watch_head(),
             channels,
-            counts,
+            metrics,
             began: Instant::now(),
             source,
             sink,
@@ -174,7 +174,7 @@ impl Worker {
         let is_down = self.plan.is_down();
         // After an outage the store may be another one.
         self.prepared &= !is_down;
-        self.counts.set_down(is_down);
+        self.metrics.up.set(i64::from(!is_down));
         self.channels.down_sender.send_if_modified(|down| std::mem::replace(down, is_down) != is_down);
     }
 
@@ -257,7 +257,7 @@ impl Worker {
             _ => Some(self.plan.settings().backoff_cap_ms),
         };
         let pause_ms = self.plan.failed(self.now(), asked, random());
-        self.counts.failed();
+        self.metrics.delivery_errors.inc();
         tracing::warn!(sink = self.name, %error, pause_ms, position = self.cursor.delivered_to, "a delivery failed");
     }
 }

@@ -9,10 +9,9 @@ use axum::response::{IntoResponse, Response};
 
 use super::Shared;
 use super::problem::Refusal;
-use crate::accept::{Extent, SinkState, Status, unavailable};
-use crate::auth::App;
+use crate::accept::{SinkState, Status, unavailable};
 use crate::clock;
-use crate::telemetry::Gauge;
+use crate::telemetry::{self, Gauges, gauges};
 
 /// The process answers.
 pub(super) async fn live() -> &'static str {
@@ -25,60 +24,64 @@ pub(super) async fn ready(State(shared): State<Arc<Shared>>) -> Result<&'static 
     Ok("ready\n")
 }
 
-/// The collector's counters in the Prometheus text format.
+/// Answers with the collector's metrics in the Prometheus text format.
 pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
-    let status = shared.status().await.ok();
-    let mut gauges = vec![
-        (Gauge::Ready, u64::from(shared.ready().is_ok())),
-        (Gauge::OpenConnections, shared.connections.load(Ordering::Relaxed)),
-        (Gauge::InFlightBytes, shared.budget.taken()),
-        (Gauge::SpoolHead, shared.acceptor.head()),
-        (Gauge::SpoolBytes, shared.acceptor.backlog_bytes()),
-        (Gauge::SpoolShare, shared.acceptor.share_bytes()),
-    ];
-    let live = shared.live();
-    let backlogs = shared.acceptor.backlogs();
-    let backlog = |app: &App| backlogs.get(&app.number).copied().unwrap_or(0);
-    gauges.extend(live.keys.apps().into_iter().map(|app| (Gauge::SpoolAppBytes(&app.key), backlog(app))));
-    gauges.extend(status.iter().flat_map(of_sinks));
-    let extents = shared.acceptor.dedup_extents();
-    let of = |app: &App| extents.get(&app.number).copied();
-    let apps: Vec<_> = live.keys.apps().into_iter().filter_map(|app| Some((app.key.as_str(), of(app)?))).collect();
-    let now = clock::now();
-    let seconds = |extent: &Extent| extent.horizon_ms(now).unsigned_abs() / 1000;
-    gauges.extend(apps.iter().map(|(app, extent)| (Gauge::DedupHorizon(app), seconds(extent))));
-    gauges.extend(apps.iter().map(|(app, extent)| (Gauge::DedupIds(app), extent.ids)));
-    gauges.extend(apps.iter().map(|(app, extent)| (Gauge::DedupBytes(app), extent.bytes)));
-    gauges.extend(apps.iter().map(|(app, extent)| (Gauge::DedupLostParts(app), extent.lost_parts)));
-    gauges.extend(shared.process.gauges());
-    let page = shared.telemetry.page(&gauges);
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page).into_response()
+    let mut measured = Gauges::default();
+    measure_collector(&shared, &mut measured);
+    measure_apps(&shared, &mut measured);
+    if let Ok(status) = shared.status().await {
+        measure_sinks(&status, &mut measured);
+    }
+    shared.process.measure(&mut measured);
+    let text = shared.telemetry.render(&measured);
+    ([(header::CONTENT_TYPE, format!("{}; charset=utf-8", telemetry::CONTENT_TYPE))], text).into_response()
 }
 
-/// What is known of the sinks, family by family. A sink that is not in the configuration has a state and nothing else: its
-/// figures do not change, and nobody should be woken by them.
-fn of_sinks(status: &Status) -> Vec<(Gauge<'_>, u64)> {
+fn measure_collector(shared: &Shared, to: &mut Gauges) {
+    to.set(&gauges::READY, &[], u64::from(shared.ready().is_ok()));
+    to.set(&gauges::OPEN_CONNECTIONS, &[], shared.connections.load(Ordering::Relaxed));
+    to.set(&gauges::IN_FLIGHT_BYTES, &[], shared.budget.taken());
+    to.set(&gauges::SPOOL_HEAD, &[], shared.acceptor.head());
+    to.set(&gauges::SPOOL_BYTES, &[], shared.acceptor.backlog_bytes());
+    to.set(&gauges::SPOOL_SHARE_BYTES, &[], shared.acceptor.share_bytes());
+}
+
+fn measure_apps(shared: &Shared, to: &mut Gauges) {
+    let (backlogs, extents) = (shared.acceptor.backlogs(), shared.acceptor.dedup_extents());
     let now = clock::now();
-    let sinks = &status.ledger.sinks;
-    let active = || sinks.iter().filter(|(_, sink)| sink.state.is_active());
-    let lag = |name: &String| {
-        let arrived = status.waiting.get(name).copied().unwrap_or(now);
-        now.saturating_sub(arrived).max(0).unsigned_abs().div_ceil(1000)
-    };
-    let mut gauges = Vec::new();
-    for (name, sink) in sinks {
-        gauges.extend(SinkState::ALL.map(|one| (Gauge::SinkState(name, one.as_str()), u64::from(one == sink.state))));
+    for app in shared.live().keys.apps() {
+        let labels = &[app.key.as_str()];
+        to.set(&gauges::SPOOL_APP_BYTES, labels, backlogs.get(&app.number).copied().unwrap_or(0));
+        if let Some(extent) = extents.get(&app.number) {
+            to.set(&gauges::DEDUP_HORIZON_SECONDS, labels, extent.horizon_ms(now).unsigned_abs() / 1000);
+            to.set(&gauges::DEDUP_IDS, labels, extent.ids);
+            to.set(&gauges::DEDUP_BYTES, labels, extent.bytes);
+            to.set(&gauges::DEDUP_LOST_PARTS, labels, extent.lost_parts);
+        }
     }
-    gauges.extend(active().map(|(name, sink)| (Gauge::SinkPosition(name), sink.position())));
-    gauges.extend(active().map(|(name, sink)| (Gauge::SinkPending(name), sink.pending)));
-    gauges.extend(active().map(|(name, sink)| (Gauge::SinkDead(name), sink.dead)));
-    gauges.extend(active().map(|(name, sink)| (Gauge::SinkShed(name), sink.shed)));
-    gauges.extend(active().map(|(name, _)| {
-        let bytes = status.letter_bytes.get(name).copied().unwrap_or(0);
-        (Gauge::SinkLetterBytes(name), bytes)
-    }));
-    gauges.extend(active().map(|(name, _)| (Gauge::SinkLag(name), lag(name))));
-    gauges
+}
+
+/// Sets what is known of the sinks. A sink that is not in the configuration has a state and nothing else: its figures do not
+/// change, and no alert may fire for them.
+fn measure_sinks(status: &Status, to: &mut Gauges) {
+    let now = clock::now();
+    for (name, sink) in &status.ledger.sinks {
+        for state in SinkState::ALL {
+            to.set(&gauges::SINK_STATE, &[name, state.as_str()], u64::from(state == sink.state));
+        }
+        if !sink.state.is_active() {
+            continue;
+        }
+        let labels = &[name.as_str()];
+        let oldest = status.waiting.get(name).copied().unwrap_or(now);
+        let lag_ms = now.saturating_sub(oldest).max(0).unsigned_abs();
+        to.set(&gauges::SINK_POSITION, labels, sink.position());
+        to.set(&gauges::SINK_PENDING_EVENTS, labels, sink.pending);
+        to.set(&gauges::SINK_DISCARDED_EVENTS, labels, sink.dead);
+        to.set(&gauges::SINK_DROPPED_EVENTS, labels, sink.shed);
+        to.set(&gauges::SINK_DEAD_LETTER_BYTES, labels, status.letter_bytes.get(name).copied().unwrap_or(0));
+        to.set(&gauges::SINK_LAG_SECONDS, labels, lag_ms.div_ceil(1000));
+    }
 }
 
 #[cfg(test)]
@@ -100,8 +103,8 @@ mod tests {
             sinks: BTreeMap::from([("ch".to_owned(), sink)]),
         };
         let status = Status { ledger, waiting: BTreeMap::new(), letter_bytes: BTreeMap::new() };
-        let gauges = of_sinks(&status);
-        let position = gauges.iter().find(|(gauge, _)| matches!(gauge, Gauge::SinkPosition("ch")));
-        assert_eq!(position.map(|(_, position)| *position), Some(234));
+        let mut measured = Gauges::default();
+        measure_sinks(&status, &mut measured);
+        assert_eq!(measured.get(&gauges::SINK_POSITION, &["ch"]), Some(234));
     }
 }

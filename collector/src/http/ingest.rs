@@ -32,7 +32,7 @@ pub(super) async fn ingest(State(shared): State<Arc<Shared>>, request: Request) 
         Ok(receipt) => Json(receipt).into_response(),
         Err(problem) => Refusal(problem).into_response(),
     };
-    shared.telemetry.ingest_seconds.observe(began.elapsed());
+    crate::telemetry::observe(&shared.telemetry.ingest_duration, began.elapsed());
     response
 }
 

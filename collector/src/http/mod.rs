@@ -29,7 +29,7 @@ use crate::config::{EMBEDDED, Limits, Network};
 use crate::limit::{Clients, Exceeded, Rate};
 use crate::process::Process;
 use crate::query::{Freshness, Reader};
-use crate::telemetry::{Count, Telemetry};
+use crate::telemetry::Telemetry;
 use client::Peer;
 
 /// What a configuration that is read again changes, all at once.
@@ -91,7 +91,7 @@ impl Shared {
 
     /// Counts a refusal and puts it into words.
     fn limited(&self, exceeded: &Exceeded) -> Problem {
-        self.telemetry.add(Count::RateLimited(exceeded.limited), 1);
+        self.telemetry.count_rate_limited(exceeded.limited);
         too_many(exceeded)
     }
 

@@ -13,7 +13,6 @@ use subway_protocol::codec::server::ProblemCode;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use super::{Shared, admin, client, console, health, ingest, problem, query};
-use crate::telemetry::Count;
 
 /// How long a browser may remember the answer to a preflight. Browsers cap it at two hours or a day themselves.
 const PREFLIGHT: Duration = Duration::from_secs(24 * 60 * 60);
@@ -74,9 +73,9 @@ async fn observe(State(shared): State<Arc<Shared>>, request: Request, next: Next
         (Instant::now(), request.method().clone(), request.uri().path().to_owned(), peer)
     });
     let response = next.run(request).await;
-    shared.telemetry.add(Count::Requests(response.status().as_u16()), 1);
+    shared.telemetry.count_request(response.status().as_u16());
     if let Some(code) = response.extensions().get::<ProblemCode>() {
-        shared.telemetry.add(Count::Refused(*code), 1);
+        shared.telemetry.count_problem(*code);
     }
     if let Some((began, method, path, peer)) = told {
         let code = response.extensions().get::<ProblemCode>().map_or("", |code| code.as_str());

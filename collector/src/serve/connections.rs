@@ -29,7 +29,6 @@ use crate::config::Limits;
 use crate::http::client::Peer;
 use crate::http::{Live, Shared};
 use crate::limit::Origin;
-use crate::telemetry::Count;
 
 /// How long to wait when the system has no more sockets to give.
 const OUT_OF_SOCKETS: Duration = Duration::from_millis(100);
@@ -140,7 +139,7 @@ impl Connections {
         let live = self.shared.live();
         let (guard, refusal) = self.place(&live, from.ip());
         if let Some(refusal) = refusal {
-            self.shared.telemetry.add(Count::ConnectionsRefused, 1);
+            self.shared.telemetry.connections_rejected.inc();
             drop(guard);
             // Under TLS nothing can be said before the handshake, which would cost more than it is worth.
             if self.certificate.is_none() {
@@ -148,7 +147,7 @@ impl Connections {
             }
             return;
         }
-        self.shared.telemetry.add(Count::Connections, 1);
+        self.shared.telemetry.connections.inc();
         // Answers are small and complete; waiting for more to send would only delay them.
         let _ = stream.set_nodelay(true);
         let stream = impatient(stream, &live.limits);
@@ -246,7 +245,7 @@ impl Serving {
     }
 
     fn no_handshake(self, why: &str) {
-        self.shared.telemetry.add(Count::HandshakeFailures, 1);
+        self.shared.telemetry.handshake_failures.inc();
         tracing::debug!(why, peer = %self.peer.0, "a TLS handshake failed");
     }
 }

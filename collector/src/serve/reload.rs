@@ -14,7 +14,6 @@ use crate::http::{Live, Shared};
 use crate::limit::Quota;
 use crate::sinks::sqlite::EmbeddedSink;
 use crate::spool::{Horizon, Horizons, Spool};
-use crate::telemetry::Count;
 
 /// The certificate of new connections; `None` if the collector speaks plain HTTP.
 pub(super) type Certificate = Option<Arc<ArcSwap<ServerConfig>>>;
@@ -47,14 +46,14 @@ impl Reloader {
         let this = Arc::clone(self);
         let applying = tokio::task::spawn_blocking(move || this.apply(&config).map(|()| config));
         let applied = applying.await.unwrap_or_else(|error| Err(StartError::Interrupted(error.to_string())));
-        self.shared.telemetry.add(Count::Reloads(applied.is_ok()), 1);
+        self.shared.telemetry.count_reload(applied.is_ok());
         *running = applied?;
         Ok(left)
     }
 
     /// Counts a configuration that could not even be read.
     pub fn refused(&self) {
-        self.shared.telemetry.add(Count::Reloads(false), 1);
+        self.shared.telemetry.count_reload(false);
     }
 
     /// Everything that can fail comes first.

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 
 use crate::config::{self, Kind};
 use crate::record::{Event, Record};
-use crate::telemetry::SinkCounts;
+use crate::telemetry::SinkMetrics;
 
 pub mod clickhouse;
 #[cfg(test)]
@@ -279,14 +279,10 @@ pub trait History: Send + Sync {
 ///
 /// # Errors
 /// [`SinkError::Unfit`] if the settings cannot be used.
-pub fn open(
-    sink: &config::Sink,
-    zones: &[(String, String)],
-    counted: Arc<SinkCounts>,
-) -> Result<Arc<dyn Sink>, SinkError> {
+pub fn open(sink: &config::Sink, zones: &[(String, String)], metrics: SinkMetrics) -> Result<Arc<dyn Sink>, SinkError> {
     match &sink.kind {
-        Kind::ClickHouse(settings) => clickhouse::open(&sink.name, settings, &sink.delivery, counted),
-        Kind::Elasticsearch(settings) => elasticsearch::open(&sink.name, settings, &sink.delivery, zones, counted),
+        Kind::ClickHouse(settings) => clickhouse::open(&sink.name, settings, &sink.delivery, metrics),
+        Kind::Elasticsearch(settings) => elasticsearch::open(&sink.name, settings, &sink.delivery, zones, metrics),
         Kind::Kafka(settings) => kafka::open(&sink.name, settings, &sink.delivery),
     }
 }

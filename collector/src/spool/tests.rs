@@ -347,7 +347,7 @@ fn the_clocks_of_one_app_are_bounded_and_those_of_others_stay() {
     }
     assert!(known(2, 0) && known(1, 5_000) && known(1, 999) && known(1, 960));
     assert!(!known(1, 100));
-    while telemetry.get(crate::telemetry::Count::ClocksForgotten) < 900 {
+    while telemetry.install_clocks_evicted.get() < 900 {
         std::thread::yield_now();
     }
     spool.close();

@@ -16,7 +16,7 @@ use super::dedup::{Dedup, Extent, Horizons};
 use super::{Counters, FILE, MIGRATIONS, Settings, SpoolError, Tx, arrival, lock, space};
 use crate::clock;
 use crate::db::{self, Layout};
-use crate::telemetry::{Count, Telemetry};
+use crate::telemetry::{self, Telemetry};
 
 /// How often a writer that could not commit tries whether it can again, when nobody writes.
 const PROBE: Duration = Duration::from_millis(500);
@@ -293,8 +293,8 @@ impl Writer {
             Ok(()) => {
                 self.publish();
                 if !group.is_empty() {
-                    self.telemetry.add(Count::Commits, 1);
-                    self.telemetry.commit_seconds.observe(began.elapsed());
+                    self.telemetry.commits.inc();
+                    telemetry::observe(&self.telemetry.commit_duration, began.elapsed());
                 }
                 if lock(&self.shared.trouble).take().is_some() {
                     tracing::info!("the spool stores again");
@@ -302,7 +302,7 @@ impl Writer {
             }
             Err(error) => {
                 self.connection = None;
-                self.telemetry.add(Count::CommitFailures, u64::from(!group.is_empty()));
+                self.telemetry.commit_failures.inc_by(u64::from(!group.is_empty()));
                 if lock(&self.shared.trouble).replace(error.to_string()).is_none() {
                     tracing::error!(%error, writes = group.len(), "a commit failed; nothing of it is kept");
                 }
@@ -344,7 +344,7 @@ impl Writer {
         self.backlogs.commit();
         (self.counters, self.noted) = (counters, noted);
         lock(&self.shared.extents).extend(dedup.committed(now));
-        self.telemetry.add(Count::ClocksForgotten, clocks.take_forgotten());
+        self.telemetry.install_clocks_evicted.inc_by(clocks.take_forgotten());
         if group.is_empty() && !space::has_spare(connection) {
             space::settle(connection);
         }

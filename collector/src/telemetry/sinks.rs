@@ -1,139 +1,106 @@
-//! What is counted of each sink's deliveries.
+//! What is counted of the deliveries of each sink.
 
-use std::collections::BTreeMap;
-use std::fmt::Write;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
-use super::{Histogram, head};
+use super::family::{counters, gauges, histograms};
 
-/// The counters of one sink. They begin at 0 with the process.
-#[derive(Debug, Default)]
-pub struct SinkCounts {
-    events: AtomicU64,
-    refused: AtomicU64,
-    failures: AtomicU64,
-    cuts: AtomicU64,
-    far: AtomicU64,
-    old_indices: AtomicU64,
-    overflow_words: AtomicU64,
-    down: AtomicBool,
+const LABELS: &[&str] = &["sink"];
+
+/// The metrics of one sink. Clones share their values.
+#[derive(Clone, Debug)]
+pub struct SinkMetrics {
+    /// Events that the store took.
+    pub delivered_events: IntCounter,
+    /// Events that the store refused for good.
+    pub dead_lettered_events: IntCounter,
+    /// Attempts that failed and are repeated.
+    pub delivery_errors: IntCounter,
+    /// Batches split because the store did not take them whole.
+    pub batch_splits: IntCounter,
+    /// Events stored by the year, because they are far from their arrival.
+    pub far_events: IntCounter,
+    /// Indices that single days far away may have.
+    pub old_day_indices: IntGauge,
+    /// Words written without a dictionary, because it was full.
+    pub overflow_words: IntCounter,
+    /// 0 once the sink has failed so often that its health is asked first, else 1.
+    pub up: IntGauge,
     /// From the beginning of an attempt to deliver a batch to its end, whatever that is.
-    pub delivery_seconds: Histogram,
+    pub delivery_duration: Histogram,
 }
 
-impl SinkCounts {
-    /// So many events were taken by the store.
-    pub fn delivered(&self, events: u64) {
-        self.events.fetch_add(events, Ordering::Relaxed);
-    }
-
-    /// So many events were refused for good.
-    pub fn refused(&self, events: u64) {
-        self.refused.fetch_add(events, Ordering::Relaxed);
-    }
-
-    /// An attempt failed and will be repeated.
-    pub fn failed(&self) {
-        self.failures.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// A batch was cut because the store did not take it whole.
-    pub fn cut(&self) {
-        self.cuts.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// So many events were stored by the year, because they are far from their arrival.
-    pub fn far(&self, events: u64) {
-        self.far.fetch_add(events, Ordering::Relaxed);
-    }
-
-    /// So many indices may exist of single days that are far away.
-    pub fn set_old_indices(&self, indices: u64) {
-        self.old_indices.store(indices, Ordering::Relaxed);
-    }
-
-    /// So many words were written without a dictionary, because it was full.
-    pub fn overflowed(&self, words: u64) {
-        self.overflow_words.fetch_add(words, Ordering::Relaxed);
-    }
-
-    /// The sink counts as down, or does so no longer.
-    pub fn set_down(&self, down: bool) {
-        self.down.store(down, Ordering::Relaxed);
+impl Default for SinkMetrics {
+    /// Creates metrics that are shown nowhere.
+    fn default() -> Self {
+        Families::register(&Registry::new()).of("")
     }
 }
 
-/// One family of figures: its name, its type, its help, and where the figure of a sink is.
-type Family = (&'static str, &'static str, &'static str, fn(&SinkCounts) -> u64);
+/// The families that have a member for each sink.
+#[derive(Debug)]
+pub(super) struct Families {
+    delivered_events: IntCounterVec,
+    dead_lettered_events: IntCounterVec,
+    delivery_errors: IntCounterVec,
+    batch_splits: IntCounterVec,
+    far_events: IntCounterVec,
+    old_day_indices: IntGaugeVec,
+    overflow_words: IntCounterVec,
+    up: IntGaugeVec,
+    delivery_duration: HistogramVec,
+}
 
-/// The families of every sink, except the histogram.
-pub(super) const FAMILIES: [Family; 8] = [
-    ("subway_sink_delivered_events_total", "counter", "Events that the store took.", |sink| {
-        sink.events.load(Ordering::Relaxed)
-    }),
-    ("subway_sink_refused_events_total", "counter", "Events that the store refused for good.", |sink| {
-        sink.refused.load(Ordering::Relaxed)
-    }),
-    ("subway_sink_failures_total", "counter", "Attempts that failed and are repeated.", |sink| {
-        sink.failures.load(Ordering::Relaxed)
-    }),
-    ("subway_sink_cuts_total", "counter", "Batches cut because the store did not take them whole.", |sink| {
-        sink.cuts.load(Ordering::Relaxed)
-    }),
-    (
-        "subway_sink_far_events_total",
-        "counter",
-        "Events stored by the year: more than 400 days from their arrival.",
-        |sink| sink.far.load(Ordering::Relaxed),
-    ),
-    ("subway_sink_old_day_indices", "gauge", "Indices that single days far away may have (Elasticsearch).", |sink| {
-        sink.old_indices.load(Ordering::Relaxed)
-    }),
-    (
-        "subway_sink_overflow_words_total",
-        "counter",
-        "Words that found a block's dictionary full (ClickHouse).",
-        |sink| sink.overflow_words.load(Ordering::Relaxed),
-    ),
-    ("subway_sink_down", "gauge", "1 if the sink has failed so often that its health is asked first.", |sink| {
-        u64::from(sink.down.load(Ordering::Relaxed))
-    }),
-];
-
-const SECONDS: &str = "subway_sink_delivery_seconds";
-const SECONDS_HELP: &str = "From the beginning of an attempt to deliver a batch to its end.";
-
-/// The counters of all sinks, by name.
-#[derive(Debug, Default)]
-pub(super) struct Sinks(Mutex<BTreeMap<String, Arc<SinkCounts>>>);
-
-impl Sinks {
-    pub(super) fn of(&self, name: &str) -> Arc<SinkCounts> {
-        let mut sinks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(sinks.entry(name.to_owned()).or_default())
-    }
-
-    pub(super) fn write(&self, out: &mut String) {
-        let sinks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut family = "";
-        for (name, kind, help, figure) in FAMILIES {
-            for (sink, counts) in sinks.iter() {
-                head(out, &mut family, name, help, kind);
-                let _ = writeln!(out, "{name}{{sink=\"{sink}\"}} {}", figure(counts));
-            }
-        }
-        for (sink, counts) in sinks.iter() {
-            head(out, &mut family, SECONDS, SECONDS_HELP, "histogram");
-            counts.delivery_seconds.write(out, SECONDS, &format!("sink=\"{sink}\""));
+impl Families {
+    pub(super) fn register(registry: &Registry) -> Self {
+        let counters = |name, help| counters(registry, name, help, LABELS);
+        let gauges = |name, help| gauges(registry, name, help, LABELS);
+        Self {
+            delivered_events: counters("subway_sink_delivered_events_total", "Events that the store took."),
+            dead_lettered_events: counters(
+                "subway_sink_dead_lettered_events_total",
+                "Events that the store refused for good.",
+            ),
+            delivery_errors: counters("subway_sink_delivery_errors_total", "Attempts that failed and are repeated."),
+            batch_splits: counters(
+                "subway_sink_batch_splits_total",
+                "Batches split because the store did not take them whole.",
+            ),
+            far_events: counters(
+                "subway_sink_far_events_total",
+                "Events stored by the year: more than 400 days from their arrival.",
+            ),
+            old_day_indices: gauges(
+                "subway_sink_old_day_indices",
+                "Indices that single days far away may have (Elasticsearch).",
+            ),
+            overflow_words: counters(
+                "subway_sink_overflow_words_total",
+                "Words that found the dictionary of a block full (ClickHouse).",
+            ),
+            up: gauges("subway_sink_up", "0 if the sink has failed so often that its health is asked first, else 1."),
+            delivery_duration: histograms(
+                registry,
+                "subway_sink_delivery_duration_seconds",
+                "From the beginning of an attempt to deliver a batch to its end.",
+                LABELS,
+            ),
         }
     }
-}
 
-#[cfg(test)]
-impl SinkCounts {
-    /// Every figure with the name of its family.
-    pub(crate) fn figures(&self) -> Vec<(&'static str, u64)> {
-        FAMILIES.iter().map(|(name, _, _, figure)| (*name, figure(self))).collect()
+    pub(super) fn of(&self, sink: &str) -> SinkMetrics {
+        let labels = &[sink];
+        let metrics = SinkMetrics {
+            delivered_events: self.delivered_events.with_label_values(labels),
+            dead_lettered_events: self.dead_lettered_events.with_label_values(labels),
+            delivery_errors: self.delivery_errors.with_label_values(labels),
+            batch_splits: self.batch_splits.with_label_values(labels),
+            far_events: self.far_events.with_label_values(labels),
+            old_day_indices: self.old_day_indices.with_label_values(labels),
+            overflow_words: self.overflow_words.with_label_values(labels),
+            up: self.up.with_label_values(labels),
+            delivery_duration: self.delivery_duration.with_label_values(labels),
+        };
+        metrics.up.set(1);
+        metrics
     }
 }

@@ -29,7 +29,7 @@ fn a_client_that_asks_too_often_is_told_when_to_come_back() {
     assert!(!refused.is_empty(), "20 requests took long enough for 15 tokens?");
     assert!(refused.iter().all(|answer| too_many(answer) == 1), "{refused:?}");
     assert_eq!(collector.ledger_when_allowed()["stored"], stored, "nothing is stored of a refused request");
-    assert!(collector.metric("subway_rate_limited_requests_total{limit=\"client\"}") >= refused.len() as u64);
+    assert!(collector.metric("subway_requests_rate_limited_total{limit=\"client\"}") >= refused.len() as u64);
     eventually("a token comes", || send(&collector, 1, None).status == 200);
 }
 
@@ -120,7 +120,7 @@ fn an_app_that_sent_too_many_events_waits_for_them() {
     let wait = too_many(&answer);
     assert!((60..=91).contains(&wait), "1000 events are worth 100 s, of which 10 s were there: {wait}");
     assert_eq!(collector.ledger()["received"], 1000);
-    assert_eq!(collector.metric("subway_rate_limited_requests_total{limit=\"app_events\"}"), 1);
+    assert_eq!(collector.metric("subway_requests_rate_limited_total{limit=\"app_events\"}"), 1);
 }
 
 #[test]
@@ -139,7 +139,7 @@ fn an_address_has_its_number_of_connections() {
             .try_post("demo", &[], batch(events(1)).to_string().as_bytes())
             .is_ok_and(|answer| answer.status == 200)
     });
-    assert!(collector.metric("subway_refused_connections_total") >= 1);
+    assert!(collector.metric("subway_connections_rejected_total") >= 1);
 }
 
 #[test]

@@ -77,7 +77,7 @@ fn every_bad_request_is_refused_as_written_and_stores_nothing() {
         let headers: Vec<(&str, &str)> =
             headers.into_iter().flatten().map(|(name, value)| (name.as_str(), value.as_str().unwrap())).collect();
         let (file, name) = (name, kind(name));
-        let series = format!("subway_refused_requests_total{{code=\"{name}\"}}");
+        let series = format!("subway_requests_rejected_total{{code=\"{name}\"}}");
         let before = collector.metric(&series);
         let answer = collector.post(key, &headers, &body(fixture));
         let mut problem = answer.problem();

@@ -145,7 +145,7 @@ fn a_full_disk_is_a_503_that_stores_nothing_and_ends_when_there_is_room() {
     assert_eq!((refused.1.status, refused.1.code().as_str()), (503, "unavailable"));
     let ready = collector.get("/health/ready", None);
     assert_eq!((ready.status, ready.code().as_str()), (503, "unavailable"));
-    assert!(collector.metric("subway_commit_failures_total") > 0);
+    assert!(collector.metric("subway_spool_commit_failures_total") > 0);
     assert_eq!(collector.ledger()["stored"], acknowledged.len());
     let lifted =
         Command::new("prlimit").args(["--pid", &collector.id().to_string(), "--fsize=unlimited"]).status().unwrap();

@@ -80,7 +80,7 @@ fn assert_share_is_used_up(collector: &Collector) {
     assert!(got > limit && detail.contains(&limit.to_string()) && detail.contains(&got.to_string()), "{problem}");
     assert_eq!(bytes_of(collector, "demo"), got);
     assert_eq!(collector.metric("subway_spool_share_bytes"), limit);
-    assert!(collector.metric("subway_share_refused_requests_total") >= 1);
+    assert!(collector.metric("subway_requests_over_share_total") >= 1);
     assert_eq!(collector.get("/health/ready", None).status, 200, "others are still let in");
 }
 

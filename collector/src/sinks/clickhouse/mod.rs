@@ -25,7 +25,7 @@ use self::cut::Partitions;
 use self::migrate::Gone;
 use super::{Delivered, Sink, SinkBatch, SinkError, Unreadable};
 use crate::config::{ClickHouse as Settings, Delivery};
-use crate::telemetry::SinkCounts;
+use crate::telemetry::SinkMetrics;
 
 pub(crate) use client::{Client, Failure, Parameters};
 #[cfg(test)]
@@ -63,7 +63,7 @@ struct ClickHouse {
     later: RwLock<Option<Vec<(&'static str, &'static str)>>>,
     /// How the table is divided; days, of which there are most, until it has been asked.
     partitions: RwLock<Partitions>,
-    counted: Arc<SinkCounts>,
+    metrics: SinkMetrics,
 }
 
 /// Opens the sink. Nothing is sent yet.
@@ -74,10 +74,10 @@ pub fn open(
     name: &str,
     settings: &Settings,
     delivery: &Delivery,
-    counted: Arc<SinkCounts>,
+    metrics: SinkMetrics,
 ) -> Result<Arc<dyn Sink>, SinkError> {
     Ok(Arc::new(ClickHouse {
-        counted,
+        metrics,
         partitions: RwLock::new(Partitions::Days),
         name: name.to_owned(),
         client: Client::new(settings, timeout(delivery))?,
@@ -201,8 +201,8 @@ impl Sink for ClickHouse {
         if !encoded.body.is_empty() {
             let parameters = self.parameters(&token).await?;
             errors::judge(&self.client.insert(parameters, encoded.body, compression).await?)?;
-            self.counted.far(encoded.far);
-            self.counted.overflowed(encoded.overflow);
+            self.metrics.far_events.inc_by(encoded.far);
+            self.metrics.overflow_words.inc_by(encoded.overflow);
         }
         Ok(Delivered::default())
     }

@@ -9,6 +9,7 @@ use subway_servers::ClickHouse as Server;
 use super::open;
 use crate::config::{ClickHouse as Settings, Delivery};
 use crate::sinks::{Sink, SinkBatch, StoredRecord};
+use crate::telemetry::SinkMetrics;
 
 /// A name that no other test of this process has.
 pub(crate) struct Database {
@@ -37,7 +38,7 @@ impl Database {
 
     pub(crate) fn open(&self, keys: &str) -> Arc<dyn Sink> {
         let (settings, delivery) = self.configured(keys);
-        open("ch", &settings, &delivery, Arc::default()).unwrap()
+        open("ch", &settings, &delivery, SinkMetrics::default()).unwrap()
     }
 
     pub(crate) async fn prepared(&self, keys: &str) -> Arc<dyn Sink> {

@@ -213,9 +213,9 @@ async fn what_refuses_every_row_is_no_refusal_of_a_row() {
 async fn words_may_be_as_many_as_events_and_those_beyond_a_dictionary_are_counted() {
     let Some(server) = available(Server::shared()) else { return };
     let database = Database::new(server);
-    let counted = Arc::new(SinkCounts::default());
+    let metrics = SinkMetrics::default();
     let (settings, delivery) = database.configured("compression = 'none'");
-    let sink = open("ch", &settings, &delivery, Arc::clone(&counted)).unwrap();
+    let sink = open("ch", &settings, &delivery, metrics.clone()).unwrap();
     assert_eq!(sink.prepare().await, Ok(()));
     // The last has more words than a block remembers, and each of them twice.
     for (first, count, words) in [(1u64, 200u64, 200), (1001, 900, 900), (10_001, 70_000, 35_000)] {
@@ -234,8 +234,7 @@ async fn words_may_be_as_many_as_events_and_those_beyond_a_dictionary_are_counte
         ));
         assert_eq!(found, format!("{count}\t{words}\t{count}\n"));
     }
-    let overflow = counted.figures().into_iter().find(|(name, _)| *name == "subway_sink_overflow_words_total").unwrap();
-    assert_eq!(overflow.1, 70_000 - 2 * 999, "the empty word is known too");
+    assert_eq!(metrics.overflow_words.get(), 70_000 - 2 * 999, "the empty word is known too");
     // The column stays what it is in the part, whatever its dictionary had no room for.
     let parts = "SELECT count() FROM system.parts_columns WHERE database = '{db}' AND table = 'ods_event' AND column = 'code' \
         AND active AND type = 'LowCardinality(String)'";
@@ -246,7 +245,7 @@ async fn words_may_be_as_many_as_events_and_those_beyond_a_dictionary_are_counte
 async fn a_server_that_is_too_old_is_unfit_and_told_both_versions() {
     let Some(server) = available(OldClickHouse::start()) else { return };
     let (settings, delivery) = Settings::for_test(&format!("url = '{}'", server.url()));
-    let sink = open("ch", &settings, &delivery, Arc::default()).unwrap();
+    let sink = open("ch", &settings, &delivery, SinkMetrics::default()).unwrap();
     for _ in 0..2 {
         let unfit = sink.prepare().await;
         let says = |message: &str| message.contains("18.16") && message.contains("24.8");

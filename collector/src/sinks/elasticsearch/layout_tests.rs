@@ -79,10 +79,8 @@ async fn a_sender_of_twenty_years_makes_few_indices_and_every_attempt_the_same()
     let months: BTreeSet<String> = store.documents("uv-*").into_iter().map(|(index, ..)| index).collect();
     assert_eq!(months.iter().filter(|index| index.contains('.')).count(), 3, "{months:?}");
     assert!(months.len() <= 3 + 21, "{months:?}");
-    let page = sink.counted.figures();
-    assert!(page.contains(&("subway_sink_old_day_indices", 42)), "{page:?}");
-    let far = page.iter().find(|(name, _)| *name == "subway_sink_far_events_total").unwrap().1;
-    assert_eq!(far, 2 * (300 - OLD_DAYS as u64) + 300);
+    assert_eq!(sink.metrics.old_day_indices.get(), 42);
+    assert_eq!(sink.metrics.far_events.get(), 2 * (300 - OLD_DAYS as u64) + 300);
     every_range_is_read(&store).await;
 }
 

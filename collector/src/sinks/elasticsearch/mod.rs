@@ -41,7 +41,7 @@ use super::days::{self, When};
 use super::{Delivered, Refusal, Sink, SinkBatch, SinkError, Unreadable};
 use crate::config::{Delivery, Elasticsearch as Settings};
 use crate::record::{Event, Record};
-use crate::telemetry::SinkCounts;
+use crate::telemetry::SinkMetrics;
 
 /// Most indices that one delivery may make: each takes the cluster tens of milliseconds, a busy one a second.
 const NEW_INDICES: usize = 20;
@@ -59,9 +59,9 @@ pub fn open(
     settings: &Settings,
     delivery: &Delivery,
     zones: &[(String, String)],
-    counted: Arc<SinkCounts>,
+    metrics: SinkMetrics,
 ) -> Result<Arc<dyn Sink>, SinkError> {
-    Ok(Arc::new(Elasticsearch { counted, ..Elasticsearch::new(name, settings, delivery, zones)? }))
+    Ok(Arc::new(Elasticsearch { metrics, ..Elasticsearch::new(name, settings, delivery, zones)? }))
 }
 
 /// Makes what is missing in the store; says what it did, a line for each step. Does so even if the settings say
@@ -83,7 +83,7 @@ struct Elasticsearch {
     layouts: Layouts,
     /// Indices that are surely there.
     made: Mutex<HashSet<Place>>,
-    counted: Arc<SinkCounts>,
+    metrics: SinkMetrics,
 }
 
 /// What is known of a batch so far.
@@ -139,7 +139,7 @@ impl Elasticsearch {
             retention: Arc::new(Retention::new(settings.index_prefix(), settings.retention_days)),
             layouts: Layouts::new(settings),
             made: Mutex::default(),
-            counted: Arc::default(),
+            metrics: SinkMetrics::default(),
             settings: settings.clone(),
         })
     }
@@ -203,7 +203,7 @@ impl Elasticsearch {
             })?;
         }
         let layout = self.layouts.decide(&self.server, &wanted).await?;
-        self.counted.set_old_indices(layout.old_indices() as u64);
+        self.metrics.old_day_indices.set(layout.old_indices() as i64);
         Ok(layout)
     }
 
@@ -354,7 +354,7 @@ impl Sink for Elasticsearch {
             }
         }
         self.retention.look(&self.server);
-        self.counted.far(progress.far);
+        self.metrics.far_events.inc_by(progress.far);
         Ok(Delivered { refused })
     }
 

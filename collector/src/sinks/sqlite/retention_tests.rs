@@ -154,7 +154,11 @@ async fn old_arrivals_go_and_every_number_is_that_of_what_is_left() {
     assert_eq!(history.missing(deleted), Ok(None));
     assert_eq!(history.records(0, 120, 9, u64::MAX), Ok(Vec::new()));
     assert_eq!(history.records(deleted, 120, 9, u64::MAX).unwrap().len(), 9);
-    assert!(site.telemetry.page(&[]).contains(&format!("subway_store_deleted_events_total {deleted}\n")));
+    assert!(
+        site.telemetry
+            .render(&crate::telemetry::Gauges::default())
+            .contains(&format!("subway_store_deleted_events_total {deleted}\n"))
+    );
 }
 
 #[tokio::test]
@@ -284,7 +288,11 @@ async fn installs_without_events_are_forgotten_beyond_the_cap_of_their_app_alone
     assert_eq!(site.reader().complete_from("other", true).await, Ok(None));
     let new = site.reader().count(count(Measure::NewInstalls, vec![7, 100])).await.unwrap();
     assert_eq!(new.total, 3);
-    assert!(site.telemetry.page(&[]).contains("subway_store_forgotten_installs_total 7\n"));
+    assert!(
+        site.telemetry
+            .render(&crate::telemetry::Gauges::default())
+            .contains("subway_store_forgotten_installs_total 7\n")
+    );
 }
 
 #[tokio::test]
