@@ -1,5 +1,6 @@
 //! Signed requests: `x-subway-signature: t=<ms>,v1=<hex of HMAC-SHA256 over "t.body as sent">`.
 
+use hex::FromHex;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use subway_protocol::codec::server::{Problem, ProblemCode};
@@ -33,22 +34,9 @@ fn digest(secret: &str, signed_at: &str, body: &[u8]) -> Option<Hmac<Sha256>> {
 pub fn sign(secret: &str, signed_at: i64, body: &[u8]) -> String {
     let mut out = format!("t={signed_at},v1=");
     if let Some(hmac) = digest(secret, &signed_at.to_string(), body) {
-        for byte in hmac.finalize().into_bytes() {
-            out.push_str(&format!("{byte:02x}"));
-        }
+        out.push_str(&hex::encode(hmac.finalize().into_bytes()));
     }
     out
-}
-
-fn unhex(text: &str) -> Option<[u8; 32]> {
-    if text.len() != 64 || !text.is_ascii() {
-        return None;
-    }
-    let mut out = [0; 32];
-    for (byte, at) in out.iter_mut().zip((0..64).step_by(2)) {
-        *byte = u8::from_str_radix(text.get(at..at + 2)?, 16).ok()?;
-    }
-    Some(out)
 }
 
 impl Signature {
@@ -64,7 +52,8 @@ impl Signature {
         let form = || bad("must be t=<milliseconds>,v1=<64 hexadecimal digits>");
         let (time, mac) = header.trim().split_once(',').ok_or_else(form)?;
         let time = time.trim().strip_prefix("t=").ok_or_else(form)?;
-        let mac = mac.trim().strip_prefix("v1=").and_then(unhex).ok_or_else(form)?;
+        let mac = mac.trim().strip_prefix("v1=").ok_or_else(form)?;
+        let mac = <[u8; 32]>::from_hex(mac).map_err(|_| form())?;
         let signed_at: i64 = time.parse().map_err(|_| form())?;
         let right = digest(secret.expose(), time, body).is_some_and(|hmac| hmac.verify_slice(&mac).is_ok());
         if !right {

@@ -3,52 +3,34 @@
 use std::net::IpAddr;
 use std::str::FromStr;
 
+use ipnet::IpNet;
+
 /// A network in CIDR notation; an address alone is a network of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Network {
-    address: IpAddr,
-    bits: u32,
-}
-
-fn bits(address: IpAddr) -> (u128, u32) {
-    match address {
-        IpAddr::V4(address) => (u128::from(address.to_bits()) << 96, 32),
-        IpAddr::V6(address) => (address.to_bits(), 128),
-    }
-}
+pub struct Network(IpNet);
 
 impl FromStr for Network {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         const FORM: &str = "must be networks such as \"127.0.0.1/32\", \"10.0.0.0/8\" or \"fd00::/8\"";
-        let (address, length) = text.split_once('/').map_or((text, None), |(address, length)| (address, Some(length)));
-        let address: IpAddr = address.parse().map_err(|_| FORM)?;
-        let (value, most) = bits(address);
-        let length = match length {
-            None => most,
-            Some(length) if length.bytes().all(|byte| byte.is_ascii_digit()) => length.parse().map_err(|_| FORM)?,
-            Some(_) => return Err(FORM),
+        let network: IpNet = if text.contains('/') {
+            text.parse().map_err(|_| FORM)?
+        } else {
+            text.parse::<IpAddr>().map_err(|_| FORM)?.into()
         };
-        if length > most {
-            return Err(FORM);
-        }
-        // `checked_shl` so that /128 leaves nothing and /0 everything.
-        if value.checked_shl(length).unwrap_or(0) != 0 {
+        if network.addr() != network.network() {
             return Err("has bits set beyond the length of its network");
         }
-        Ok(Self { address, bits: length })
+        Ok(Self(network))
     }
 }
 
 impl Network {
-    /// Whether `address` is in it. An IPv4 address that is written as IPv6 counts as IPv4.
+    /// Returns whether `address` is in it. An IPv4 address that is written as IPv6 counts as IPv4.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
-        let address = address.to_canonical();
-        let same_kind = address.is_ipv4() == self.address.is_ipv4();
-        let difference = bits(address).0 ^ bits(self.address).0;
-        same_kind && difference.leading_zeros() >= self.bits
+        self.0.contains(&address.to_canonical())
     }
 }
 

@@ -1,5 +1,7 @@
 //! Names of indices and identities of documents. PURE.
 
+use jiff::Span;
+use jiff::civil::{self, Date};
 use sha2::{Digest, Sha256};
 
 use super::super::days::day_of;
@@ -13,41 +15,37 @@ const DAYS_IN_PATH: i64 = NAMES_IN_PATH - 2;
 /// Months in a row of which each is named: with them the names of three years.
 const MONTHS_IN_PATH: i64 = NAMES_IN_PATH - 3;
 
-/// Year, month and day of the day that is `days` after 1 January 1970, in the proleptic Gregorian calendar.
-/// Howard Hinnant, <https://howardhinnant.github.io/date_algorithms.html#civil_from_days>.
-fn civil(days: i64) -> (i64, i64, i64) {
-    let shifted = days + 719_468;
-    let era = shifted.div_euclid(146_097);
-    let day_of_era = shifted.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    (year_of_era + era * 400 + i64::from(month <= 2), month, day)
+const EPOCH: Date = civil::date(1970, 1, 1);
+
+/// Returns the date that is `days` after 1 January 1970, in the proleptic Gregorian calendar. What lies beyond the calendar's
+/// 9,999 years is its first or last day: no event comes near.
+fn date_of(days: i64) -> Date {
+    let date = Span::new().try_days(days).and_then(|span| EPOCH.checked_add(span));
+    date.unwrap_or(if days < 0 { Date::MIN } else { Date::MAX })
+}
+
+fn days_since_epoch(date: Date) -> Option<i64> {
+    Some(i64::from(EPOCH.until(date).ok()?.get_days()))
 }
 
 /// The year of a day since the epoch.
 pub(super) fn year_of(day: i64) -> i64 {
-    civil(day).0
+    i64::from(date_of(day).year())
 }
 
 /// `YYYY.MM` of a day since the epoch.
 pub(super) fn month_of(day: i64) -> String {
-    let (year, month, _) = civil(day);
-    format!("{year:04}.{month:02}")
+    date_of(day).strftime("%Y.%m").to_string()
 }
 
 /// `YYYY-MM-DD` of a day since the epoch.
 pub(super) fn date(day: i64) -> String {
-    let (year, month, day) = civil(day);
-    format!("{year:04}-{month:02}-{day:02}")
+    date_of(day).strftime("%Y-%m-%d").to_string()
 }
 
 /// The index of the events of one day (UTC) since the epoch.
 pub(crate) fn ods(prefix: &str, day: i64) -> String {
-    let (year, month, day) = civil(day);
-    format!("{prefix}-ods-{year:04}.{month:02}.{day:02}")
+    format!("{prefix}-ods-{}", date_of(day).strftime("%Y.%m.%d"))
 }
 
 /// The index of the events of one year (UTC) that have no index of their day.
@@ -87,37 +85,26 @@ pub(super) fn last_day(prefix: &str, name: &str) -> Option<i64> {
         Some(date) => (true, date),
         None => (false, rest.strip_prefix("-uv-")?),
     };
-    let parts: Vec<i64> = date.split('.').map(|part| part.parse().ok()).collect::<Option<_>>()?;
+    let parts: Vec<i16> = date.split('.').map(|part| part.parse().ok()).collect::<Option<_>>()?;
     let (last, made) = match (is_ods, &parts[..]) {
         (_, [year]) => {
-            let last = days_from_civil(year.checked_add(1)?, 1, 1)? - 1;
-            let name = if is_ods { ods_of_year(prefix, *year) } else { uv_of_year(prefix, *year) };
-            (last, name)
+            let last = days_since_epoch(Date::new(*year, 12, 31).ok()?)?;
+            let year = i64::from(*year);
+            (last, if is_ods { ods_of_year(prefix, year) } else { uv_of_year(prefix, year) })
         }
         (true, [year, month, day]) => {
-            let day = days_from_civil(*year, *month, *day)?;
+            let date = Date::new(*year, i8::try_from(*month).ok()?, i8::try_from(*day).ok()?).ok()?;
+            let day = days_since_epoch(date)?;
             (day, ods(prefix, day))
         }
         (false, [year, month]) => {
-            let next = if *month == 12 { (year.checked_add(1)?, 1) } else { (*year, month.checked_add(1)?) };
-            let last = days_from_civil(next.0, next.1, 1)? - 1;
+            let first = Date::new(*year, i8::try_from(*month).ok()?, 1).ok()?;
+            let last = days_since_epoch(first.last_of_month())?;
             (last, uv(prefix, last))
         }
         _ => return None,
     };
     (made == name).then_some(last)
-}
-
-fn days_from_civil(year: i64, month: i64, day: i64) -> Option<i64> {
-    if !(1..=12).contains(&month) || !(1..=31).contains(&day) || year.abs() > 1_000_000_000 {
-        return None;
-    }
-    let year = if month <= 2 { year - 1 } else { year };
-    let era = year.div_euclid(400);
-    let year_of_era = year.rem_euclid(400);
-    let from_march = (month + 9) % 12;
-    let day_of_year = (153 * from_march + 2) / 5 + day - 1;
-    Some(era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468)
 }
 
 /// The indices that can hold events with `from <= event_time < to`, as a list of patterns for a path. Every name has a
@@ -127,7 +114,8 @@ pub(crate) fn covering(prefix: &str, from: Option<i64>, to: Option<i64>) -> Stri
     let all = format!("{prefix}-ods-*");
     let (Some(from), Some(to)) = (from, to) else { return all };
     let (first, last) = (day_of(from), day_of(to.saturating_sub(1)).max(day_of(from)));
-    let (from, to) = (civil(first), civil(last));
+    let year_and_month = |day| (year_of(day), i64::from(date_of(day).month()));
+    let (from, to) = (year_and_month(first), year_and_month(last));
     let months = (to.0 - from.0) * 12 + to.1 - from.1 + 1;
     let mut list: Vec<String> = if last - first < DAYS_IN_PATH {
         (first..=last).map(|day| format!("{}*", ods(prefix, day))).collect()
