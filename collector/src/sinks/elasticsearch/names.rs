@@ -137,11 +137,7 @@ pub(super) fn id(parts: &[&str]) -> String {
     if joined.len() <= ID_BYTES {
         return joined;
     }
-    let mut id = "sha256-".to_owned();
-    for byte in Sha256::digest(joined.as_bytes()) {
-        id.push_str(&format!("{byte:02x}"));
-    }
-    id
+    format!("sha256-{}", hex::encode(Sha256::digest(joined.as_bytes())))
 }
 
 #[cfg(test)]
@@ -156,10 +152,9 @@ mod tests {
         assert_eq!(ods("p", day_of(-1)), "p-ods-1969.12.31");
         assert_eq!(ods("p", day_of(951_782_400_000)), "p-ods-2000.02.29");
         assert_eq!(ods("p", day_of(253_402_300_799_999)), "p-ods-9999.12.31");
-        assert_eq!(ods("p", day_of(253_402_300_800_000)), "p-ods-10000.01.01");
+        assert_eq!(ods("p", day_of(i64::MAX)), "p-ods-9999.12.31", "no later day has a name");
         assert_eq!(date(-719_529), "-001-12-31");
-        assert!(ods("p", day_of(i64::MAX)).starts_with("p-ods-292278994."));
-        assert!(ods("p", day_of(i64::MIN)).starts_with("p-ods--292275055."));
+        assert_eq!(ods("p", day_of(i64::MIN)), "p-ods--9999.01.01");
         assert_eq!(uv("p", 16_572), "p-uv-2015.05");
     }
 
