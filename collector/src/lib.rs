@@ -2,7 +2,7 @@
 //!
 //! The way of an event: [`http`] takes the request, [`auth`] finds the app, [`accept`] decodes it, lets [`pipeline`]
 //! judge it, and hands it to the one writer of the [`spool`]; the answer goes out after the commit. [`fanout`] then
-//! delivers the spool to every sink of [`sinks`], each at its own pace; [`query`] and [`metrics`] read the embedded store.
+//! delivers the spool to every sink of [`sinks`], each at its own pace; [`query`] reads the store that is named for it.
 
 pub mod accept;
 pub mod auth;
@@ -17,7 +17,6 @@ pub mod fanout;
 pub mod fuzzing;
 pub mod http;
 pub mod limit;
-pub mod metrics;
 pub mod pipeline;
 pub mod process;
 pub mod query;

@@ -1,6 +1,6 @@
 //! Questions about stored events, and the [`Reader`] that every store answers them through.
 //!
-//! What the product metrics mean, and which calendar their buckets follow, is said in [`crate::metrics`], whose words are
+//! What the product metrics mean, and which calendar their buckets follow, is said in [`subway_analytics`], whose words are
 //! this room's too; a reader only counts between boundaries.
 
 use std::fmt;
@@ -8,11 +8,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+pub use subway_analytics::{
+    CountQuery, Counts, EventsQuery, Extent, Filter, InvalidParameter, Mark, Measure, Metric, MetricRequest,
+    Parameters, parse_time, utc,
+};
 
 use crate::config::{Config, Kind};
-pub use crate::metrics::{
-    CountQuery, Counts, Filter, InvalidParameter, Measure, Metric, MetricRequest, Parameters, parse_time, utc,
-};
 use crate::row::Row;
 use crate::sinks::SinkError;
 
@@ -25,54 +26,6 @@ pub mod sqlite;
 pub(crate) mod conformance;
 #[cfg(test)]
 pub(crate) mod oracle;
-
-/// One question for events.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct EventsQuery {
-    /// Key of the app.
-    pub app: String,
-    /// Events at or after this time, milliseconds since the epoch.
-    pub from: Option<i64>,
-    /// Events before this time, milliseconds since the epoch.
-    pub to: Option<i64>,
-    /// Which events take part.
-    pub filter: Filter,
-    /// Only this install.
-    pub install_id: Option<String>,
-    /// Only this user.
-    pub user_id: Option<String>,
-    /// Only events that come after this place in the list.
-    pub after: Option<Mark>,
-    /// At most so many events.
-    pub limit: usize,
-}
-
-/// A place in the list of the newest events: by time, and within a millisecond by position.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Mark {
-    /// Event time, milliseconds since the epoch.
-    pub event_time: i64,
-    /// Position in the spool.
-    pub position: u64,
-}
-
-impl fmt::Display for Mark {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.event_time, self.position)
-    }
-}
-
-impl std::str::FromStr for Mark {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (event_time, position) = text.split_once('.').unwrap_or((text, ""));
-        let place =
-            Self { event_time: event_time.parse().map_err(|_| ())?, position: position.parse().map_err(|_| ())? };
-        // No store counts further.
-        if i64::try_from(place.position).is_ok() { Ok(place) } else { Err(()) }
-    }
-}
 
 /// An event of the list.
 #[derive(Clone, Debug)]
@@ -89,15 +42,6 @@ impl Listed {
     pub fn mark(&self) -> Mark {
         Mark { event_time: self.row.event.event_time, position: self.position }
     }
-}
-
-/// Times of the first and the last event of an app, milliseconds since the epoch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Extent {
-    /// The earliest event time.
-    pub first: i64,
-    /// The latest event time.
-    pub last: i64,
 }
 
 /// Why a store could not answer.
