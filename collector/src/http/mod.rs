@@ -18,9 +18,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
-use axum::extract::Path;
 use axum::extract::rejection::PathRejection;
-use axum::http::HeaderMap;
+use axum::extract::{Path, Query};
+use axum::http::{HeaderMap, Uri};
 use subway_protocol::codec::server::{Problem, ProblemCode};
 
 use crate::accept::{Acceptor, Budget, Status, too_many};
@@ -123,4 +123,10 @@ pub(crate) fn authorization(headers: &HeaderMap) -> Option<&str> {
 /// The variable parts of the address; one that is not text leads nowhere.
 pub(crate) fn segments<T>(path: Result<Path<T>, PathRejection>) -> Result<T, Problem> {
     path.map(|Path(parts)| parts).map_err(|_| Problem::new(ProblemCode::NotFound, "nothing is at this address".into()))
+}
+
+/// The decoded parameters of a query string.
+pub(crate) fn pairs(uri: &Uri) -> Result<Vec<(String, String)>, Problem> {
+    let pairs = Query::<Vec<(String, String)>>::try_from_uri(uri);
+    pairs.map(|Query(pairs)| pairs).map_err(|error| Problem::new(ProblemCode::InvalidParameter, error.to_string()))
 }

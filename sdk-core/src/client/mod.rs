@@ -3,6 +3,7 @@
 mod binding;
 mod consent;
 mod inputs;
+mod members;
 mod pending;
 mod results;
 mod settings;
