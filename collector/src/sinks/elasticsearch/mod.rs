@@ -160,7 +160,12 @@ impl Elasticsearch {
         let making = tokio::task::spawn_blocking(move || {
             let mut collector = collector;
             let mut send = |part: Part| parts.blocking_send(part).is_ok();
-            encoder.encode(&batch, &layout, wanted.as_ref(), collector.as_mut(), &mut send).map(|()| collector)
+            let see = |record: &Record<'_>, event: &Event<'_>, position: u64| {
+                if let Some(collector) = &mut collector {
+                    collector.see(record, event, position);
+                }
+            };
+            encoder.encode(&batch, &layout, wanted.as_ref(), see, &mut send).map(|()| collector)
         });
         while let Some(part) = made.recv().await {
             progress.far += if first_time { part.far } else { 0 };
