@@ -3,6 +3,7 @@
 //! [`plan`] decides (PURE), the worker does. Each sink has one worker, woken by the spool's head; nothing polls.
 
 mod deliver;
+mod give_up;
 mod letters;
 pub mod plan;
 mod poison;
@@ -33,6 +34,13 @@ use worker::Worker;
 
 /// How long a start waits for stores to answer whether they can be used. One that is slower is found out later.
 const FIRST_CONTACT: Duration = Duration::from_secs(5);
+
+/// Runs `work` where it may block.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, SpoolError> + Send + 'static,
+) -> Result<T, SpoolError> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| SpoolError::Io(error.to_string()))?
+}
 
 impl Settings {
     /// For a configured sink.

@@ -7,7 +7,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 use tokio::sync::Mutex;
 
-use super::worker::blocking;
+use super::blocking;
 use crate::sinks::{Sink, SinkBatch, SinkError, StoredRecord, refusal_of_one};
 use crate::spool::{DeadLetter, Spool, SpoolError};
 
