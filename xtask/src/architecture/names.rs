@@ -38,8 +38,18 @@ pub(super) struct Names {
     pub(super) modules: Vec<Vec<String>>,
     /// Methods called: name and line.
     pub(super) methods: Vec<(String, usize)>,
-    /// Statics that can change or are made late: name and line.
-    pub(super) statics: Vec<(String, usize)>,
+    pub(super) statics: Vec<Static>,
+}
+
+/// A static, or a macro that makes some.
+#[derive(Debug)]
+pub(super) struct Static {
+    pub(super) name: String,
+    pub(super) line: usize,
+    /// Its type, where that is a path: it may be an alias.
+    pub(super) kind: Option<Written>,
+    /// It can change or is made late, by what is written there.
+    pub(super) is_state: bool,
 }
 
 /// Reads the names of a file whose module path is `module`.
@@ -63,6 +73,11 @@ struct Collector {
 impl Collector {
     fn written(&self, segments: Vec<String>, is_global: bool, is_glob: bool, line: usize) -> Written {
         Written { module: self.module.clone(), segments, is_global, is_glob, line }
+    }
+
+    fn written_path(&self, path: &syn::Path, line: usize) -> Written {
+        let segments = path.segments.iter().map(|segment| name(&segment.ident)).collect();
+        self.written(segments, path.leading_colon.is_some(), false, line)
     }
 
     fn add(&mut self, segments: Vec<String>, is_global: bool, line: usize) {
@@ -197,14 +212,16 @@ fn strings(stream: TokenStream, found: &mut Vec<String>) {
     }
 }
 
+/// Whether a type of this name is shared state.
+pub(super) fn is_shared_state(name: &str) -> bool {
+    SHARED_STATE.contains(&name) || name.starts_with("Atomic")
+}
+
 /// Whether the code of a static speaks of shared state.
-fn is_shared_state(stream: TokenStream) -> bool {
+fn has_shared_state(stream: TokenStream) -> bool {
     stream.into_iter().any(|token| match token {
-        TokenTree::Group(group) => is_shared_state(group.stream()),
-        TokenTree::Ident(ident) => {
-            let ident = ident.to_string();
-            SHARED_STATE.contains(&ident.as_str()) || ident.starts_with("Atomic")
-        }
+        TokenTree::Group(group) => has_shared_state(group.stream()),
+        TokenTree::Ident(ident) => is_shared_state(&ident.to_string()),
         _ => false,
     })
 }
@@ -251,24 +268,26 @@ impl<'ast> Visit<'ast> for Collector {
 
     fn visit_item_type(&mut self, node: &'ast syn::ItemType) {
         if let syn::Type::Path(path) = &*node.ty {
-            let segments = path.path.segments.iter().map(|segment| name(&segment.ident)).collect();
-            let is_global = path.path.leading_colon.is_some();
-            let target = self.written(segments, is_global, false, node.ident.span().start().line);
+            let target = self.written_path(&path.path, node.ident.span().start().line);
             self.names.imports.push(Import { name: name(&node.ident), target });
         }
         visit::visit_item_type(self, node);
     }
 
     fn visit_item_static(&mut self, node: &'ast syn::ItemStatic) {
-        if matches!(node.mutability, syn::StaticMutability::Mut(_)) || is_shared_state(tokens_of(node)) {
-            self.names.statics.push((name(&node.ident), node.ident.span().start().line));
-        }
+        let line = node.ident.span().start().line;
+        let kind = match &*node.ty {
+            syn::Type::Path(path) => Some(self.written_path(&path.path, line)),
+            _ => None,
+        };
+        let is_state = matches!(node.mutability, syn::StaticMutability::Mut(_)) || has_shared_state(tokens_of(node));
+        self.names.statics.push(Static { name: name(&node.ident), line, kind, is_state });
         visit::visit_item_static(self, node);
     }
 
     fn visit_path(&mut self, node: &'ast syn::Path) {
-        let segments = node.segments.iter().map(|segment| name(&segment.ident)).collect();
-        self.add(segments, node.leading_colon.is_some(), node.span().start().line);
+        let written = self.written_path(node, node.span().start().line);
+        self.names.written.push(written);
         visit::visit_path(self, node);
     }
 
@@ -279,7 +298,8 @@ impl<'ast> Visit<'ast> for Collector {
 
     fn visit_macro(&mut self, node: &'ast syn::Macro) {
         if node.path.segments.last().is_some_and(|last| last.ident == "thread_local") {
-            self.names.statics.push(("thread_local!".into(), node.path.span().start().line));
+            let line = node.path.span().start().line;
+            self.names.statics.push(Static { name: "thread_local!".into(), line, kind: None, is_state: true });
         }
         self.visit_path(&node.path);
         self.tokens(node.tokens.clone());

@@ -85,16 +85,16 @@ pub(super) fn violations(place: &str, file: &SourceFile, is_crate: bool) -> Vec<
     found
 }
 
-/// Statics of a crate that can change or are made late, and are not listed.
+/// Statics of a crate that can change or are made late and are not listed, and those that are listed and not there.
 pub(super) fn statics(place: &str, source: &SourceCrate) -> Vec<String> {
-    let mut found = Vec::new();
-    for file in &source.files {
-        let path = format!("{place}/{}", file.name);
-        for (name, line) in &file.statics {
-            if !STATICS.iter().any(|(listed, known, _)| *listed == path && known == name) {
-                found.push(format!("{path}:{line}: `{name}` is global state"));
-            }
-        }
-    }
-    found
+    let all = source.files.iter().flat_map(|file| {
+        file.statics.iter().map(move |(name, line)| (format!("{place}/{}", file.name), name.as_str(), *line))
+    });
+    let all: Vec<(String, &str, usize)> = all.collect();
+    let is_listed = |path: &str, name: &str| STATICS.iter().any(|(at, listed, _)| *at == path && *listed == name);
+    let unlisted = all.iter().filter(|(path, name, _)| !is_listed(path, name));
+    let unlisted = unlisted.map(|(path, name, line)| format!("{path}:{line}: `{name}` is global state"));
+    let here = STATICS.iter().filter(|(at, ..)| at.strip_prefix(place).is_some_and(|rest| rest.starts_with('/')));
+    let gone = here.filter(|(at, listed, _)| !all.iter().any(|(path, name, _)| path == at && name == listed));
+    unlisted.chain(gone.map(|(at, name, _)| format!("{at}: `{name}` is listed as state and is not there"))).collect()
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::names::{Import, Names, Written, names};
+use super::names::{Import, Names, Static, Written, is_shared_state, names};
 
 /// A path from the crate's root (`crate`, ..) or from another crate (`std`, ..).
 pub(super) type FullPath = Vec<String>;
@@ -28,6 +28,7 @@ pub(super) struct SourceFile {
     pub(super) module: Vec<String>,
     pub(super) dependencies: Vec<Dependency>,
     pub(super) methods: Vec<(String, usize)>,
+    /// Statics that can change or are made late: name and line.
     pub(super) statics: Vec<(String, usize)>,
 }
 
@@ -82,23 +83,8 @@ impl SourceCrate {
     /// The module (without `crate`) that defines what `path` names, through the re-exports of others; `None` if it is not of
     /// this crate.
     pub(super) fn home(&self, path: &[String]) -> Option<Vec<String>> {
-        let mut path = path.to_vec();
-        for _ in 0..STEPS {
-            let [root, inner @ ..] = path.as_slice() else { return None };
-            if root != "crate" {
-                return None;
-            }
-            let module = self.scope.module_prefix(inner);
-            let Some(name) = inner.get(module.len()) else { return Some(module) };
-            let Some(target) = self.scope.imports.get(&(module.clone(), name.clone())).and_then(|all| all.first())
-            else {
-                return Some(module);
-            };
-            let mut next = self.scope.resolve(target, STEPS).into_iter().next()?;
-            next.extend_from_slice(&inner[module.len() + 1..]);
-            path = next;
-        }
-        None
+        let path = self.scope.follow(path.to_vec());
+        (path.first()? == "crate").then(|| self.scope.module_prefix(&path[1..]))
     }
 }
 
@@ -124,7 +110,26 @@ impl Scope {
                 }
             }
         }
-        SourceFile { name, module, dependencies, methods: names.methods, statics: names.statics }
+        let is_state = |found: &&Static| {
+            let kinds = found.kind.iter().flat_map(|kind| self.resolve(kind, STEPS));
+            found.is_state || kinds.flat_map(|kind| self.follow(kind)).any(|name| is_shared_state(&name))
+        };
+        let statics = names.statics.iter().filter(is_state).map(|found| (found.name.clone(), found.line)).collect();
+        SourceFile { name, module, dependencies, methods: names.methods, statics }
+    }
+
+    /// What `path` names in the end, through imports and aliases of this crate.
+    fn follow(&self, mut path: FullPath) -> FullPath {
+        for _ in 0..STEPS {
+            let Some(inner) = path.strip_prefix(&["crate".to_owned()][..]) else { break };
+            let module = self.module_prefix(inner);
+            let Some(name) = inner.get(module.len()) else { break };
+            let targets = self.imports.get(&(module.clone(), name.clone()));
+            let target = targets.and_then(|all| self.resolve(all.first()?, STEPS).into_iter().next());
+            let Some(target) = target else { break };
+            path = [target.as_slice(), &inner[module.len() + 1..]].concat();
+        }
+        path
     }
 
     /// The longest beginning of `path` that is a module.

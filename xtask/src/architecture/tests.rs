@@ -128,6 +128,8 @@ fn whatever_touches_the_world_is_found_by_its_full_path() {
 fn statics_that_are_state_are_found() {
     let text = "
         static NAME: &str = \"a\";
+        type Shared<T> = std::sync::OnceLock<T>;
+        mod inner { use super::Shared as Own; static AA: Own<u8> = Own::new(); }
         static mut A: u8 = 0;
         static B: std::sync::OnceLock<u8> = std::sync::OnceLock::new();
         static C: AtomicU64 = AtomicU64::new(0);
@@ -137,7 +139,7 @@ fn statics_that_are_state_are_found() {
         #[cfg(test)] static G: Mutex<u8> = Mutex::new(0);";
     let found = purity::statics("sdk-core/src", &source(&[("lib.rs", text)]));
     let names: Vec<&str> = found.iter().map(|line| line.split('`').nth(1).unwrap()).collect();
-    assert_eq!(names, ["A", "B", "C", "D", "thread_local!", "F"]);
+    assert_eq!(names, ["AA", "A", "B", "C", "D", "thread_local!", "F"]);
 }
 
 #[test]
