@@ -2,7 +2,8 @@
 //!
 //! The way of an event: [`http`] takes the request, [`auth`] finds the app, [`accept`] decodes it, lets [`pipeline`]
 //! judge it, and hands it to the one writer of the [`spool`]; the answer goes out after the commit. [`fanout`] then
-//! delivers the spool to every sink of [`sinks`], each at its own pace; [`query`] reads the store that is named for it.
+//! delivers the spool to every sink of [`sinks`], each at its own pace; [`query`] answers from the store that the
+//! configuration names for reading, in the words of `subway_analytics`. [`serve`] puts all of it together, [`cli`] runs it.
 
 pub mod accept;
 pub mod auth;

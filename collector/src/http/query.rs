@@ -1,7 +1,7 @@
 //! The reading API: `/v1/apps`, and under `/v1/apps/{key}` metrics, events and range.
 //!
-//! Every answer includes what was acknowledged before the question came: the handlers let the store
-//! that is read catch up.
+//! An answer from the store includes what was acknowledged before the question came: the handlers wait until the store that is
+//! read has it, but not for ever; where that is too long, the answer is of what the store has, and the log says so.
 
 use std::sync::Arc;
 
