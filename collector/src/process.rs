@@ -15,7 +15,7 @@ fn page_bytes() -> u64 {
 
 /// The process, and where it keeps its data.
 #[derive(Debug)]
-pub struct Process {
+pub(crate) struct Process {
     data_dir: PathBuf,
     started: u64,
 }
@@ -23,14 +23,14 @@ pub struct Process {
 impl Process {
     /// This process, now; it keeps its data in `data_dir`.
     #[must_use]
-    pub fn begin(data_dir: &Path) -> Self {
+    pub(crate) fn begin(data_dir: &Path) -> Self {
         Self { data_dir: data_dir.to_owned(), started: clock::now().unsigned_abs() / 1000 }
     }
 
     /// What can be measured here; some systems say less.
     #[cfg(unix)]
     #[must_use]
-    pub fn gauges(&self) -> Vec<(Gauge<'static>, u64)> {
+    pub(crate) fn gauges(&self) -> Vec<(Gauge<'static>, u64)> {
         let disk = disk::free_bytes(&self.data_dir);
         let most = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
         let open = std::fs::read_dir("/proc/self/fd").ok().map(|files| files.count() as u64);

@@ -13,7 +13,7 @@ mod sinks;
 use std::process::ExitCode;
 
 use output::Failure;
-pub use parse::{Command, USAGE, parse};
+pub(crate) use parse::{Command, USAGE, parse};
 
 /// Wrong usage or configuration.
 const USAGE_ERROR: u8 = 2;

@@ -14,7 +14,7 @@ const RETRY_AFTER: u64 = 2;
 
 /// A refusal. Also left as an extension of the response, so that the telemetry knows its code.
 #[derive(Clone, Debug)]
-pub struct Refusal(pub Problem);
+pub(crate) struct Refusal(pub Problem);
 
 impl From<Problem> for Refusal {
     fn from(problem: Problem) -> Self {

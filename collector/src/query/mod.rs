@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-pub use subway_analytics::{
+pub(crate) use subway_analytics::{
     CountQuery, Counts, EventsQuery, Extent, Filter, InvalidParameter, Mark, Measure, Metric, MetricRequest,
     Parameters, parse_time, utc,
 };
@@ -17,10 +17,10 @@ use crate::config::{Config, Kind};
 use crate::row::Row;
 use crate::sinks::SinkError;
 
-pub mod clickhouse;
-pub mod elasticsearch;
+pub(crate) mod clickhouse;
+pub(crate) mod elasticsearch;
 mod nowhere;
-pub mod sqlite;
+pub(crate) mod sqlite;
 
 #[cfg(test)]
 pub(crate) mod conformance;
@@ -29,7 +29,7 @@ pub(crate) mod oracle;
 
 /// An event of the list.
 #[derive(Clone, Debug)]
-pub struct Listed {
+pub(crate) struct Listed {
     /// Its position in the spool.
     pub position: u64,
     /// The event.
@@ -39,14 +39,14 @@ pub struct Listed {
 impl Listed {
     /// Where it stands.
     #[must_use]
-    pub fn mark(&self) -> Mark {
+    pub(crate) fn mark(&self) -> Mark {
         Mark { event_time: self.row.event.event_time, position: self.position }
     }
 }
 
 /// Why a store could not answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ReadError {
+pub(crate) enum ReadError {
     /// The answer would take longer than a reader may take, or too many others ask. Asking for less, or later, may work.
     Busy(String),
     /// The store cannot be read.
@@ -67,7 +67,7 @@ impl std::error::Error for ReadError {}
 
 /// Knows whether the store that answers questions has what was acknowledged before they were asked.
 #[async_trait]
-pub trait Freshness: Send + Sync {
+pub(crate) trait Freshness: Send + Sync {
     /// Waits, for a bounded time, until it has.
     async fn catch_up(&self);
     /// What that store never got, because it was gone before or was given up, arrived before this time, milliseconds since
@@ -82,7 +82,7 @@ pub trait Freshness: Send + Sync {
 /// Every answer is consistent in itself: all its numbers come from one state of the store. An app that the store has
 /// never seen is an app without events.
 #[async_trait]
-pub trait Reader: Send + Sync {
+pub(crate) trait Reader: Send + Sync {
     /// Counts per bucket and over the whole range.
     async fn count(&self, query: CountQuery) -> Result<Counts, ReadError>;
     /// The newest events by event time; of events at the same millisecond the later stored comes first.
@@ -100,7 +100,7 @@ pub trait Reader: Send + Sync {
 ///
 /// # Errors
 /// [`SinkError::Unfit`] if the settings of the store cannot be used.
-pub fn open(config: &Config, data_dir: &Path) -> Result<Arc<dyn Reader>, SinkError> {
+pub(crate) fn open(config: &Config, data_dir: &Path) -> Result<Arc<dyn Reader>, SinkError> {
     let Some(name) = &config.reading else { return Ok(Arc::new(nowhere::Nowhere)) };
     let sink = config.sinks.iter().find(|sink| sink.name == *name);
     match sink.map(|sink| (&sink.kind, &sink.delivery)) {

@@ -14,9 +14,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use subway_protocol::RejectReason;
 use subway_protocol::codec::server::ProblemCode;
 
-pub use histogram::Histogram;
-pub use sinks::SinkCounts;
-pub use store::Store;
+pub(crate) use histogram::Histogram;
+pub(crate) use sinks::SinkCounts;
+pub(crate) use store::Store;
 
 use crate::limit::Limited;
 

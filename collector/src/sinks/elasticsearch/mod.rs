@@ -28,7 +28,7 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::mpsc;
 
-pub use self::schema::schema;
+pub(crate) use self::schema::schema;
 
 use self::bulk::{Encoder, Form, Forms, Part, verdicts};
 use self::counts::{Collector, Counts};
@@ -54,7 +54,7 @@ const LOOKUPS: usize = 5000;
 ///
 /// # Errors
 /// [`SinkError::Unfit`] if the settings cannot be used.
-pub fn open(
+pub(crate) fn open(
     name: &str,
     settings: &Settings,
     delivery: &Delivery,
@@ -69,7 +69,7 @@ pub fn open(
 ///
 /// # Errors
 /// As [`Sink::prepare`].
-pub async fn apply(settings: &Settings, delivery: &Delivery) -> Result<Vec<String>, SinkError> {
+pub(crate) async fn apply(settings: &Settings, delivery: &Delivery) -> Result<Vec<String>, SinkError> {
     schema::apply(&Server::new(settings, Duration::from_millis(delivery.timeout_ms))?, settings).await
 }
 
