@@ -60,12 +60,18 @@ fn of_file(collector: &SourceCrate, file: &SourceFile) -> Vec<String> {
     let Some(allowed) = pure.map(<[_]>::to_vec).or_else(|| line.map(|(_, allowed)| [allowed, COMMON].concat())) else {
         return vec![format!("{PLACE}/{}: `{layer}` has no line in xtask/src/architecture/layers.rs", file.name)];
     };
+    let is_pure_file = PURE.iter().any(|(name, _)| *name == file.name);
+    let is_own = |path: &[String]| collector.home(path).is_some_and(|home| home.starts_with(&file.module));
     let mut found = Vec::new();
     for dependency in &file.dependencies {
         let at = || format!("{PLACE}/{}:{}", file.name, dependency.line);
         match named(collector, dependency) {
             Named::Layer(other) if other != layer && !allowed.contains(&other.as_str()) => {
                 found.push(format!("{}: `{layer}` must not name `{other}`", at()));
+            }
+            // What is PURE within a layer that is not names nothing else of it.
+            Named::Layer(other) if other == layer && is_pure_file && !is_own(&dependency.path) => {
+                found.push(format!("{}: a PURE file must not name the rest of `{layer}`", at()));
             }
             Named::All => found.push(format!("{}: names all layers", at())),
             Named::Foreign(name) if FOREIGN.iter().any(|(of, names)| *of == layer && names.contains(&name)) => {

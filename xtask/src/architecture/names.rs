@@ -13,7 +13,7 @@ use super::cfg::{self, is_test_only};
 pub(super) struct Written {
     /// The module around it, from the crate's root on.
     pub(super) module: Vec<String>,
-    /// `crate`, `self`, `super` and names; of a glob the path before the star.
+    /// `crate`, `self`, `super` and names, that of a macro with its `!`; of a glob the path before the star.
     pub(super) segments: Vec<String>,
     /// It begins with `::`.
     pub(super) is_global: bool,
@@ -117,7 +117,7 @@ impl Collector {
         self.names.imports.push(Import { name: rename, target });
     }
 
-    /// Adds every path of two or more names in the arguments of a macro or an attribute.
+    /// Adds every macro and every path of two or more names in the arguments of a macro or an attribute.
     fn tokens(&mut self, stream: TokenStream) {
         let tokens: Vec<TokenTree> = stream.into_iter().collect();
         let mut at = 0;
@@ -153,7 +153,12 @@ impl Collector {
                 _ => break,
             }
         }
-        if segments.len() > 1 {
+        if let (Some(TokenTree::Punct(mark)), Some(TokenTree::Group(_))) = (tokens.get(at), tokens.get(at + 1))
+            && mark.as_char() == '!'
+        {
+            segments.last_mut().into_iter().for_each(|last| last.push('!'));
+            self.add(segments, is_global, line);
+        } else if segments.len() > 1 {
             self.add(segments, is_global, line);
         }
         at
@@ -286,8 +291,11 @@ impl<'ast> Visit<'ast> for Collector {
     }
 
     fn visit_path(&mut self, node: &'ast syn::Path) {
-        let written = self.written_path(node, node.span().start().line);
-        self.names.written.push(written);
+        // A single name is a local one, or its import is noted.
+        if node.segments.len() > 1 {
+            let written = self.written_path(node, node.span().start().line);
+            self.names.written.push(written);
+        }
         visit::visit_path(self, node);
     }
 
@@ -301,7 +309,9 @@ impl<'ast> Visit<'ast> for Collector {
             let line = node.path.span().start().line;
             self.names.statics.push(Static { name: "thread_local!".into(), line, kind: None, is_state: true });
         }
-        self.visit_path(&node.path);
+        let mut written = self.written_path(&node.path, node.path.span().start().line);
+        written.segments.last_mut().into_iter().for_each(|last| last.push('!'));
+        self.names.written.push(written);
         self.tokens(node.tokens.clone());
     }
 

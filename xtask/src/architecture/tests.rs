@@ -90,6 +90,9 @@ fn a_pure_layer_names_pure_layers_only_and_touches_nothing() {
     assert_eq!(wrong("limit/mod.rs", "use std::time::Instant;\nfn f(now: Instant) {}"), [""; 0]);
     let now = ["PURE code names `std::time::Instant::now`"];
     assert_eq!(wrong("limit/mod.rs", "use std::time::Instant;\nfn f() { Instant::now(); }"), now);
+    let rest = ["a PURE file must not name the rest of `fanout`"];
+    assert_eq!(wrong("fanout/plan.rs", "use super::worker::Worker;"), rest);
+    assert_eq!(wrong("fanout/plan.rs", "use self::Step::Next; mod a { use super::Step; }"), [""; 0]);
     assert_eq!(wrong("fanout/plan.rs", "async fn f() { tokio::time::sleep(x) }"), ["PURE code names `tokio`"]);
 }
 
@@ -103,7 +106,9 @@ fn whatever_touches_the_world_is_found_by_its_full_path() {
         ("use std::time::*;", "std::time::Instant::now"),
         ("use std::*;", "std::env"),
         ("fn f() { vec![std::thread::spawn(g)] }", "std::thread"),
-        ("fn f() { println!(\"{}\", 1); }", "println"),
+        ("fn f() { println!(\"{}\", 1); }", "println!"),
+        ("fn f() { g!(a => { std::eprintln!(); }) }", "std::eprintln!"),
+        ("fn f() { g!(a => { dbg!(1) }) }", "dbg!"),
         ("fn f() -> T { jiff::Timestamp::now() }", "jiff::Timestamp::now"),
         ("use jiff::Zoned as Z; type Now = Z; fn f() { Now::now(); }", "jiff::Zoned::now"),
         ("use std::collections::hash_map::RandomState;", "std::collections::hash_map::RandomState"),
@@ -119,6 +124,7 @@ fn whatever_touches_the_world_is_found_by_its_full_path() {
         "use std::time::Duration; use std::net::IpAddr; use std::sync::Arc;",
         "fn f(a: A) -> u8 { a.fs.env(a.thread) }",
         "fn f() { assert!(net.tokio::<u8>() == fs); }",
+        "fn print(rand: u8) -> u8 { print(rand) != rand }",
     ] {
         assert_eq!(touched(text), [""; 0], "{text}");
     }
