@@ -13,7 +13,7 @@ use crate::limit::Quota;
 
 /// An app that is being served.
 #[derive(Debug)]
-pub struct App {
+pub(crate) struct App {
     /// Its key.
     pub key: String,
     /// Its number in the spool.
@@ -32,20 +32,26 @@ pub struct App {
 impl App {
     /// An app.
     #[must_use]
-    pub fn new(key: String, number: i64, timezone: TimeZone, secret: Option<Secret>, read_token: Secret) -> Self {
+    pub(crate) fn new(
+        key: String,
+        number: i64,
+        timezone: TimeZone,
+        secret: Option<Secret>,
+        read_token: Secret,
+    ) -> Self {
         Self { key, number, timezone, secret, quota: Quota::default(), past_days: PAST_DAYS, read_token }
     }
 
     /// The same app with a quota.
     #[must_use]
-    pub fn with_quota(mut self, quota: Quota) -> Self {
+    pub(crate) fn with_quota(mut self, quota: Quota) -> Self {
         self.quota = quota;
         self
     }
 
     /// The same app, with events that may have happened so long before.
     #[must_use]
-    pub fn with_past(mut self, days: u64) -> Self {
+    pub(crate) fn with_past(mut self, days: u64) -> Self {
         self.past_days = days;
         self
     }
@@ -53,7 +59,7 @@ impl App {
 
 /// All apps and the admin token.
 #[derive(Debug)]
-pub struct Keys {
+pub(crate) struct Keys {
     apps: HashMap<String, Arc<App>>,
     admin_token: Secret,
 }
@@ -61,26 +67,26 @@ pub struct Keys {
 impl Keys {
     /// The apps by their keys.
     #[must_use]
-    pub fn new(apps: impl IntoIterator<Item = App>, admin_token: Secret) -> Self {
+    pub(crate) fn new(apps: impl IntoIterator<Item = App>, admin_token: Secret) -> Self {
         Self { apps: apps.into_iter().map(|app| (app.key.clone(), Arc::new(app))).collect(), admin_token }
     }
 
     /// The app with this key.
     #[must_use]
-    pub fn app(&self, key: &str) -> Option<&Arc<App>> {
+    pub(crate) fn app(&self, key: &str) -> Option<&Arc<App>> {
         self.apps.get(key)
     }
 
     /// Every app, by key.
     #[must_use]
-    pub fn apps(&self) -> Vec<&Arc<App>> {
+    pub(crate) fn apps(&self) -> Vec<&Arc<App>> {
         let mut apps: Vec<&Arc<App>> = self.apps.values().collect();
         apps.sort_by(|a, b| a.key.cmp(&b.key));
         apps
     }
 
     /// The number of every app.
-    pub fn numbers(&self) -> impl Iterator<Item = i64> {
+    pub(crate) fn numbers(&self) -> impl Iterator<Item = i64> {
         self.apps.values().map(|app| app.number)
     }
 
@@ -88,7 +94,7 @@ impl Keys {
     ///
     /// # Errors
     /// `no_key` or `unknown_key`.
-    pub fn sender(&self, key: Option<&str>) -> Result<&Arc<App>, Problem> {
+    pub(crate) fn sender(&self, key: Option<&str>) -> Result<&Arc<App>, Problem> {
         let key = key.filter(|key| !key.is_empty()).ok_or_else(|| {
             Problem::new(
                 ProblemCode::NoKey,
@@ -102,7 +108,7 @@ impl Keys {
     ///
     /// # Errors
     /// `bad_token`, the same for an unknown app as for a wrong token.
-    pub fn reader(&self, key: &str, authorization: Option<&str>) -> Result<&Arc<App>, Problem> {
+    pub(crate) fn reader(&self, key: &str, authorization: Option<&str>) -> Result<&Arc<App>, Problem> {
         let app = self.apps.get(key).ok_or_else(bad_token)?;
         if bears(authorization, &app.read_token) | bears(authorization, &self.admin_token) {
             Ok(app)
@@ -115,7 +121,7 @@ impl Keys {
     ///
     /// # Errors
     /// `bad_token` if there is none.
-    pub fn readable(&self, authorization: Option<&str>) -> Result<Vec<&Arc<App>>, Problem> {
+    pub(crate) fn readable(&self, authorization: Option<&str>) -> Result<Vec<&Arc<App>>, Problem> {
         let mut apps = self.apps();
         apps.retain(|app| self.reader(&app.key, authorization).is_ok());
         if apps.is_empty() { Err(bad_token()) } else { Ok(apps) }
@@ -125,7 +131,7 @@ impl Keys {
     ///
     /// # Errors
     /// `bad_token`.
-    pub fn admin(&self, authorization: Option<&str>) -> Result<(), Problem> {
+    pub(crate) fn admin(&self, authorization: Option<&str>) -> Result<(), Problem> {
         if bears(authorization, &self.admin_token) { Ok(()) } else { Err(bad_token()) }
     }
 }

@@ -5,14 +5,14 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// Milliseconds since the epoch; 0 on a machine whose clock is before it.
 #[must_use]
-pub fn now() -> i64 {
+pub(crate) fn now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// Milliseconds since some moment of this process's life. Never jumps; stands still while the machine sleeps.
 #[must_use]
-pub fn monotonic() -> i64 {
+pub(crate) fn monotonic() -> i64 {
     static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
     i64::try_from(BEGAN.elapsed().as_millis()).unwrap_or(i64::MAX)
 }
@@ -21,7 +21,7 @@ const HOUR_MS: i64 = 60 * 60 * 1000;
 
 /// How far the wall clock may be from where it was left plus the time that has passed, and is still believed at once,
 /// milliseconds: 14 days, for which a collector may be off.
-pub const ALLOWANCE_MS: i64 = 14 * 24 * HOUR_MS;
+pub(crate) const ALLOWANCE_MS: i64 = 14 * 24 * HOUR_MS;
 
 /// How long a clock that is further ahead has to go on steadily until it is believed, milliseconds of running: a machine that
 /// was off for months has to wait so long, and a clock that is wrong is mostly set right sooner.
@@ -38,7 +38,7 @@ type Moment = (i64, i64);
 
 /// Whether the wall clock can be believed, for what cannot be undone: deleting by age.
 #[derive(Clone, Debug)]
-pub struct ClockGuard {
+pub(crate) struct ClockGuard {
     believed: Moment,
     /// When the clock that is not believed was first seen.
     doubted: Option<Moment>,
@@ -52,12 +52,12 @@ fn drift(from: Moment, to: Moment) -> i64 {
 impl ClockGuard {
     /// The wall clock was last known to be right at `wall`, as of now.
     #[must_use]
-    pub fn new(wall: i64, monotonic: i64) -> Self {
+    pub(crate) fn new(wall: i64, monotonic: i64) -> Self {
         Self { believed: (wall, monotonic), doubted: None }
     }
 
     /// Whether the wall clock, which says `wall`, is to be believed. To be asked again and again.
-    pub fn believes(&mut self, wall: i64, monotonic: i64) -> bool {
+    pub(crate) fn believes(&mut self, wall: i64, monotonic: i64) -> bool {
         let at = (wall, monotonic);
         let ahead = drift(self.believed, at);
         if ahead.abs() > ALLOWANCE_MS {
@@ -77,13 +77,13 @@ impl ClockGuard {
 
     /// What the wall clock would say if it had gone on as it was when it was last believed.
     #[must_use]
-    pub fn reckoned(&self, monotonic: i64) -> i64 {
+    pub(crate) fn reckoned(&self, monotonic: i64) -> i64 {
         self.believed.0.saturating_add(monotonic.saturating_sub(self.believed.1))
     }
 
     /// Whether the clock was not believed when it was last asked for.
     #[must_use]
-    pub fn doubts(&self) -> bool {
+    pub(crate) fn doubts(&self) -> bool {
         self.doubted.is_some()
     }
 

@@ -52,7 +52,7 @@ pub(crate) fn open(path: &Path, migrations: &[&str]) -> Result<Connection, DbErr
 
 /// How the file is laid out. Counts only when the database is made.
 #[derive(Clone, Copy, Debug)]
-pub struct Layout {
+pub(crate) struct Layout {
     /// Size of a page, bytes.
     pub page_bytes: u32,
     /// Whether free pages can be given back to the file system in small steps (`incremental_vacuum`).
@@ -65,7 +65,7 @@ pub struct Layout {
 ///
 /// # Errors
 /// If the file cannot be opened or brought to the newest version, or is newer than this collector.
-pub fn open_laid_out(path: &Path, migrations: &[&str], layout: Layout) -> Result<Connection, DbError> {
+pub(crate) fn open_laid_out(path: &Path, migrations: &[&str], layout: Layout) -> Result<Connection, DbError> {
     create_private(path);
     let mut connection = Connection::open(path)?;
     connection.busy_timeout(BUSY)?;
@@ -93,7 +93,7 @@ pub fn open_laid_out(path: &Path, migrations: &[&str], layout: Layout) -> Result
 ///
 /// # Errors
 /// If it does not exist, cannot be opened, or has another version than `migrations` lead to.
-pub fn open_reader(path: &Path, migrations: &[&str]) -> Result<Connection, DbError> {
+pub(crate) fn open_reader(path: &Path, migrations: &[&str]) -> Result<Connection, DbError> {
     if !path.exists() {
         return Err(DbError::Absent(path.to_owned()));
     }
@@ -122,7 +122,7 @@ fn create_private(path: &Path) {
 ///
 /// # Errors
 /// [`DbError::Newer`]; or the file cannot be read.
-pub fn refuse_newer_file(path: &Path, known: usize) -> Result<(), DbError> {
+pub(crate) fn refuse_newer_file(path: &Path, known: usize) -> Result<(), DbError> {
     let unreadable = |error: std::io::Error| DbError::Unreadable(path.to_owned(), error);
     let mut version = match File::open(path) {
         Ok(mut file) => version_at(&mut file, VERSION_AT).map_err(unreadable)?.unwrap_or(0),

@@ -5,7 +5,7 @@ use std::path::Path;
 /// Bytes that an ordinary user may still write on the file system of `path`; `None` where the system does not say.
 #[cfg(unix)]
 #[must_use]
-pub fn free_bytes(path: &Path) -> Option<u64> {
+pub(crate) fn free_bytes(path: &Path) -> Option<u64> {
     rustix::fs::statvfs(path).ok().map(|fs| fs.f_bavail.saturating_mul(fs.f_frsize))
 }
 

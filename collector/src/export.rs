@@ -52,7 +52,7 @@ enum ExportError {
 ///
 /// # Errors
 /// A sentence, if the arguments are wrong, or the data directory cannot be read.
-pub fn run(
+pub(crate) fn run(
     data_dir: &Path,
     app: Option<&str>,
     from: Option<&str>,

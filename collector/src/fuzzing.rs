@@ -13,7 +13,7 @@ use crate::accept::{Held, sign, wire};
 use crate::auth::App;
 use crate::config::{Network, Secret};
 use crate::http::client::{Peer, origin};
-use crate::http::{events, query};
+use crate::http::{self, events};
 use crate::limit::Origin;
 use crate::pipeline::{self, NewRecord};
 use crate::query::clickhouse::decode::rows;
@@ -51,7 +51,7 @@ pub fn signature(header: &str, secret: &str, body: &[u8], now: i64) -> (bool, St
 /// The decoded parameters of a query string; `None` if it is none.
 #[must_use]
 pub fn pairs(query: &str) -> Option<Vec<(String, String)>> {
-    query::pairs(&format!("/?{query}").parse::<Uri>().ok()?).ok()
+    http::pairs(&format!("/?{query}").parse::<Uri>().ok()?).ok()
 }
 
 /// A request for a list of events.

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    subway_collector::cli::main()
+    subway_collector::main()
 }

@@ -15,7 +15,7 @@ fn page_bytes() -> u64 {
 
 /// The process, and where it keeps its data.
 #[derive(Debug)]
-pub struct Process {
+pub(crate) struct Process {
     #[cfg_attr(not(unix), expect(dead_code, reason = "nothing is asked about the disk there"))]
     data_dir: PathBuf,
     started: u64,
@@ -24,12 +24,12 @@ pub struct Process {
 impl Process {
     /// This process, now; it keeps its data in `data_dir`.
     #[must_use]
-    pub fn begin(data_dir: &Path) -> Self {
+    pub(crate) fn begin(data_dir: &Path) -> Self {
         Self { data_dir: data_dir.to_owned(), started: clock::now().unsigned_abs() / 1000 }
     }
 
     /// Sets what can be measured here; some systems say less.
-    pub fn measure(&self, to: &mut Gauges) {
+    pub(crate) fn measure(&self, to: &mut Gauges) {
         to.set(&gauges::START_TIME_SECONDS, &[], self.started);
         #[cfg(unix)]
         {

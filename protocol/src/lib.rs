@@ -11,6 +11,7 @@
 
 pub mod codec;
 pub mod id;
+mod integer;
 pub mod json;
 pub mod limits;
 pub mod outcome;

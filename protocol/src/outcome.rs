@@ -1,5 +1,7 @@
 //! How an event can end on the collector: stored, duplicate, or rejected with a reason. One vocabulary for both sides.
 
+use crate::integer::write_integer;
+
 /// Why one event of a batch was rejected. The wire form is the snake_case name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RejectReason {
@@ -144,12 +146,12 @@ impl Violation {
         }
         if let Some(limit) = self.limit {
             out.push_str(", limit ");
-            crate::json::write_integer(&mut out, limit as i64);
+            write_integer(&mut out, limit as i64);
         }
         match &self.got {
             Some(Got::Number(n)) => {
                 out.push_str(", got ");
-                crate::json::write_integer(&mut out, *n);
+                write_integer(&mut out, *n);
             }
             Some(Got::Text(text)) => {
                 out.push_str(", got ");

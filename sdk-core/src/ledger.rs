@@ -7,7 +7,7 @@ use crate::store::counted;
 /// Why an event was dropped by the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DropReason {
-    /// The queue was full; see [`crate::queue::Class`] for who goes first.
+    /// The queue was full. Exposure, performance and network go first; order, error and profile last.
     QueueFull,
     /// The user had not consented when it happened.
     ConsentDenied,

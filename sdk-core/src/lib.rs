@@ -11,22 +11,22 @@
 //! No IO except through the [`Store`] that the host brings, no clock (every call takes [`Now`]), no randomness (the host
 //! brings entropy once), no threads, no async, no panics, no serde_json. A core that reads a clock is a defect.
 
-pub mod client;
-pub mod clock;
-pub mod config;
-pub mod consent;
-pub mod error;
-pub mod ledger;
+mod client;
+mod clock;
+mod config;
+mod consent;
+mod error;
+mod ledger;
 pub mod limits;
-pub mod queue;
-pub mod random;
-pub mod session;
-pub mod store;
+mod queue;
+mod random;
+mod session;
+mod store;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
-pub mod transport;
+mod transport;
 
-pub use client::{Client, Input};
+pub use client::{Client, Input, check_common, check_user};
 pub use clock::Now;
 pub use config::Config;
 pub use consent::Consent;

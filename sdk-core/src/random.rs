@@ -10,7 +10,7 @@ use crate::Now;
 
 /// A generator; the same seed gives the same numbers.
 #[derive(Clone, Debug)]
-pub struct Random {
+pub(crate) struct Random {
     state: [u64; 4],
 }
 
@@ -20,7 +20,7 @@ const MIXING_ROUNDS: usize = 16;
 impl Random {
     /// Seeds from any number of bytes of host entropy, the clocks and the stored salt.
     #[must_use]
-    pub fn new(entropy: &[u8], now: Now, salt: u64) -> Self {
+    pub(crate) fn new(entropy: &[u8], now: Now, salt: u64) -> Self {
         let mut random = Self { state: [1, 2, 3, 4] };
         for (lane, word) in [salt, now.wall as u64, now.mono, entropy.len() as u64].into_iter().enumerate() {
             random.absorb(lane, word);
@@ -44,7 +44,7 @@ impl Random {
     }
 
     /// 64 random bits.
-    pub fn next_u64(&mut self) -> u64 {
+    pub(crate) fn next_u64(&mut self) -> u64 {
         let s = &mut self.state;
         let result = s[0].wrapping_add(s[3]).rotate_left(23).wrapping_add(s[0]);
         let t = s[1] << 17;
@@ -58,7 +58,7 @@ impl Random {
     }
 
     /// A number from 0 to `most`, both included. The bias of the remainder is irrelevant for delays.
-    pub fn up_to(&mut self, most: u64) -> u64 {
+    pub(crate) fn up_to(&mut self, most: u64) -> u64 {
         match most.checked_add(1) {
             Some(range) => self.next_u64() % range,
             None => self.next_u64(),
@@ -66,7 +66,7 @@ impl Random {
     }
 
     /// A version 7 identifier for the time `wall`, milliseconds since the epoch.
-    pub fn id(&mut self, wall: i64) -> crate::Id {
+    pub(crate) fn id(&mut self, wall: i64) -> crate::Id {
         let (a, b) = (self.next_u64().to_le_bytes(), self.next_u64().to_le_bytes());
         crate::Id::v7(wall, [a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], b[0], b[1]])
     }

@@ -42,7 +42,7 @@ impl Stretch {
 
 /// The current session, and the one that events with a true time form.
 #[derive(Clone, Debug, Default)]
-pub struct Sessions {
+pub(crate) struct Sessions {
     current: Stretch,
     past: Stretch,
     /// Monotonic time of the last activity, if it happened in this run.
@@ -55,7 +55,13 @@ impl Sessions {
     /// Takes the place of an event in its session, beginning a new one where the rules say so.
     ///
     /// `true_ts`: the event's own time in milliseconds since the epoch, if it does not happen now (imports).
-    pub fn next(&mut self, now: Now, true_ts: Option<i64>, config: &Config, random: &mut Random) -> Option<Session> {
+    pub(crate) fn next(
+        &mut self,
+        now: Now,
+        true_ts: Option<i64>,
+        config: &Config,
+        random: &mut Random,
+    ) -> Option<Session> {
         let index = self.current.index.max(self.past.index) + 1;
         let Some(time) = true_ts else {
             let over = match self.last_mono {
@@ -86,12 +92,12 @@ impl Sessions {
     }
 
     /// The app left the screen.
-    pub fn background(&mut self, now: Now) {
+    pub(crate) fn background(&mut self, now: Now) {
         self.hidden = Some(now.mono);
     }
 
     /// The app came back; the session ends if it was away too long.
-    pub fn foreground(&mut self, now: Now, config: &Config) {
+    pub(crate) fn foreground(&mut self, now: Now, config: &Config) {
         if let Some(hidden) = self.hidden.take()
             && now.mono.saturating_sub(hidden) >= config.session_background_ms
         {
@@ -100,7 +106,7 @@ impl Sessions {
     }
 
     /// Appends the sessions as JSON, for the store.
-    pub fn write(&self, out: &mut String) {
+    pub(crate) fn write(&self, out: &mut String) {
         let mut object = ObjectWriter::new(out);
         write(&self.current, &mut object);
         if self.past.index > 0 {
@@ -113,7 +119,7 @@ impl Sessions {
     ///
     /// # Errors
     /// If the text is something else.
-    pub fn read(reader: &mut Reader<'_>) -> Result<Self, JsonError> {
+    pub(crate) fn read(reader: &mut Reader<'_>) -> Result<Self, JsonError> {
         let mut sessions = Self::default();
         reader.object(|name, reader| {
             if name == "past" {

@@ -167,7 +167,7 @@ impl Subway {
     /// # Errors
     /// If the name is empty or longer than the wire allows.
     pub fn identify(&self, user_id: String) -> Result<(), TrackError> {
-        core::client::check_user(&user_id)?;
+        core::check_user(&user_id)?;
         self.tell(Message::Identify(self.now(), user_id));
         Ok(())
     }
@@ -184,7 +184,7 @@ impl Subway {
     /// If the text is not a JSON object within the limits of properties, or larger than an event may be. If all common
     /// properties together exceed that, a notice says so and nothing is changed.
     pub fn register(&self, props: String) -> Result<(), TrackError> {
-        core::client::check_common(&props)?;
+        core::check_common(&props)?;
         self.tell(Message::Register(self.now(), props));
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! What `js/sdk.js` calls: one function for nearly everything, because each export costs glue on both sides.
+//! What `js/src/sdk.js` calls: one function for nearly everything, because each export costs glue on both sides.
 
 // wasm-bindgen's exports are unsafe underneath.
 #![allow(unsafe_code)]

@@ -1,4 +1,4 @@
-//! Several values in one text, a value a line: how `js/sdk.js` hands over what would else be many arguments, each of
+//! Several values in one text, a value a line: how `js/src/sdk.js` hands over what would else be many arguments, each of
 //! which would cost glue in every package.
 
 use subway_sdk_core::{Config, Page};
@@ -33,7 +33,7 @@ impl<'a> Fields<'a> {
         self.rest
     }
 
-    /// Settings in the order in which `js/texts.js` lists them.
+    /// Settings in the order in which `js/src/texts.js` lists them.
     pub(crate) fn config(&mut self) -> Config {
         // `performance.now()` stands still during sleep on most systems.
         let mut config =

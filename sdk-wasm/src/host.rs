@@ -1,4 +1,4 @@
-//! The host's storage as JavaScript offers it; `js/host.js` holds the other end.
+//! The host's storage as JavaScript offers it; `js/src/host.js` holds the other end.
 
 // wasm-bindgen's imports are unsafe underneath.
 #![allow(unsafe_code)]
@@ -8,7 +8,7 @@ use wasm_bindgen::prelude::wasm_bindgen;
 
 use crate::store::HostStorage;
 
-/// Instead of a text: the host failed. An empty text is one that the host has damaged, as is one of zeros. `js/host.js`
+/// Instead of a text: the host failed. An empty text is one that the host has damaged, as is one of zeros. `js/src/host.js`
 /// has the same.
 const FAILED: &str = "\0failed";
 

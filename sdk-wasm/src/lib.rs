@@ -1,4 +1,4 @@
-//! The mini-program face of the Subway SDK: wasm-bindgen exports for `js/sdk.js`, and the store on a host's storage.
+//! The mini-program face of the Subway SDK: wasm-bindgen exports for `js/src/sdk.js`, and the store on a host's storage.
 //!
 //! # Architecture invariants
 //! The exports are few and take texts and numbers only: every further one costs glue in each package, and other types

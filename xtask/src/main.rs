@@ -2,12 +2,13 @@
 
 use std::process::ExitCode;
 
+mod architecture;
 mod bench;
 mod console;
 mod demo;
 mod fuzz;
 mod replay;
-mod rooms;
+
 mod test;
 mod wasm;
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 
-use crate::{console, rooms, tools, wasm};
+use crate::{architecture, console, tools, wasm};
 
 /// One step: what it is called and what it does.
 type Step = (&'static str, fn() -> Result<()>);
@@ -16,7 +16,7 @@ const FEATURES: &str = "--features=subway-protocol/server";
 
 const STEPS: &[Step] = &[
     ("formatting", || cargo(&["fmt", "--all", "--check"], &[])),
-    ("rooms and arrows", || rooms::check(&tools::root())),
+    ("rooms and arrows", || architecture::check(&tools::root())),
     ("clippy", clippy),
     ("documentation", documentation),
     ("the collector", || build_collector().map(drop)),

@@ -16,7 +16,7 @@ const SHARE: u64 = 2;
 
 /// A cap, and how much of it is taken.
 #[derive(Debug)]
-pub struct Budget {
+pub(crate) struct Budget {
     /// What is taken, for the refusal.
     what: &'static str,
     cap: AtomicU64,
@@ -25,7 +25,7 @@ pub struct Budget {
 
 /// A part of the budget; given back when dropped.
 #[derive(Debug)]
-pub struct Held {
+pub(crate) struct Held {
     budget: Arc<Budget>,
     /// What the app holds in all.
     by_app: Arc<AtomicU64>,
@@ -35,24 +35,24 @@ pub struct Held {
 impl Budget {
     /// A budget of `cap` of `what`.
     #[must_use]
-    pub fn new(what: &'static str, cap: u64) -> Arc<Self> {
+    pub(crate) fn new(what: &'static str, cap: u64) -> Arc<Self> {
         Arc::new(Self { what, cap: AtomicU64::new(cap), taken: AtomicU64::new(0) })
     }
 
     /// Changes the cap. What is held beyond a smaller one comes back in its time.
-    pub fn set_cap(&self, cap: u64) {
+    pub(crate) fn set_cap(&self, cap: u64) {
         self.cap.store(cap, Ordering::Relaxed);
     }
 
     /// How much is taken now.
     #[must_use]
-    pub fn taken(&self) -> u64 {
+    pub(crate) fn taken(&self) -> u64 {
         self.taken.load(Ordering::Relaxed)
     }
 
     /// An empty part for a request of an app, `by_app` being what the app holds in all.
     #[must_use]
-    pub fn hold(self: &Arc<Self>, by_app: &Arc<AtomicU64>) -> Held {
+    pub(crate) fn hold(self: &Arc<Self>, by_app: &Arc<AtomicU64>) -> Held {
         Held { budget: Arc::clone(self), by_app: Arc::clone(by_app), amount: 0 }
     }
 }
@@ -67,7 +67,7 @@ impl Held {
     ///
     /// # Errors
     /// `unavailable` if the budget does not have that much, or not for this app; the part stays as it was.
-    pub fn resize(&mut self, amount: u64) -> Result<(), Problem> {
+    pub(crate) fn resize(&mut self, amount: u64) -> Result<(), Problem> {
         if amount <= self.amount {
             self.give_back(self.amount - amount);
         } else {
@@ -81,7 +81,7 @@ impl Held {
     ///
     /// # Errors
     /// As [`Held::resize`].
-    pub fn grow(&mut self, more: u64) -> Result<(), Problem> {
+    pub(crate) fn grow(&mut self, more: u64) -> Result<(), Problem> {
         self.resize(self.amount.saturating_add(more))
     }
 

@@ -8,7 +8,7 @@ use subway_protocol::codec::server::{Problem, ProblemCode};
 
 use super::Held;
 
-/// Bytes of output asked for at a time, and the step in which the budget is taken.
+/// Bytes of output asked for at first, at most; later as many again as there are already. The budget is taken alike.
 const STEP: usize = 64 * 1024;
 
 /// Whether the body begins with gzip's magic bytes, which no JSON does.
@@ -43,8 +43,8 @@ impl Inflation {
         Self { decoder: MultiGzDecoder::new(Cursor::new(body)), claimed, out: Vec::new(), filled: 0 }
     }
 
-    /// Inflates all members, or stops soon after `pause` bytes have come out: `false`. No more than a step beyond `limit`
-    /// is ever produced or held.
+    /// Inflates all members, or stops once more than `pause` bytes have come out: `false`. No more than twice `limit`, or a
+    /// step beyond it, is ever produced or held.
     ///
     /// # Errors
     /// `malformed_gzip` if it is not gzip, damaged, cut short or followed by something else; `decompressed_too_large`.
@@ -77,7 +77,7 @@ impl Inflation {
     }
 }
 
-/// How much the last member claims to hold, which for one honest member is everything.
+/// How much the last member claims to hold, which for one honest member below 4 GiB is everything.
 fn claimed(body: &[u8]) -> usize {
     body.last_chunk::<4>().map_or(0, |bytes| u32::from_le_bytes(*bytes) as usize)
 }

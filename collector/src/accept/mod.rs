@@ -17,10 +17,10 @@ use bytes::Bytes;
 use subway_protocol::codec::server::{Problem, ProblemCode, Receipt, decode};
 use tokio::sync::{Semaphore, oneshot};
 
-pub use budget::{Budget, Held};
+pub(crate) use budget::{Budget, Held};
 pub use signature::sign;
 
-pub use crate::spool::{Ending, Extent, Ledger, SinkLedger, SinkLine, SinkState, Status};
+pub(crate) use crate::spool::{Ending, Extent, Ledger, SinkLine, SinkState, Status};
 
 use crate::auth::App;
 use crate::config::Limits;
@@ -38,7 +38,7 @@ use signature::Signature;
 const INLINE_BYTES: usize = 32 * 1024;
 
 /// A body as it arrived.
-pub struct Arrival {
+pub(crate) struct Arrival {
     /// Which app sends.
     pub app: Arc<App>,
     /// The body as sent.
@@ -54,7 +54,7 @@ pub struct Arrival {
 }
 
 /// Accepts batches.
-pub struct Acceptor {
+pub(crate) struct Acceptor {
     spool: Spool,
     limits: ArcSwap<Limits>,
     telemetry: Arc<Telemetry>,
@@ -99,13 +99,13 @@ struct Terms {
 
 /// The collector cannot store now.
 #[must_use]
-pub fn unavailable(detail: &str) -> Problem {
+pub(crate) fn unavailable(detail: &str) -> Problem {
     Problem::new(ProblemCode::Unavailable, detail.to_owned())
 }
 
 /// A client or an app asks too often.
 #[must_use]
-pub fn too_many(exceeded: &Exceeded) -> Problem {
+pub(crate) fn too_many(exceeded: &Exceeded) -> Problem {
     let mut problem = Problem::new(ProblemCode::TooManyRequests, exceeded.describe());
     problem.limit = Some(exceeded.per_second);
     problem.retry_after = Some(exceeded.retry_after());
@@ -115,7 +115,7 @@ pub fn too_many(exceeded: &Exceeded) -> Problem {
 impl Acceptor {
     /// An acceptor for `spool`.
     #[must_use]
-    pub fn new(spool: Spool, limits: Limits, telemetry: Arc<Telemetry>) -> Arc<Self> {
+    pub(crate) fn new(spool: Spool, limits: Limits, telemetry: Arc<Telemetry>) -> Arc<Self> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let places = Budget::new("the requests that wait for the disk", limits.queue_requests);
         let decoders = Arc::new(Semaphore::new(cores));
@@ -123,7 +123,7 @@ impl Acceptor {
     }
 
     /// Changes the limits. What is being accepted goes on under the old ones.
-    pub fn set_limits(&self, limits: Limits) {
+    pub(crate) fn set_limits(&self, limits: Limits) {
         self.limits.store(Arc::new(limits));
     }
 
@@ -131,7 +131,7 @@ impl Acceptor {
     ///
     /// # Errors
     /// The problem to refuse the request with; nothing of it is stored then.
-    pub async fn accept(self: &Arc<Self>, arrival: Arrival) -> Result<Receipt, Problem> {
+    pub(crate) async fn accept(self: &Arc<Self>, arrival: Arrival) -> Result<Receipt, Problem> {
         let (number, received_at) = (arrival.app.number, arrival.received_at);
         self.room(number)?;
         let mut place = self.places.hold(&arrival.app.quota.under_way().places);
@@ -158,7 +158,7 @@ impl Acceptor {
     ///
     /// # Errors
     /// If the spool cannot be read now.
-    pub async fn status(&self, sink: &'static str, position: u64) -> Result<Status, Problem> {
+    pub(crate) async fn status(&self, sink: &'static str, position: u64) -> Result<Status, Problem> {
         self.ask_spool(move |spool| spool.status(sink, position)).await
     }
 
@@ -166,7 +166,7 @@ impl Acceptor {
     ///
     /// # Errors
     /// `not_found`, `conflict`, or the spool cannot be written now.
-    pub async fn end_sink(&self, sink: String, how: Ending) -> Result<(), Problem> {
+    pub(crate) async fn end_sink(&self, sink: String, how: Ending) -> Result<(), Problem> {
         self.ask_spool(move |spool| how.apply(spool, &sink)).await
     }
 
@@ -190,13 +190,13 @@ impl Acceptor {
 
     /// How many events were ever stored.
     #[must_use]
-    pub fn head(&self) -> u64 {
+    pub(crate) fn head(&self) -> u64 {
         self.spool.head()
     }
 
     /// What the dedup index of each app holds, by the app's number.
     #[must_use]
-    pub fn dedup_extents(&self) -> BTreeMap<i64, Extent> {
+    pub(crate) fn dedup_extents(&self) -> BTreeMap<i64, Extent> {
         self.spool.dedup_extents()
     }
 

@@ -29,7 +29,7 @@ impl Acceptor {
     ///
     /// # Errors
     /// Why not, as a sentence.
-    pub fn ready(&self, apps: impl Iterator<Item = i64>) -> Result<(), String> {
+    pub(crate) fn ready(&self, apps: impl Iterator<Item = i64>) -> Result<(), String> {
         let cap = self.limits.load().spool_bytes;
         let mut full = None;
         for app in apps {
@@ -47,19 +47,19 @@ impl Acceptor {
 
     /// Bytes that wait in the spool.
     #[must_use]
-    pub fn backlog_bytes(&self) -> u64 {
+    pub(crate) fn backlog_bytes(&self) -> u64 {
         self.spool.backlog_bytes()
     }
 
     /// Those of each app, by its number; an app that has none is absent.
     #[must_use]
-    pub fn backlogs(&self) -> BTreeMap<i64, u64> {
+    pub(crate) fn backlogs(&self) -> BTreeMap<i64, u64> {
         self.spool.backlogs()
     }
 
     /// How many bytes one app may have in the spool now.
     #[must_use]
-    pub fn share_bytes(&self) -> u64 {
+    pub(crate) fn share_bytes(&self) -> u64 {
         self.spool.backlog(0).share(self.limits.load().spool_bytes)
     }
 }

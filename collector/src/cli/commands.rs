@@ -1,33 +1,11 @@
 //! What each command does.
 
-use std::io::Write;
-use std::path::Path;
-
+use super::ledger::ledger;
+use super::output::{Failure, print, runtime};
 use super::serve::{self, Source};
 use super::{Command, USAGE, dead_letters, schema, sinks};
-use crate::config::{Config, ConfigError, EMBEDDED};
-use crate::db::DbError;
+use crate::config::Config;
 use crate::serve::refuse_newer_at_rest;
-use crate::sinks::sqlite::StoredRows;
-use crate::spool::{Ledger, Reader};
-
-/// Why a command failed.
-pub(super) enum Failure {
-    /// The configuration is wrong.
-    Config(ConfigError),
-    /// Anything else.
-    Runtime(String),
-}
-
-impl From<ConfigError> for Failure {
-    fn from(error: ConfigError) -> Self {
-        Failure::Config(error)
-    }
-}
-
-pub(super) fn runtime(error: impl std::fmt::Display) -> Failure {
-    Failure::Runtime(error.to_string())
-}
 
 pub(super) fn run(command: Command) -> Result<(), Failure> {
     if let Command::Export { data_dir, .. }
@@ -65,47 +43,5 @@ pub(super) fn run(command: Command) -> Result<(), Failure> {
         Command::Schema { action, config, sink } => schema::run(action, &config, &sink),
         Command::Help => print(USAGE),
         Command::Version => print(concat!("subway-collector ", env!("CARGO_PKG_VERSION"), "\n")),
-    }
-}
-
-pub(super) fn print(text: &str) -> Result<(), Failure> {
-    let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(runtime)
-}
-
-/// The ledger. The embedded store tells itself how far it is: the spool's cursor follows, and not at all after a crash.
-pub(super) fn ledger(data_dir: &Path) -> Result<Ledger, Failure> {
-    let spool = Reader::open(data_dir).map_err(runtime)?;
-    let before = spool.ledger().map_err(runtime)?;
-    if before.sinks.get(EMBEDDED).is_none_or(|sink| !sink.state.is_active()) {
-        // A store that is switched off stays as it is, and may be of an older version for ever.
-        return Ok(before);
-    }
-    // Asked before the ledger, which then has every event that the store has.
-    let position = match StoredRows::open(data_dir).and_then(|store| store.position()) {
-        Err(DbError::Absent(_)) => 0,
-        position => position.map_err(|error| Failure::Runtime(format!("the embedded store: {error}")))?,
-    };
-    Ok(spool.ledger().map_err(runtime)?.reached(EMBEDDED, position))
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use super::*;
-    use crate::sinks::sqlite::{FILE, MIGRATIONS};
-    use crate::spool::{Settings, Spool};
-
-    #[test]
-    fn a_store_of_an_older_version_matters_only_while_it_is_switched_on() {
-        let dir = tempfile::tempdir().unwrap();
-        let spool = Spool::open(dir.path(), &Settings::default(), Arc::default()).unwrap();
-        drop(crate::db::open(&dir.path().join(FILE), &MIGRATIONS[..1]).unwrap());
-        spool.register(&[EMBEDDED]).unwrap();
-        let Err(Failure::Runtime(said)) = ledger(dir.path()) else { panic!("an older store is read") };
-        assert!(said.contains("store.db has version 1; start this collector on it once"), "{said}");
-        spool.register(&["ch"]).unwrap();
-        assert!(ledger(dir.path()).is_ok());
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::commands::{Failure, print, runtime};
+use super::output::{Failure, print, runtime};
 use super::parse::DeadLetters;
 use crate::config::Config;
 use crate::fanout::{Replayed, Replayer};

@@ -2,7 +2,9 @@
 
 mod commands;
 mod dead_letters;
+mod ledger;
 mod log;
+mod output;
 mod parse;
 mod schema;
 mod serve;
@@ -10,7 +12,8 @@ mod sinks;
 
 use std::process::ExitCode;
 
-pub use parse::{Command, USAGE, parse};
+use output::Failure;
+pub(crate) use parse::{Command, USAGE, parse};
 
 /// Wrong usage or configuration.
 const USAGE_ERROR: u8 = 2;
@@ -27,11 +30,11 @@ pub fn main() -> ExitCode {
     };
     match commands::run(command) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(commands::Failure::Config(error)) => {
+        Err(Failure::Config(error)) => {
             eprintln!("subway-collector: {error}");
             ExitCode::from(USAGE_ERROR)
         }
-        Err(commands::Failure::Runtime(why)) => {
+        Err(Failure::Runtime(why)) => {
             eprintln!("subway-collector: {why}");
             ExitCode::FAILURE
         }

@@ -11,7 +11,7 @@ use crate::config::addresses;
 use crate::spool::Ending;
 
 /// What `--help` prints.
-pub const USAGE: &str = "\
+pub(crate) const USAGE: &str = "\
 usage:
   subway-collector serve [--config FILE] [--listen ADDR] [--data-dir DIR]
       receive events until SIGTERM or SIGINT; SIGHUP reads FILE again; without --config: one app with the key `demo`,
@@ -38,7 +38,7 @@ exit codes: 0 done, 1 failed, 2 wrong usage or configuration; RUST_LOG overrides
 
 /// One command with its arguments.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Command {
+pub(crate) enum Command {
     /// Serve until told to stop.
     Serve {
         /// The configuration; the embedded default if absent.
@@ -106,7 +106,7 @@ pub enum Command {
 
 /// What to do with dead letters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DeadLetters {
+pub(crate) enum DeadLetters {
     /// Count them by sink and reason.
     List,
     /// Print each in full.
@@ -117,7 +117,7 @@ pub enum DeadLetters {
 
 /// What to do with a sink's schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Schema {
+pub(crate) enum Schema {
     /// Print it.
     Show,
     /// Make and migrate what is missing.
@@ -139,7 +139,7 @@ struct Options {
 ///
 /// # Errors
 /// What is wrong with them, as a sentence.
-pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, String> {
+pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, String> {
     read(lexopt::Parser::from_args(args)).map_err(|error| error.to_string())
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::commands::{Failure, print, runtime};
+use super::output::{Failure, print, runtime};
 use super::parse::Schema;
 use crate::config::{Config, Kafka, Kind, Sink};
 use crate::sinks::{self, clickhouse, elasticsearch};

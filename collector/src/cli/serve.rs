@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 
-use super::commands::{Failure, print, runtime};
 use super::log;
+use super::output::{Failure, print, runtime};
 use crate::config::{Config, ConfigError};
 use crate::serve::{Collector, Reloader};
 

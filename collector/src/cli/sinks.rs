@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::commands::{Failure, ledger, print, runtime};
+use super::ledger::ledger;
+use super::output::{Failure, print, runtime};
 use crate::serve::{DataDir, StartError, connect};
 use crate::spool::{Ending, Settings, SinkLine, Spool, SpoolError};
 

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::blocking;
 use super::letters::dead_letters;
 use super::plan::half;
 use super::size;
 use super::source::Cap;
-use super::worker::{TRIM_MS, Worker, blocking};
+use super::worker::{TRIM_MS, Worker};
 use crate::sinks::{Delivered, SinkBatch, SinkError};
 use crate::spool::{Cursor, SpoolError, Stored};
 

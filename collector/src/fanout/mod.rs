@@ -3,8 +3,9 @@
 //! [`plan`] decides (PURE), the worker does. Each sink has one worker, woken by the spool's head; nothing polls.
 
 mod deliver;
+mod give_up;
 mod letters;
-pub mod plan;
+pub(crate) mod plan;
 mod poison;
 mod replay;
 mod shed;
@@ -20,8 +21,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-pub use plan::Settings;
-pub use replay::{Replayed, Replayer};
+pub(crate) use plan::Settings;
+pub(crate) use replay::{Replayed, Replayer};
 
 use crate::config::{Delivery, WhenFull};
 use crate::sinks::{EMBEDDED, History, Sink, SinkError};
@@ -34,10 +35,17 @@ use worker::Worker;
 /// How long a start waits for stores to answer whether they can be used. One that is slower is found out later.
 const FIRST_CONTACT: Duration = Duration::from_secs(5);
 
+/// Runs `work` where it may block.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, SpoolError> + Send + 'static,
+) -> Result<T, SpoolError> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| SpoolError::Io(error.to_string()))?
+}
+
 impl Settings {
     /// For a configured sink.
     #[must_use]
-    pub fn of(delivery: &Delivery) -> Self {
+    pub(crate) fn of(delivery: &Delivery) -> Self {
         Self {
             max_events: delivery.batch_events,
             max_bytes: delivery.batch_bytes,
@@ -80,7 +88,7 @@ pub enum FanoutError {
 
 /// How far one sink is, to be looked at and waited for.
 #[derive(Clone)]
-pub struct Progress {
+pub(crate) struct Progress {
     name: String,
     delivered: watch::Receiver<u64>,
     down: watch::Receiver<bool>,
@@ -91,32 +99,32 @@ pub struct Progress {
 impl Progress {
     /// The sink's name.
     #[must_use]
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
     /// Every event up to this position is in the store, or dead.
     #[must_use]
-    pub fn delivered_to(&self) -> u64 {
+    pub(crate) fn delivered_to(&self) -> u64 {
         *self.delivered.borrow()
     }
 
     /// What the sink never got, because it was gone before or was given up, arrived before this time, milliseconds since the
     /// epoch; `None`: it gets everything.
     #[must_use]
-    pub fn complete_from(&self) -> Option<i64> {
+    pub(crate) fn complete_from(&self) -> Option<i64> {
         *self.complete_from.borrow()
     }
 
     /// Whether the sink has failed so often that it counts as down.
     #[must_use]
-    pub fn is_down(&self) -> bool {
+    pub(crate) fn is_down(&self) -> bool {
         *self.down.borrow()
     }
 
     /// Waits until the store has every event up to `position`, at most for `patience`, and not at all for a sink that is
     /// down. The sink hurries for it. Returns whether it has.
-    pub async fn wait_for(&self, position: u64, patience: Duration) -> bool {
+    pub(crate) async fn wait_for(&self, position: u64, patience: Duration) -> bool {
         let mut delivered = self.delivered.clone();
         if *delivered.borrow_and_update() >= position {
             return true;
@@ -135,7 +143,7 @@ impl Progress {
 
 /// What deliveries need besides the spool and the sinks.
 #[derive(Clone, Default)]
-pub struct Surroundings {
+pub(crate) struct Surroundings {
     /// Where events are that the spool no longer has: for a sink that is new.
     pub history: Option<Arc<dyn History>>,
     /// The cap of the spool, bytes of JSON.
@@ -168,7 +176,7 @@ async fn refuse_unfit(sinks: &[(Arc<dyn Sink>, Settings)]) -> Result<HashSet<Str
 }
 
 /// The running deliveries.
-pub struct Fanout {
+pub(crate) struct Fanout {
     progress: Vec<Progress>,
     workers: JoinSet<()>,
     draining: watch::Sender<bool>,
@@ -179,7 +187,7 @@ impl Fanout {
     ///
     /// # Errors
     /// If the spool fails, a store answers that it cannot be used, or is not the spool's.
-    pub async fn start(
+    pub(crate) async fn start(
         spool: &Spool,
         sinks: Vec<(Arc<dyn Sink>, Settings)>,
         surroundings: Surroundings,
@@ -247,19 +255,19 @@ impl Fanout {
 
     /// How far every sink is.
     #[must_use]
-    pub fn progress(&self) -> &[Progress] {
+    pub(crate) fn progress(&self) -> &[Progress] {
         &self.progress
     }
 
     /// How far the embedded store is.
     #[must_use]
-    pub fn embedded(&self) -> Option<Progress> {
+    pub(crate) fn embedded(&self) -> Option<Progress> {
         self.progress.iter().find(|progress| progress.name == EMBEDDED).cloned()
     }
 
     /// Delivers what waits, as far as the sinks take it at once, and ends the workers; after `patience` it ends them
     /// wherever they are. What was not delivered stays in the spool.
-    pub async fn drain(mut self, patience: Duration) {
+    pub(crate) async fn drain(mut self, patience: Duration) {
         self.draining.send_replace(true);
         let all = async { while self.workers.join_next().await.is_some() {} };
         if tokio::time::timeout(patience, all).await.is_err() {

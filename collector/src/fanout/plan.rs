@@ -2,7 +2,7 @@
 
 /// How a sink is fed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// Most events in one batch, not counting the rest of its first record. Bounds memory and the time of one delivery.
     pub max_events: u64,
     /// Most bytes of JSON in one batch, each event with a copy of what its record shares. Bounds memory, whatever was sent. For
@@ -27,7 +27,7 @@ impl Settings {
     /// For the embedded store: large transactions, because each waits for the disk; a short wait, because people look; short
     /// pauses, because it is our own disk that fails, and is to be used within seconds of having room again.
     #[must_use]
-    pub fn embedded() -> Self {
+    pub(crate) fn embedded() -> Self {
         Self {
             max_events: 20_000,
             max_bytes: 8 * 1024 * 1024,
@@ -43,7 +43,7 @@ impl Settings {
 
 /// What to do next.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
+pub(crate) enum Step {
     /// Nothing waits: sleep until the head moves.
     Idle,
     /// Sleep until this time (milliseconds of the worker's clock), or until the head moves.
@@ -58,7 +58,7 @@ pub enum Step {
 
 /// How far a sink and the spool are.
 #[derive(Clone, Copy, Debug)]
-pub struct Place {
+pub(crate) struct Place {
     /// Every event up to this position is delivered or dead.
     pub delivered_to: u64,
     /// Whether a batch is frozen.
@@ -69,7 +69,7 @@ pub struct Place {
 
 /// What is known of one sink between two deliveries.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub(crate) struct Plan {
     settings: Settings,
     /// Failures in a row.
     failures: u32,
@@ -84,30 +84,30 @@ pub struct Plan {
 impl Plan {
     /// A sink that has not failed yet.
     #[must_use]
-    pub fn new(settings: Settings) -> Self {
+    pub(crate) fn new(settings: Settings) -> Self {
         Self { settings, failures: 0, not_before: 0, open: false, waiting_since: None }
     }
 
     /// The settings.
     #[must_use]
-    pub fn settings(&self) -> &Settings {
+    pub(crate) fn settings(&self) -> &Settings {
         &self.settings
     }
 
     /// Whether the sink counts as down.
     #[must_use]
-    pub fn is_down(&self) -> bool {
+    pub(crate) fn is_down(&self) -> bool {
         self.open
     }
 
     /// When the pause after the last failure ends; `None`: it is over.
     #[must_use]
-    pub fn pause_ends(&self, now: u64) -> Option<u64> {
+    pub(crate) fn pause_ends(&self, now: u64) -> Option<u64> {
         (now < self.not_before).then_some(self.not_before)
     }
 
     /// The next step at `now`. `hurry`: somebody waits for the events, so they do not wait for company.
-    pub fn next(&mut self, now: u64, place: Place, hurry: bool) -> Step {
+    pub(crate) fn next(&mut self, now: u64, place: Place, hurry: bool) -> Step {
         let pending = place.head.saturating_sub(place.delivered_to);
         if pending == 0 {
             self.waiting_since = None;
@@ -132,18 +132,18 @@ impl Plan {
     }
 
     /// A batch was delivered. What still waits began to wait while it was on its way; it waits for company anew.
-    pub fn succeeded(&mut self) {
+    pub(crate) fn succeeded(&mut self) {
         (self.failures, self.not_before, self.open, self.waiting_since) = (0, 0, false, None);
     }
 
     /// A delivery failed at `now` because of our own disk, which is no fault of the store: it does not count towards being
     /// down, and is tried again after `pause_ms`.
-    pub fn failed_ourselves(&mut self, now: u64, pause_ms: u64) {
+    pub(crate) fn failed_ourselves(&mut self, now: u64, pause_ms: u64) {
         self.not_before = now.saturating_add(pause_ms);
     }
 
     /// The sink says that it is well after having been down: the batch may be tried.
-    pub fn found_well(&mut self) {
+    pub(crate) fn found_well(&mut self) {
         self.open = false;
     }
 
@@ -151,7 +151,7 @@ impl Plan {
     /// `0.0..1.0`. Returns how long the pause is, milliseconds.
     ///
     /// Exponential backoff with full jitter: sinks that failed together do not come back together.
-    pub fn failed(&mut self, now: u64, asked_ms: Option<u64>, random: f64) -> u64 {
+    pub(crate) fn failed(&mut self, now: u64, asked_ms: Option<u64>, random: f64) -> u64 {
         self.failures = self.failures.saturating_add(1);
         self.open = self.failures >= self.settings.breaker_failures;
         let doublings = (self.failures - 1).min(32);
@@ -165,7 +165,7 @@ impl Plan {
 
 /// The last position of the first half of `first..=last`: where a batch is cut that a store refused.
 #[must_use]
-pub fn half(first: u64, last: u64) -> u64 {
+pub(crate) fn half(first: u64, last: u64) -> u64 {
     first + (last - first) / 2
 }
 

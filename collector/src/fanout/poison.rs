@@ -4,10 +4,11 @@
 
 use std::sync::Arc;
 
+use super::blocking;
 use super::deliver::fails;
 use super::letters::dead_letters;
 use super::plan::half;
-use super::worker::{Worker, blocking};
+use super::worker::Worker;
 use crate::sinks::{Refusal, SinkBatch, SinkError, refusal_of_one};
 use crate::spool::DeadLetter;
 

@@ -7,7 +7,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 use tokio::sync::Mutex;
 
-use super::worker::blocking;
+use super::blocking;
 use crate::sinks::{Sink, SinkBatch, SinkError, StoredRecord, refusal_of_one};
 use crate::spool::{DeadLetter, Spool, SpoolError};
 
@@ -16,7 +16,7 @@ const GROUP: u64 = 1000;
 
 /// What became of the dead letters of one sink.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Replayed {
+pub(crate) struct Replayed {
     /// Which sink.
     pub sink: String,
     /// Dead letters when it began.
@@ -35,7 +35,7 @@ struct Replayable {
 
 /// Sends the dead letters of some sinks again, of each sink one group at a time.
 #[derive(Clone)]
-pub struct Replayer {
+pub(crate) struct Replayer {
     spool: Spool,
     sinks: Arc<Vec<Replayable>>,
 }
@@ -47,7 +47,7 @@ fn text(error: SpoolError) -> String {
 impl Replayer {
     /// For these sinks.
     #[must_use]
-    pub fn new(spool: Spool, sinks: Vec<Arc<dyn Sink>>) -> Self {
+    pub(crate) fn new(spool: Spool, sinks: Vec<Arc<dyn Sink>>) -> Self {
         let replayable = |sink| Replayable { sink, turn: Mutex::new(()) };
         Self { spool, sinks: Arc::new(sinks.into_iter().map(replayable).collect()) }
     }
@@ -57,7 +57,7 @@ impl Replayer {
     /// # Errors
     /// A sentence: there is no such sink, the spool fails, or the store cannot be reached now; what was taken until then is
     /// settled.
-    pub async fn replay(&self, name: &str, mut progress: impl FnMut(&Replayed)) -> Result<Replayed, String> {
+    pub(crate) async fn replay(&self, name: &str, mut progress: impl FnMut(&Replayed)) -> Result<Replayed, String> {
         let found = self.sinks.iter().find(|replayable| replayable.sink.name() == name);
         let Replayable { sink, turn } = found.ok_or_else(|| format!("no sink is named {name}"))?;
         let _turn = turn.lock().await;

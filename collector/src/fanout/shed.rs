@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::worker::{Worker, blocking};
+use super::blocking;
 use crate::spool::{SHARE, Spool, SpoolError};
 
 /// The part of the cap at which events are given up, and the part that is kept then, percent. The distance is room for
@@ -48,7 +48,7 @@ pub(super) async fn when_full(spool: Spool, name: String, shedding: Shedding) {
     }
 }
 
-fn report(sink: &str, shed: &Result<u64, SpoolError>) {
+pub(super) fn report(sink: &str, shed: &Result<u64, SpoolError>) {
     match shed {
         Ok(0) => {}
         Ok(events) => tracing::warn!(sink, events, "the spool is full: the oldest events are given up"),
@@ -56,7 +56,7 @@ fn report(sink: &str, shed: &Result<u64, SpoolError>) {
     }
 }
 
-async fn shed(spool: &Spool, name: &str, shedding: &Shedding, remembers: bool) -> Result<u64, SpoolError> {
+pub(super) async fn shed(spool: &Spool, name: &str, shedding: &Shedding, remembers: bool) -> Result<u64, SpoolError> {
     let (spool, name, others) = (spool.clone(), name.to_owned(), shedding.others.clone());
     let keep = shedding.cap / 100 * KEEP_PERCENT;
     blocking(move || {
@@ -65,43 +65,6 @@ async fn shed(spool: &Spool, name: &str, shedding: &Shedding, remembers: bool) -
         Ok(events)
     })
     .await
-}
-
-impl Worker {
-    /// Gives up the oldest events of a sink that remembers its position. Here and not beside the worker, because what the
-    /// store has taken, and what it is taking, must not be given up.
-    pub(super) async fn shed(&mut self, shedding: &Shedding) {
-        if let Err(error) = self.tell_spool().await {
-            return report(&self.name, &Err(error));
-        }
-        let shed = shed(&self.source.spool, &self.name, shedding, true).await;
-        report(&self.name, &shed);
-        if shed.is_ok_and(|events| events > 0) {
-            let (spool, name) = (self.source.spool.clone(), self.name.clone());
-            if let Ok(cursor) = blocking(move || spool.cursor(&name)).await {
-                self.skip_to = cursor.shed_to;
-            }
-        }
-    }
-
-    /// Tells the store that what was given up will not come, and then the spool that the store knows.
-    pub(super) async fn skip(&mut self) {
-        let Some(to) = self.skip_to else { return };
-        if let Err(error) = self.sink.skip(to).await {
-            return self.failed(&error);
-        }
-        let (spool, name) = (self.source.spool.clone(), self.name.clone());
-        match blocking(move || spool.resume(&name)).await {
-            Ok(cursor) => {
-                self.skip_to = None;
-                let reached = self.cursor.delivered_to.max(to);
-                self.follow(cursor);
-                self.reach(reached);
-                self.plan.succeeded();
-            }
-            Err(error) => self.failed(&super::deliver::fails(error)),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
 //! What a worker does with a record of the spool that cannot be read: no store will ever take its events, and no waiting
 //! mends it. They go to the dead letters without any evidence, and everything around them is delivered.
 
+use super::blocking;
 use super::deliver::fails;
 use super::letters::dead_letters;
-use super::worker::{Worker, blocking};
+use super::worker::Worker;
 use crate::sinks::{Refusal, SinkBatch, Unreadable};
 
 impl Worker {

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use super::FanoutError;
 use super::plan::{Place, Plan, Settings, Step};
 use super::shed::Shedding;
 use super::source::Source;
+use super::{FanoutError, blocking};
 use crate::sinks::{Sink, SinkError};
 use crate::spool::{Cursor, SpoolError};
 use crate::telemetry::SinkMetrics;
@@ -59,13 +59,6 @@ pub(super) struct Worker {
     pub(super) channels: Channels,
     pub(super) metrics: SinkMetrics,
     began: Instant,
-}
-
-/// Runs `work` where it may block.
-pub(super) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, SpoolError> + Send + 'static,
-) -> Result<T, SpoolError> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| SpoolError::Io(error.to_string()))?
 }
 
 impl Worker {

@@ -15,7 +15,7 @@ use crate::limit::Origin;
 
 /// The address of the connection that a request came over; an extension of the request.
 #[derive(Clone, Copy, Debug)]
-pub struct Peer(pub IpAddr);
+pub(crate) struct Peer(pub IpAddr);
 
 impl Peer {
     /// The peer of a request; the unspecified address if nobody said.

@@ -17,8 +17,9 @@ use hyper::body::Frame;
 use subway_protocol::Id;
 use tokio::sync::mpsc;
 
+use super::pairs;
 use super::problem::Refusal;
-use super::query::{invalid, pairs, unreadable};
+use super::problem::{invalid, unreadable};
 use super::{Shared, authorization, segments};
 use crate::auth::App;
 use crate::query::{EventsQuery, Filter, InvalidParameter, Listed, Mark, Parameters, ReadError, Reader, utc};

@@ -89,7 +89,8 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::accept::{Ledger, SinkLedger};
+    use crate::accept::Ledger;
+    use crate::spool::SinkLedger;
 
     #[test]
     fn a_sink_is_done_with_what_it_has_what_is_dead_and_what_has_expired() {

@@ -3,24 +3,24 @@
 //! [`ingest`] takes batches, [`query`], [`events`] and [`console`] read, [`admin`] and [`health`] operate. Every refusal is a problem
 //! document, also those of the router itself.
 
-pub mod admin;
-pub mod client;
-pub mod console;
-pub mod events;
-pub mod health;
-pub mod ingest;
-pub mod problem;
-pub mod query;
-pub mod router;
+pub(crate) mod admin;
+pub(crate) mod client;
+pub(crate) mod console;
+pub(crate) mod events;
+pub(crate) mod health;
+pub(crate) mod ingest;
+pub(crate) mod problem;
+pub(crate) mod query;
+pub(crate) mod router;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
-use axum::extract::Path;
 use axum::extract::rejection::PathRejection;
-use axum::http::HeaderMap;
+use axum::extract::{Path, Query};
+use axum::http::{HeaderMap, Uri};
 use subway_protocol::codec::server::{Problem, ProblemCode};
 
 use crate::accept::{Acceptor, Budget, Status, too_many};
@@ -33,7 +33,7 @@ use crate::telemetry::Telemetry;
 use client::Peer;
 
 /// What a configuration that is read again changes, all at once.
-pub struct Live {
+pub(crate) struct Live {
     /// Who may do what.
     pub keys: Keys,
     /// The limits in force.
@@ -43,7 +43,7 @@ pub struct Live {
 }
 
 /// What the handlers share.
-pub struct Shared {
+pub(crate) struct Shared {
     /// What can change while the collector runs. A request takes it once and finishes under it.
     pub live: ArcSwap<Live>,
     /// How often each client address asked.
@@ -69,7 +69,7 @@ pub struct Shared {
 impl Shared {
     /// Keys and limits as they are now.
     #[must_use]
-    pub fn live(&self) -> Arc<Live> {
+    pub(crate) fn live(&self) -> Arc<Live> {
         self.live.load_full()
     }
 
@@ -77,7 +77,7 @@ impl Shared {
     ///
     /// # Errors
     /// `too_many_requests`.
-    pub fn admit(&self, live: &Live, peer: Peer, headers: &HeaderMap) -> Result<(), Problem> {
+    pub(crate) fn admit(&self, live: &Live, peer: Peer, headers: &HeaderMap) -> Result<(), Problem> {
         let limits = &live.limits;
         if limits.requests_per_second == 0 {
             return Ok(());
@@ -99,7 +99,7 @@ impl Shared {
     ///
     /// # Errors
     /// Why not, as a sentence.
-    pub fn ready(&self) -> Result<(), String> {
+    pub(crate) fn ready(&self) -> Result<(), String> {
         if self.draining.load(Ordering::Relaxed) {
             return Err("the collector is shutting down".into());
         }
@@ -110,7 +110,7 @@ impl Shared {
     ///
     /// # Errors
     /// If the spool cannot be read now.
-    pub async fn status(&self) -> Result<Status, Problem> {
+    pub(crate) async fn status(&self) -> Result<Status, Problem> {
         self.acceptor.status(EMBEDDED, self.freshness.position()).await
     }
 }
@@ -123,4 +123,10 @@ pub(crate) fn authorization(headers: &HeaderMap) -> Option<&str> {
 /// The variable parts of the address; one that is not text leads nowhere.
 pub(crate) fn segments<T>(path: Result<Path<T>, PathRejection>) -> Result<T, Problem> {
     path.map(|Path(parts)| parts).map_err(|_| Problem::new(ProblemCode::NotFound, "nothing is at this address".into()))
+}
+
+/// The decoded parameters of a query string.
+pub(crate) fn pairs(uri: &Uri) -> Result<Vec<(String, String)>, Problem> {
+    let pairs = Query::<Vec<(String, String)>>::try_from_uri(uri);
+    pairs.map(|Query(pairs)| pairs).map_err(|error| Problem::new(ProblemCode::InvalidParameter, error.to_string()))
 }

@@ -3,6 +3,10 @@
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use subway_protocol::codec::server::{Problem, ProblemCode};
+use subway_protocol::outcome::Got;
+
+use crate::accept::unavailable;
+use crate::query::{InvalidParameter, ReadError};
 
 /// What a refused client is asked to wait, seconds: long enough for a commit or a small queue, short enough not to be
 /// noticed. Clients add their own jitter.
@@ -10,7 +14,7 @@ const RETRY_AFTER: u64 = 2;
 
 /// A refusal. Also left as an extension of the response, so that the telemetry knows its code.
 #[derive(Clone, Debug)]
-pub struct Refusal(pub Problem);
+pub(crate) struct Refusal(pub Problem);
 
 impl From<Problem> for Refusal {
     fn from(problem: Problem) -> Self {
@@ -46,4 +50,31 @@ pub(super) async fn not_found(uri: axum::http::Uri) -> Refusal {
 pub(super) async fn method_not_allowed(method: axum::http::Method) -> Refusal {
     Problem::new(ProblemCode::MethodNotAllowed, format!("this address does not take {method}; see the header Allow"))
         .into()
+}
+
+/// A parameter that cannot be used.
+pub(super) fn invalid(invalid: InvalidParameter) -> Problem {
+    let mut problem = Problem::new(ProblemCode::InvalidParameter, invalid.detail).at(&invalid.field);
+    (problem.limit, problem.got) = (invalid.limit, invalid.got.map(printable));
+    problem
+}
+
+/// What came, as far as it can be shown in a log or on a terminal.
+fn printable(got: Got) -> Got {
+    match got {
+        Got::Text(text) => Got::Text(text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()),
+        number @ Got::Number(_) => number,
+    }
+}
+
+/// A store that could not answer.
+pub(super) fn unreadable(error: ReadError) -> Problem {
+    if let ReadError::Nowhere(why) = error {
+        return Problem::new(ProblemCode::NotFound, why);
+    }
+    if let ReadError::Failed(why) = &error {
+        tracing::error!(%why, "the store cannot be read");
+        return unavailable("the store cannot be read now");
+    }
+    unavailable(&error.to_string())
 }

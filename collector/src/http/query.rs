@@ -1,11 +1,12 @@
 //! The reading API: `/v1/apps`, and under `/v1/apps/{key}` metrics, events and range.
 //!
-//! Every answer includes what was acknowledged before the question came: the handlers let the embedded store catch up.
+//! An answer from the store includes what was acknowledged before the question came: the handlers wait until the store that is
+//! read has it, but not for ever; where that is too long, the answer is of what the store has, and the log says so.
 
 use std::sync::Arc;
 
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, Uri, header};
 use axum::middleware::map_response;
 use axum::response::Response;
@@ -15,13 +16,11 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde::Serialize;
 use subway_protocol::codec::server::{Problem, ProblemCode};
-use subway_protocol::outcome::Got;
 
-use super::problem::Refusal;
-use super::{Shared, authorization, events, segments};
-use crate::accept::unavailable;
+use super::problem::{Refusal, invalid, unreadable};
+use super::{Shared, authorization, events, pairs, segments};
 use crate::auth::App;
-use crate::query::{InvalidParameter, Metric, MetricRequest, ReadError, utc};
+use crate::query::{Metric, MetricRequest, utc};
 
 /// Its addresses.
 pub(super) fn routes() -> Router<Arc<Shared>> {
@@ -146,35 +145,4 @@ async fn range(
 
 fn now() -> Timestamp {
     Timestamp::from_millisecond(crate::clock::now()).unwrap_or(Timestamp::UNIX_EPOCH)
-}
-
-/// The decoded parameters of a query string.
-pub(crate) fn pairs(uri: &Uri) -> Result<Vec<(String, String)>, Problem> {
-    let pairs = Query::<Vec<(String, String)>>::try_from_uri(uri);
-    pairs.map(|Query(pairs)| pairs).map_err(|error| Problem::new(ProblemCode::InvalidParameter, error.to_string()))
-}
-
-pub(super) fn invalid(invalid: InvalidParameter) -> Problem {
-    let mut problem = Problem::new(ProblemCode::InvalidParameter, invalid.detail).at(&invalid.field);
-    (problem.limit, problem.got) = (invalid.limit, invalid.got.map(printable));
-    problem
-}
-
-/// What came, as far as it can be shown in a log or on a terminal.
-fn printable(got: Got) -> Got {
-    match got {
-        Got::Text(text) => Got::Text(text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()),
-        number @ Got::Number(_) => number,
-    }
-}
-
-pub(super) fn unreadable(error: ReadError) -> Problem {
-    if let ReadError::Nowhere(why) = error {
-        return Problem::new(ProblemCode::NotFound, why);
-    }
-    if let ReadError::Failed(why) = &error {
-        tracing::error!(%why, "the store cannot be read");
-        return unavailable("the store cannot be read now");
-    }
-    unavailable(&error.to_string())
 }

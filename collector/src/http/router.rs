@@ -18,7 +18,7 @@ use super::{Shared, admin, client, console, health, ingest, problem, query};
 const PREFLIGHT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The HTTP surface of the main listener. `operating`: with what belongs to operators, which may have a listener of its own.
-pub fn router(shared: Arc<Shared>, operating: bool) -> Router {
+pub(crate) fn router(shared: Arc<Shared>, operating: bool) -> Router {
     // The layer must also wrap what answers other methods, because that is where a preflight arrives.
     let ingest = Router::new()
         .route("/v1/events", post(ingest::ingest))
@@ -31,7 +31,7 @@ pub fn router(shared: Arc<Shared>, operating: bool) -> Router {
 }
 
 /// The HTTP surface of a listener for operators alone.
-pub fn operating_router(shared: Arc<Shared>) -> Router {
+pub(crate) fn operating_router(shared: Arc<Shared>) -> Router {
     finished(probes().merge(operations(&shared)), shared)
 }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 /// How fast a bucket fills, and how much it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rate {
+pub(crate) struct Rate {
     per_second: u64,
     burst: u64,
 }
@@ -13,14 +13,14 @@ impl Rate {
     /// `per_second` tokens a second, `burst` at once; both count as at least one, and the burst as at least a second's
     /// worth.
     #[must_use]
-    pub fn new(per_second: u64, burst: u64) -> Self {
+    pub(crate) fn new(per_second: u64, burst: u64) -> Self {
         let per_second = per_second.max(1);
         Self { per_second, burst: burst.max(per_second) }
     }
 
     /// Tokens a second.
     #[must_use]
-    pub fn per_second(&self) -> u64 {
+    pub(crate) fn per_second(&self) -> u64 {
         self.per_second
     }
 
@@ -33,7 +33,7 @@ impl Rate {
 
 /// A bucket that is full at first.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Bucket {
+pub(crate) struct Bucket {
     /// When it will be full again; a moment that has passed, or none, means that it is.
     full_at: Option<Instant>,
 }
@@ -48,7 +48,7 @@ impl Bucket {
     ///
     /// # Errors
     /// How long until there is one.
-    pub fn look(&self, rate: Rate, now: Instant) -> Result<(), Duration> {
+    pub(crate) fn look(&self, rate: Rate, now: Instant) -> Result<(), Duration> {
         let wait = (self.until_full(now) + rate.worth(1)).saturating_sub(rate.worth(rate.burst));
         if wait.is_zero() { Ok(()) } else { Err(wait) }
     }
@@ -57,7 +57,7 @@ impl Bucket {
     ///
     /// # Errors
     /// How long until there is one; nothing is taken then.
-    pub fn take(&mut self, rate: Rate, tokens: u64, now: Instant) -> Result<(), Duration> {
+    pub(crate) fn take(&mut self, rate: Rate, tokens: u64, now: Instant) -> Result<(), Duration> {
         self.look(rate, now)?;
         let ahead = self.until_full(now).saturating_add(rate.worth(tokens));
         self.full_at = now.checked_add(ahead).or(self.full_at);

@@ -15,7 +15,7 @@ const MAKE_ROOM: usize = 8;
 
 /// Whom an address belongs to: an IPv4 address itself, of an IPv6 address the /64 that one subscriber has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Origin(IpAddr);
+pub(crate) struct Origin(IpAddr);
 
 impl From<IpAddr> for Origin {
     fn from(address: IpAddr) -> Self {
@@ -28,7 +28,7 @@ impl From<IpAddr> for Origin {
 
 /// The buckets of all clients.
 #[derive(Debug)]
-pub struct Clients {
+pub(crate) struct Clients {
     most: usize,
     buckets: HashMap<Origin, Bucket>,
 }
@@ -42,7 +42,7 @@ impl Default for Clients {
 impl Clients {
     /// At most `most` addresses are remembered.
     #[must_use]
-    pub fn new(most: usize) -> Self {
+    pub(crate) fn new(most: usize) -> Self {
         Self { most: most.max(1), buckets: HashMap::new() }
     }
 
@@ -50,7 +50,7 @@ impl Clients {
     ///
     /// # Errors
     /// If its limit is reached.
-    pub fn take(&mut self, client: Origin, rate: Rate, now: Instant) -> Result<(), Exceeded> {
+    pub(crate) fn take(&mut self, client: Origin, rate: Rate, now: Instant) -> Result<(), Exceeded> {
         if self.buckets.len() >= self.most && !self.buckets.contains_key(&client) {
             self.make_room(now);
         }
@@ -77,15 +77,9 @@ impl Clients {
     }
 
     /// How many are remembered.
-    #[must_use]
-    pub fn len(&self) -> usize {
+    #[cfg(test)]
+    fn len(&self) -> usize {
         self.buckets.len()
-    }
-
-    /// Whether none is remembered.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.buckets.is_empty()
     }
 }
 

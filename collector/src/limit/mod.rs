@@ -10,8 +10,8 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-pub use bucket::{Bucket, Rate};
-pub use clients::{Clients, Origin};
+pub(crate) use bucket::{Bucket, Rate};
+pub(crate) use clients::{Clients, Origin};
 
 /// An app's traffic comes in waves (a push message, the top of the hour): what it may send in this many seconds may
 /// come at once.
@@ -19,7 +19,7 @@ const APP_BURST_SECONDS: u64 = 10;
 
 /// Which limit was reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Limited {
+pub(crate) enum Limited {
     /// Requests of one client address.
     Client,
     /// Requests of one app.
@@ -32,11 +32,11 @@ pub enum Limited {
 
 impl Limited {
     /// Every limit.
-    pub const ALL: [Limited; 4] = [Limited::Client, Limited::AppRequests, Limited::AppEvents, Limited::AppBytes];
+    pub(crate) const ALL: [Limited; 4] = [Limited::Client, Limited::AppRequests, Limited::AppEvents, Limited::AppBytes];
 
     /// Its name in metrics and logs.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Limited::Client => "client",
             Limited::AppRequests => "app_requests",
@@ -48,7 +48,7 @@ impl Limited {
 
 /// A refusal: what was reached, what is allowed, and how long until the next request has a chance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Exceeded {
+pub(crate) struct Exceeded {
     /// Which limit.
     pub limited: Limited,
     /// What is allowed in a second.
@@ -60,13 +60,13 @@ pub struct Exceeded {
 impl Exceeded {
     /// Whole seconds to wait, at least one: the unit of the header `Retry-After`.
     #[must_use]
-    pub fn retry_after(&self) -> u64 {
+    pub(crate) fn retry_after(&self) -> u64 {
         (self.wait.as_secs() + u64::from(self.wait.subsec_nanos() > 0)).max(1)
     }
 
     /// The refusal as a sentence.
     #[must_use]
-    pub fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         let Self { limited, per_second, .. } = self;
         let (who, what) = match limited {
             Limited::Client => ("your address", "requests"),
@@ -99,7 +99,7 @@ impl Metered {
 
 /// What one app may send, and what it has under way.
 #[derive(Clone, Debug, Default)]
-pub struct Quota {
+pub(crate) struct Quota {
     requests: Option<Arc<Metered>>,
     events: Option<Arc<Metered>>,
     bytes: Option<Arc<Metered>>,
@@ -108,7 +108,7 @@ pub struct Quota {
 
 /// What the requests of one app hold of what all share.
 #[derive(Debug, Default)]
-pub struct UnderWay {
+pub(crate) struct UnderWay {
     /// Bytes of memory.
     pub bytes: Arc<AtomicU64>,
     /// Places in the queue before the disk.
@@ -118,21 +118,21 @@ pub struct UnderWay {
 impl Quota {
     /// A quota of requests, of events and of their bytes a second; `None` is unlimited.
     #[must_use]
-    pub fn new(requests: Option<u64>, events: Option<u64>, bytes: Option<u64>) -> Self {
+    pub(crate) fn new(requests: Option<u64>, events: Option<u64>, bytes: Option<u64>) -> Self {
         let metered = |per_second: Option<u64>| per_second.map(Metered::new);
         Self { requests: metered(requests), events: metered(events), bytes: metered(bytes), ..Self::default() }
     }
 
     /// What the app's requests hold now.
     #[must_use]
-    pub fn under_way(&self) -> &UnderWay {
+    pub(crate) fn under_way(&self) -> &UnderWay {
         &self.under_way
     }
 
     /// This quota, with what has been used of `before` where the rate is the same: a configuration that is read again
     /// gives nothing away.
     #[must_use]
-    pub fn continuing(self, before: &Quota) -> Self {
+    pub(crate) fn continuing(self, before: &Quota) -> Self {
         let keep = |new: Option<Arc<Metered>>, old: &Option<Arc<Metered>>| {
             let same = old.clone().filter(|old| new.as_ref().is_some_and(|new| new.rate == old.rate));
             same.or(new)
@@ -149,7 +149,7 @@ impl Quota {
     ///
     /// # Errors
     /// The limit that is reached; nothing is taken then.
-    pub fn request(&self, now: Instant) -> Result<(), Exceeded> {
+    pub(crate) fn request(&self, now: Instant) -> Result<(), Exceeded> {
         for (limited, metered) in [(Limited::AppEvents, &self.events), (Limited::AppBytes, &self.bytes)] {
             if let Some(metered) = metered {
                 metered.with(limited, |bucket| bucket.look(metered.rate, now))?;
@@ -167,7 +167,7 @@ impl Quota {
     ///
     /// # Errors
     /// The limit that is reached; no event is taken then.
-    pub fn events(&self, count: u64, bytes: u64, now: Instant) -> Result<(), Exceeded> {
+    pub(crate) fn events(&self, count: u64, bytes: u64, now: Instant) -> Result<(), Exceeded> {
         if let Some(metered) = &self.bytes {
             metered.with(Limited::AppBytes, |bucket| bucket.take(metered.rate, bytes, now))?;
         }

@@ -10,7 +10,7 @@ const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
 /// Where the time of an event is from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TimeSource {
+pub(crate) enum TimeSource {
     /// The sender knew it.
     True,
     /// The device's clock.
@@ -24,7 +24,7 @@ pub enum TimeSource {
 impl TimeSource {
     /// As it is stored.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             TimeSource::True => "true",
             TimeSource::Device => "device",
@@ -35,14 +35,14 @@ impl TimeSource {
 
     /// Whether it is another than the sender gave.
     #[must_use]
-    pub fn is_corrected(self) -> bool {
+    pub(crate) fn is_corrected(self) -> bool {
         matches!(self, TimeSource::Corrected | TimeSource::Arrival)
     }
 }
 
 /// Which times are believed of events that arrive at one moment.
 #[derive(Clone, Copy, Debug)]
-pub struct Bounds {
+pub(crate) struct Bounds {
     /// The arrival, milliseconds since the epoch.
     pub received_at: i64,
     /// The earliest time, milliseconds since the epoch.
@@ -56,7 +56,7 @@ pub struct Bounds {
 impl Bounds {
     /// For an arrival at `received_at`.
     #[must_use]
-    pub fn new(received_at: i64, past_days: u64, future_ms: i64, tolerance_ms: i64) -> Self {
+    pub(crate) fn new(received_at: i64, past_days: u64, future_ms: i64, tolerance_ms: i64) -> Self {
         let past_ms = i64::try_from(past_days).unwrap_or(i64::MAX).saturating_mul(DAY_MS);
         Self {
             received_at,
@@ -110,7 +110,7 @@ pub(super) fn place(event: &Event<'_>, sent: &Sent, bounds: &Bounds) -> Result<(
 
 /// The newest event of an install (by its number) whose monotonic clock is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Last {
+pub(crate) struct Last {
     /// Number of the event.
     pub seq: u64,
     /// Run of the monotonic clock.
@@ -130,7 +130,7 @@ impl Prepared {
     /// changed. A time that lies in the collector's future proves nothing: it is wrong itself, and would draw everything
     /// after it along. `last` is where the install's earlier batches ended; the answer is where this one does, if that is
     /// later.
-    pub fn order(&mut self, fresh: &[bool], last: Option<Last>) -> Option<Last> {
+    pub(crate) fn order(&mut self, fresh: &[bool], last: Option<Last>) -> Option<Last> {
         let mut visit: Vec<usize> =
             (0..self.candidates.len()).filter(|&at| fresh[at] && self.candidates[at].reading.is_some()).collect();
         visit.sort_by_key(|&at| self.candidates[at].seq);

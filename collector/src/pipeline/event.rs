@@ -11,7 +11,7 @@ use crate::record::{Context, Object, Text};
 
 /// One request as the pipeline takes it, without its events.
 #[derive(Clone, Debug)]
-pub struct Incoming<'a> {
+pub(crate) struct Incoming<'a> {
     /// Key of the app.
     pub app_key: &'a str,
     /// Identity of the batch. A channel without one makes it.
@@ -26,7 +26,7 @@ pub struct Incoming<'a> {
 
 /// The sender's clocks when it sent. They may be absurd.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Sent {
+pub(crate) struct Sent {
     /// Its wall clock, milliseconds since the epoch.
     pub at: Option<i64>,
     /// Its monotonic clock, milliseconds.
@@ -38,14 +38,14 @@ pub struct Sent {
 impl Sent {
     /// How long ago the batch was sent for the first time, by the sender's clock, milliseconds; 0 if it does not say.
     #[must_use]
-    pub fn age_ms(&self) -> i64 {
+    pub(crate) fn age_ms(&self) -> i64 {
         self.at.zip(self.first_at).map_or(0, |(at, first)| at.saturating_sub(first))
     }
 }
 
 /// Who events are from. All its events are kept together; each gets a copy of what is here.
 #[derive(Clone, Debug)]
-pub struct Origin<'a> {
+pub(crate) struct Origin<'a> {
     /// The install.
     pub install_id: Id,
     /// App, SDK, host and device. Texts are cut by whoever decodes.
@@ -56,7 +56,7 @@ pub struct Origin<'a> {
 
 /// One event as it was sent.
 #[derive(Clone, Debug)]
-pub struct Event<'a> {
+pub(crate) struct Event<'a> {
     /// Whose it is: an index in [`Incoming::origins`].
     pub origin: usize,
     /// Its identity.
@@ -91,7 +91,7 @@ pub struct Event<'a> {
 
 /// A page. Empty texts are unknown.
 #[derive(Clone, Debug, Default)]
-pub struct Page<'a> {
+pub(crate) struct Page<'a> {
     /// Path without query.
     pub path: Text<'a>,
     /// Title.
@@ -104,7 +104,7 @@ pub struct Page<'a> {
 
 impl<'a> Event<'a> {
     /// An event of which nothing else is known.
-    pub fn new(id: Id, theme: Theme, code: impl Into<Cow<'a, str>>, ts: i64) -> Self {
+    pub(crate) fn new(id: Id, theme: Theme, code: impl Into<Cow<'a, str>>, ts: i64) -> Self {
         Self {
             origin: 0,
             id,
@@ -126,4 +126,4 @@ impl<'a> Event<'a> {
 }
 
 /// An event, or why it cannot be read, with its identity if that could be.
-pub type Decoded<'a> = Result<Event<'a>, (Option<Id>, Violation)>;
+pub(crate) type Decoded<'a> = Result<Event<'a>, (Option<Id>, Violation)>;

@@ -14,12 +14,12 @@ use std::ops::Range;
 use subway_protocol::codec::server::Rejection;
 use subway_protocol::{Id, Limits, Violation};
 
-pub use clock::{Bounds, Last, TimeSource};
-pub use event::{Decoded, Event, Incoming, Origin, Page, Sent};
+pub(crate) use clock::{Bounds, Last, TimeSource};
+pub(crate) use event::{Decoded, Event, Incoming, Origin, Page, Sent};
 
 /// A batch after validation: what could be stored of it, and what not.
 #[derive(Clone, Debug)]
-pub struct Prepared {
+pub(crate) struct Prepared {
     /// The batch.
     pub batch_id: Id,
     /// Who sent it; the first, if the events are of several installs.
@@ -44,7 +44,7 @@ pub struct Prepared {
 
 /// A valid event.
 #[derive(Clone, Debug)]
-pub struct Candidate {
+pub(crate) struct Candidate {
     /// Where in the batch it stands.
     pub index: u64,
     /// Its identity.
@@ -75,7 +75,7 @@ pub struct NewRecord {
 
 /// Validates every event of a batch, places it in time, and writes down what is to be stored.
 #[must_use]
-pub fn prepare<'a>(
+pub(crate) fn prepare<'a>(
     incoming: &Incoming<'_>,
     events: impl ExactSizeIterator<Item = Decoded<'a>>,
     limits: &Limits,
@@ -140,20 +140,20 @@ impl Prepared {
 
     /// About how much memory it takes until it is stored, its records included, bytes.
     #[must_use]
-    pub fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         let heads: usize = self.heads.iter().map(Vec::len).sum();
         (2 * (heads + self.text.len()) + self.candidates.len() * size_of::<Candidate>()) as u64
     }
 
     /// Whether the order within the install can matter for any candidate.
     #[must_use]
-    pub fn has_readings(&self) -> bool {
+    pub(crate) fn has_readings(&self) -> bool {
         self.candidates.iter().any(|candidate| candidate.reading.is_some())
     }
 
     /// The records with the candidates that `fresh` marks, one for each origin that has any; `fresh` is as long as
     /// `candidates`.
-    pub fn records<'p>(&'p self, fresh: &'p [bool]) -> impl Iterator<Item = NewRecord> + 'p {
+    pub(crate) fn records<'p>(&'p self, fresh: &'p [bool]) -> impl Iterator<Item = NewRecord> + 'p {
         self.heads.iter().enumerate().filter_map(|(origin, head)| self.record(origin, head, fresh))
     }
 

@@ -35,7 +35,7 @@ fn socket(data_dir: &Path) -> std::io::Result<(PathBuf, Option<std::fs::File>)> 
 /// # Errors
 /// If there is none, or it is another user's.
 #[cfg(unix)]
-pub fn connect(data_dir: &Path) -> std::io::Result<std::os::unix::net::UnixStream> {
+pub(crate) fn connect(data_dir: &Path) -> std::io::Result<std::os::unix::net::UnixStream> {
     let (path, _dir) = socket(data_dir)?;
     std::os::unix::net::UnixStream::connect(path)
 }

@@ -14,7 +14,7 @@ use crate::spool::{self, SpoolError};
 const LOCK: &str = "lock";
 
 /// The file that says with which configuration file the collector last ran; empty without one.
-pub const CONFIG_PATH: &str = "config-path";
+pub(crate) const CONFIG_PATH: &str = "config-path";
 
 /// Random bytes in a token.
 const TOKEN_BYTES: usize = 24;
@@ -61,7 +61,7 @@ pub enum StartError {
 
 /// A data directory that this process has to itself until it is dropped.
 #[derive(Debug)]
-pub struct DataDir {
+pub(crate) struct DataDir {
     path: PathBuf,
     _lock: File,
 }
@@ -77,7 +77,7 @@ fn io(path: &Path) -> impl FnOnce(std::io::Error) -> StartError {
 ///
 /// # Errors
 /// If one of its databases is newer than this collector, or cannot be read.
-pub fn refuse_newer_at_rest(path: &Path) -> Result<(), StartError> {
+pub(crate) fn refuse_newer_at_rest(path: &Path) -> Result<(), StartError> {
     let Err(error) = refuse_newer(path) else { return Ok(()) };
     // Asked only now: for this moment a collector could not start.
     let lock = File::open(path.join(LOCK)).map(|lock| lock.try_lock_shared());
@@ -95,7 +95,7 @@ impl DataDir {
     ///
     /// # Errors
     /// [`StartError::InUse`], its databases are newer than this collector, or the directory cannot be made or written.
-    pub fn take(path: &Path) -> Result<Self, StartError> {
+    pub(crate) fn take(path: &Path) -> Result<Self, StartError> {
         let mut builder = DirBuilder::new();
         builder.recursive(true);
         // Events are personal data; whoever wants others to read them can open the directory.
@@ -120,7 +120,7 @@ impl DataDir {
 
     /// The directory.
     #[must_use]
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
@@ -129,7 +129,7 @@ impl DataDir {
     ///
     /// # Errors
     /// If the file cannot be read or made, or is empty.
-    pub fn token(&self, name: &str, what: &str) -> Result<Secret, StartError> {
+    pub(crate) fn token(&self, name: &str, what: &str) -> Result<Secret, StartError> {
         let path = self.path.join(name);
         if !path.exists() {
             self.make_token(&path, name)?;
@@ -160,7 +160,7 @@ impl DataDir {
     ///
     /// # Errors
     /// If it cannot be written.
-    pub fn write(&self, name: &str, text: &str) -> Result<(), StartError> {
+    pub(crate) fn write(&self, name: &str, text: &str) -> Result<(), StartError> {
         let path = self.path.join(name);
         let draft = self.path.join(format!("{name}.new"));
         let mut options = OpenOptions::new();

@@ -17,9 +17,10 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use connections::Connections;
-pub use control::connect;
-pub use data_dir::{CONFIG_PATH, DataDir, StartError, refuse_newer_at_rest};
-pub use reload::Reloader;
+pub(crate) use control::connect;
+pub use data_dir::StartError;
+pub(crate) use data_dir::{CONFIG_PATH, DataDir, refuse_newer_at_rest};
+pub(crate) use reload::Reloader;
 
 use crate::accept::{Acceptor, Budget};
 use crate::config::{Config, Tls, WhenFull};
@@ -50,7 +51,7 @@ const FANOUT_STOP: Duration = Duration::from_secs(2);
 const UPKEEP: Duration = Duration::from_secs(5);
 
 /// A collector that has everything open and is about to serve.
-pub struct Collector {
+pub(crate) struct Collector {
     shared: Arc<Shared>,
     spool: Spool,
     fanout: Fanout,
@@ -77,7 +78,7 @@ impl Collector {
     ///
     /// # Errors
     /// See [`StartError`].
-    pub async fn start(config: Config) -> Result<Self, StartError> {
+    pub(crate) async fn start(config: Config) -> Result<Self, StartError> {
         let opening = tokio::task::spawn_blocking(move || Opened::new(config));
         let Opened { config, data_dir, telemetry, spool, live, certificate, embedded, sinks, reader } =
             opening.await.map_err(|error| StartError::Interrupted(error.to_string()))??;
@@ -116,7 +117,7 @@ impl Collector {
 
     /// Gives the collector another configuration while it runs.
     #[must_use]
-    pub fn reloader(&self) -> Arc<Reloader> {
+    pub(crate) fn reloader(&self) -> Arc<Reloader> {
         Arc::clone(&self.reloader)
     }
 
@@ -130,14 +131,14 @@ impl Collector {
     ///
     /// # Errors
     /// If the file cannot be written.
-    pub fn note_config(&self, file: Option<&Path>) -> Result<(), StartError> {
+    pub(crate) fn note_config(&self, file: Option<&Path>) -> Result<(), StartError> {
         let text = file.map(|file| file.display().to_string()).unwrap_or_default();
         self.data_dir.write(CONFIG_PATH, &text)
     }
 
     /// Serves metrics and administration on `listener`, and no longer with everything else.
     #[must_use]
-    pub fn with_operators(self, listener: TcpListener) -> Self {
+    pub(crate) fn with_operators(self, listener: TcpListener) -> Self {
         Self { operators: Some(listener), ..self }
     }
 
@@ -147,7 +148,7 @@ impl Collector {
     /// # Errors
     /// If the listener has no address, or the spool's writer has ended by itself: a collector that can never store again
     /// had better be started anew.
-    pub async fn serve(
+    pub(crate) async fn serve(
         self,
         listener: TcpListener,
         shutdown: impl Future<Output = ()>,

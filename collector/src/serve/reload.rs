@@ -22,7 +22,7 @@ pub(super) type Certificate = Option<Arc<ArcSwap<ServerConfig>>>;
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
 /// Lets a running collector have another configuration.
-pub struct Reloader {
+pub(crate) struct Reloader {
     pub(super) shared: Arc<Shared>,
     pub(super) spool: Spool,
     /// `None`: it is off.
@@ -39,7 +39,7 @@ impl Reloader {
     ///
     /// # Errors
     /// If something needed cannot be had; nothing has changed then.
-    pub async fn reload(self: &Arc<Self>, config: Config) -> Result<Vec<&'static str>, StartError> {
+    pub(crate) async fn reload(self: &Arc<Self>, config: Config) -> Result<Vec<&'static str>, StartError> {
         let mut running = self.running.lock().await;
         let left = config.needs_restart(&running);
         let config = config.applied_to(&running);
@@ -52,7 +52,7 @@ impl Reloader {
     }
 
     /// Counts a configuration that could not even be read.
-    pub fn refused(&self) {
+    pub(crate) fn refused(&self) {
         self.shared.telemetry.count_reload(false);
     }
 

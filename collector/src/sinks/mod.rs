@@ -12,20 +12,20 @@ use crate::config::{self, Kind};
 use crate::record::{Event, Record};
 use crate::telemetry::SinkMetrics;
 
-pub mod clickhouse;
+pub(crate) mod clickhouse;
 #[cfg(test)]
 pub(crate) mod conformance;
 pub(crate) mod days;
-pub mod elasticsearch;
+pub(crate) mod elasticsearch;
 pub(crate) mod http;
-pub mod kafka;
-pub mod sqlite;
+pub(crate) mod kafka;
+pub(crate) mod sqlite;
 
-pub use crate::config::EMBEDDED;
+pub(crate) use crate::config::EMBEDDED;
 
 /// One batch of stored events as the spool keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoredRecord {
+pub(crate) struct StoredRecord {
     /// Position of its first event.
     pub first: u64,
     /// JSON of a [`Record`].
@@ -34,7 +34,7 @@ pub struct StoredRecord {
 
 /// What a sink is asked to deliver: the events at the positions `first..=last`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SinkBatch {
+pub(crate) struct SinkBatch {
     /// Position of the first event.
     pub first: u64,
     /// Position of the last event.
@@ -63,14 +63,14 @@ impl fmt::Display for Unreadable {
 impl SinkBatch {
     /// The batch without its events after `last`, with a name of its own.
     #[must_use]
-    pub fn up_to(&self, last: u64) -> Self {
+    pub(crate) fn up_to(&self, last: u64) -> Self {
         let records = self.records.iter().filter(|record| record.first <= last).cloned().collect();
         Self { first: self.first, last, token: format!("{}-{last}", self.first), records }
     }
 
     /// The position of the last event of the batch that is in the record that begins at `first`.
     #[must_use]
-    pub fn end_of(&self, first: u64) -> u64 {
+    pub(crate) fn end_of(&self, first: u64) -> u64 {
         let next = self.records.iter().find(|record| record.first > first);
         next.map_or(self.last, |next| (next.first - 1).min(self.last))
     }
@@ -80,7 +80,7 @@ impl SinkBatch {
     ///
     /// # Errors
     /// The first error of `visit`, or a record that cannot be read.
-    pub fn for_each_record<E: From<Unreadable>>(
+    pub(crate) fn for_each_record<E: From<Unreadable>>(
         &self,
         mut visit: impl FnMut(&Record<'_>, u64, &[Event<'_>]) -> Result<(), E>,
     ) -> Result<(), E> {
@@ -107,7 +107,7 @@ pub(crate) fn within<T>(start: u64, events: &[T], first: u64, last: u64) -> (u64
 
 /// One event that the store will never take; it goes to the dead letters.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub(crate) struct Refusal {
     /// Position of the event.
     pub position: u64,
     /// Why, in the store's words.
@@ -116,7 +116,7 @@ pub struct Refusal {
 
 /// A batch was delivered: every event is in the store, durably, except those refused.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Delivered {
+pub(crate) struct Delivered {
     /// Events that the store refused one by one.
     pub refused: Vec<Refusal>,
 }
@@ -207,7 +207,7 @@ impl From<Unreadable> for SinkError {
 
 /// A store that events are delivered to.
 #[async_trait]
-pub trait Sink: Send + Sync {
+pub(crate) trait Sink: Send + Sync {
     /// The name from the configuration; the spool keeps the cursor under it.
     fn name(&self) -> &str;
 
@@ -258,7 +258,7 @@ pub trait Sink: Send + Sync {
 }
 
 /// Stored events that the spool no longer has.
-pub trait History: Send + Sync {
+pub(crate) trait History: Send + Sync {
     /// The events after the position `after` up to `to`, each in a record of its own, in order and without a gap: at most
     /// `events` of them and about `bytes` of JSON, but at least one if the next event is there. Blocks.
     ///
@@ -279,7 +279,11 @@ pub trait History: Send + Sync {
 ///
 /// # Errors
 /// [`SinkError::Unfit`] if the settings cannot be used.
-pub fn open(sink: &config::Sink, zones: &[(String, String)], metrics: SinkMetrics) -> Result<Arc<dyn Sink>, SinkError> {
+pub(crate) fn open(
+    sink: &config::Sink,
+    zones: &[(String, String)],
+    metrics: SinkMetrics,
+) -> Result<Arc<dyn Sink>, SinkError> {
     match &sink.kind {
         Kind::ClickHouse(settings) => clickhouse::open(&sink.name, settings, &sink.delivery, metrics),
         Kind::Elasticsearch(settings) => elasticsearch::open(&sink.name, settings, &sink.delivery, zones, metrics),

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::Deserialize;
 
-use super::{SpoolError, Tx, lock};
+use super::{SpoolError, lock};
 
 /// An app may have this many times what is free. One that is alone gets 8/9 of the room, two get 8/17 each: a part is always
 /// left for the others. A smaller number would leave more of the room unused, a larger one less to an app that comes late.
@@ -97,7 +97,18 @@ impl Backlogs {
         Ok(())
     }
 
-    fn of(&self, app: i64) -> u64 {
+    /// A record of so many bytes has come.
+    pub(super) fn grow(&mut self, app: i64, bytes: u64) {
+        self.changed.insert(app, self.of(app) + bytes);
+    }
+
+    /// Records of so many bytes have gone.
+    pub(super) fn shrink(&mut self, app: i64, bytes: u64) {
+        self.changed.insert(app, self.of(app).saturating_sub(bytes));
+    }
+
+    /// What the app has, as the transaction in progress leaves it.
+    pub(super) fn of(&self, app: i64) -> u64 {
         let changed = self.changed.get(&app).copied();
         changed.unwrap_or_else(|| lock(&self.committed).get(&app).copied().unwrap_or(0))
     }
@@ -126,26 +137,6 @@ impl Backlogs {
                 committed.insert(app, bytes);
             }
         }
-    }
-}
-
-impl Tx<'_> {
-    /// How much of the log is the app's, as this transaction leaves it.
-    #[must_use]
-    pub fn backlog(&self, app: i64) -> Backlog {
-        Backlog { own: self.backlogs.of(app), total: self.counters.backlog }
-    }
-
-    /// A record of so many bytes has come.
-    pub(super) fn grow(&mut self, app: i64, bytes: u64) {
-        self.counters.backlog += bytes;
-        self.backlogs.changed.insert(app, self.backlogs.of(app) + bytes);
-    }
-
-    /// Records of so many bytes have gone.
-    pub(super) fn shrink(&mut self, app: i64, bytes: u64) {
-        self.counters.backlog = self.counters.backlog.saturating_sub(bytes);
-        self.backlogs.changed.insert(app, self.backlogs.of(app).saturating_sub(bytes));
     }
 }
 

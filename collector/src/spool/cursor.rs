@@ -1,10 +1,8 @@
-//! How far each sink is, and what it is sending.
+//! How far each sink is, and what it is sending, as the database has it; `progress` moves it.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::backlog::Owners;
-use super::letters::{self, DeadLetter};
-use super::{Spool, SpoolError, Stored, Tx};
+use super::{Reader, SpoolError};
 
 /// How far a sink is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -110,219 +108,20 @@ pub(super) fn save(sql: &Connection, sink: &str, cursor: &Cursor) -> Result<(), 
     Ok(())
 }
 
-fn bad(sink: &str, verb: &'static str, (first, last): (u64, u64), why: String) -> SpoolError {
-    SpoolError::BadRange { sink: sink.to_owned(), verb, first, last, why }
-}
-
-/// `history`: those of the batch's events that the log no longer has, so that it can be sent again whatever happens to the
-/// place that they came from.
-fn freeze(tx: &mut Tx<'_>, sink: &str, (first, last): (u64, u64), history: &[Stored]) -> Result<Cursor, SpoolError> {
-    let mut cursor = load(tx.sql, sink)?;
-    let why = match (&cursor.frozen, cursor.suspect_to) {
-        (Some(frozen), _) => format!("{}..={} is frozen already", frozen.first, frozen.last),
-        _ if first != cursor.delivered_to + 1 || last < first || last > tx.counters.stored => {
-            format!("the cursor is at {}, the head at {}", cursor.delivered_to, tx.counters.stored)
-        }
-        (None, Some(to)) if last > to => format!("the refused batch ends at {to}"),
-        _ => String::new(),
-    };
-    if !why.is_empty() {
-        return Err(bad(sink, "freeze", (first, last), why));
-    }
-    let mut owners = Owners::default();
-    for Stored { first, events, json } in history {
-        let app = owners.of(tx.sql, json)?;
-        let insert = "INSERT OR IGNORE INTO record (first, events, json, app) VALUES (?1, ?2, ?3, ?4)";
-        if tx.sql.prepare_cached(insert)?.execute(params![first, events, json, app])? > 0 {
-            tx.grow(app, json.len() as u64);
-        }
-    }
-    cursor.frozen = Some(Frozen { first, last, token: token(&identity(tx.sql)?, first, last) });
-    save(tx.sql, sink, &cursor)?;
-    Ok(cursor)
-}
-
-/// The events up to `to` that the sink lacks are nowhere any more.
-fn expire(tx: &mut Tx<'_>, sink: &str, to: u64, arrived_before: i64) -> Result<Cursor, SpoolError> {
-    let mut cursor = load(tx.sql, sink)?;
-    if to <= cursor.delivered_to {
-        return Ok(cursor);
-    }
-    if to > tx.counters.stored {
-        let why = format!("the head is at {}", tx.counters.stored);
-        return Err(bad(sink, "expire", (cursor.delivered_to + 1, to), why));
-    }
-    // What was given up because the spool was full counts as that already.
-    let done = cursor.done();
-    cursor.expired += to.saturating_sub(done);
-    cursor.complete_from = cursor.complete_from.max(Some(arrived_before));
-    cursor.delivered_to = to.max(done);
-    (cursor.frozen, cursor.suspect_to, cursor.shed_to) = (None, None, None);
-    save(tx.sql, sink, &cursor)?;
-    Ok(cursor)
-}
-
-/// The events after the cursor of a sink that remembers its position, up to `to`, are dead.
-fn give_up(tx: &mut Tx<'_>, sink: &str, to: u64, dead: &[DeadLetter]) -> Result<(), SpoolError> {
-    let mut cursor = load(tx.sql, sink)?;
-    if to > tx.counters.stored {
-        let why = format!("the head is at {}", tx.counters.stored);
-        return Err(bad(sink, "give up", (cursor.delivered_to + 1, to), why));
-    }
-    // What the cursor has passed counts as delivered already: the store had it, and has lost it.
-    let dead = dead.iter().filter(|letter| letter.position > cursor.done());
-    for letter in dead.clone() {
-        letters::insert(tx.sql, letter)?;
-    }
-    cursor.dead += dead.count() as u64;
-    cursor.shed_to = cursor.shed_to.max(Some(to));
-    save(tx.sql, sink, &cursor)
-}
-
-/// The sink has gone on after what it gave up.
-fn resume(tx: &mut Tx<'_>, sink: &str) -> Result<Cursor, SpoolError> {
-    let mut cursor = load(tx.sql, sink)?;
-    if let Some(to) = cursor.shed_to.take() {
-        cursor.delivered_to = cursor.delivered_to.max(to);
-        save(tx.sql, sink, &cursor)?;
-    }
-    Ok(cursor)
-}
-
-fn narrow(tx: &mut Tx<'_>, sink: &str, last: u64, suspect: bool) -> Result<Cursor, SpoolError> {
-    let mut cursor = load(tx.sql, sink)?;
-    let Some(frozen) = cursor.frozen.take().filter(|frozen| (frozen.first..frozen.last).contains(&last)) else {
-        return Err(bad(sink, "narrow", (cursor.delivered_to + 1, last), "no frozen batch goes beyond it".into()));
-    };
-    if suspect {
-        cursor.suspect_to = Some(frozen.last);
-    }
-    cursor.frozen = Some(Frozen { first: frozen.first, last, token: token(&identity(tx.sql)?, frozen.first, last) });
-    save(tx.sql, sink, &cursor)?;
-    Ok(cursor)
-}
-
-/// What speaks against moving the cursor to `last`.
-fn obstacle(cursor: &Cursor, sink: &str, last: u64, head: u64, dead: &[DeadLetter]) -> Option<String> {
-    let first = cursor.delivered_to + 1;
-    let end = if cursor.shed_to.is_some() { cursor.pinned_to() } else { head };
-    match &cursor.frozen {
-        Some(frozen) if last < frozen.last => Some(format!("{}..={} is frozen", frozen.first, frozen.last)),
-        _ if last < first || last > end => Some(format!("the end is at {end}")),
-        _ if dead.iter().any(|letter| letter.sink != sink || !(first..=last).contains(&letter.position)) => {
-            Some("a dead letter is of another sink or range".into())
-        }
-        _ => None,
-    }
-}
-
-fn advance(tx: &mut Tx<'_>, sink: &str, last: u64, dead: &[DeadLetter], clear: bool) -> Result<Cursor, SpoolError> {
-    let mut cursor = load(tx.sql, sink)?;
-    if let Some(why) = obstacle(&cursor, sink, last, tx.counters.stored, dead) {
-        return Err(bad(sink, "advance", (cursor.delivered_to + 1, last), why));
-    }
-    for letter in dead {
-        letters::insert(tx.sql, letter)?;
-    }
-    let pinned = cursor.pinned_to();
-    cursor.delivered_to = last;
-    cursor.dead += dead.len() as u64;
-    cursor.frozen = None;
-    cursor.suspect_to = cursor.suspect_to.filter(|to| last < *to && !clear);
-    if let Some(to) = cursor.shed_to {
-        if cursor.suspect_to.is_none() && last >= pinned {
-            (cursor.delivered_to, cursor.shed_to) = (to, None);
-        } else {
-            // What was suspect and is so no longer stays pinned until it is delivered.
-            cursor.suspect_to = Some(pinned);
-        }
-    }
-    save(tx.sql, sink, &cursor)?;
-    Ok(cursor)
-}
-
-impl Spool {
-    /// How far a sink is.
-    ///
-    /// # Errors
-    /// If it is not registered, or the database fails.
-    pub fn cursor(&self, sink: &str) -> Result<Cursor, SpoolError> {
-        self.read(|reader| reader.cursor(sink))
-    }
-
-    /// Fixes the bounds of the next batch of a sink: it begins right after the cursor. Returns the cursor after the commit.
-    ///
-    /// # Errors
-    /// If the range does not follow the cursor, passes the head or the end of a refused batch, or another batch is
-    /// frozen; or the database fails.
-    pub fn freeze(&self, sink: &str, first: u64, last: u64) -> Result<Cursor, SpoolError> {
-        self.freeze_with(sink, first, last, Vec::new())
-    }
-
-    /// [`Spool::freeze`] of a batch with events that the log no longer has: it takes them back until the batch is through.
-    ///
-    /// # Errors
-    /// As [`Spool::freeze`].
-    pub fn freeze_with(&self, sink: &str, first: u64, last: u64, history: Vec<Stored>) -> Result<Cursor, SpoolError> {
-        let sink = sink.to_owned();
-        self.call(move |tx| freeze(tx, &sink, (first, last), &history))
-    }
-
-    /// Moves the cursor of a sink to `to`, because the events up to there are nowhere any more; those that it neither
-    /// took nor gave up count as expired. Nothing is frozen afterwards. A cursor that is further stays where it is.
-    /// `arrived_before`: they arrived before this time, milliseconds since the epoch.
-    ///
-    /// # Errors
-    /// If `to` lies after the head, the sink is not registered, or the database fails.
-    pub fn expire(&self, sink: &str, to: u64, arrived_before: i64) -> Result<Cursor, SpoolError> {
-        let sink = sink.to_owned();
-        self.call(move |tx| expire(tx, &sink, to, arrived_before))
-    }
-
-    /// Keeps the dead letters of a sink that remembers its position, for all events after its cursor up to `to`. Its store
-    /// has to be told before the cursor may pass them; then comes [`Spool::resume`].
-    ///
-    /// # Errors
-    /// If `to` lies after the head, the sink is not registered, or the database fails.
-    pub fn give_up(&self, sink: &str, to: u64, dead: Vec<DeadLetter>) -> Result<(), SpoolError> {
-        let sink = sink.to_owned();
-        self.call(move |tx| give_up(tx, &sink, to, &dead))
-    }
-
-    /// Moves the cursor of a sink that remembers its position behind what was shed or given up, which its store has been told.
-    ///
-    /// # Errors
-    /// If the sink is not registered, or the database fails.
-    pub fn resume(&self, sink: &str) -> Result<Cursor, SpoolError> {
-        let sink = sink.to_owned();
-        self.call(move |tx| resume(tx, &sink))
-    }
-
-    /// Cuts the frozen batch of a sink, of which the store took nothing, down to its events up to `last`. `suspect`: it
-    /// was refused because of what is in it, so that all of it is suspect.
-    ///
-    /// # Errors
-    /// If no batch is frozen that begins at or before `last` and ends after it; or the database fails.
-    pub fn narrow(&self, sink: &str, last: u64, suspect: bool) -> Result<Cursor, SpoolError> {
-        let sink = sink.to_owned();
-        self.call(move |tx| narrow(tx, &sink, last, suspect))
-    }
-
-    /// Moves the cursor of a sink to `last` and keeps the dead letters of the range, in one commit. Nothing is frozen
-    /// afterwards. `clear`: what is left of a refused batch is suspect no longer.
-    ///
-    /// # Errors
-    /// If `last` lies before the end of the frozen batch, before the cursor or after the head; or the database fails.
-    pub fn advance(&self, sink: &str, last: u64, dead: Vec<DeadLetter>, clear: bool) -> Result<Cursor, SpoolError> {
-        let sink = sink.to_owned();
-        self.call(move |tx| advance(tx, &sink, last, &dead, clear))
-    }
-
-    /// The token of the batch `first..=last`, as [`Spool::freeze`] would give it.
+impl Reader {
+    /// See [`super::Spool::token`].
     ///
     /// # Errors
     /// If the database fails.
     pub fn token(&self, first: u64, last: u64) -> Result<String, SpoolError> {
-        self.read(|reader| reader.token(first, last))
+        Ok(token(&identity(&self.0)?, first, last))
+    }
+
+    /// See [`super::Spool::cursor`].
+    ///
+    /// # Errors
+    /// If the sink is not registered, or the database fails.
+    pub fn cursor(&self, sink: &str) -> Result<Cursor, SpoolError> {
+        load(&self.0, sink)
     }
 }

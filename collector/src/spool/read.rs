@@ -1,14 +1,11 @@
 //! Reading the spool, also that of a running collector.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use rusqlite::Connection;
-use serde::Serialize;
 
-use super::{Counters, Cursor, FILE, MIGRATIONS, SinkState, SpoolError, arrival, cursor, letters};
+use super::{FILE, MIGRATIONS, SpoolError};
 use crate::db;
-use subway_protocol::RejectReason;
 
 /// One record of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,82 +24,6 @@ impl Stored {
     pub fn expanded(&self) -> u64 {
         let shared = crate::record::shared_bytes(&self.json).unwrap_or(0);
         (self.json.len() as u64).saturating_add(shared.saturating_mul(self.events.saturating_sub(1)))
-    }
-}
-
-/// The ledger: where every event is that ever arrived in an accepted request.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Ledger {
-    /// How many arrived; stored + duplicate + all rejected.
-    pub received: u64,
-    /// How many are stored.
-    pub stored: u64,
-    /// How many had been seen before.
-    pub duplicate: u64,
-    /// How many of the stored came so late that nobody knows whether they had been seen before; left out of the JSON if there
-    /// are none.
-    #[serde(skip_serializing_if = "none")]
-    pub unverified: u64,
-    /// How many were rejected, by reason; reasons that never occurred are absent.
-    pub rejected: BTreeMap<&'static str, u64>,
-    /// Where the stored ones are, by sink.
-    pub sinks: BTreeMap<String, SinkLedger>,
-}
-
-/// The stored events as one sink has them. Delivered, dead, pending and expired add up to `stored`; of a
-/// retired sink to what was stored when it was retired.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct SinkLedger {
-    /// Delivered.
-    pub delivered: u64,
-    /// Refused by the store for good, or shed.
-    pub dead: u64,
-    /// Still to be delivered.
-    pub pending: u64,
-    /// Those of the dead that were given up because the spool was full; left out of the JSON if there are none.
-    #[serde(skip_serializing_if = "none")]
-    pub shed: u64,
-    /// Those of the dead whose letters were dropped because they took too much room (`dead_letter_bytes`); left out of the JSON
-    /// if there are none.
-    #[serde(skip_serializing_if = "none")]
-    pub dropped_letters: u64,
-    /// Gone before they could be delivered, or never to be delivered because the sink is retired; left out of the JSON if
-    /// there are none.
-    #[serde(skip_serializing_if = "none")]
-    pub expired: u64,
-    /// What it is to the collector; left out of the JSON while it is active.
-    #[serde(skip_serializing_if = "SinkState::is_active")]
-    pub state: SinkState,
-    /// When it was retired, milliseconds since the epoch.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub retired_at: Option<i64>,
-}
-
-impl SinkLedger {
-    /// The position up to which the sink is done.
-    #[must_use]
-    pub fn position(&self) -> u64 {
-        self.delivered + self.dead + self.expired
-    }
-}
-
-/// Whether there are none.
-fn none(count: &u64) -> bool {
-    *count == 0
-}
-
-impl Ledger {
-    /// Takes into account that `sink` says itself how far it is: every event up to `position` is in its store. The
-    /// spool's own cursor may lag behind that, never the store behind what it has committed. `position` has to be asked
-    /// for before the ledger, which then has every event that the store can have.
-    #[must_use]
-    pub fn reached(mut self, sink: &str, position: u64) -> Self {
-        if let Some(sink) = self.sinks.get_mut(sink).filter(|sink| sink.state.is_active()) {
-            let lost = sink.dead + sink.expired;
-            let done = (sink.delivered + lost).max(position.min(self.stored));
-            (sink.delivered, sink.pending) = (done - lost, self.stored - done);
-        }
-        self
     }
 }
 
@@ -142,91 +63,4 @@ impl Reader {
         }
         Ok(out)
     }
-
-    /// See [`super::Spool::token`].
-    ///
-    /// # Errors
-    /// If the database fails.
-    pub fn token(&self, first: u64, last: u64) -> Result<String, SpoolError> {
-        Ok(cursor::token(&cursor::identity(&self.0)?, first, last))
-    }
-
-    /// See [`super::Spool::cursor`].
-    ///
-    /// # Errors
-    /// If the sink is not registered, or the database fails.
-    pub fn cursor(&self, sink: &str) -> Result<Cursor, SpoolError> {
-        cursor::load(&self.0, sink)
-    }
-
-    /// The ledger, from one committed state.
-    ///
-    /// # Errors
-    /// If the database fails.
-    pub fn ledger(&self) -> Result<Ledger, SpoolError> {
-        let snapshot = self.0.unchecked_transaction()?;
-        Ok(ledger(&snapshot)?.0)
-    }
-
-    /// The ledger, with `sink` being at least at `position` (see [`Ledger::reached`]), and when the oldest event arrived that
-    /// each active sink still has to deliver, from one committed state. No record is read.
-    ///
-    /// # Errors
-    /// If the database fails.
-    pub fn status(&self, sink: &str, position: u64) -> Result<Status, SpoolError> {
-        let snapshot = self.0.unchecked_transaction()?;
-        let (ledger, delivered_to) = ledger(&snapshot)?;
-        let ledger = ledger.reached(sink, position);
-        let mut waiting = BTreeMap::new();
-        for (name, delivered_to) in delivered_to {
-            let waits = ledger.sinks.get(&name).is_some_and(|sink| sink.state.is_active() && sink.pending > 0);
-            let delivered_to = if name == sink { delivered_to.max(position) } else { delivered_to };
-            if let Some(arrived) = waits.then(|| arrival::of(&snapshot, delivered_to + 1)).transpose()?.flatten() {
-                waiting.insert(name, arrived);
-            }
-        }
-        let letters = letters::totals(&snapshot)?;
-        let letter_bytes = letters.into_iter().map(|(sink, (bytes, _))| (sink, bytes)).collect();
-        Ok(Status { ledger, waiting, letter_bytes })
-    }
-}
-
-/// The ledger, and how old what waits is.
-#[derive(Clone, Debug)]
-pub struct Status {
-    /// Where every event is.
-    pub ledger: Ledger,
-    /// When the oldest event arrived that a sink still has to deliver, milliseconds since the epoch, exact to a second; of
-    /// sinks that have everything nothing is here.
-    pub waiting: BTreeMap<String, i64>,
-    /// Bytes that the dead letters of each sink take; of sinks that never had any nothing is here.
-    pub letter_bytes: BTreeMap<String, u64>,
-}
-
-/// The ledger, and up to where each sink has everything.
-fn ledger(snapshot: &Connection) -> Result<(Ledger, BTreeMap<String, u64>), SpoolError> {
-    let counters = Counters::load(snapshot)?;
-    let (mut sinks, mut delivered_to) = (BTreeMap::new(), BTreeMap::new());
-    let letters = letters::totals(snapshot)?;
-    let mut statement = snapshot.prepare_cached("SELECT sink, state, retired_at, retired_to FROM cursor")?;
-    let mut rows = statement.query([])?;
-    while let Some(row) = rows.next()? {
-        let name: String = row.get(0)?;
-        let state = SinkState::named(row.get_ref(1)?.as_str().unwrap_or_default());
-        let (retired_at, retired_to): (Option<i64>, Option<u64>) = (row.get(2)?, row.get(3)?);
-        let cursor = cursor::load(snapshot, &name)?;
-        let (done, dead, shed) = (cursor.done(), cursor.dead, cursor.shed);
-        let delivered = done - dead - cursor.expired;
-        let (pending, expired) = match retired_to {
-            Some(stored) => (0, cursor.expired + stored.saturating_sub(done)),
-            None => (counters.stored - done, cursor.expired),
-        };
-        delivered_to.insert(name.clone(), cursor.delivered_to);
-        let dropped_letters = letters.get(&name).map_or(0, |(_, dropped)| *dropped);
-        sinks.insert(name, SinkLedger { delivered, dead, pending, shed, dropped_letters, expired, state, retired_at });
-    }
-    let rejected = RejectReason::ALL.iter().zip(counters.rejected);
-    let rejected = rejected.filter(|(_, n)| *n > 0).map(|(reason, n)| (reason.as_str(), n)).collect();
-    let Counters { received, stored, duplicate, unverified, .. } = counters;
-    Ok((Ledger { received, stored, duplicate, unverified, rejected, sinks }, delivered_to))
 }

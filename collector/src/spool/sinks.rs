@@ -3,7 +3,7 @@
 use rusqlite::{OptionalExtension, params};
 use serde::Serialize;
 
-use super::{SinkLedger, Spool, SpoolError, Tx, letters, lock};
+use super::{Spool, SpoolError, Tx, letters, lock};
 
 /// What a sink is to the collector.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -41,25 +41,6 @@ impl SinkState {
     #[must_use]
     pub fn is_active(&self) -> bool {
         *self == Self::Active
-    }
-}
-
-/// One sink of a list: its place in the ledger, and its state also where that is the usual one.
-#[derive(Debug, Serialize)]
-pub struct SinkLine {
-    name: String,
-    state: &'static str,
-    #[serde(flatten)]
-    figures: SinkLedger,
-}
-
-impl SinkLine {
-    /// The line of the sink `name`.
-    #[must_use]
-    pub fn new(name: String, mut figures: SinkLedger) -> Self {
-        // Said once: the figures leave the usual one out.
-        let state = std::mem::take(&mut figures.state).as_str();
-        Self { name, state, figures }
     }
 }
 

@@ -4,7 +4,7 @@ use rusqlite::{Connection, params};
 use subway_protocol::{Id, RejectReason};
 
 use super::SpoolError;
-use super::backlog::Backlogs;
+use super::backlog::{Backlog, Backlogs};
 use super::clocks::{Clocks, Point};
 use super::dedup::Dedup;
 
@@ -87,6 +87,24 @@ pub struct Tx<'c> {
 }
 
 impl Tx<'_> {
+    /// How much of the log is the app's, as this transaction leaves it.
+    #[must_use]
+    pub fn backlog(&self, app: i64) -> Backlog {
+        Backlog { own: self.backlogs.of(app), total: self.counters.backlog }
+    }
+
+    /// A record of so many bytes has come.
+    pub(super) fn grow(&mut self, app: i64, bytes: u64) {
+        self.counters.backlog += bytes;
+        self.backlogs.grow(app, bytes);
+    }
+
+    /// Records of so many bytes have gone.
+    pub(super) fn shrink(&mut self, app: i64, bytes: u64) {
+        self.counters.backlog = self.counters.backlog.saturating_sub(bytes);
+        self.backlogs.shrink(app, bytes);
+    }
+
     pub(super) fn app_number(&mut self, key: &str) -> Result<i64, SpoolError> {
         self.sql.prepare_cached("INSERT OR IGNORE INTO app (key) VALUES (?1)")?.execute([key])?;
         Ok(self.sql.prepare_cached("SELECT no FROM app WHERE key = ?1")?.query_row([key], |row| row.get(0))?)

@@ -5,7 +5,7 @@
 //! it was created. What must be exact over restarts is in the ledger.
 
 mod family;
-pub mod gauges;
+pub(crate) mod gauges;
 mod sinks;
 mod store;
 
@@ -15,15 +15,15 @@ use prometheus::{Encoder, Histogram, IntCounter, IntCounterVec, Registry, TextEn
 use subway_protocol::RejectReason;
 use subway_protocol::codec::server::ProblemCode;
 
-pub use gauges::Gauges;
-pub use sinks::SinkMetrics;
-pub use store::StoreMetrics;
+pub(crate) use gauges::Gauges;
+pub(crate) use sinks::SinkMetrics;
+pub(crate) use store::StoreMetrics;
 
 use crate::limit::Limited;
 use family::{counter, counters, histogram};
 
 /// The content type of [`Telemetry::render`].
-pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
+pub(crate) const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 
 /// The metrics of one collector.
 #[derive(Debug)]
@@ -36,35 +36,35 @@ pub struct Telemetry {
     config_reloads: IntCounterVec,
     sinks: sinks::Families,
     /// Bytes of ingestion bodies as sent.
-    pub body_bytes: IntCounter,
+    pub(crate) body_bytes: IntCounter,
     /// Bytes of ingestion bodies after decompression.
-    pub decompressed_bytes: IntCounter,
+    pub(crate) decompressed_bytes: IntCounter,
     /// Events stored.
-    pub stored_events: IntCounter,
+    pub(crate) stored_events: IntCounter,
     /// Events seen before.
-    pub duplicate_events: IntCounter,
+    pub(crate) duplicate_events: IntCounter,
     /// Stored events whose time was moved because the device's clock was off.
-    pub clock_corrected_events: IntCounter,
+    pub(crate) clock_corrected_events: IntCounter,
     /// Commits of the spool that reached the disk.
-    pub commits: IntCounter,
+    pub(crate) commits: IntCounter,
     /// Commits of the spool that failed; nothing of them is kept.
-    pub commit_failures: IntCounter,
+    pub(crate) commit_failures: IntCounter,
     /// Connections accepted.
-    pub connections: IntCounter,
+    pub(crate) connections: IntCounter,
     /// Connections rejected because there were too many.
-    pub connections_rejected: IntCounter,
+    pub(crate) connections_rejected: IntCounter,
     /// TLS handshakes that failed or took too long.
-    pub handshake_failures: IntCounter,
+    pub(crate) handshake_failures: IntCounter,
     /// Clocks of installs that were evicted because others came.
-    pub install_clocks_evicted: IntCounter,
+    pub(crate) install_clocks_evicted: IntCounter,
     /// Requests rejected because their app's share of the spool was used up.
-    pub requests_over_share: IntCounter,
+    pub(crate) requests_over_share: IntCounter,
     /// Figures of the embedded store.
-    pub store: StoreMetrics,
+    pub(crate) store: StoreMetrics,
     /// From the beginning of a transaction of the spool to its commit on disk.
-    pub commit_duration: Histogram,
+    pub(crate) commit_duration: Histogram,
     /// From the first byte of an ingestion request to its answer.
-    pub ingest_duration: Histogram,
+    pub(crate) ingest_duration: Histogram,
 }
 
 impl Default for Telemetry {
@@ -171,39 +171,39 @@ impl Telemetry {
     }
 
     /// Counts an answered request.
-    pub fn count_request(&self, status: u16) {
+    pub(crate) fn count_request(&self, status: u16) {
         self.requests.with_label_values(&[status.to_string().as_str()]).inc();
     }
 
     /// Counts a request that was rejected with a problem.
-    pub fn count_problem(&self, code: ProblemCode) {
+    pub(crate) fn count_problem(&self, code: ProblemCode) {
         self.requests_rejected.with_label_values(&[code.as_str()]).inc();
     }
 
     /// Counts a request that came too soon.
-    pub fn count_rate_limited(&self, limit: Limited) {
+    pub(crate) fn count_rate_limited(&self, limit: Limited) {
         self.requests_rate_limited.with_label_values(&[limit.as_str()]).inc();
     }
 
     /// Counts an event that was rejected.
-    pub fn count_rejected_event(&self, reason: RejectReason) {
+    pub(crate) fn count_rejected_event(&self, reason: RejectReason) {
         self.events.with_label_values(&["rejected", reason.as_str()]).inc();
     }
 
     /// Counts a reading of the configuration.
-    pub fn count_reload(&self, applied: bool) {
+    pub(crate) fn count_reload(&self, applied: bool) {
         self.config_reloads.with_label_values(&[if applied { "applied" } else { "refused" }]).inc();
     }
 
     /// Returns the metrics of the sink `name`.
     #[must_use]
-    pub fn sink(&self, name: &str) -> SinkMetrics {
+    pub(crate) fn sink(&self, name: &str) -> SinkMetrics {
         self.sinks.of(name)
     }
 
     /// Renders everything, `gauges` included, in the Prometheus text format 0.0.4.
     #[must_use]
-    pub fn render(&self, gauges: &Gauges) -> String {
+    pub(crate) fn render(&self, gauges: &Gauges) -> String {
         let mut families = self.registry.gather();
         families.extend(gauges.gather());
         families.sort_by(|a, b| a.name().cmp(b.name()));

@@ -8,25 +8,25 @@ const LABELS: &[&str] = &["sink"];
 
 /// The metrics of one sink. Clones share their values.
 #[derive(Clone, Debug)]
-pub struct SinkMetrics {
+pub(crate) struct SinkMetrics {
     /// Events that the store took.
-    pub delivered_events: IntCounter,
+    pub(crate) delivered_events: IntCounter,
     /// Events that the store refused for good.
-    pub dead_lettered_events: IntCounter,
+    pub(crate) dead_lettered_events: IntCounter,
     /// Attempts that failed and are repeated.
-    pub delivery_errors: IntCounter,
+    pub(crate) delivery_errors: IntCounter,
     /// Batches split because the store did not take them whole.
-    pub batch_splits: IntCounter,
+    pub(crate) batch_splits: IntCounter,
     /// Events stored by the year, because they are far from their arrival.
-    pub far_events: IntCounter,
+    pub(crate) far_events: IntCounter,
     /// Indices that single days far away may have.
-    pub old_day_indices: IntGauge,
+    pub(crate) old_day_indices: IntGauge,
     /// Words written without a dictionary, because it was full.
-    pub overflow_words: IntCounter,
+    pub(crate) overflow_words: IntCounter,
     /// 0 once the sink has failed so often that its health is asked first, else 1.
-    pub up: IntGauge,
+    pub(crate) up: IntGauge,
     /// From the beginning of an attempt to deliver a batch to its end, whatever that is.
-    pub delivery_duration: Histogram,
+    pub(crate) delivery_duration: Histogram,
 }
 
 impl Default for SinkMetrics {

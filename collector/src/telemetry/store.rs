@@ -8,7 +8,7 @@ use super::family::{counter, gauge};
 
 /// Figures of the embedded store. All but the size count since the store was created. They are shown once it is open.
 #[derive(Debug)]
-pub struct StoreMetrics {
+pub(crate) struct StoreMetrics {
     registry: Registry,
     families: OnceLock<Families>,
 }
@@ -57,7 +57,7 @@ impl StoreMetrics {
     }
 
     /// Takes over the totals of the store: deleted events, forgotten installs, codes and contexts in rows.
-    pub fn set(&self, [deleted, forgotten, codes, contexts]: [u64; 4]) {
+    pub(crate) fn set(&self, [deleted, forgotten, codes, contexts]: [u64; 4]) {
         let families = self.families();
         let totals = [
             (&families.deleted_events, deleted),
@@ -71,25 +71,25 @@ impl StoreMetrics {
     }
 
     /// Sets the size of the database, bytes.
-    pub fn set_bytes(&self, bytes: u64) {
+    pub(crate) fn set_bytes(&self, bytes: u64) {
         self.families().bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     /// Counts codes and contexts that stayed in rows.
-    pub fn kept_in_rows(&self, (codes, contexts): (u64, u64)) {
+    pub(crate) fn kept_in_rows(&self, (codes, contexts): (u64, u64)) {
         self.families().codes_in_rows.inc_by(codes);
         self.families().contexts_in_rows.inc_by(contexts);
     }
 
     /// Returns the bytes of the database that are in use.
-    #[must_use]
-    pub fn bytes(&self) -> u64 {
+    #[cfg(test)]
+    pub(crate) fn bytes(&self) -> u64 {
         self.families().bytes.get().unsigned_abs()
     }
 
     /// Returns how many events keep their code, and how many batches their context, in the row.
-    #[must_use]
-    pub fn in_rows(&self) -> (u64, u64) {
+    #[cfg(test)]
+    pub(crate) fn in_rows(&self) -> (u64, u64) {
         (self.families().codes_in_rows.get(), self.families().contexts_in_rows.get())
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use subway_collector::accept::sign;
+use subway_collector::sign;
 
 use super::support::{SECRET, Site, batch, events, gzip};
 

@@ -4,9 +4,8 @@ use std::io::Read;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use subway_analytics::{Interval, Mark, Metric, MetricRequest, parse_time, utc};
 use subway_collector::fuzzing;
-use subway_collector::metrics::{Interval, Metric, MetricRequest, parse_time, utc};
-use subway_collector::query::Mark;
 use subway_protocol::codec::server::ProblemCode;
 
 /// Small, so that the fuzzer reaches it.

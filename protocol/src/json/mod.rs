@@ -9,4 +9,6 @@ mod write;
 
 pub use check::{PropertyLimits, check_object};
 pub use reader::{JsonError, Reader};
-pub use write::{ObjectWriter, write_integer, write_string, write_unsigned};
+pub use write::{ObjectWriter, write_string};
+
+pub use crate::integer::{write_integer, write_unsigned};

@@ -7,7 +7,8 @@ use subway_protocol::outcome::Got;
 use subway_protocol::theme::{is_code, is_usual_code};
 use subway_protocol::{Limits, RejectReason, Violation};
 
-use super::state::{begin_event, write_members};
+use super::members::write_members;
+use super::state::begin_event;
 use super::{Client, joined};
 use crate::queue::{Class, Entry};
 use crate::store::{Key, Store};

@@ -3,6 +3,7 @@
 mod binding;
 mod consent;
 mod inputs;
+mod members;
 mod pending;
 mod results;
 mod settings;
@@ -84,7 +85,8 @@ impl<S: Store> Client<S> {
     /// Opens the client on what `store` holds from earlier lives.
     ///
     /// `context`: what [`crate::Context::encode`] gives, or the same made by other means.
-    /// `entropy`: as many random bytes as the host can get, ideally 32; see [`Random`].
+    /// `entropy`: as many random bytes as the host can get, ideally 32. A host that has none still never
+    /// gets the same identifiers twice: both clocks and a salt in the store are mixed in.
     ///
     /// # Errors
     /// If the store cannot be read. A damaged or empty store is none: the client begins anew with what is readable, and

@@ -5,7 +5,7 @@ use subway_protocol::limits::EVENT_BYTES;
 use subway_protocol::{Limits, RejectReason, Violation};
 
 use super::Client;
-use super::state::{members, write_members};
+use super::members::{members, write_members};
 use crate::store::Store;
 use crate::{Now, TrackError, limits};
 

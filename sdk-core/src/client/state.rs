@@ -3,6 +3,7 @@
 use subway_protocol::json::{JsonError, ObjectWriter, Reader};
 
 use super::Client;
+use super::members::{members, write_members};
 use super::settings::{check_common, check_user};
 use crate::queue::{Batch, Class, Entry, Frozen, SavedBatch};
 use crate::session::Sessions;
@@ -102,26 +103,6 @@ impl Saved {
             Ok(())
         })
     }
-}
-
-/// The members of an object: names with their values as JSON.
-pub(super) fn members(reader: &mut Reader<'_>) -> Result<Vec<(String, String)>, JsonError> {
-    let mut members = Vec::new();
-    reader.object(|name, reader| {
-        let value = reader.raw()?.to_owned();
-        members.push((name.to_owned(), value));
-        Ok(())
-    })?;
-    Ok(members)
-}
-
-/// The reverse of [`members`].
-pub(super) fn write_members(out: &mut String, members: &[(String, String)]) {
-    let mut object = ObjectWriter::new(out);
-    for (name, value) in members {
-        object.raw(name, value);
-    }
-    object.end();
 }
 
 impl<S: Store> Client<S> {

@@ -2,7 +2,7 @@
 
 use subway_protocol::json::{ObjectWriter, Reader};
 
-use super::state::members;
+use super::members::members;
 use super::{Client, Input, joined};
 use crate::store::Store;
 use crate::{Id, Now, TrackError, limits};

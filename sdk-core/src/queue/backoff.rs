@@ -7,18 +7,18 @@ use crate::random::Random;
 
 /// Counts failures in a row.
 #[derive(Clone, Debug, Default)]
-pub struct Backoff {
+pub(crate) struct Backoff {
     failures: u32,
 }
 
 impl Backoff {
     /// It worked: the next failure is the first again.
-    pub fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.failures = 0;
     }
 
     /// Milliseconds to wait after a failure that time may mend. `Retry-After` is a lower bound, spread upwards.
-    pub fn failed(&mut self, retry_after_ms: Option<u64>, random: &mut Random) -> u64 {
+    pub(crate) fn failed(&mut self, retry_after_ms: Option<u64>, random: &mut Random) -> u64 {
         let jitter = self.jitter(limits::RETRY_BASE_MS, limits::RETRY_CAP_MS, random);
         match retry_after_ms {
             Some(asked) => asked.min(limits::RETRY_AFTER_CAP_MS) + jitter,
@@ -27,7 +27,7 @@ impl Backoff {
     }
 
     /// Milliseconds to wait after 401 or 403, which only people mend. Never less than half the window.
-    pub fn denied(&mut self, random: &mut Random) -> u64 {
+    pub(crate) fn denied(&mut self, random: &mut Random) -> u64 {
         let window = window(limits::DENIED_BASE_MS, limits::DENIED_CAP_MS, self.failures);
         self.failures = self.failures.saturating_add(1);
         window / 2 + random.up_to(window / 2)

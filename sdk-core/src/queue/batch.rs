@@ -8,7 +8,7 @@ use crate::{Id, limits};
 
 /// A batch that was formed and stored before it was first sent.
 #[derive(Clone, Debug)]
-pub struct Batch {
+pub(crate) struct Batch {
     /// Its number, which is its key in the store.
     pub number: u64,
     /// Its identity on the wire.
@@ -25,7 +25,7 @@ pub struct Batch {
 
 /// What the store holds of a batch.
 #[derive(Clone, Debug)]
-pub struct SavedBatch {
+pub(crate) struct SavedBatch {
     /// See [`Batch::id`].
     pub id: Id,
     /// See [`Batch::first_sent_at`]; `None` in records of the first version.
@@ -37,26 +37,26 @@ pub struct SavedBatch {
 impl Batch {
     /// The sequence number of its first event.
     #[must_use]
-    pub fn first(&self) -> u64 {
+    pub(crate) fn first(&self) -> u64 {
         self.entries.first().map_or(0, |entry| entry.seq)
     }
 
     /// The context of its events.
     #[must_use]
-    pub fn context(&self) -> u64 {
+    pub(crate) fn context(&self) -> u64 {
         self.entries.first().map_or(0, |entry| entry.context)
     }
 
     /// What its record takes at most beside what its events were counted for already, bytes.
     #[must_use]
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         // The identity, the time and the names of the three fields; the numbers of its events are counted with them.
         128 + limits::RECORD_BYTES
     }
 
     /// The record for the store.
     #[must_use]
-    pub fn encode(&self) -> String {
+    pub(crate) fn encode(&self) -> String {
         let mut out = String::new();
         let mut object = ObjectWriter::new(&mut out);
         object.id("id", self.id);
@@ -78,7 +78,7 @@ impl Batch {
     ///
     /// # Errors
     /// If the text is not such a record.
-    pub fn decode(text: &str) -> Result<SavedBatch, JsonError> {
+    pub(crate) fn decode(text: &str) -> Result<SavedBatch, JsonError> {
         let (mut id, mut first_sent_at, mut seqs) = (None, None, Vec::new());
         Reader::new(text).object(|name, reader| {
             match name {

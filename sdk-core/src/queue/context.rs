@@ -20,7 +20,7 @@ impl Context {
 
 /// The contexts in use, and the current one.
 #[derive(Clone, Debug, Default)]
-pub struct Contexts {
+pub(crate) struct Contexts {
     /// By number, rising; those without a use are about to go, or the current one.
     list: Vec<Context>,
     /// Bytes of those in use.
@@ -36,14 +36,14 @@ impl Contexts {
     /// Takes over what the store holds, in order of numbers. What is not used until [`Contexts::take_unused`] goes.
     /// `named` is the highest number that an event names: the store may have lost that context, and no other must get its
     /// number.
-    pub fn restore(&mut self, saved: Vec<(u64, String)>, named: u64) {
+    pub(crate) fn restore(&mut self, saved: Vec<(u64, String)>, named: u64) {
         self.next = saved.last().map_or(0, |(number, _)| *number).max(named);
         self.unused = saved.iter().map(|(number, _)| *number).collect();
         self.list = saved.into_iter().map(|(number, text)| Context { number, text, uses: 0, stored: true }).collect();
     }
 
     /// Makes `text` the current context; gives its number.
-    pub fn enter(&mut self, text: &str) -> u64 {
+    pub(crate) fn enter(&mut self, text: &str) -> u64 {
         if let Some(last) = self.list.last()
             && last.text == text
         {
@@ -65,24 +65,24 @@ impl Contexts {
 
     /// The text of a context; `None` if the store has lost it.
     #[must_use]
-    pub fn text(&self, number: u64) -> Option<&str> {
+    pub(crate) fn text(&self, number: u64) -> Option<&str> {
         self.find(number).map(|at| self.list[at].text.as_str())
     }
 
     /// Bytes of the contexts in use.
     #[must_use]
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
     /// What a further use of a context costs, bytes: nothing if it is in use already.
     #[must_use]
-    pub fn cost(&self, number: u64) -> usize {
+    pub(crate) fn cost(&self, number: u64) -> usize {
         self.find(number).filter(|at| self.list[*at].uses == 0).map_or(0, |at| self.list[at].bytes())
     }
 
     /// One more use.
-    pub fn acquire(&mut self, number: u64) {
+    pub(crate) fn acquire(&mut self, number: u64) {
         let Some(at) = self.find(number) else { return };
         let context = &mut self.list[at];
         context.uses += 1;
@@ -93,14 +93,14 @@ impl Contexts {
     }
 
     /// The text of a context of which the store was not told yet. It counts as told then.
-    pub fn take_untold(&mut self, number: u64) -> Option<String> {
+    pub(crate) fn take_untold(&mut self, number: u64) -> Option<String> {
         let at = self.find(number)?;
         let context = &mut self.list[at];
         (!std::mem::replace(&mut context.stored, true)).then(|| context.text.clone())
     }
 
     /// One use less.
-    pub fn release(&mut self, number: u64) {
+    pub(crate) fn release(&mut self, number: u64) {
         let Some(at) = self.find(number) else { return };
         let context = &mut self.list[at];
         context.uses = context.uses.saturating_sub(1);
@@ -111,7 +111,7 @@ impl Contexts {
     }
 
     /// The numbers of the contexts that lost their last use, for the store to forget.
-    pub fn take_unused(&mut self) -> Vec<u64> {
+    pub(crate) fn take_unused(&mut self) -> Vec<u64> {
         let mut stored = Vec::new();
         for number in std::mem::take(&mut self.unused) {
             let Some(at) = self.find(number) else { continue };
@@ -126,7 +126,7 @@ impl Contexts {
     }
 
     /// Forgets everything; gives the numbers of what the store has.
-    pub fn clear(&mut self) -> Vec<u64> {
+    pub(crate) fn clear(&mut self) -> Vec<u64> {
         let stored = self.list.iter().filter(|context| context.stored).map(|context| context.number).collect();
         *self = Self { next: self.next, ..Self::default() };
         stored

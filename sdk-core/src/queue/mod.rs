@@ -4,9 +4,9 @@ mod backoff;
 mod batch;
 mod context;
 
-pub use backoff::Backoff;
-pub use batch::{Batch, SavedBatch};
-pub use context::Contexts;
+pub(crate) use backoff::Backoff;
+pub(crate) use batch::{Batch, SavedBatch};
+pub(crate) use context::Contexts;
 use subway_protocol::Theme;
 
 use crate::{Config, limits};
@@ -14,7 +14,7 @@ use crate::{Config, limits};
 /// How much an event matters when the queue is full: the oldest of the least important class goes first, and a new
 /// event never pushes out one of a more important class. Frozen batches are never touched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Class {
+pub(crate) enum Class {
     /// Measurements that are useful in bulk: exposure, performance, network.
     Bulk,
     /// What people did: view, click, share, lifecycle, custom.
@@ -28,7 +28,7 @@ impl Class {
 
     /// The class of a theme.
     #[must_use]
-    pub fn of(theme: Theme) -> Self {
+    pub(crate) fn of(theme: Theme) -> Self {
         match theme {
             Theme::Exposure | Theme::Performance | Theme::Network => Class::Bulk,
             Theme::View | Theme::Click | Theme::Share | Theme::Lifecycle | Theme::Custom => Class::Usage,
@@ -38,20 +38,20 @@ impl Class {
 
     /// The digit that stands for the class in the store.
     #[must_use]
-    pub fn digit(self) -> u8 {
+    pub(crate) fn digit(self) -> u8 {
         b'0' + self as u8
     }
 
     /// The reverse of [`Class::digit`].
     #[must_use]
-    pub fn from_digit(digit: u8) -> Option<Self> {
+    pub(crate) fn from_digit(digit: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|class| class.digit() == digit)
     }
 }
 
 /// What the index knows of one event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub(crate) struct Entry {
     /// Its sequence number, which is its key in the store.
     pub seq: u64,
     /// The context it was recorded in.
@@ -71,7 +71,7 @@ impl Entry {
 /// whose own record is refused or lost still leaves a trace: its events may be with the collector, and are not to be
 /// dropped as if they had never been sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Frozen {
+pub(crate) struct Frozen {
     /// The last event in a batch; those before it are in one too, or wait no more.
     pub to: u64,
     /// When the batch that is on its way longest was first sent, milliseconds since the epoch (device clock).
@@ -80,7 +80,7 @@ pub struct Frozen {
 
 /// The index of everything that waits.
 #[derive(Clone, Debug, Default)]
-pub struct Queue {
+pub(crate) struct Queue {
     /// Events in no batch yet, by class, each in order of sequence.
     loose: [Vec<Entry>; 3],
     /// Frozen batches, in the order in which they will be sent.
@@ -95,37 +95,43 @@ pub struct Queue {
 impl Queue {
     /// Events waiting, frozen or not.
     #[must_use]
-    pub fn rows(&self) -> usize {
+    pub(crate) fn rows(&self) -> usize {
         self.rows
     }
 
     /// Bytes that the store is to hold of it: events, contexts and batches.
     #[must_use]
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.bytes + self.contexts.bytes()
     }
 
     /// Events waiting in no batch.
     #[must_use]
-    pub fn loose_rows(&self) -> usize {
+    pub(crate) fn loose_rows(&self) -> usize {
         self.loose.iter().map(Vec::len).sum()
     }
 
     /// The sequence number of the oldest event in no batch.
     #[must_use]
-    pub fn oldest_loose(&self) -> Option<u64> {
+    pub(crate) fn oldest_loose(&self) -> Option<u64> {
         self.loose.iter().filter_map(|class| class.first()).map(|entry| entry.seq).min()
     }
 
     /// Adds an event at the end. Sequence numbers must rise.
-    pub fn push(&mut self, class: Class, entry: Entry) {
+    pub(crate) fn push(&mut self, class: Class, entry: Entry) {
         self.loose[class as usize].push(entry);
         self.count(&[entry]);
     }
 
     /// Takes out what must go so that an event of `class` with `bytes` in `context` fits within the caps. `None` if it
     /// does not fit even so; then nothing is taken.
-    pub fn make_room(&mut self, class: Class, bytes: usize, context: u64, config: &Config) -> Option<Vec<Entry>> {
+    pub(crate) fn make_room(
+        &mut self,
+        class: Class,
+        bytes: usize,
+        context: u64,
+        config: &Config,
+    ) -> Option<Vec<Entry>> {
         let incoming = Entry { seq: 0, context, bytes }.cost();
         let (mut rows, mut left) = (self.rows, self.bytes);
         let mut take = [0usize; 3];
@@ -155,12 +161,12 @@ impl Queue {
 
     /// The events of the next batch: the oldest loose ones of one context, in order of sequence, within the limits.
     /// They leave the loose events and must be given back with [`Queue::freeze`]. At least one if any is loose.
-    pub fn gather(&mut self, most_events: usize, most_bytes: usize) -> Vec<Entry> {
+    pub(crate) fn gather(&mut self, most_events: usize, most_bytes: usize) -> Vec<Entry> {
         self.gather_to(u64::MAX, most_events, most_bytes)
     }
 
     /// The same, but none after the sequence number `to`.
-    pub fn gather_to(&mut self, to: u64, most_events: usize, most_bytes: usize) -> Vec<Entry> {
+    pub(crate) fn gather_to(&mut self, to: u64, most_events: usize, most_bytes: usize) -> Vec<Entry> {
         let mut entries: Vec<Entry> = Vec::new();
         let mut taken = [0; 3];
         let mut bytes = 0;
@@ -190,7 +196,7 @@ impl Queue {
     }
 
     /// Adds a frozen batch, in order of its first event. Its events must be counted already.
-    pub fn freeze(&mut self, batch: Batch) {
+    pub(crate) fn freeze(&mut self, batch: Batch) {
         let first = batch.first();
         let at = self.batches.iter().position(|other| other.first() > first).unwrap_or(self.batches.len());
         self.bytes += batch.bytes();
@@ -198,7 +204,7 @@ impl Queue {
     }
 
     /// Counts events as waiting. The reverse of [`Queue::forget`].
-    pub fn count(&mut self, entries: &[Entry]) {
+    pub(crate) fn count(&mut self, entries: &[Entry]) {
         self.rows += entries.len();
         for entry in entries {
             self.bytes += entry.cost();
@@ -208,25 +214,25 @@ impl Queue {
 
     /// The batch to be sent next.
     #[must_use]
-    pub fn front(&self, mono: u64) -> Option<&Batch> {
+    pub(crate) fn front(&self, mono: u64) -> Option<&Batch> {
         self.batches.iter().find(|batch| batch.retry_at <= mono)
     }
 
     /// When a batch can be tried (monotonic).
     #[must_use]
-    pub fn next_try(&self) -> Option<u64> {
+    pub(crate) fn next_try(&self) -> Option<u64> {
         self.batches.iter().map(|batch| batch.retry_at).min()
     }
 
     /// The sequence number of the oldest event in a batch.
     #[must_use]
-    pub fn oldest_frozen(&self) -> Option<u64> {
+    pub(crate) fn oldest_frozen(&self) -> Option<u64> {
         self.batches.first().map(Batch::first)
     }
 
     /// How far events are frozen; `None` if none is.
     #[must_use]
-    pub fn frozen(&self) -> Option<Frozen> {
+    pub(crate) fn frozen(&self) -> Option<Frozen> {
         let to = self.batches.iter().flat_map(|batch| batch.entries.last()).map(|entry| entry.seq).max()?;
         let since = self.batches.iter().map(|batch| batch.first_sent_at).min()?;
         Some(Frozen { to, since })
@@ -240,18 +246,18 @@ impl Queue {
     }
 
     /// A batch by its identity.
-    pub fn batch_mut(&mut self, id: crate::Id) -> Option<&mut Batch> {
+    pub(crate) fn batch_mut(&mut self, id: crate::Id) -> Option<&mut Batch> {
         self.batches.iter_mut().find(|batch| batch.id == id)
     }
 
     /// Frozen batches.
     #[must_use]
-    pub fn batches(&self) -> usize {
+    pub(crate) fn batches(&self) -> usize {
         self.batches.len()
     }
 
     /// Takes a batch out. Its events still count as waiting until [`Queue::forget`].
-    pub fn thaw(&mut self, id: crate::Id) -> Option<Batch> {
+    pub(crate) fn thaw(&mut self, id: crate::Id) -> Option<Batch> {
         let at = self.batches.iter().position(|batch| batch.id == id)?;
         let batch = self.batches.remove(at);
         self.bytes -= batch.bytes();
@@ -259,7 +265,7 @@ impl Queue {
     }
 
     /// These events, taken out before, wait no more.
-    pub fn forget(&mut self, entries: &[Entry]) {
+    pub(crate) fn forget(&mut self, entries: &[Entry]) {
         self.rows -= entries.len();
         for entry in entries {
             self.bytes -= entry.cost();
@@ -268,7 +274,7 @@ impl Queue {
     }
 
     /// Takes out everything: the loose events and the batches.
-    pub fn clear(&mut self) -> (Vec<Entry>, Vec<Batch>) {
+    pub(crate) fn clear(&mut self) -> (Vec<Entry>, Vec<Batch>) {
         self.rows = 0;
         self.bytes = 0;
         let mut entries = Vec::new();

@@ -48,7 +48,7 @@ impl Key {
 
 /// No counter of an install gets so far; what says so was damaged. Half of what JSON keeps exactly, so that there is room to
 /// count on from any number that is believed.
-pub const LAST_NUMBER: u64 = subway_protocol::limits::MAX_SAFE_INTEGER / 2;
+pub(crate) const LAST_NUMBER: u64 = subway_protocol::limits::MAX_SAFE_INTEGER / 2;
 
 /// Reads a number that the client has counted.
 ///

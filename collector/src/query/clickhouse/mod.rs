@@ -50,7 +50,7 @@ struct ClickHouseReader {
 ///
 /// # Errors
 /// [`SinkError::Unfit`] if the settings cannot be used.
-pub fn open(settings: &Settings, _delivery: &Delivery) -> Result<Arc<dyn Reader>, SinkError> {
+pub(crate) fn open(settings: &Settings, _delivery: &Delivery) -> Result<Arc<dyn Reader>, SinkError> {
     Ok(Arc::new(ClickHouseReader::new(settings, DEADLINE)?))
 }
 

@@ -38,7 +38,7 @@ pub(super) const OPTIONS: &str = "ignore_unavailable=false&allow_no_indices=true
 ///
 /// # Errors
 /// [`SinkError::Unfit`] if the settings cannot be used.
-pub fn open(settings: &Settings, _delivery: &Delivery) -> Result<Arc<dyn Reader>, SinkError> {
+pub(crate) fn open(settings: &Settings, _delivery: &Delivery) -> Result<Arc<dyn Reader>, SinkError> {
     Ok(Arc::new(ElasticsearchReader::new(settings)?))
 }
 

@@ -36,7 +36,7 @@ const CACHE_KIB: i64 = 8 * 1024;
 
 /// Answers questions from `store.db`, a few at a time, each within a deadline.
 #[derive(Clone)]
-pub struct StoreReader {
+pub(crate) struct StoreReader {
     shared: Arc<Shared>,
     permits: Arc<Semaphore>,
 }
@@ -59,7 +59,7 @@ impl Drop for CancelOnDrop {
 impl StoreReader {
     /// A reader of the store in the data directory `dir`, which must exist when the first question comes.
     #[must_use]
-    pub fn new(dir: &Path) -> Self {
+    pub(crate) fn new(dir: &Path) -> Self {
         Self::with_deadline(dir, DEADLINE)
     }
 

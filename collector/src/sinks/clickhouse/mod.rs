@@ -70,7 +70,7 @@ struct ClickHouse {
 ///
 /// # Errors
 /// [`SinkError::Unfit`] if the settings cannot be used.
-pub fn open(
+pub(crate) fn open(
     name: &str,
     settings: &Settings,
     delivery: &Delivery,
@@ -92,7 +92,7 @@ fn timeout(delivery: &Delivery) -> Duration {
 
 /// The statements that make everything the sink needs, for a person to read or to run.
 #[must_use]
-pub fn schema(settings: &Settings) -> String {
+pub(crate) fn schema(settings: &Settings) -> String {
     schema::script(settings)
 }
 
@@ -101,7 +101,7 @@ pub fn schema(settings: &Settings) -> String {
 ///
 /// # Errors
 /// As [`Sink::prepare`].
-pub async fn apply(settings: &Settings, delivery: &Delivery) -> Result<Vec<String>, SinkError> {
+pub(crate) async fn apply(settings: &Settings, delivery: &Delivery) -> Result<Vec<String>, SinkError> {
     let client = Client::new(settings, timeout(delivery))?;
     migrate::check_version(&client).await?;
     migrate::apply(&client, settings, Gone::Remake).await.map(|(did, _)| did)

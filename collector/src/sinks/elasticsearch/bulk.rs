@@ -10,7 +10,6 @@ use serde_json::value::RawValue;
 
 use super::super::days::When;
 use super::super::{SinkBatch, SinkError};
-use super::counts::Collector;
 use super::document::{self, Shared};
 use super::errors::{Verdict, judge};
 use super::layout::{Layout, Place};
@@ -60,7 +59,7 @@ impl Encoder {
     }
 
     /// Gives the batch, or those of its events that are in `wanted`, to `send` in parts, until it says that no more are
-    /// wanted. `collector` sees the same events. `layout` must have a place for each.
+    /// wanted. `see` is shown the same events. `layout` must have a place for each.
     ///
     /// # Errors
     /// If a record cannot be read.
@@ -69,7 +68,7 @@ impl Encoder {
         batch: &SinkBatch,
         layout: &Layout,
         wanted: Option<&Forms>,
-        mut collector: Option<&mut Collector>,
+        mut see: impl FnMut(&Record<'_>, &Event<'_>, u64),
         send: &mut dyn FnMut(Part) -> bool,
     ) -> Result<(), SinkError> {
         let mut draft = Draft::new(self, layout);
@@ -88,9 +87,7 @@ impl Encoder {
                     },
                 };
                 draft.push(record, &shared, event, position, form);
-                if let Some(collector) = collector.as_deref_mut() {
-                    collector.see(record, event, position);
-                }
+                see(record, event, position);
                 if draft.body.len() >= self.bulk_bytes {
                     more = send(draft.take(self)?);
                 }

@@ -28,7 +28,7 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::mpsc;
 
-pub use self::schema::schema;
+pub(crate) use self::schema::schema;
 
 use self::bulk::{Encoder, Form, Forms, Part, verdicts};
 use self::counts::{Collector, Counts};
@@ -54,7 +54,7 @@ const LOOKUPS: usize = 5000;
 ///
 /// # Errors
 /// [`SinkError::Unfit`] if the settings cannot be used.
-pub fn open(
+pub(crate) fn open(
     name: &str,
     settings: &Settings,
     delivery: &Delivery,
@@ -69,7 +69,7 @@ pub fn open(
 ///
 /// # Errors
 /// As [`Sink::prepare`].
-pub async fn apply(settings: &Settings, delivery: &Delivery) -> Result<Vec<String>, SinkError> {
+pub(crate) async fn apply(settings: &Settings, delivery: &Delivery) -> Result<Vec<String>, SinkError> {
     schema::apply(&Server::new(settings, Duration::from_millis(delivery.timeout_ms))?, settings).await
 }
 
@@ -160,7 +160,12 @@ impl Elasticsearch {
         let making = tokio::task::spawn_blocking(move || {
             let mut collector = collector;
             let mut send = |part: Part| parts.blocking_send(part).is_ok();
-            encoder.encode(&batch, &layout, wanted.as_ref(), collector.as_mut(), &mut send).map(|()| collector)
+            let see = |record: &Record<'_>, event: &Event<'_>, position: u64| {
+                if let Some(collector) = &mut collector {
+                    collector.see(record, event, position);
+                }
+            };
+            encoder.encode(&batch, &layout, wanted.as_ref(), see, &mut send).map(|()| collector)
         });
         while let Some(part) = made.recv().await {
             progress.far += if first_time { part.far } else { 0 };

@@ -30,7 +30,7 @@ const NEEDED: [(&str, &str); 7] = [
 
 /// The requests that make the schema, as JSON: for Elasticsearch and for OpenSearch.
 #[must_use]
-pub fn schema(settings: &Settings) -> String {
+pub(crate) fn schema(settings: &Settings) -> String {
     let of = |flavour| {
         let requests = templates(settings, flavour).into_iter();
         let request = |(name, body): (String, Value)| json!({"method": "PUT", "path": format!("/_index_template/{name}"), "body": body});

@@ -36,7 +36,7 @@ const METADATA_TIMEOUT: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// [`SinkError::Unfit`] if the settings cannot be used.
-pub fn open(name: &str, settings: &Settings, delivery: &Delivery) -> Result<Arc<dyn Sink>, SinkError> {
+pub(crate) fn open(name: &str, settings: &Settings, delivery: &Delivery) -> Result<Arc<dyn Sink>, SinkError> {
     Ok(Arc::new(Kafka::open(name, settings, delivery)?))
 }
 

@@ -10,12 +10,12 @@ use crate::db;
 use crate::sinks::{History, StoredRecord};
 
 /// Reads `store.db`; also beside the collector that writes it.
-pub struct StoreHistory(PathBuf);
+pub(crate) struct StoreHistory(PathBuf);
 
 impl StoreHistory {
     /// The history in the data directory `dir`.
     #[must_use]
-    pub fn new(dir: &Path) -> Self {
+    pub(crate) fn new(dir: &Path) -> Self {
         Self(dir.join(FILE))
     }
 

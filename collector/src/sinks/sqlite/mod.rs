@@ -24,9 +24,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 pub(crate) use dictionary::{SHARED, WORD};
-pub use history::StoreHistory;
+pub(crate) use history::StoreHistory;
 pub(crate) use ident::Ident;
-pub use rows::StoredRows;
+pub(crate) use rows::StoredRows;
 
 use self::thread::WriterThread;
 use self::writer::Writer;
@@ -37,7 +37,7 @@ use crate::db::DbError;
 use crate::telemetry::Telemetry;
 
 /// The database's file name inside the data directory.
-pub const FILE: &str = "store.db";
+pub(crate) const FILE: &str = "store.db";
 
 pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0001_store.sql"),
@@ -47,41 +47,36 @@ pub(crate) const MIGRATIONS: &[&str] = &[
 ];
 
 /// The embedded sink.
-pub struct EmbeddedSink {
+pub(crate) struct EmbeddedSink {
     thread: WriterThread,
 }
 
 impl EmbeddedSink {
-    /// Opens (or makes) the store in the data directory `dir`. Blocks.
-    ///
-    /// # Errors
-    /// If the database cannot be opened or migrated, or its thread cannot be started.
-    pub fn open(dir: &Path) -> Result<Self, DbError> {
+    /// [`EmbeddedSink::open_with`] what the configuration has by default.
+    #[cfg(test)]
+    pub(crate) fn open(dir: &Path) -> Result<Self, DbError> {
         Self::open_with(dir, &Embedded::default(), Arc::default())
     }
 
-    /// [`EmbeddedSink::open`] with these settings; what the store tells of itself goes to `telemetry`.
+    /// Opens (or makes) the store in the data directory `dir`; what it tells of itself goes to `telemetry`. Blocks.
     ///
     /// # Errors
-    /// As [`EmbeddedSink::open`].
-    pub fn open_with(dir: &Path, settings: &Embedded, telemetry: Arc<Telemetry>) -> Result<Self, DbError> {
+    /// If the database cannot be opened or migrated, or its thread cannot be started.
+    pub(crate) fn open_with(dir: &Path, settings: &Embedded, telemetry: Arc<Telemetry>) -> Result<Self, DbError> {
         Ok(Self { thread: WriterThread::start(Writer::open(dir, settings, telemetry)?)? })
     }
 
-    /// Does one step of what retention asks for now. See [`EmbeddedSink::upkeep`].
+    /// Does one step of what retention asks for now, between deliveries. `false`: nothing is left to do.
     ///
     /// # Errors
     /// If the database fails.
-    pub async fn retain(&self) -> Result<bool, SinkError> {
+    pub(crate) async fn retain(&self) -> Result<bool, SinkError> {
         self.ask(Writer::retain).await
     }
 
-    /// Does one step of what retention asks for at `now`, milliseconds since the epoch, between deliveries. `false`: nothing
-    /// is left to do.
-    ///
-    /// # Errors
-    /// If the database fails.
-    pub async fn upkeep(&self, now: i64) -> Result<bool, SinkError> {
+    /// [`EmbeddedSink::retain`] at `now`, milliseconds since the epoch.
+    #[cfg(test)]
+    pub(crate) async fn upkeep(&self, now: i64) -> Result<bool, SinkError> {
         self.ask(move |writer| writer.upkeep(now)).await
     }
 
@@ -89,7 +84,7 @@ impl EmbeddedSink {
     ///
     /// # Errors
     /// If the database fails.
-    pub fn set_timezones(&self, apps: &[(String, String)]) -> Result<(), DbError> {
+    pub(crate) fn set_timezones(&self, apps: &[(String, String)]) -> Result<(), DbError> {
         let apps = apps.to_vec();
         let done = self.thread.call(move |writer| writer.set_timezones(&apps));
         Ok(done.unwrap_or_else(|| Err(thread::gone("the work of the embedded store's thread broke off")))?)

@@ -7,7 +7,7 @@ use rusqlite::{Connection, TransactionBehavior, params};
 
 use super::FILE;
 use super::parts::{Part, pages};
-use super::writer::Writer;
+use super::writer::{Sweep, Writer};
 use crate::clock::{self, ClockGuard};
 use crate::config::Embedded;
 use crate::sinks::SinkError;
@@ -31,13 +31,6 @@ const INSTALLS_SHARE: u64 = 4;
 
 /// The dictionaries, in the order in which they are swept; installs are last and have a rule of their own.
 const SWEPT: [&str; 4] = ["session", "user", "context", "word"];
-
-/// How far the dictionaries have been swept: the table, and the number of its last row that was looked at.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Sweep {
-    table: usize,
-    row: i64,
-}
 
 impl Writer {
     /// [`Writer::upkeep`] now.

@@ -89,7 +89,7 @@ impl Source for Whole<'_> {
 }
 
 /// The store's events in the order of their positions, for `export`. Blocks; works beside a running collector.
-pub struct StoredRows {
+pub(crate) struct StoredRows {
     connection: Connection,
 }
 
@@ -98,7 +98,7 @@ impl StoredRows {
     ///
     /// # Errors
     /// [`DbError::Absent`] if there is none yet; or it cannot be opened.
-    pub fn open(dir: &Path) -> Result<Self, DbError> {
+    pub(crate) fn open(dir: &Path) -> Result<Self, DbError> {
         Ok(Self { connection: db::open_reader(&dir.join(FILE), MIGRATIONS)? })
     }
 
@@ -106,7 +106,7 @@ impl StoredRows {
     ///
     /// # Errors
     /// If the database fails.
-    pub fn timezones(&self) -> Result<Vec<(String, String)>, DbError> {
+    pub(crate) fn timezones(&self) -> Result<Vec<(String, String)>, DbError> {
         let mut statement = self.connection.prepare("SELECT key, timezone FROM app WHERE timezone <> ''")?;
         let apps = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
         Ok(apps.collect::<rusqlite::Result<_>>()?)
@@ -116,7 +116,7 @@ impl StoredRows {
     ///
     /// # Errors
     /// If the database fails.
-    pub fn position(&self) -> Result<u64, DbError> {
+    pub(crate) fn position(&self) -> Result<u64, DbError> {
         let position: i64 = self.connection.query_row("SELECT position FROM cursor", [], |row| row.get(0))?;
         Ok(position.unsigned_abs())
     }
@@ -125,7 +125,7 @@ impl StoredRows {
     ///
     /// # Errors
     /// If the database fails.
-    pub fn missing(&self, after: u64, to: u64) -> Result<u64, DbError> {
+    pub(crate) fn missing(&self, after: u64, to: u64) -> Result<u64, DbError> {
         let query = "SELECT coalesce(sum(min(last, ?2) - max(first, ?1 + 1) + 1), 0) FROM missing WHERE last > ?1 AND first <= ?2";
         Ok(self.connection.query_row(query, [after, to], |row| row.get(0))?)
     }
@@ -138,7 +138,7 @@ impl StoredRows {
     ///
     /// # Errors
     /// If the database fails, or the first error of `visit`.
-    pub fn after<E: From<DbError>>(
+    pub(crate) fn after<E: From<DbError>>(
         &self,
         position: u64,
         limit: u64,

@@ -10,7 +10,6 @@ use super::dictionary::{Caps, Dictionary};
 use super::ident::Ident;
 use super::packed::pack;
 use super::parts::{self, Ends, Parts};
-use super::retention::Sweep;
 use super::{FILE, MIGRATIONS, columns};
 use crate::clock::ClockGuard;
 use crate::config::Embedded;
@@ -29,6 +28,13 @@ const LAYOUT: Layout = Layout { page_bytes: 16 * 1024, gives_back: true };
 /// Pages in the write-ahead log before it is copied into the database: 32 MiB, so that the pages of the dictionaries
 /// and of the index's end are copied once for several transactions.
 const CHECKPOINT_PAGES: i64 = 2048;
+
+/// How far the dictionaries have been swept: the table, and the number of its last row that was looked at.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Sweep {
+    pub(super) table: usize,
+    pub(super) row: i64,
+}
 
 pub(super) struct Writer {
     path: PathBuf,

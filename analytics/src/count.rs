@@ -1,5 +1,5 @@
 //! The question that a metric asks of a store: small and exact, so that one definition means the same number on every
-//! store. PURE.
+//! store.
 
 use subway_protocol::Theme;
 

@@ -1,13 +1,16 @@
-//! Calendar buckets in a time zone. PURE.
+//! Calendar buckets in a time zone.
 //!
 //! A bucket is a stretch of time without holes: the buckets of a range touch and cover it. Days, weeks, months and years
 //! begin with the first instant of their first date, which is not midnight where the clocks jump over midnight. A day of 23 or
 //! 25 hours is one bucket. An hour is the time during which the local clock shows the same hour under the same offset, so
 //! the hour that the autumn repeats gives two buckets, and the hour that the spring leaves out gives none.
 
-use jiff::Timestamp;
 use jiff::civil::{Date, DateTime, time};
 use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
+
+#[cfg(test)]
+mod tests;
 
 /// The width of a bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -64,10 +67,17 @@ impl Interval {
 }
 
 /// Where time begins, in UTC.
-pub(super) const EPOCH: DateTime = DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
+pub(crate) const EPOCH: DateTime = DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
 
 /// Seconds of an hour.
 const HOUR: i64 = 3600;
+
+/// `millis` since the epoch as `YYYY-MM-DDTHH:MM:SSZ`, with milliseconds only where there are any.
+#[must_use]
+pub fn utc(millis: i64) -> String {
+    let most = if millis < 0 { DateTime::MIN } else { DateTime::MAX };
+    format!("{}Z", EPOCH.checked_add(SignedDuration::from_millis(millis)).unwrap_or(most))
+}
 
 /// The buckets of a range.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -165,13 +175,13 @@ impl<'a> Cursor<'a> {
 }
 
 /// The instant `seconds` after the epoch, brought into the years that the calendar knows.
-pub(super) fn instant(seconds: i64) -> Timestamp {
+pub(crate) fn instant(seconds: i64) -> Timestamp {
     let (least, most) = (Timestamp::MIN.as_second(), Timestamp::MAX.as_second());
     Timestamp::from_second(seconds.clamp(least, most)).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
 /// The first instant at which the local clock shows midnight of `date` or later.
-pub(super) fn first_instant(zone: &TimeZone, date: Date) -> Option<i64> {
+pub(crate) fn first_instant(zone: &TimeZone, date: Date) -> Option<i64> {
     use jiff::tz::AmbiguousOffset::{Fold, Gap, Unambiguous};
     let midnight = date.to_datetime(time(0, 0, 0, 0));
     // By hand: the library's instants end some hours before the year 9999 does.

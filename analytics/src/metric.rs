@@ -1,25 +1,12 @@
-//! The product metrics: what each one counts, how its parameters are read, and which buckets it is shown in. PURE.
-//!
-//! `docs/metrics.md` says the same for people; a test compares the names.
+//! The product metrics: what each one counts, how its parameters are read, and which buckets it is shown in.
 
-pub mod calendar;
-pub mod question;
-pub mod request;
-
-#[cfg(test)]
-mod calendar_tests;
-#[cfg(test)]
-mod request_tests;
-
-use jiff::civil::DateTime;
+use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use jiff::{SignedDuration, Timestamp};
 use subway_protocol::Theme;
 
-use self::calendar::EPOCH;
-pub use self::calendar::{Buckets, Interval};
-pub use self::question::{CountQuery, Counts, Filter, Measure};
-pub use self::request::{InvalidParameter, Parameters, parse_time};
+use crate::calendar::{Buckets, Interval, buckets, utc};
+use crate::count::{CountQuery, Counts, Filter, Measure};
+use crate::parameters::{InvalidParameter, Parameters, range};
 
 /// Most buckets in one answer. A year of hours is 8,784; more points than this no chart shows, and the answer stays
 /// below 600 KB.
@@ -147,8 +134,8 @@ impl MetricRequest {
             })?,
         };
         let filter = metric.filter(parameters.theme()?, parameters.code()?)?;
-        let (from, to) = request::range(&parameters, zone, now)?;
-        let Buckets { starts, bounds } = calendar::buckets(zone, interval, from, to, MAX_BUCKETS).map_err(|got| {
+        let (from, to) = range(&parameters, zone, now)?;
+        let Buckets { starts, bounds } = buckets(zone, interval, from, to, MAX_BUCKETS).map_err(|got| {
             let detail = format!(
                 "The range has too many buckets of one {}; take a wider interval or a shorter range.",
                 interval.as_str()
@@ -164,11 +151,4 @@ impl MetricRequest {
     pub fn series(&self, counts: &Counts) -> Vec<(String, u64)> {
         self.starts.iter().map(|start| utc(*start)).zip(counts.buckets.iter().copied()).collect()
     }
-}
-
-/// `millis` since the epoch as `YYYY-MM-DDTHH:MM:SSZ`, with milliseconds only where there are any.
-#[must_use]
-pub fn utc(millis: i64) -> String {
-    let most = if millis < 0 { DateTime::MIN } else { DateTime::MAX };
-    format!("{}Z", EPOCH.checked_add(SignedDuration::from_millis(millis)).unwrap_or(most))
 }

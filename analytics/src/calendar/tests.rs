@@ -5,8 +5,7 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use proptest::prelude::*;
 
-use super::calendar::{Buckets, Interval, buckets, first_instant};
-use super::utc;
+use super::{Buckets, Interval, buckets, first_instant, utc};
 
 fn zone(name: &str) -> TimeZone {
     TimeZone::get(name).unwrap()

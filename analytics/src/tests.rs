@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use subway_protocol::{Got, Theme};
 
-use super::*;
+use crate::{Interval, InvalidParameter, Measure, Metric, MetricRequest, parse_time, utc};
 
 fn pairs(query: &[(&str, &str)]) -> Vec<(String, String)> {
     query.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
@@ -120,7 +120,7 @@ fn each_metric_asks_for_its_measure_and_takes_only_filters_that_mean_something()
 
 #[test]
 fn the_document_names_every_metric_and_interval() {
-    let document = include_str!("../../../docs/metrics.md");
+    let document = include_str!("../../docs/metrics.md");
     for metric in Metric::ALL {
         assert!(document.contains(&format!("| `{}` |", metric.as_str())), "{} is missing", metric.as_str());
     }

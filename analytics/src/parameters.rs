@@ -1,4 +1,4 @@
-//! The parameters of a reading request: what they may be, and what to say when they are something else. PURE.
+//! The parameters of a reading request: what they may be, and what to say when they are something else.
 
 use std::borrow::Cow;
 
@@ -9,7 +9,7 @@ use jiff::{Timestamp, ToSpan};
 use subway_protocol::theme::is_code;
 use subway_protocol::{Theme, outcome};
 
-use super::calendar::{EPOCH, first_instant, instant};
+use crate::calendar::{EPOCH, first_instant, instant};
 
 /// A parameter that cannot be used: which, why, and what came.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +25,9 @@ pub struct InvalidParameter {
 }
 
 impl InvalidParameter {
-    pub(crate) fn new(field: &str, detail: impl Into<String>, got: &str) -> Self {
+    /// What is wrong with `field`: one English sentence, and what came instead.
+    #[must_use]
+    pub fn new(field: &str, detail: impl Into<String>, got: &str) -> Self {
         let got = if got.is_empty() { None } else { Some(outcome::Got::text(got)) };
         Self {
             field: outcome::truncate(field, outcome::Got::TEXT_BYTES).to_owned(),
@@ -35,7 +37,9 @@ impl InvalidParameter {
         }
     }
 
-    pub(crate) fn over(field: &str, detail: impl Into<String>, limit: u64, got: u64) -> Self {
+    /// More than the `limit` of `field`.
+    #[must_use]
+    pub fn over(field: &str, detail: impl Into<String>, limit: u64, got: u64) -> Self {
         let got = Some(outcome::Got::Number(i64::try_from(got).unwrap_or(i64::MAX)));
         Self { field: field.to_owned(), detail: detail.into(), limit: Some(limit), got }
     }
@@ -164,7 +168,11 @@ const DEFAULT_DAYS: i32 = 7;
 ///
 /// # Errors
 /// If a value is not a time, or the range is empty.
-pub fn range(parameters: &Parameters<'_>, zone: &TimeZone, now: Timestamp) -> Result<(i64, i64), InvalidParameter> {
+pub(crate) fn range(
+    parameters: &Parameters<'_>,
+    zone: &TimeZone,
+    now: Timestamp,
+) -> Result<(i64, i64), InvalidParameter> {
     let from = parameters.time("from", zone)?;
     let to = parameters.time("to", zone)?;
     let days_later = |instant: Timestamp, days: i32| {

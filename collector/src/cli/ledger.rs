@@ -1,0 +1,46 @@
+//! The ledger of a data directory.
+
+use std::path::Path;
+
+use super::output::{Failure, runtime};
+use crate::config::EMBEDDED;
+use crate::db::DbError;
+use crate::sinks::sqlite::StoredRows;
+use crate::spool::{Ledger, Reader};
+
+/// The ledger. The embedded store tells itself how far it is: the spool's cursor follows, and not at all after a crash.
+pub(super) fn ledger(data_dir: &Path) -> Result<Ledger, Failure> {
+    let spool = Reader::open(data_dir).map_err(runtime)?;
+    let before = spool.ledger().map_err(runtime)?;
+    if before.sinks.get(EMBEDDED).is_none_or(|sink| !sink.state.is_active()) {
+        // A store that is switched off stays as it is, and may be of an older version for ever.
+        return Ok(before);
+    }
+    // Asked before the ledger, which then has every event that the store has.
+    let position = match StoredRows::open(data_dir).and_then(|store| store.position()) {
+        Err(DbError::Absent(_)) => 0,
+        position => position.map_err(|error| Failure::Runtime(format!("the embedded store: {error}")))?,
+    };
+    Ok(spool.ledger().map_err(runtime)?.reached(EMBEDDED, position))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::sinks::sqlite::{FILE, MIGRATIONS};
+    use crate::spool::{Settings, Spool};
+
+    #[test]
+    fn a_store_of_an_older_version_matters_only_while_it_is_switched_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = Spool::open(dir.path(), &Settings::default(), Arc::default()).unwrap();
+        drop(crate::db::open(&dir.path().join(FILE), &MIGRATIONS[..1]).unwrap());
+        spool.register(&[EMBEDDED]).unwrap();
+        let Err(Failure::Runtime(said)) = ledger(dir.path()) else { panic!("an older store is read") };
+        assert!(said.contains("store.db has version 1; start this collector on it once"), "{said}");
+        spool.register(&["ch"]).unwrap();
+        assert!(ledger(dir.path()).is_ok());
+    }
+}
