@@ -39,7 +39,7 @@ impl TrackError {
     #[must_use]
     pub fn describe(&self) -> String {
         match self {
-            TrackError::Invalid(violation) => violation.describe(),
+            TrackError::Invalid(violation) => violation.to_string(),
             TrackError::QueueFull => {
                 String::from("queue_full: the queue holds only events that matter at least as much")
             }

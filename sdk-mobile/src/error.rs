@@ -47,6 +47,6 @@ pub enum TrackError {
 
 impl From<core::protocol::Violation> for TrackError {
     fn from(violation: core::protocol::Violation) -> Self {
-        TrackError::Invalid(violation.describe())
+        TrackError::Invalid(violation.to_string())
     }
 }

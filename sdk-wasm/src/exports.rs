@@ -130,7 +130,7 @@ fn status(client: &Core) -> String {
     let mut text = String::new();
     let mut object = ObjectWriter::new(&mut text);
     client.ledger().write(object.field("ledger"));
-    object.text("consent", client.consent().as_str());
+    object.non_empty_string("consent", client.consent().as_str());
     object.end();
     text
 }

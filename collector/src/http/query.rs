@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde::Serialize;
 use subway_protocol::codec::server::{Problem, ProblemCode};
-use subway_protocol::outcome::Got;
+use subway_protocol::outcome::Actual;
 
 use super::problem::Refusal;
 use super::{Shared, authorization, events, segments};
@@ -161,10 +161,10 @@ pub(super) fn invalid(invalid: InvalidParameter) -> Problem {
 }
 
 /// What came, as far as it can be shown in a log or on a terminal.
-fn printable(got: Got) -> Got {
+fn printable(got: Actual) -> Actual {
     match got {
-        Got::Text(text) => Got::Text(text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()),
-        number @ Got::Number(_) => number,
+        Actual::Text(text) => Actual::Text(text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()),
+        number @ Actual::Number(_) => number,
     }
 }
 

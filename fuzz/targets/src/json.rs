@@ -5,9 +5,9 @@ use std::io::Read;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use subway_protocol::codec::receipt::Receipt;
-use subway_protocol::codec::server::Text;
+use subway_protocol::codec::server::WireText;
 use subway_protocol::json::{JsonError, PropertyLimits, Reader, check_object};
-use subway_protocol::{Got, Id, RejectReason};
+use subway_protocol::{Actual, Id, RejectReason};
 
 /// Deeper trees are left out where this crate itself walks by recursion.
 const DEEPEST: usize = 200;
@@ -69,7 +69,7 @@ pub fn properties(data: &[u8]) {
         assert_eq!(verdict.is_ok(), within, "{text}");
         let Err(violation) = verdict else { continue };
         assert!(violation.field.starts_with("props") && violation.field.len() <= 256, "{violation:?}");
-        let (Some(limit), Some(Got::Number(got))) = (violation.limit, violation.got) else { panic!("no numbers") };
+        let (Some(limit), Some(Actual::Number(got))) = (violation.limit, violation.got) else { panic!("no numbers") };
         let (own, most) = match violation.reason {
             RejectReason::TooManyProperties => (properties, found.members),
             RejectReason::PropertyTooDeep => (depth, found.depth),
@@ -86,7 +86,7 @@ pub fn text(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let mut reader = Reader::new(text);
     let ours = reader.string().and_then(|string| reader.end().map(|()| string));
-    let theirs = serde_json::from_str::<Text<'_>>(text);
+    let theirs = serde_json::from_str::<WireText<'_>>(text);
     assert_eq!(ours.is_ok(), theirs.is_ok(), "{text}");
     if let (Ok(ours), Ok(theirs)) = (&ours, &theirs) {
         assert_eq!(ours, &*theirs.0, "{text}");

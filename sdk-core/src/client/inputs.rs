@@ -3,7 +3,7 @@
 use subway_protocol::codec::encode::{Event, write_event};
 use subway_protocol::json::check_object;
 use subway_protocol::limits::{EVENT_BYTES, MAX_TIME_MS};
-use subway_protocol::outcome::Got;
+use subway_protocol::outcome::Actual;
 use subway_protocol::theme::{is_code, is_usual_code};
 use subway_protocol::{Limits, RejectReason, Violation};
 
@@ -35,14 +35,14 @@ impl Input<'_> {
     /// The first broken rule.
     pub fn check(&self) -> Result<(), Violation> {
         if !is_code(self.code) {
-            return Err(Violation::new(RejectReason::InvalidCode, "code", Some(Got::text(self.code))));
+            return Err(Violation::new(RejectReason::InvalidCode, "code", Some(Actual::text(self.code))));
         }
         if let Some(true_ts) = self.true_ts
             && !(0..=MAX_TIME_MS).contains(&true_ts)
         {
             return Err(Violation {
                 limit: Some(MAX_TIME_MS as u64),
-                ..Violation::new(RejectReason::TimeOutOfRange, "true_ts", Some(Got::Number(true_ts)))
+                ..Violation::new(RejectReason::TimeOutOfRange, "true_ts", Some(Actual::Number(true_ts)))
             });
         }
         if self.props.is_empty() { Ok(()) } else { check_object(self.props, "props", (&Limits::default()).into()) }
@@ -130,7 +130,8 @@ impl<S: Store> Client<S> {
         let bytes = record.len() - prefix;
         if bytes as u64 > EVENT_BYTES {
             self.sessions = sessions;
-            return self.refuse(now, Violation::over(RejectReason::EventTooLarge, "", EVENT_BYTES, bytes as u64));
+            return self
+                .refuse(now, Violation::limit_exceeded(RejectReason::EventTooLarge, "", EVENT_BYTES, bytes as u64));
         }
         self.ledger.generated += 1;
         self.touch(now);

@@ -1,6 +1,6 @@
 //! The third verb: what came of it. Nothing is deleted without a receipt.
 
-use subway_protocol::codec::problem::blames_batch;
+use subway_protocol::codec::problem::is_batch_problem;
 use subway_protocol::codec::receipt::Receipt;
 
 use super::{Client, joined};
@@ -31,11 +31,11 @@ impl<S: Store> Client<S> {
                 Ok(receipt) if receipt.batch_id == batch_id => self.apply(now, &receipt),
                 _ => self.retry_later(now, None),
             },
-            UploadResult::Answer { status: 413, body, .. } if blames_batch(413, body) => {
+            UploadResult::Answer { status: 413, body, .. } if is_batch_problem(413, body) => {
                 self.halve(now, batch_id, DropReason::TooLarge);
             }
             UploadResult::Answer { status: 413, .. } => self.too_large_on_the_way(now, batch_id),
-            UploadResult::Answer { status: 400, body, .. } if blames_batch(400, body) => {
+            UploadResult::Answer { status: 400, body, .. } if is_batch_problem(400, body) => {
                 self.notice_refusal(400, body);
                 self.halve(now, batch_id, DropReason::Poison);
             }

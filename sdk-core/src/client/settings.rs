@@ -89,7 +89,7 @@ impl<S: Store> Client<S> {
 pub fn check_common(props: &str) -> Result<(), Violation> {
     let bytes = props.len() as u64;
     if bytes > EVENT_BYTES {
-        return Err(Violation::over(RejectReason::InvalidField, "common", EVENT_BYTES, bytes));
+        return Err(Violation::limit_exceeded(RejectReason::InvalidField, "common", EVENT_BYTES, bytes));
     }
     check_object(props, "common", (&Limits::default()).into())
 }
@@ -104,7 +104,7 @@ pub fn check_user(user_id: &str) -> Result<(), Violation> {
     }
     if user_id.len() > limits::TEXT_BYTES {
         let (limit, got) = (limits::TEXT_BYTES as u64, user_id.len() as u64);
-        return Err(Violation::over(RejectReason::TextTooLong, "user_id", limit, got));
+        return Err(Violation::limit_exceeded(RejectReason::TextTooLong, "user_id", limit, got));
     }
     Ok(())
 }

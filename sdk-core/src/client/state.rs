@@ -137,7 +137,7 @@ impl<S: Store> Client<S> {
         if self.consent == Consent::Granted {
             object.id("install", self.install);
             object.integer("seq", self.seq as i64);
-            object.text("user", &self.user);
+            object.non_empty_string("user", &self.user);
             write_members(object.field("common"), common);
             self.sessions.write(object.field("session"));
             if let Some(frozen) = self.queue.frozen() {
