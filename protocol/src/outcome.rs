@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_violation_names_field_limit_and_what_came() {
+    fn a_violation_names_field_limit_and_value() {
         let violation = Violation::limit_exceeded(RejectReason::PropertyTooDeep, "props.a.b", 8, 12);
         assert_eq!(violation.to_string(), "property_too_deep at props.a.b, limit 8, got 12");
     }

@@ -49,7 +49,7 @@ proptest! {
 }
 
 #[test]
-fn half_of_a_pair_in_a_key_counts_as_the_character_that_replaces_it() {
+fn a_lone_surrogate_in_a_key_counts_as_its_replacement() {
     for (key, bytes) in [(r"\ud83d", 3), (r"\ud83dx", 4), (r"\ud83d\ud83d\ude00", 7), (r"\ude00\ud83d", 6)] {
         let limits = PropertyLimits { properties: 9, depth: 9, key_bytes: 1 };
         let violation = check_object(&format!(r#"{{"{key}":1}}"#), "props", limits).unwrap_err();
@@ -58,7 +58,7 @@ fn half_of_a_pair_in_a_key_counts_as_the_character_that_replaces_it() {
 }
 
 #[test]
-fn half_of_a_surrogate_pair_is_read_as_the_replacement_character() {
+fn a_lone_surrogate_is_read_as_the_replacement_character() {
     for (sent, read) in [
         (r"a\ud83d", "a\u{fffd}"),
         (r"\ude00页", "\u{fffd}页"),

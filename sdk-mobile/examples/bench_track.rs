@@ -30,7 +30,7 @@ impl Transport for Receipts {
         std::thread::sleep(ROUND_TRIP);
         let receipt = json!({"batch_id": upload.batch_id.text(), "server_time": 0, "stored": upload.events,
             "duplicate": [], "rejected": []});
-        Reply::Answer { status: 200, retry_after_ms: None, body: receipt.to_string() }
+        Reply::Response { status: 200, retry_after_ms: None, body: receipt.to_string() }
     }
 }
 
@@ -45,7 +45,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let dir = std::env::temp_dir().join(format!("subway-bench-{}", std::process::id()));
     let config = Config {
         data_dir: Some(dir.to_string_lossy().into_owned()),
-        settings: Settings { queue_rows: 1_000_000, queue_bytes: 1 << 30, batch_events: 1000, ..Settings::default() },
+        settings: Settings {
+            max_queued_events: 1_000_000,
+            max_queued_bytes: 1 << 30,
+            max_batch_events: 1000,
+            ..Settings::default()
+        },
         ..Config::new("http://127.0.0.1:1", "bench")
     };
     let subway = Subway::open_with(&config, Arc::new(Receipts), Arc::new(SystemClock::new()))?;

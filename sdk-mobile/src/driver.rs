@@ -29,7 +29,7 @@ pub(crate) enum AnyStore {
 }
 
 impl Store for AnyStore {
-    fn apply(&mut self, writes: &[subway_sdk_core::Write<'_>]) -> Result<(), StoreError> {
+    fn apply(&mut self, writes: &[subway_sdk_core::StoreWrite<'_>]) -> Result<(), StoreError> {
         match self {
             AnyStore::Memory(store) => store.apply(writes),
             AnyStore::Sqlite(store) => store.apply(writes),
@@ -126,7 +126,7 @@ impl Driver {
     }
 
     fn sleep(&self) -> Option<Duration> {
-        let at = self.client.next_wake()?;
+        let at = self.client.poll_timeout()?;
         let left = at.saturating_sub(self.clock.now().mono);
         Some(Duration::from_millis(left).max(SHORTEST_SLEEP))
     }
@@ -136,7 +136,7 @@ impl Driver {
         while let Some(Task::Upload(upload)) = self.client.poll_task(self.clock.now()) {
             let batch_id = upload.batch_id;
             if self.uploads.send(upload).is_err() {
-                self.client.on_result(self.clock.now(), batch_id, UploadResult::Failed);
+                self.client.handle_upload_result(self.clock.now(), batch_id, UploadResult::Failed);
                 self.waiters.notices.push("the upload thread is gone".to_owned());
             }
         }
@@ -218,23 +218,23 @@ impl Driver {
     fn uploaded(&mut self, batch_id: subway_sdk_core::Id, reply: &Reply) {
         let now = self.clock.now();
         let (result, status) = match reply {
-            Reply::Answer { status, retry_after_ms, body } => {
-                (UploadResult::Answer { status: *status, retry_after_ms: *retry_after_ms, body }, Some(*status))
+            Reply::Response { status, retry_after_ms, body } => {
+                (UploadResult::Response { status: *status, retry_after_ms: *retry_after_ms, body }, Some(*status))
             }
             Reply::Failed(_) => (UploadResult::Failed, None),
         };
         self.waiters.last_upload = Some(LastUpload { status, at: now.wall });
-        self.client.on_result(now, batch_id, result);
+        self.client.handle_upload_result(now, batch_id, result);
     }
 
     fn told(&mut self, error: Option<TrackError>) {
-        self.waiters.notices.extend(error.map(|error| error.describe()));
+        self.waiters.notices.extend(error.map(|error| error.to_string()));
     }
 
     fn publish(&mut self) {
         let waiters = &mut self.waiters;
         while let Some((ticket, seq)) = waiters.ended.front()
-            && self.client.ended_up_to(*seq)
+            && self.client.is_settled_up_to(*seq)
         {
             waiters.answered[0] = *ticket;
             waiters.ended.pop_front();
@@ -246,7 +246,7 @@ impl Driver {
         }
         let mut notices = std::mem::take(&mut waiters.notices);
         notices.extend(self.store.take_recoveries());
-        notices.extend(self.client.take_notices());
+        notices.extend(self.client.take_diagnostics());
         self.inbox.publish(Report {
             ledger: self.client.ledger(),
             install: self.client.install_id(),

@@ -312,7 +312,7 @@ impl Inbox {
         self.lock().notice(text);
     }
 
-    pub(crate) fn take_notices(&self) -> Vec<String> {
+    pub(crate) fn take_diagnostics(&self) -> Vec<String> {
         self.lock().notices.drain(..).collect()
     }
 }

@@ -54,7 +54,7 @@ impl Subway {
         let context = config.context();
         let begin = |store| Client::open(store, config.settings.core(), &context.encode(), &entropy, clock.now());
         let client = match begin(store) {
-            Err(core::OpenError::Store(error)) if error.full || control.is_unmended() => {
+            Err(core::OpenError::Store(error)) if error.is_full() || control.is_unmended() => {
                 control.report(in_memory(&error.to_string()));
                 begin(AnyStore::Memory(MemoryStore::default()))
             }
@@ -129,7 +129,7 @@ impl Subway {
     /// If a setting cannot be used, the data directory is in use by another client, or it cannot be read or written. A
     /// damaged store is no error, nor is one that must be left alone (a later version of the SDK has written it, or its
     /// medium is full): then this life keeps its events in memory and sends them under an install ID of its own, and the
-    /// host gives the user's decision as at a first start. See [`Subway::take_notices`].
+    /// host gives the user's decision as at a first start. See [`Subway::take_diagnostics`].
     #[uniffi::constructor]
     #[allow(clippy::needless_pass_by_value)] // uniffi hands records over by value
     pub fn open(config: Config) -> Result<Arc<Self>, OpenError> {
@@ -264,8 +264,8 @@ impl Subway {
 
     /// Messages for the developer since the last call, oldest first: why events were refused, that the key is wrong, that
     /// the store was damaged.
-    pub fn take_notices(&self) -> Vec<String> {
-        self.inbox.take_notices()
+    pub fn take_diagnostics(&self) -> Vec<String> {
+        self.inbox.take_diagnostics()
     }
 
     /// What came of the last upload; `None` before the first.

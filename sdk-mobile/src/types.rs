@@ -136,11 +136,11 @@ pub struct Settings {
     /// Nothing is kept or sent until consent is granted.
     pub consent_required: bool,
     /// Most events kept while offline.
-    pub queue_rows: u64,
+    pub max_queued_events: u64,
     /// Most bytes of events kept while offline.
-    pub queue_bytes: u64,
+    pub max_queued_bytes: u64,
     /// Most events in a batch.
-    pub batch_events: u64,
+    pub max_batch_events: u64,
     /// So many queued events are sent without waiting for `flush_interval`.
     pub flush_events: u64,
     /// The oldest queued event waits at most so long before it is sent.
@@ -156,9 +156,9 @@ impl Default for Settings {
         let core = core::Config::default();
         Self {
             consent_required: core.consent_required,
-            queue_rows: core.queue_rows as u64,
-            queue_bytes: core.queue_bytes as u64,
-            batch_events: core.batch_events as u64,
+            max_queued_events: core.max_queued_events as u64,
+            max_queued_bytes: core.max_queued_bytes as u64,
+            max_batch_events: core.max_batch_events as u64,
             flush_events: core.flush_events as u64,
             flush_interval: Duration::from_millis(core.flush_interval_ms),
             session_background: Duration::from_millis(core.session_background_ms),
@@ -173,9 +173,9 @@ impl Settings {
         let size = |number: u64| usize::try_from(number).unwrap_or(usize::MAX / 2);
         core::Config {
             consent_required: self.consent_required,
-            queue_rows: size(self.queue_rows),
-            queue_bytes: size(self.queue_bytes),
-            batch_events: size(self.batch_events),
+            max_queued_events: size(self.max_queued_events),
+            max_queued_bytes: size(self.max_queued_bytes),
+            max_batch_events: size(self.max_batch_events),
             flush_events: size(self.flush_events),
             flush_interval_ms: millis(self.flush_interval),
             session_background_ms: millis(self.session_background),

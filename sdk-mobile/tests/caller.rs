@@ -89,7 +89,7 @@ fn large_events_fill_the_inbox_by_their_bytes() {
 #[test]
 fn the_ledger_balances_at_every_moment_under_many_threads() {
     let (dir, transport) = (TempDir::new().unwrap(), Arc::new(FakeTransport::default()));
-    let settings = Settings { queue_rows: 2_000, ..Settings::default() };
+    let settings = Settings { max_queued_events: 2_000, ..Settings::default() };
     let subway = open(&Config { settings, ..config(&dir) }, &transport).unwrap();
     let done = AtomicBool::new(false);
     let taken = std::thread::scope(|scope| {
@@ -155,7 +155,7 @@ fn an_event_too_large_to_store_is_counted_and_told() {
     subway.track(event().with_props(&serde_json::json!({"text": "x".repeat(40_000)}))).unwrap();
     assert!(subway.flush_and_wait(LONG));
     assert_eq!(subway.ledger().dropped.get("invalid"), Some(&1));
-    assert!(subway.take_notices().iter().any(|notice| notice.starts_with("event_too_large")));
+    assert!(subway.take_diagnostics().iter().any(|notice| notice.starts_with("event_too_large")));
 }
 
 #[test]
@@ -233,7 +233,7 @@ fn a_damaged_file_costs_what_was_in_it_and_is_counted() {
     let ledger = subway.ledger();
     let lost = ledger.dropped["storage_lost"];
     assert!((1..200).contains(&lost) && ledger.acked == 2_000 - lost, "{ledger:?}");
-    assert!(subway.take_notices().iter().any(|notice| notice.contains("the store's file was damaged")));
+    assert!(subway.take_diagnostics().iter().any(|notice| notice.contains("the store's file was damaged")));
 }
 
 #[test]
@@ -253,7 +253,7 @@ fn a_store_of_a_later_version_is_left_alone_and_events_are_sent_from_memory() {
     let subway = open(&config(&dir), &transport).unwrap();
     subway.track(event()).unwrap();
     assert!(subway.flush_and_wait(LONG), "events go on");
-    let notices = subway.take_notices();
+    let notices = subway.take_diagnostics();
     let said = |part| notices.iter().filter(|notice| notice.contains(part)).count();
     assert_eq!((said("belongs to a later version of this SDK"), said("kept in memory alone")), (1, 1), "{notices:?}");
     assert!(subway.close(LONG));

@@ -24,7 +24,7 @@ fn send(server: &Server, body: &str) -> Reply {
 
 fn status(reply: &Reply) -> (u16, Option<u64>) {
     match reply {
-        Reply::Answer { status, retry_after_ms, .. } => (*status, *retry_after_ms),
+        Reply::Response { status, retry_after_ms, .. } => (*status, *retry_after_ms),
         Reply::Failed(why) => panic!("{why}"),
     }
 }
@@ -33,7 +33,7 @@ fn status(reply: &Reply) -> (u16, Option<u64>) {
 fn a_batch_is_posted_with_its_key_and_compressed_if_that_pays() {
     let server = Server::start(|_| answer("200 OK", &[], "receipt"));
     let large = format!("[{}]", "1,".repeat(5000));
-    let expected = Reply::Answer { status: 200, retry_after_ms: None, body: "receipt".into() };
+    let expected = Reply::Response { status: 200, retry_after_ms: None, body: "receipt".into() };
     assert_eq!(send(&server, "{}"), expected);
     assert_eq!(send(&server, &large), expected);
     let requests = server.requests();
@@ -80,7 +80,7 @@ fn an_answer_that_is_no_receipt_by_its_size_or_bytes_has_no_body() {
         _ => [answer("200 OK", &[], "")[..].to_vec().replace_length(2), vec![0xff, 0xfe]].concat(),
     });
     for body in ["huge", "binary"] {
-        let expected = Reply::Answer { status: 200, retry_after_ms: None, body: String::new() };
+        let expected = Reply::Response { status: 200, retry_after_ms: None, body: String::new() };
         assert_eq!(send(&server, body), expected, "{body}");
     }
 }

@@ -31,8 +31,8 @@ fn config(dir: &Path, address: &str) -> Config {
     Config {
         data_dir: Some(dir.join("sdk").to_str().unwrap().to_owned()),
         settings: Settings {
-            queue_rows: 1_000_000,
-            queue_bytes: 1 << 30,
+            max_queued_events: 1_000_000,
+            max_queued_bytes: 1 << 30,
             flush_interval: Duration::from_millis(50),
             ..Settings::default()
         },

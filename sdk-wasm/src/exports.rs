@@ -33,7 +33,7 @@ pub fn call(number: u32, wall: f64, mono: f64, verb: u8, text: &str) -> String {
 pub fn wake(number: u32) -> f64 {
     let mut wake = -1.0;
     instance::with(number, |instance| {
-        wake = instance.client.next_wake().map_or(-1.0, |at| at as f64);
+        wake = instance.client.poll_timeout().map_or(-1.0, |at| at as f64);
         String::new()
     });
     wake
@@ -74,7 +74,7 @@ fn perform(instance: &mut Instance, now: Now, verb: u8, text: &str, fields: Fiel
     };
     if let Err(error) = done {
         answer.push('!');
-        answer.push_str(&error.describe());
+        answer.push_str(&error.to_string());
         return answer;
     }
     match verb {
@@ -94,7 +94,7 @@ fn perform(instance: &mut Instance, now: Now, verb: u8, text: &str, fields: Fiel
             client.flush(now);
             return integer(client.last_seq());
         }
-        b'E' => return integer(u64::from(client.ended_up_to(Fields::new(text).number().unwrap_or(0)))),
+        b'E' => return integer(u64::from(client.is_settled_up_to(Fields::new(text).number().unwrap_or(0)))),
         b'N' => return notices(client),
         b'd' => return client.install_id().text(),
         b'l' => return status(client),
@@ -138,7 +138,7 @@ fn status(client: &Core) -> String {
 /// What the developer should know, a message a line, each handed out once.
 fn notices(client: &mut Core) -> String {
     let mut text = String::new();
-    for notice in client.take_notices() {
+    for notice in client.take_diagnostics() {
         if !text.is_empty() {
             text.push('\n');
         }
@@ -166,6 +166,7 @@ fn report(client: &mut Core, now: Now, mut fields: Fields<'_>) {
     let Some(id) = Id::parse(fields.text()) else { return };
     let (status, retry_after_ms) = (fields.number().unwrap_or(0) as u16, fields.number());
     let body = fields.rest();
-    let result = if status == 0 { UploadResult::Failed } else { UploadResult::Answer { status, retry_after_ms, body } };
-    client.on_result(now, id, result);
+    let result =
+        if status == 0 { UploadResult::Failed } else { UploadResult::Response { status, retry_after_ms, body } };
+    client.handle_upload_result(now, id, result);
 }

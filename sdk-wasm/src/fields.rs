@@ -39,10 +39,10 @@ impl<'a> Fields<'a> {
         let mut config =
             Config { consent_required: self.number() == Some(1), mono_stops_asleep: true, ..Config::default() };
         for setting in [
-            &mut config.queue_rows,
-            &mut config.queue_bytes,
-            &mut config.batch_events,
-            &mut config.batch_bytes,
+            &mut config.max_queued_events,
+            &mut config.max_queued_bytes,
+            &mut config.max_batch_events,
+            &mut config.max_batch_bytes,
             &mut config.flush_events,
         ] {
             if let Some(number) = self.number() {
@@ -80,8 +80,8 @@ mod tests {
     #[test]
     fn settings_left_out_keep_their_defaults() {
         let config = Fields::new("1\n500\n\n20").config();
-        assert_eq!((config.consent_required, config.queue_rows), (true, 500));
-        assert_eq!((config.queue_bytes, config.batch_events), (Config::default().queue_bytes, 20));
+        assert_eq!((config.consent_required, config.max_queued_events), (true, 500));
+        assert_eq!((config.max_queued_bytes, config.max_batch_events), (Config::default().max_queued_bytes, 20));
         assert_eq!(config.session_idle_ms, Config::default().session_idle_ms);
     }
 

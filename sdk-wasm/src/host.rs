@@ -27,14 +27,10 @@ extern "C" {
 /// The storage of the host that JavaScript registered under this number.
 pub(crate) struct JsStorage(pub(crate) u32);
 
-fn failed(what: &str, full: bool) -> StoreError {
-    StoreError { full, message: what.to_owned() }
-}
-
 impl HostStorage for JsStorage {
     fn get(&mut self, key: &str) -> Result<Option<String>, StoreError> {
         match storage_get(self.0, key) {
-            Some(text) if text == FAILED => Err(failed("get", false)),
+            Some(text) if text == FAILED => Err(StoreError::failed("get")),
             text => Ok(text),
         }
     }
@@ -42,16 +38,17 @@ impl HostStorage for JsStorage {
     fn set(&mut self, key: &str, value: &str) -> Result<(), StoreError> {
         match storage_set(self.0, key, value) {
             0 => Ok(()),
-            code => Err(failed("set", code == 2)),
+            2 => Err(StoreError::full("set")),
+            _ => Err(StoreError::failed("set")),
         }
     }
 
     fn remove(&mut self, key: &str) -> Result<(), StoreError> {
-        if storage_remove(self.0, key) == 0 { Ok(()) } else { Err(failed("remove", false)) }
+        if storage_remove(self.0, key) == 0 { Ok(()) } else { Err(StoreError::failed("remove")) }
     }
 
     fn keys(&mut self) -> Result<Vec<String>, StoreError> {
-        let keys = storage_keys(self.0).ok_or_else(|| failed("keys", false))?;
+        let keys = storage_keys(self.0).ok_or_else(|| StoreError::failed("keys"))?;
         Ok(keys.lines().map(str::to_owned).collect())
     }
 }

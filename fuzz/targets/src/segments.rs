@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use subway_sdk_core::{Key, Store, StoreError, Write};
+use subway_sdk_core::{Key, Store, StoreError, StoreWrite};
 use subway_wasm::store::{HostStorage, SegmentStore};
 
 type Texts = BTreeMap<String, String>;
@@ -90,7 +90,7 @@ pub fn run(data: &[u8]) {
             values.extend(written);
             continue;
         }
-        let writes: Vec<Write<'_>> = values.drain(..).map(|(key, value)| Write { key, value }).collect();
+        let writes: Vec<StoreWrite<'_>> = values.drain(..).map(|(key, value)| StoreWrite { key, value }).collect();
         let mut after = before.clone();
         for write in &writes {
             match write.value {

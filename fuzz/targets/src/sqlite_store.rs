@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use subway_mobile::store::{OpenStoreError, SqliteStore};
-use subway_sdk_core::{Client, Config, Key, Now, Store, Write};
+use subway_sdk_core::{Client, Config, Key, Now, Store, StoreWrite};
 use tempfile::TempDir;
 
 /// Records in the file before it is damaged: enough for inner pages.
@@ -27,10 +27,10 @@ fn whole() -> &'static [u8] {
         let folder = folder();
         let mut store = SqliteStore::open(folder.path()).unwrap();
         let value = format!("11:{{\"code\":\"{}\"}}", "x".repeat(300));
-        let events = (1..=RECORDS).map(|seq| Write { key: Key::Event(seq), value: Some(&value) });
+        let events = (1..=RECORDS).map(|seq| StoreWrite { key: Key::Event(seq), value: Some(&value) });
         let others = [
-            Write { key: Key::State, value: Some("{\"seq\":30,\"ledger\":{\"generated\":30,\"queued\":30}}") },
-            Write { key: Key::Context(1), value: Some("\"app\":{\"version\":\"1\"}") },
+            StoreWrite { key: Key::State, value: Some("{\"seq\":30,\"ledger\":{\"generated\":30,\"queued\":30}}") },
+            StoreWrite { key: Key::Context(1), value: Some("\"app\":{\"version\":\"1\"}") },
         ];
         store.apply(&events.chain(others).collect::<Vec<_>>()).unwrap();
         drop(store);
@@ -63,7 +63,7 @@ pub fn run(data: &[u8]) {
     };
     store.scan(&mut |_, _| {}).unwrap();
     let key = Key::Event(RECORDS + 7);
-    store.apply(&[Write { key, value: Some("kept") }]).unwrap();
+    store.apply(&[StoreWrite { key, value: Some("kept") }]).unwrap();
     drop(store);
     let mut store = SqliteStore::open(folder.path()).unwrap();
     assert_eq!(store.get(key).unwrap().as_deref(), Some("kept"));

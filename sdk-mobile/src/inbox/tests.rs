@@ -27,7 +27,7 @@ fn calls_have_a_cap_of_their_own_and_keep_their_place_among_events() {
         inbox.push(Message::Flush(NOW)).unwrap();
     }
     assert_eq!(inbox.push(Message::Flush(NOW)), Err(Refused::Full));
-    assert_eq!(inbox.take_notices().len(), 1);
+    assert_eq!(inbox.take_diagnostics().len(), 1);
     inbox.push(event()).unwrap();
     inbox.push(Message::Stop).unwrap();
     let mut messages = Vec::new();

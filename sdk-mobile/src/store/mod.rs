@@ -39,7 +39,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::{Connection, ErrorCode};
-use subway_sdk_core::{Key, Store, StoreError, Write};
+use subway_sdk_core::{Key, Store, StoreError, StoreWrite};
 
 use lock::DirLock;
 use reserve::Reserve;
@@ -214,7 +214,8 @@ impl SqliteStore {
             Err(error) if is_damage(&error) => {
                 self.recover().map_err(|trouble| {
                     self.control.0.unmended.store(true, Ordering::SeqCst);
-                    StoreError { full: trouble.is_full(), message: format!("{error}; then {trouble}") }
+                    let message = format!("{error}; then {trouble}");
+                    if trouble.is_full() { StoreError::full(message) } else { StoreError::failed(message) }
                 })?;
                 work(self).map_err(|error| Trouble::from(error).into())
             }
@@ -252,7 +253,7 @@ impl SqliteStore {
         Ok(())
     }
 
-    fn apply_once(&mut self, writes: &[Write<'_>]) -> rusqlite::Result<()> {
+    fn apply_once(&mut self, writes: &[StoreWrite<'_>]) -> rusqlite::Result<()> {
         let wiping = self.control.is_wiping();
         self.set_full_sync(wiping)?;
         let transaction = self.connection.transaction()?;
@@ -268,10 +269,10 @@ impl SqliteStore {
 }
 
 impl Store for SqliteStore {
-    fn apply(&mut self, writes: &[Write<'_>]) -> Result<(), StoreError> {
+    fn apply(&mut self, writes: &[StoreWrite<'_>]) -> Result<(), StoreError> {
         let done = self.healing(|store| store.apply_once(writes));
         match &done {
-            Err(error) if error.full && reserve::makes_room(writes) && self.reserve.give_up() => {
+            Err(error) if error.is_full() && reserve::makes_room(writes) && self.reserve.give_up() => {
                 self.healing(|store| store.apply_once(writes))
             }
             Ok(()) => {

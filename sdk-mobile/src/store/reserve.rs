@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use subway_sdk_core::Write;
+use subway_sdk_core::StoreWrite;
 
 /// Its size. Deleting a batch of the largest size writes each of its pages into the log once.
 pub(super) const BYTES: usize = 512 * 1024;
@@ -58,7 +58,7 @@ impl Reserve {
 }
 
 /// Whether these changes are such that the reserve is for.
-pub(super) fn makes_room(writes: &[Write<'_>]) -> bool {
+pub(super) fn makes_room(writes: &[StoreWrite<'_>]) -> bool {
     let values: usize = writes.iter().filter_map(|write| write.value).map(str::len).sum();
     values <= VALUES && writes.iter().any(|write| write.value.is_none())
 }

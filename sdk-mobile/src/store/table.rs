@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Transaction, params};
-use subway_sdk_core::{Key, Write};
+use subway_sdk_core::{Key, StoreWrite};
 
 use super::Trouble;
 
@@ -75,7 +75,8 @@ pub(super) fn create(path: &Path, records: &BTreeMap<Key, String>) -> rusqlite::
         connection.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()))?;
     }
     migrate(&mut connection)?;
-    let writes: Vec<Write<'_>> = records.iter().map(|(key, value)| Write { key: *key, value: Some(value) }).collect();
+    let writes: Vec<StoreWrite<'_>> =
+        records.iter().map(|(key, value)| StoreWrite { key: *key, value: Some(value) }).collect();
     let transaction = connection.transaction()?;
     write(&transaction, &writes)?;
     transaction.commit()?;
@@ -147,7 +148,7 @@ fn key_of(id: i64) -> Option<Key> {
     }
 }
 
-pub(super) fn write(transaction: &Transaction<'_>, writes: &[Write<'_>]) -> rusqlite::Result<()> {
+pub(super) fn write(transaction: &Transaction<'_>, writes: &[StoreWrite<'_>]) -> rusqlite::Result<()> {
     let mut put = transaction
         .prepare_cached("INSERT INTO record (id, value) VALUES (?1, ?2) ON CONFLICT (id) DO UPDATE SET value = ?2")?;
     let mut delete = transaction.prepare_cached("DELETE FROM record WHERE id = ?1")?;

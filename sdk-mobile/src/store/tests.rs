@@ -41,7 +41,7 @@ impl InTemp {
 }
 
 impl Store for InTemp {
-    fn apply(&mut self, writes: &[Write<'_>]) -> Result<(), StoreError> {
+    fn apply(&mut self, writes: &[StoreWrite<'_>]) -> Result<(), StoreError> {
         self.store.apply(writes)
     }
     fn get(&mut self, key: Key) -> Result<Option<String>, StoreError> {
@@ -52,8 +52,8 @@ impl Store for InTemp {
     }
 }
 
-fn put(key: Key, value: &str) -> Write<'_> {
-    Write { key, value: Some(value) }
+fn put(key: Key, value: &str) -> StoreWrite<'_> {
+    StoreWrite { key, value: Some(value) }
 }
 
 fn keys(store: &mut impl Store) -> Vec<Key> {
@@ -176,7 +176,7 @@ fn what_is_readable_of_a_damaged_file_is_saved() {
 fn damage_that_is_met_while_writing_heals_and_the_write_is_made() {
     let mut temp = InTemp::new();
     let value = "e".repeat(400);
-    let writes: Vec<Write<'_>> = (0..1000).map(|number| put(Key::Event(number), &value)).collect();
+    let writes: Vec<StoreWrite<'_>> = (0..1000).map(|number| put(Key::Event(number), &value)).collect();
     temp.apply(&writes).unwrap();
     table::empty_log(&temp.store.connection).unwrap();
     temp.store.connection.pragma_update(None, "cache_size", 0).unwrap();
@@ -186,7 +186,7 @@ fn damage_that_is_met_while_writing_heals_and_the_write_is_made() {
     bytes[length - 8 * 4096..].fill(0xff);
     fs::write(temp.file(), bytes).unwrap();
     for number in 0..1000 {
-        temp.apply(&[Write { key: Key::Event(number), value: None }, put(Key::State, "after")]).unwrap();
+        temp.apply(&[StoreWrite { key: Key::Event(number), value: None }, put(Key::State, "after")]).unwrap();
     }
     assert_eq!(temp.store.control().take_recoveries().len(), 1);
     assert_eq!(keys(&mut temp), [Key::State]);
@@ -200,7 +200,7 @@ fn a_full_medium_is_told_apart_and_changes_nothing() {
     temp.store.connection.pragma_update_and_check(None, "max_page_count", pages + 2, |_| Ok(())).unwrap();
     let big = "x".repeat(64 * 1024);
     let error = temp.apply(&[put(Key::State, "after"), put(Key::Event(1), &big)]).unwrap_err();
-    assert!(error.full, "{error}");
+    assert!(error.is_full(), "{error}");
     assert_eq!(temp.get(Key::State), Ok(Some("before".to_owned())));
     assert_eq!(temp.apply(&[put(Key::State, "small")]), Ok(()));
 }
@@ -236,11 +236,12 @@ fn a_wipe_leaves_no_trace_of_the_text() {
     fs::write(dir.path().join("subway.db.damaged"), secret).unwrap();
     let mut store = SqliteStore::open(dir.path()).unwrap();
     let value = secret.repeat(20);
-    let writes: Vec<Write<'_>> = (0..100).map(|number| put(Key::Event(number), &value)).collect();
+    let writes: Vec<StoreWrite<'_>> = (0..100).map(|number| put(Key::Event(number), &value)).collect();
     store.apply(&writes).unwrap();
     assert!(traces(&dir, secret) > 0, "the test can find it");
     store.control().wipe_next();
-    let writes: Vec<Write<'_>> = (0..100).map(|number| Write { key: Key::Event(number), value: None }).collect();
+    let writes: Vec<StoreWrite<'_>> =
+        (0..100).map(|number| StoreWrite { key: Key::Event(number), value: None }).collect();
     store.apply(&writes).unwrap();
     assert_eq!(traces(&dir, secret), 0);
 }

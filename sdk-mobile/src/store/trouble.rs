@@ -32,6 +32,6 @@ impl Trouble {
 
 impl From<Trouble> for StoreError {
     fn from(trouble: Trouble) -> Self {
-        StoreError { full: trouble.is_full(), message: trouble.to_string() }
+        if trouble.is_full() { StoreError::full(trouble.to_string()) } else { StoreError::failed(trouble.to_string()) }
     }
 }

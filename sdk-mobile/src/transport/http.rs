@@ -82,7 +82,7 @@ impl HttpTransport {
         self.learn(&response);
         let status = response.status().as_u16();
         let retry_after_ms = header(&response, RETRY_AFTER).and_then(|v| retry_after::parse(v, SystemTime::now()));
-        Ok(Reply::Answer { status, retry_after_ms, body: read_body(response)? })
+        Ok(Reply::Response { status, retry_after_ms, body: read_body(response)? })
     }
 
     /// A refusal may be due to this device's clock; the answer tells the collector's.

@@ -21,7 +21,7 @@ pub trait Transport: Send + Sync {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
     /// A server answered, the collector or somebody in between.
-    Answer {
+    Response {
         /// HTTP status.
         status: u16,
         /// The header `Retry-After`, milliseconds from now.

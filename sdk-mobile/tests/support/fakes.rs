@@ -87,7 +87,7 @@ impl Transport for FakeTransport {
         self.sent.lock().unwrap().push(batch.clone());
         self.gate.pass();
         let scripted = self.script.lock().unwrap().pop();
-        scripted.unwrap_or_else(|| Reply::Answer { status: 200, retry_after_ms: None, body: receipt(&batch) })
+        scripted.unwrap_or_else(|| Reply::Response { status: 200, retry_after_ms: None, body: receipt(&batch) })
     }
 }
 

@@ -22,7 +22,7 @@ use index::{Index, Segment};
 pub(crate) use segment::take_number;
 use segment::{HEAD_BYTES, push_record};
 use subway_sdk_core::protocol::json::write_unsigned;
-use subway_sdk_core::{Key, Store, StoreError, Write};
+use subway_sdk_core::{Key, Store, StoreError, StoreWrite};
 
 /// Younger segments are merged into a commit as long as the result stays below this, bytes. Merging keeps the number of
 /// keys small (listing and removing keys is what hosts are slow at); beyond this size it would only cost writes.
@@ -151,7 +151,7 @@ impl<H: HostStorage> SegmentStore<H> {
         &mut self,
         number: u32,
         deletions: bool,
-        writes: &[Write<'_>],
+        writes: &[StoreWrite<'_>],
         parts: &mut Parts,
     ) -> Result<(), StoreError> {
         let text = self.take(number)?;
@@ -224,7 +224,7 @@ impl<H: HostStorage> SegmentStore<H> {
 }
 
 impl<H: HostStorage> SegmentStore<H> {
-    fn commit(&mut self, writes: &[Write<'_>]) -> Result<(), StoreError> {
+    fn commit(&mut self, writes: &[StoreWrite<'_>]) -> Result<(), StoreError> {
         let incoming = writes.iter().map(|write| record_bytes(write.value.unwrap_or(""))).sum::<usize>();
         let merge = self.index.merge_from(incoming + HEAD_BYTES, MERGE_BYTES.min(self.key_bytes));
         let merged: Vec<u32> = self.index.segments[merge..].iter().map(|segment| segment.number).collect();
@@ -242,7 +242,7 @@ impl<H: HostStorage> SegmentStore<H> {
 
     /// A commit that writes little beside what is new: nothing is merged. The oldest segment goes if little of it is
     /// needed, for it may be large.
-    fn commit_small(&mut self, writes: &[Write<'_>]) -> Result<(), StoreError> {
+    fn commit_small(&mut self, writes: &[StoreWrite<'_>]) -> Result<(), StoreError> {
         let end = self.index.next_number();
         let mut parts = self.parts();
         if let Some(oldest) = self.index.segments.first().map(|segment| segment.number) {
@@ -254,7 +254,7 @@ impl<H: HostStorage> SegmentStore<H> {
         self.finish(writes, parts, end, end)
     }
 
-    fn finish(&mut self, writes: &[Write<'_>], mut parts: Parts, from: u32, to: u32) -> Result<(), StoreError> {
+    fn finish(&mut self, writes: &[StoreWrite<'_>], mut parts: Parts, from: u32, to: u32) -> Result<(), StoreError> {
         for write in writes {
             parts.push(write.key, write.value);
         }
@@ -268,9 +268,9 @@ impl<H: HostStorage> SegmentStore<H> {
     }
 
     /// What to do when the host is full: merge nothing, and give up the reserve for what makes room.
-    fn commit_full(&mut self, writes: &[Write<'_>], error: StoreError) -> Result<(), StoreError> {
-        if !error.full || self.commit_small(writes).is_ok() {
-            return if error.full { Ok(()) } else { Err(error) };
+    fn commit_full(&mut self, writes: &[StoreWrite<'_>], error: StoreError) -> Result<(), StoreError> {
+        if !error.is_full() || self.commit_small(writes).is_ok() {
+            return if error.is_full() { Ok(()) } else { Err(error) };
         }
         let bytes: usize = writes.iter().filter_map(|write| write.value).map(str::len).sum();
         let makes_room = writes.iter().any(|write| write.value.is_none()) && bytes <= RESERVE_BYTES / 2;
@@ -304,7 +304,7 @@ impl<H: HostStorage> SegmentStore<H> {
 }
 
 impl<H: HostStorage> Store for SegmentStore<H> {
-    fn apply(&mut self, writes: &[Write<'_>]) -> Result<(), StoreError> {
+    fn apply(&mut self, writes: &[StoreWrite<'_>]) -> Result<(), StoreError> {
         self.clear_debris()?;
         let done = self.commit(writes).or_else(|error| {
             self.clear_debris()?;

@@ -2,7 +2,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use subway_sdk_core::{Key, Store, StoreError, Write};
+use subway_sdk_core::{Key, Store, StoreError, StoreWrite};
 
 use super::{HostStorage, SegmentStore};
 
@@ -45,7 +45,7 @@ impl Disk {
 struct FakeHost(Rc<RefCell<Disk>>);
 
 fn failed() -> StoreError {
-    StoreError { full: false, message: String::from("the test says so") }
+    StoreError::failed("the test says so")
 }
 
 impl FakeHost {
@@ -94,7 +94,7 @@ impl HostStorage for FakeHost {
         let disk = self.0.borrow();
         let others = disk.bytes() - disk.texts.get(key).map_or(0, String::len);
         if disk.most.is_some_and(|most| others + value.len() > most) {
-            return Err(StoreError { full: true, message: String::from("exceed max size") });
+            return Err(StoreError::full("exceed max size"));
         }
         drop(disk);
         self.writing(
@@ -161,8 +161,8 @@ impl Dice {
     }
 }
 
-fn writes(changes: &[(Key, Option<String>)]) -> Vec<Write<'_>> {
-    changes.iter().map(|(key, value)| Write { key: *key, value: value.as_deref() }).collect()
+fn writes(changes: &[(Key, Option<String>)]) -> Vec<StoreWrite<'_>> {
+    changes.iter().map(|(key, value)| StoreWrite { key: *key, value: value.as_deref() }).collect()
 }
 
 fn change(model: &mut BTreeMap<Key, String>, changes: &[(Key, Option<String>)]) {
@@ -200,9 +200,9 @@ fn the_reserve_is_found_again_and_is_kept_for_large_logs_only() {
     let host = FakeHost::default();
     let reserve = |host: &FakeHost| host.0.borrow().texts.contains_key("subway.k.reserve");
     let mut store = SegmentStore::open(host.clone(), "subway.k.", 200 * 1024).unwrap();
-    store.apply(&[Write { key: Key::State, value: Some("s") }]).unwrap();
+    store.apply(&[StoreWrite { key: Key::State, value: Some("s") }]).unwrap();
     assert!(!reserve(&host));
-    store.apply(&[Write { key: Key::Event(1), value: Some(&"v".repeat(100_000)) }]).unwrap();
+    store.apply(&[StoreWrite { key: Key::Event(1), value: Some(&"v".repeat(100_000)) }]).unwrap();
     assert!(reserve(&host));
     drop(store);
     let store = SegmentStore::open(host.clone(), "subway.k.", 200 * 1024).unwrap();
@@ -275,17 +275,17 @@ fn a_queue_that_fills_and_drains_leaves_few_keys_and_bytes() {
     let mut most = 0;
     for number in 0..2000 {
         let state = format!("{number}");
-        let state = Write { key: Key::State, value: Some(&state) };
-        store.apply(&[state, Write { key: Key::Event(number), value: Some(&event) }]).unwrap();
+        let state = StoreWrite { key: Key::State, value: Some(&state) };
+        store.apply(&[state, StoreWrite { key: Key::Event(number), value: Some(&event) }]).unwrap();
         most = most.max(host.0.borrow().texts.len());
     }
     // 2,000 events of 400 bytes are 25 segments of 32 KiB; a binary counter's worth of smaller ones comes on top.
     assert!(most <= 60, "{most} keys");
     let mut batch = Vec::new();
     for number in 0..2000 {
-        batch.push(Write { key: Key::Event(number), value: None });
+        batch.push(StoreWrite { key: Key::Event(number), value: None });
         if batch.len() == 100 {
-            batch.push(Write { key: Key::State, value: Some("s") });
+            batch.push(StoreWrite { key: Key::State, value: Some("s") });
             store.apply(&batch).unwrap();
             batch.clear();
         }
@@ -303,7 +303,7 @@ fn a_damaged_segment_costs_only_its_own_records() {
     let mut store = open(&host);
     let value = "v".repeat(900);
     for number in 0..5 {
-        store.apply(&[Write { key: Key::Event(number), value: Some(&value) }]).unwrap();
+        store.apply(&[StoreWrite { key: Key::Event(number), value: Some(&value) }]).unwrap();
     }
     drop(store);
     let key = host.0.borrow().texts.keys().nth(2).cloned().unwrap();
@@ -314,7 +314,7 @@ fn a_damaged_segment_costs_only_its_own_records() {
         assert_eq!(store.get(Key::Event(2)), Ok(None));
     }
     let mut store = open(&host);
-    store.apply(&[Write { key: Key::Event(2), value: Some("again") }]).unwrap();
+    store.apply(&[StoreWrite { key: Key::Event(2), value: Some("again") }]).unwrap();
     assert_eq!(all(&mut open(&host)).len(), 5);
 }
 
@@ -323,9 +323,9 @@ fn what_was_found_at_one_opening_is_found_at_the_next() {
     let host = FakeHost::default();
     let mut store = open(&host);
     let value = "v".repeat(600);
-    let many: Vec<_> = (0..3).map(|number| Write { key: Key::Event(number), value: Some(&value) }).collect();
+    let many: Vec<_> = (0..3).map(|number| StoreWrite { key: Key::Event(number), value: Some(&value) }).collect();
     store.apply(&many).unwrap();
-    store.apply(&[Write { key: Key::Event(3), value: Some(&value) }]).unwrap();
+    store.apply(&[StoreWrite { key: Key::Event(3), value: Some(&value) }]).unwrap();
     drop(store);
     // A commit in three segments and one in a fourth. The medium loses the third and damages what comes after.
     for (lost, damaged) in [(Some(2), vec![3]), (None, vec![2, 3]), (Some(1), vec![2, 3])] {
@@ -341,7 +341,7 @@ fn what_was_found_at_one_opening_is_found_at_the_next() {
             assert_eq!(all(&mut open(&host)), found, "lost {lost:?}, damaged {damaged:?}");
         }
         let mut store = open(&host);
-        store.apply(&[Write { key: Key::State, value: Some("s") }]).unwrap();
+        store.apply(&[StoreWrite { key: Key::State, value: Some("s") }]).unwrap();
         assert_eq!(all(&mut open(&host)).len(), found.len() + 1, "lost {lost:?}, damaged {damaged:?}");
     }
 }
@@ -355,7 +355,7 @@ fn keys_of_others_are_left_alone() {
     }
     let mut store = open(&host);
     for _ in 0..3 {
-        store.apply(&[Write { key: Key::State, value: Some("s") }]).unwrap();
+        store.apply(&[StoreWrite { key: Key::State, value: Some("s") }]).unwrap();
         assert_eq!(all(&mut open(&host)).len(), 1);
     }
     assert_eq!(host.0.borrow().texts.values().filter(|text| *text == "not ours").count(), 9);
@@ -369,7 +369,7 @@ fn a_full_host_is_reported_as_full() {
             Ok(None)
         }
         fn set(&mut self, _: &str, _: &str) -> Result<(), StoreError> {
-            Err(StoreError { full: true, message: String::from("exceed max size") })
+            Err(StoreError::full("exceed max size"))
         }
         fn remove(&mut self, _: &str) -> Result<(), StoreError> {
             Ok(())
@@ -379,7 +379,7 @@ fn a_full_host_is_reported_as_full() {
         }
     }
     let mut store = SegmentStore::open(Full, "p", 1000).unwrap();
-    let error = store.apply(&[Write { key: Key::State, value: Some("s") }]).unwrap_err();
-    assert!(error.full);
+    let error = store.apply(&[StoreWrite { key: Key::State, value: Some("s") }]).unwrap_err();
+    assert!(error.is_full());
     assert_eq!(store.get(Key::State), Ok(None));
 }

@@ -82,11 +82,12 @@ fn traces_of_recovery(dir: &TempDir) -> Vec<String> {
 fn a_recovery_that_a_full_medium_ends_costs_nothing() {
     let mut temp = damaged();
     let before = fs::read(temp.file()).unwrap();
-    let meets_it: Vec<Write<'_>> = (450..550).map(|number| Write { key: Key::Event(number), value: None }).collect();
+    let meets_it: Vec<StoreWrite<'_>> =
+        (450..550).map(|number| StoreWrite { key: Key::Event(number), value: None }).collect();
     ROOM.set(Some(20));
     for _ in 0..3 {
         let error = temp.store.apply(&meets_it).unwrap_err();
-        assert!(error.full, "{error}");
+        assert!(error.is_full(), "{error}");
         assert_eq!(traces_of_recovery(&temp.dir), [""; 0]);
         assert_eq!(fs::read(temp.file()).unwrap(), before);
     }
@@ -167,7 +168,8 @@ fn a_damaged_file_on_a_medium_without_a_byte_left_is_saved_later() {
     let ballast = small.path().join("ballast");
     let mut file = File::create(&ballast).unwrap();
     while io::Write::write_all(&mut file, &[1; 512]).is_ok() {}
-    let meets_it: Vec<Write<'_>> = (450..550).map(|number| Write { key: Key::Event(number), value: None }).collect();
+    let meets_it: Vec<StoreWrite<'_>> =
+        (450..550).map(|number| StoreWrite { key: Key::Event(number), value: None }).collect();
     for _ in 0..3 {
         assert!(store.apply(&meets_it).is_err());
     }
