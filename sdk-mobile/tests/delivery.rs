@@ -1,4 +1,4 @@
-//! What becomes of events when the network, the collector or the clocks misbehave.
+//! Outcomes of events when the network, the collector or the clocks misbehave.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "test code")]
 
@@ -31,7 +31,7 @@ fn numbers(events: &[Value]) -> Vec<u64> {
 }
 
 fn answer(status: u16, body: &str) -> Reply {
-    Reply::Response { status, retry_after_ms: None, body: body.to_owned() }
+    Reply::Answer { status, retry_after_ms: None, body: body.to_owned() }
 }
 
 #[test]
@@ -101,10 +101,7 @@ fn a_poison_event_is_found_by_halving_and_the_others_arrive() {
     let ledger = subway.ledger();
     assert_eq!((ledger.acked, ledger.dropped.get("poison")), (19, Some(&1)));
     assert!(
-        subway
-            .take_diagnostics()
-            .iter()
-            .any(|notice| notice.contains("status 400: {") && notice.contains("not a batch"))
+        subway.take_notices().iter().any(|notice| notice.contains("status 400: {") && notice.contains("not a batch"))
     );
 }
 
@@ -121,12 +118,12 @@ fn a_wrong_key_is_told_and_costs_nothing() {
         std::thread::yield_now();
     }
     assert_eq!(subway.last_upload().unwrap().status, Some(401));
-    assert!(subway.take_diagnostics().iter().any(|notice| notice.contains("unknown key")));
+    assert!(subway.take_notices().iter().any(|notice| notice.contains("unknown key")));
     assert_eq!(subway.ledger().queued, 1);
 }
 
 #[test]
-fn a_collector_that_demands_signatures_takes_signed_batches_only() {
+fn a_collector_with_signatures_accepts_signed_batches_only() {
     let dir = TempDir::new().unwrap();
     let file = dir.path().join("subway.toml");
     std::fs::write(
@@ -167,7 +164,7 @@ fn jumps_of_the_wall_clock_change_neither_order_nor_count() {
     for (number, jump) in [0, -YEAR, 3 * YEAR, -60 * YEAR, 60 * YEAR, -2 * YEAR].into_iter().enumerate() {
         clock.jump(jump);
         subway.track(event(number as u64)).unwrap();
-        assert!(subway.flush_and_wait(LONG), "{:?} {:?}", subway.ledger(), subway.take_diagnostics());
+        assert!(subway.flush_and_wait(LONG), "{:?} {:?}", subway.ledger(), subway.take_notices());
     }
     drop(collector);
     let mut events = export(&dir.path().join("collector"));

@@ -46,7 +46,7 @@ fn serve_one_customer(to: &str, key: &str, data_dir: &str, patience: Duration) -
     subway.background();
 
     let complete = subway.close(patience);
-    for notice in subway.take_diagnostics() {
+    for notice in subway.take_notices() {
         eprintln!("subway: {notice}");
     }
     Ok((subway.ledger(), complete))

@@ -68,8 +68,8 @@ pub(crate) fn play(plan: &Plan, target: &Target) -> Result<Played> {
         allow_http: true,
         secret: target.secret.clone(),
         settings: Settings {
-            max_queued_events: 4 * CHUNK_EVENTS as u64,
-            max_queued_bytes: 64 * 1024 * 1024,
+            queue_rows: 4 * CHUNK_EVENTS as u64,
+            queue_bytes: 64 * 1024 * 1024,
             flush_events: 100,
             ..Settings::default()
         },
@@ -212,7 +212,7 @@ impl<'a> Player<'a> {
             self.acked = acked;
             *lock(&self.stage.last_progress) = Instant::now();
         }
-        for notice in self.subway.take_diagnostics() {
+        for notice in self.subway.take_notices() {
             self.stage.say(&notice);
         }
     }
