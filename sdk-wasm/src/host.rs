@@ -1,6 +1,6 @@
-//! The host's storage as JavaScript offers it; `js/host.js` holds the other end.
+//! Storage of the host, as implemented in JavaScript by `js/src/host.js`.
 
-// wasm-bindgen's imports are unsafe underneath.
+// wasm-bindgen's imports contain unsafe code.
 #![allow(unsafe_code)]
 
 use subway_sdk_core::StoreError;
@@ -8,23 +8,23 @@ use wasm_bindgen::prelude::wasm_bindgen;
 
 use crate::store::HostStorage;
 
-/// Instead of a text: the host failed. An empty text is one that the host has damaged, as is one of zeros. `js/host.js`
-/// has the same.
+/// Returned in place of a text if the host failed; `js/src/host.js` has the same constant. An empty text or one of
+/// zeros is a value that the host has damaged.
 const FAILED: &str = "\0failed";
 
 #[wasm_bindgen(raw_module = "./host.js")]
 extern "C" {
-    /// The text under `key`; [`FAILED`] if the host failed.
+    /// Returns the text under `key`; [`FAILED`] if the host failed.
     fn storage_get(host: u32, key: &str) -> Option<String>;
-    /// 0: written; 1: failed; 2: failed because the storage is full.
+    /// Returns 0: written; 1: failed; 2: failed because the storage is full.
     fn storage_set(host: u32, key: &str, value: &str) -> u32;
-    /// 0: removed.
+    /// Returns 0: removed.
     fn storage_remove(host: u32, key: &str) -> u32;
-    /// The keys, one a line; none if the host failed.
+    /// Returns the keys, one per line; none if the host failed.
     fn storage_keys(host: u32) -> Option<String>;
 }
 
-/// The storage of the host that JavaScript registered under this number.
+/// Storage of the host that JavaScript registered under this number.
 pub(crate) struct JsStorage(pub(crate) u32);
 
 impl HostStorage for JsStorage {

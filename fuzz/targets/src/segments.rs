@@ -42,7 +42,7 @@ impl HostStorage for Host {
 }
 
 /// A checksum over `records` as the store writes it, by other means.
-fn seal(records: &str, last: u32) -> String {
+fn encode(records: &str, last: u32) -> String {
     let mut crc = flate2::Crc::new();
     crc.update(records.as_bytes());
     format!("{:08x} {} {last}|{records}", crc.sum(), records.len())
@@ -123,5 +123,5 @@ fn found(line: &str) -> Option<(String, String)> {
         return Some((format!("s{number}"), text.to_owned()));
     }
     let (last, records) = rest.strip_prefix('/')?.split_once('!')?;
-    Some((format!("s{number}"), seal(records, last.parse().ok()?)))
+    Some((format!("s{number}"), encode(records, last.parse().ok()?)))
 }

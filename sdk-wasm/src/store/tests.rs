@@ -6,20 +6,20 @@ use subway_sdk_core::{Key, Store, StoreError, StoreWrite};
 
 use super::{HostStorage, SegmentStore};
 
-/// What happens to the host at a given call.
+/// Fault at a given call of the host.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fault {
-    /// The process dies before the call has any effect.
+    /// Kills the process before the call has any effect.
     Kill,
-    /// The process dies while it writes: half of the value is there.
+    /// Kills the process while it writes: half of the value is stored.
     Tear,
-    /// The process dies right after the call had its effect.
+    /// Kills the process after the call had its effect.
     KillAfter,
     /// The call fails and has no effect.
     Fail,
     /// A write fails and leaves half of the value.
     FailHalf,
-    /// A write fails although the value is there.
+    /// A write fails although the value is stored.
     FailWritten,
 }
 
@@ -30,7 +30,7 @@ struct Disk {
     fault: Option<(usize, Fault)>,
     dead: bool,
     largest: usize,
-    /// Most bytes of all texts; none: any number.
+    /// Most bytes of all texts; `None` for no limit.
     most: Option<usize>,
 }
 
@@ -40,7 +40,7 @@ impl Disk {
     }
 }
 
-/// A host storage in memory that can be told to fail at its n-th call that writes.
+/// Storage in memory that fails at its n-th write.
 #[derive(Clone, Default)]
 struct FakeHost(Rc<RefCell<Disk>>);
 
@@ -49,7 +49,7 @@ fn failed() -> StoreError {
 }
 
 impl FakeHost {
-    /// Decides about one writing call: Ok(true) go on, Ok(false) go on and then die.
+    /// Applies the fault to one write: Ok(true) continue, Ok(false) continue and then die.
     fn writing(&self, half: impl FnOnce(&mut Disk), whole: impl FnOnce(&mut Disk)) -> Result<(), StoreError> {
         let disk = &mut *self.0.borrow_mut();
         if disk.dead {
@@ -209,7 +209,7 @@ fn the_reserve_is_found_again_and_is_kept_for_large_logs_only() {
     assert!(store.reserve);
 }
 
-/// Runs `rounds` commits with a fault at the `at`-th writing call; false if that call was never reached.
+/// Runs `rounds` commits with a fault at the `at`-th write; false if that write never happens.
 fn survives(seed: u64, rounds: u64, at: usize, fault: Fault) -> bool {
     let host = FakeHost::default();
     host.0.borrow_mut().fault = Some((at, fault));
@@ -243,7 +243,7 @@ fn survives(seed: u64, rounds: u64, at: usize, fault: Fault) -> bool {
 }
 
 #[test]
-fn a_commit_is_whole_or_absent_whatever_happens_at_any_call_of_the_host() {
+fn a_commit_is_complete_or_absent_after_any_fault_of_the_host() {
     for seed in 1..=2 {
         for fault in [Fault::Kill, Fault::Tear, Fault::KillAfter, Fault::Fail, Fault::FailHalf, Fault::FailWritten] {
             let mut at = 0;
@@ -327,7 +327,7 @@ fn what_was_found_at_one_opening_is_found_at_the_next() {
     store.apply(&many).unwrap();
     store.apply(&[StoreWrite { key: Key::Event(3), value: Some(&value) }]).unwrap();
     drop(store);
-    // A commit in three segments and one in a fourth. The medium loses the third and damages what comes after.
+    // A commit in three segments and one in a fourth. The medium loses the third and damages the next.
     for (lost, damaged) in [(Some(2), vec![3]), (None, vec![2, 3]), (Some(1), vec![2, 3])] {
         let host = FakeHost(Rc::new(RefCell::new(Disk { texts: host.0.borrow().texts.clone(), ..Disk::default() })));
         if let Some(lost) = lost {
