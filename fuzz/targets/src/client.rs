@@ -1,11 +1,11 @@
-//! The client's own records, as a damaged medium may give them back.
+//! The client's own records, as a damaged medium can return them.
 
 use subway_sdk_core::{
     Client, Config, Consent, Input, Key, MemoryStore, Now, Store, StoreWrite, Task, Theme, UploadResult,
 };
 
-/// Lines of `KIND NUMBER = VALUE` without the spaces are the records. Opens a client on them, lives with it for a while, and
-/// sends everything: the ledger balances, and nothing waits for ever.
+/// Opens a client on records given as lines `KIND NUMBER = VALUE` without the spaces. Uses it and sends everything. The
+/// ledger must balance, and the queue must drain.
 pub fn state(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let mut store = MemoryStore::default();
@@ -37,19 +37,19 @@ pub fn state(data: &[u8]) {
         now.mono = wake.max(now.mono + 1);
         now.wall += 1000;
     }
-    // Only without consent may events wait for nothing but the user.
+    // Only without consent can events stay queued.
     let waits = client.consent() != Consent::Granted && client.poll_timeout().is_none();
     assert!(client.ledger().queued == 0 || waits, "{:?}", client.ledger());
-    // Whatever was found, what happens from now on is not lost with it.
+    // Later events must not be lost, whatever the store contained.
     assert!(arrived || client.consent() != Consent::Granted, "{text}");
 }
 
-/// What the collector says of a batch that is none.
+/// Body of a refusal by the collector.
 const PROBLEM: &str =
     r#"{"type":"urn:subway:problem:malformed_json","title":"t","status":400,"detail":"d","code":"malformed_json"}"#;
 
-/// Each takes at least one event or batch out of a handful.
+/// Rounds until the queue is empty; each settles at least one event or batch.
 const ROUNDS: u32 = 200;
 
-/// Fewer than can be sent in the rounds below.
+/// Most events, so that they can be sent within the rounds.
 const RECORDS: usize = 30;

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 /// Records in the file before it is damaged: enough for inner pages.
 const RECORDS: u64 = 30;
 
-/// In memory where there is such a place: a file is written, and synchronised, for every input.
+/// Folder in memory if available, because a file is written and synced for every input.
 fn folder() -> TempDir {
     let memory = Path::new("/dev/shm");
     if memory.is_dir() { TempDir::new_in(memory) } else { TempDir::new() }.unwrap()
@@ -20,7 +20,7 @@ fn file(folder: &TempDir) -> PathBuf {
     folder.path().join("subway.db")
 }
 
-/// The file of a store as a client leaves it.
+/// Returns the file of a store as a client leaves it.
 fn whole() -> &'static [u8] {
     static FILE: OnceLock<Vec<u8>> = OnceLock::new();
     FILE.get_or_init(|| {
@@ -38,9 +38,9 @@ fn whole() -> &'static [u8] {
     })
 }
 
-/// Two bytes say where the file is cut (0: nowhere); then every three say which byte gets which value. Whatever was done to
-/// it: the store opens, a client opens on it, and what is written from then on is kept; or it says that the file is a later
-/// version's and leaves it as it is.
+/// Damages the file and opens it. Two bytes say where the file is truncated (0: nowhere); then every three say which
+/// byte gets which value. The store must open, a client must open on it, and later writes must be kept; or the store
+/// must report a later version and leave the file unchanged.
 pub fn run(data: &[u8]) {
     let mut bytes = whole().to_vec();
     let number = |pair: &[u8]| usize::from(pair[0]) << 8 | usize::from(pair[1]);
