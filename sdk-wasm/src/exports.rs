@@ -13,7 +13,7 @@ use crate::instance::{self, Instance};
 use crate::opcodes;
 use crate::store::SegmentStore;
 
-/// Runs `opcode` (see [`opcodes`]) on client `number` and returns the result, or `!` and an error message.
+/// Runs `opcode` (see `opcodes`) on client `number` and returns the result, or `!` and an error message.
 ///
 /// Times are milliseconds: `wall` since the epoch, `mono` since any zero of this run.
 #[wasm_bindgen]
@@ -30,7 +30,7 @@ pub fn call(number: u32, wall: f64, mono: f64, opcode: u8, text: &str) -> String
     instance::with(number, |instance| dispatch(instance, now, opcode, text, fields))
 }
 
-/// Returns when `call` must be made with [`opcodes::POLL`], as a `mono` time; negative if not before the next input.
+/// Returns when `call` must be made with `opcodes::POLL`, as a `mono` time; negative if not before the next input.
 #[wasm_bindgen]
 pub fn wake(number: u32) -> f64 {
     let mut wake = -1.0;
@@ -154,7 +154,7 @@ fn diagnostics(client: &mut Core) -> String {
     text
 }
 
-/// Commits what is due. Returns the ID of a batch to send now, or an empty text. [`opcodes::TAKE_BODY`] or
+/// Commits what is due. Returns the ID of a batch to send now, or an empty text. `opcodes::TAKE_BODY` or
 /// [`take_gzipped_body`] returns its body, once.
 fn poll(instance: &mut Instance, now: Now) -> String {
     match instance.client.poll_task(now) {
