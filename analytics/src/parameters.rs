@@ -21,16 +21,16 @@ pub struct InvalidParameter {
     /// The limit, where the rule is one.
     pub limit: Option<u64>,
     /// What came: a number where the rule is a limit, else the beginning of the text.
-    pub got: Option<outcome::Got>,
+    pub got: Option<outcome::Actual>,
 }
 
 impl InvalidParameter {
     /// What is wrong with `field`: one English sentence, and what came instead.
     #[must_use]
     pub fn new(field: &str, detail: impl Into<String>, got: &str) -> Self {
-        let got = if got.is_empty() { None } else { Some(outcome::Got::text(got)) };
+        let got = if got.is_empty() { None } else { Some(outcome::Actual::text(got)) };
         Self {
-            field: outcome::truncate(field, outcome::Got::TEXT_BYTES).to_owned(),
+            field: outcome::truncate(field, outcome::Actual::TEXT_BYTES).to_owned(),
             detail: detail.into(),
             limit: None,
             got,
@@ -40,7 +40,7 @@ impl InvalidParameter {
     /// More than the `limit` of `field`.
     #[must_use]
     pub fn over(field: &str, detail: impl Into<String>, limit: u64, got: u64) -> Self {
-        let got = Some(outcome::Got::Number(i64::try_from(got).unwrap_or(i64::MAX)));
+        let got = Some(outcome::Actual::Number(i64::try_from(got).unwrap_or(i64::MAX)));
         Self { field: field.to_owned(), detail: detail.into(), limit: Some(limit), got }
     }
 }

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use subway_protocol::{Got, Theme};
+use subway_protocol::{Actual, Theme};
 
 use crate::{Interval, InvalidParameter, Measure, Metric, MetricRequest, parse_time, utc};
 
@@ -70,7 +70,7 @@ fn what_is_not_a_time_is_refused_by_name() {
         "页页页页页页",
     ] {
         let problem = refused(Metric::Pv, &[("from", text)]);
-        assert_eq!((problem.field.as_str(), problem.got), ("from", Some(Got::text(text))), "{text}");
+        assert_eq!((problem.field.as_str(), problem.got), ("from", Some(Actual::text(text))), "{text}");
     }
 }
 
@@ -93,7 +93,7 @@ fn misspelt_and_repeated_parameters_are_refused() {
 #[test]
 fn too_many_buckets_name_the_limit() {
     let problem = refused(Metric::Pv, &[("from", "2010-01-01"), ("to", "2020-01-01"), ("interval", "hour")]);
-    assert_eq!((problem.limit, problem.got), (Some(10_000), Some(Got::Number(87_648))));
+    assert_eq!((problem.limit, problem.got), (Some(10_000), Some(Actual::Number(87_648))));
 }
 
 #[test]

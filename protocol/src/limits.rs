@@ -1,9 +1,10 @@
 //! Every limit of the wire, with its unit and its reason. `docs/protocol.md` lists the same; a test compares them.
 //!
-//! The constants are the defaults. The collector may be configured to others (section `[limits]`, the same names); the
-//! SDK checks events against the defaults before it queues them, so that a developer hears of a mistake at once.
+//! The constants are the defaults. The collector can be configured to others (section `[limits]`, the same names). The
+//! SDK checks events against the defaults before it queues them, so that the caller gets the error at once.
 
-/// Body as sent, bytes. One request must not hold a connection or a buffer for long: at 1 MiB a slow phone needs seconds.
+/// Body as sent, bytes. Bounds how long one request holds a connection and a buffer: 1 MiB takes seconds on a slow
+/// network.
 pub const BODY_BYTES: u64 = 1024 * 1024;
 /// Body after decompression, bytes. A gzip bomb expands a thousandfold; honest batches expand about tenfold.
 pub const DECOMPRESSED_BYTES: u64 = 8 * 1024 * 1024;
@@ -19,28 +20,30 @@ pub const DEPTH: u64 = 8;
 pub const KEY_BYTES: u64 = 128;
 /// Any single text of an event outside the properties (page path, user ID, ..), bytes. The common limit of a URL.
 pub const TEXT_BYTES: u64 = 2048;
-/// Any single text of `app`, `sdk`, `host`, `device` and `network`, bytes; longer ones are cut. Every event of a batch gets a
-/// copy of all fourteen, so together they stay far below an event.
+/// Any single text of `app`, `sdk`, `host`, `device` and `network`, bytes; longer ones are truncated. Every event of a
+/// batch gets a copy of all fourteen, so together they must stay far below the size of an event.
 pub const CONTEXT_TEXT_BYTES: u64 = 256;
 /// An event code, bytes; part of its grammar (see [`crate::theme::is_code`]).
 pub const CODE_BYTES: usize = 128;
-/// Device clocks that differ from the collector's by no more than this are believed, milliseconds. Network delay and
-/// honest drift stay within it.
+/// Largest difference between device clock and collector clock that is not corrected, milliseconds. Network delay and
+/// ordinary drift stay within it.
 pub const CLOCK_TOLERANCE_MS: i64 = 5 * 60 * 1000;
-/// How far in the future of its arrival an event may be, milliseconds: clocks that run ahead, and time zones mistaken for UTC.
+/// Largest distance of an event into the future of its arrival, milliseconds. Allows for clocks that run ahead, and for
+/// time zones mistaken for UTC.
 pub const FUTURE_MS: i64 = 24 * 60 * 60 * 1000;
-/// How long before its arrival an event may have happened, days; a setting of each app. Histories are imported; what is older
-/// than 20 years is a mistake of units.
+/// Largest age of an event at its arrival, days; a setting of each app. Allows imports of history; an age of more than
+/// 20 years is a mistake of units.
 pub const PAST_DAYS: u64 = 7_300;
-/// How old a signature may be, milliseconds: long enough for a slow upload, short enough to remember all that were seen.
+/// Largest age of a signature, milliseconds: long enough for a slow upload, short enough to remember all that were
+/// used.
 pub const SIGNATURE_AGE_MS: i64 = 5 * 60 * 1000;
-/// The latest time an event may carry, milliseconds since the epoch: the end of the year 9999, the last that RFC 3339
+/// Latest time that an event can carry, milliseconds since the epoch: the end of the year 9999, the last that RFC 3339
 /// can write. The earliest is 0.
 pub const MAX_TIME_MS: i64 = 253_402_300_799_999;
-/// The largest integer that every JSON reader keeps exactly (2^53 - 1): the limit of a sequence number.
+/// Largest integer that every JSON reader keeps exactly (2^53 - 1): the limit of a sequence number.
 pub const MAX_SAFE_INTEGER: u64 = (1 << 53) - 1;
 
-/// The limits in force. `Default` gives the constants of this module.
+/// Limits in force. `Default` gives the constants of this module.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// See [`BODY_BYTES`].

@@ -1,8 +1,10 @@
-//! How an event can end on the collector: stored, duplicate, or rejected with a reason. One vocabulary for both sides.
+//! Outcomes of an event on the collector: stored, duplicate, or rejected with a reason. Both sides use this vocabulary.
+
+use std::fmt;
 
 use crate::integer::write_integer;
 
-/// Why one event of a batch was rejected. The wire form is the snake_case name.
+/// Reason for the rejection of one event of a batch. The wire form is the snake_case name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RejectReason {
     /// The event is not a JSON object, or names a field twice.
@@ -45,7 +47,7 @@ impl RejectReason {
         RejectReason::KeyTooLong,
     ];
 
-    /// The wire form.
+    /// Returns the wire form.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -63,34 +65,34 @@ impl RejectReason {
         }
     }
 
-    /// The reason with this wire form.
+    /// Returns the reason with this wire form.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|reason| reason.as_str() == text)
     }
 }
 
-/// What came instead of what was allowed.
+/// Value that was received instead of an allowed one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Got {
+pub enum Actual {
     /// A size or a count.
     Number(i64),
-    /// A text, cut to [`Got::TEXT_BYTES`].
+    /// A text, truncated to [`Actual::TEXT_BYTES`].
     Text(String),
 }
 
-impl Got {
-    /// How much of an offending text is shown, bytes: enough to recognise it, too little to carry data out.
+impl Actual {
+    /// Length of the quoted text, bytes: enough to recognise it, too little to leak data.
     pub const TEXT_BYTES: usize = 64;
 
-    /// The first [`Got::TEXT_BYTES`] of `text`, cut between characters.
+    /// Quotes the first [`Actual::TEXT_BYTES`] of `text`, without splitting a character.
     #[must_use]
     pub fn text(text: &str) -> Self {
-        Got::Text(truncate(text, Self::TEXT_BYTES).to_owned())
+        Actual::Text(truncate(text, Self::TEXT_BYTES).to_owned())
     }
 }
 
-/// The longest beginning of `text` that has at most `bytes` bytes and ends between characters.
+/// Returns the longest prefix of `text` that has at most `bytes` bytes and does not split a character.
 #[must_use]
 pub fn truncate(text: &str, bytes: usize) -> &str {
     if text.len() <= bytes {
@@ -103,42 +105,43 @@ pub fn truncate(text: &str, bytes: usize) -> &str {
     &text[..end]
 }
 
-/// One event breaks one rule: which, where, the limit and what came.
+/// A rule broken by an event: reason, field, limit and the value that was received.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// Which rule.
+    /// Rule that is broken.
     pub reason: RejectReason,
-    /// The field, as a path: `ts`, `page.path`, `props.cart.items.0.name`. Empty if it is the event as a whole.
+    /// Field, as a path: `ts`, `page.path`, `props.cart.items.0.name`. Empty for the event as a whole.
     pub field: String,
-    /// The limit, where the rule is one.
+    /// Limit, if the rule has one.
     pub limit: Option<u64>,
-    /// What came, where it can be shown.
-    pub got: Option<Got>,
+    /// Value that was received, if it can be shown.
+    pub got: Option<Actual>,
 }
 
 impl Violation {
-    /// A rule without a number is broken at `field`.
+    /// Creates a violation of a rule without a limit.
     #[must_use]
-    pub fn new(reason: RejectReason, field: &str, got: Option<Got>) -> Self {
+    pub fn new(reason: RejectReason, field: &str, got: Option<Actual>) -> Self {
         Self { reason, field: field.to_owned(), limit: None, got }
     }
 
-    /// The size or count `got` at `field` exceeds `limit`.
+    /// Creates a violation of a rule whose `limit` is exceeded by the size or count `got`.
     #[must_use]
-    pub fn over(reason: RejectReason, field: &str, limit: u64, got: u64) -> Self {
+    pub fn limit_exceeded(reason: RejectReason, field: &str, limit: u64, got: u64) -> Self {
         Self {
             reason,
             field: field.to_owned(),
             limit: Some(limit),
-            got: Some(Got::Number(i64::try_from(got).unwrap_or(i64::MAX))),
+            got: Some(Actual::Number(i64::try_from(got).unwrap_or(i64::MAX))),
         }
     }
 }
 
-impl Violation {
-    /// One English sentence without a full stop, for a log or an error: `property_too_deep at props.a, limit 8, got 12`.
-    #[must_use]
-    pub fn describe(&self) -> String {
+/// Writes one English sentence without a full stop: `property_too_deep at props.a, limit 8, got 12`.
+///
+/// Numbers do not go through `write!`, because the formatting machinery of std is too large for a mini-program.
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut out = String::from(self.reason.as_str());
         if !self.field.is_empty() {
             out.push_str(" at ");
@@ -149,19 +152,21 @@ impl Violation {
             write_integer(&mut out, limit as i64);
         }
         match &self.got {
-            Some(Got::Number(n)) => {
+            Some(Actual::Number(n)) => {
                 out.push_str(", got ");
                 write_integer(&mut out, *n);
             }
-            Some(Got::Text(text)) => {
+            Some(Actual::Text(text)) => {
                 out.push_str(", got ");
                 out.push_str(text);
             }
             None => {}
         }
-        out
+        f.write_str(&out)
     }
 }
+
+impl std::error::Error for Violation {}
 
 #[cfg(test)]
 mod tests {
@@ -176,9 +181,9 @@ mod tests {
     }
 
     #[test]
-    fn a_violation_names_field_limit_and_what_came() {
-        let violation = Violation::over(RejectReason::PropertyTooDeep, "props.a.b", 8, 12);
-        assert_eq!(violation.describe(), "property_too_deep at props.a.b, limit 8, got 12");
+    fn a_violation_names_field_limit_and_value() {
+        let violation = Violation::limit_exceeded(RejectReason::PropertyTooDeep, "props.a.b", 8, 12);
+        assert_eq!(violation.to_string(), "property_too_deep at props.a.b, limit 8, got 12");
     }
 
     #[test]

@@ -1,13 +1,13 @@
-//! Themes: the eleven kinds of event that everything downstream routes and counts by.
+//! Themes: the eleven kinds of event, which routing and metrics go by.
 
-/// What an event is about. The wire form is the lower-case name.
+/// Kind of an event. The wire form is the lower-case name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Theme {
     /// A page was shown.
     View,
     /// Something was tapped.
     Click,
-    /// Something came into sight.
+    /// Something became visible.
     Exposure,
     /// A step of an order.
     Order,
@@ -17,13 +17,13 @@ pub enum Theme {
     Share,
     /// Something failed.
     Error,
-    /// How long something took.
+    /// Duration of an operation.
     Performance,
-    /// A request to some server.
+    /// A request to a server.
     Network,
-    /// Something about the user rather than about a moment.
+    /// An attribute of the user.
     Profile,
-    /// Whatever the developer decides.
+    /// Anything else that the developer records.
     Custom,
 }
 
@@ -43,7 +43,7 @@ impl Theme {
         Theme::Custom,
     ];
 
-    /// The wire form.
+    /// Returns the wire form.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -61,21 +61,22 @@ impl Theme {
         }
     }
 
-    /// The theme with this wire form; case counts.
+    /// Returns the theme with this wire form. Case-sensitive.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|theme| theme.as_str() == text)
     }
 }
 
-/// Whether `code` may be an event's name: 1 to 128 bytes without control characters (U+0000 to U+001F, U+007F to U+009F).
+/// Returns whether `code` is a valid event name: 1 to 128 bytes without control characters (U+0000 to U+001F, U+007F to
+/// U+009F).
 #[must_use]
 pub fn is_code(code: &str) -> bool {
     (1..=crate::limits::CODE_BYTES).contains(&code.len()) && !code.chars().any(char::is_control)
 }
 
-/// Whether `code` has the form `[A-Za-z_][A-Za-z0-9_.:-]{0,127}`, which needs no quoting in any query, file or address. The SDK
-/// warns of others.
+/// Returns whether `code` has the form `[A-Za-z_][A-Za-z0-9_.:-]{0,127}`, which needs no quoting in any query, file or
+/// address. The SDK warns about others.
 #[must_use]
 pub fn is_usual_code(code: &str) -> bool {
     let bytes = code.as_bytes();

@@ -1,9 +1,11 @@
-//! `fixtures/rejected` and `fixtures/refused`: one example for every reason and for every problem that a body or a key can
-//! have, each with the answer. The collector's tests send the same files to the running binary; here the codec reads them.
+//! `fixtures/rejected` and `fixtures/refused`: one example for every reason and for every problem that a body or a key
+//! can have, each with the expected response. The collector's tests send the same files to the running binary; here the
+//! codec reads them.
 //!
-//! Several examples of one reason are told apart by what follows a dot in the file's name. A `limit` that is a text depends on
-//! the time of the arrival. A file has `about`, `headers` if they matter, `limits` (those that differ from the defaults), the body as `request` (JSON, sent without white
-//! space), `body` (text) or `body_hex`, the `key` if it is not the right one, and what must come: `answer` or `problem`.
+//! The part of a file name after a dot tells several examples of one reason apart. A `limit` that is a text depends on
+//! the time of arrival. A file has `about`, `headers` if they matter, `limits` (those that differ from the defaults),
+//! the body as `request` (JSON, sent without white space), `body` (text) or `body_hex`, the `key` if it is not the
+//! valid one, and the expected `answer` or `problem`.
 #![cfg(feature = "server")]
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -11,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use serde_json::Value;
-use subway_protocol::codec::server::{Event, Problem, ProblemCode, Rejection, decode};
+use subway_protocol::codec::server::{Problem, ProblemCode, Rejection, WireEvent, decode};
 use subway_protocol::json::check_object;
 use subway_protocol::{Limits, RejectReason};
 
@@ -26,7 +28,7 @@ fn fixtures(folder: &str) -> BTreeMap<String, Value> {
         .collect()
 }
 
-/// The reason or the code that a file is an example of.
+/// Returns the reason or the code that a file is an example of.
 fn kind(name: &str) -> String {
     name.split('.').next().unwrap().to_owned()
 }
@@ -94,7 +96,7 @@ fn the_codec_gives_the_rejections_that_are_its_to_give() {
         let limits = limits(&fixture);
         let body = fixture["request"].to_string();
         let batch = decode(body.as_bytes(), &limits).unwrap();
-        let decoded: Vec<_> = batch.events.iter().map(|raw| Event::decode(raw)).collect();
+        let decoded: Vec<_> = batch.events.iter().map(|raw| WireEvent::decode(raw)).collect();
         assert!(decoded[0].is_ok() && decoded[2].is_ok(), "{reason}");
         let found = match &decoded[1] {
             Err((id, violation)) => Some((*id, violation.clone())),
@@ -147,7 +149,7 @@ fn an_array_is_neither_a_batch_nor_an_event() {
         r#"{{"v":1,"batch_id":"0198c0de-0000-7000-8000-000000000001","install_id":"0198c0de-0000-7000-8000-000000000001","sent_at":1,"events":[ {event} ]}}"#
     );
     let batch = decode(body.as_bytes(), &Limits::default()).unwrap();
-    assert_eq!(Event::decode(batch.events[0]).unwrap_err().1.reason, RejectReason::Malformed);
+    assert_eq!(WireEvent::decode(batch.events[0]).unwrap_err().1.reason, RejectReason::Malformed);
     let array = format!(
         " [1,\"{0}\",\"{0}\",1,null,null,null,null,null,null,null,null,[{event}]]",
         "0198c0de-0000-7000-8000-000000000001"

@@ -1,4 +1,4 @@
-//! docs/protocol.md says what the code says: every table is compared row by row.
+//! Compares every table of docs/protocol.md with the code, row by row.
 #![cfg(feature = "server")]
 #![allow(clippy::unwrap_used)]
 
@@ -9,7 +9,7 @@ use subway_protocol::{Limits, RejectReason, Theme};
 
 const TEXT: &str = include_str!("../../docs/protocol.md");
 
-/// The rows of the table whose header begins with these columns: first cell without backticks, then the others.
+/// Returns the rows of the table whose header begins with these columns: first cell without backticks, then the others.
 fn table(header: &str) -> BTreeMap<String, Vec<String>> {
     let mut lines = TEXT.lines().skip_while(|line| !line.starts_with(header));
     assert!(lines.next().is_some(), "there is a table {header}");

@@ -1,11 +1,11 @@
-//! The collector's half of the codec reads the golden batches that the SDK writes, and writes the golden receipts that
-//! the SDK reads.
+//! The collector's side of the codec decodes the golden batches that the SDK encodes, and encodes the golden receipts
+//! that the SDK decodes.
 #![cfg(feature = "server")]
 #![allow(clippy::unwrap_used)]
 
 use std::path::PathBuf;
 
-use subway_protocol::codec::server::{Event, Receipt, Rejection, decode};
+use subway_protocol::codec::server::{Receipt, Rejection, WireEvent, decode};
 use subway_protocol::{Id, Limits, RejectReason, Theme, Violation};
 
 fn fixture(name: &str) -> String {
@@ -24,7 +24,7 @@ fn a_batch_with_everything_is_read() {
     assert_eq!((context.platform.as_str(), context.model.as_str()), ("jd", "iPhone 15 \"Pro\""));
     assert_eq!((context.timezone.as_str(), context.network.as_str()), ("Asia/Shanghai", "wifi"));
     assert_eq!(batch.common.unwrap().get(), r#"{"channel":"qr","beta":true}"#);
-    let events: Vec<Event<'_>> = batch.events.iter().map(|raw| Event::decode(raw).unwrap()).collect();
+    let events: Vec<WireEvent<'_>> = batch.events.iter().map(|raw| WireEvent::decode(raw).unwrap()).collect();
     assert_eq!(events.iter().map(|event| event.seq).collect::<Vec<_>>(), [1, 2, 3]);
     let view = &events[0];
     assert_eq!(
@@ -47,7 +47,7 @@ fn the_least_batch_is_read() {
     let body = fixture("good/least.json");
     let batch = decode(body.as_bytes(), &Limits::default()).unwrap();
     assert_eq!(batch.context, Default::default());
-    let event = Event::decode(batch.events[0]).unwrap();
+    let event = WireEvent::decode(batch.events[0]).unwrap();
     assert!(event.props.is_none() && event.page.is_none() && event.user_id.is_empty());
 }
 
@@ -55,7 +55,7 @@ fn the_least_batch_is_read() {
 fn every_theme_is_read() {
     let body = fixture("good/themes.json");
     let batch = decode(body.as_bytes(), &Limits::default()).unwrap();
-    let themes: Vec<Theme> = batch.events.iter().map(|raw| Event::decode(raw).unwrap().theme).collect();
+    let themes: Vec<Theme> = batch.events.iter().map(|raw| WireEvent::decode(raw).unwrap().theme).collect();
     assert_eq!(themes, Theme::ALL);
 }
 
@@ -75,7 +75,7 @@ fn golden_receipts_are_written() {
         Rejection {
             index: 1,
             id: Some(id("017f22e2-79b0-7cc3-98c4-dc0c0c073990")),
-            violation: Violation::over(RejectReason::PropertyTooDeep, "props.a.b", 8, 12),
+            violation: Violation::limit_exceeded(RejectReason::PropertyTooDeep, "props.a.b", 8, 12),
         },
         Rejection { index: 4, id: None, violation: Violation::new(RejectReason::MissingField, "id", None) },
     ];

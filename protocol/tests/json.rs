@@ -1,10 +1,10 @@
-//! The project's own JSON code against serde_json, on generated and damaged text.
+//! Compares this crate's JSON code with serde_json, on generated and damaged text.
 #![allow(clippy::unwrap_used)]
 
 use proptest::prelude::*;
 use serde_json::Value;
 use subway_protocol::json::{PropertyLimits, Reader, check_object, write_integer, write_string};
-use subway_protocol::{Got, RejectReason};
+use subway_protocol::{Actual, RejectReason};
 
 fn tree() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
@@ -23,7 +23,7 @@ fn tree() -> impl Strategy<Value = Value> {
     })
 }
 
-/// Depth and the most members of any one object, measured on the tree.
+/// Returns the depth and the most members of any one object, measured on the tree.
 fn measure(value: &Value) -> (u64, u64) {
     let (children, own): (Vec<&Value>, u64) = match value {
         Value::Array(items) => (items.iter().collect(), 0),
@@ -49,7 +49,7 @@ proptest! {
         if let Err(violation) = verdict {
             prop_assert!(violation.field.starts_with("props"));
             if violation.reason == RejectReason::PropertyTooDeep {
-                prop_assert_eq!(violation.got, Some(Got::Number(deep as i64)));
+                prop_assert_eq!(violation.got, Some(Actual::Number(deep as i64)));
             }
         }
     }
@@ -60,7 +60,7 @@ proptest! {
         let boundaries: Vec<usize> = text.char_indices().map(|(at, _)| at).collect();
         let at = boundaries[at.index(boundaries.len())];
         text.insert_str(at, &c);
-        // A RawValue is what the collector takes properties as: the same grammar, lone surrogates and any number allowed.
+        // The collector reads properties as a RawValue: the same grammar, with lone surrogates and any number allowed.
         let object = serde_json::from_str::<&serde_json::value::RawValue>(&text).is_ok() && text.trim_start().starts_with('{');
         prop_assert_eq!(check_object(&text, "props", WIDE).is_ok(), object, "{}", text);
     }
@@ -100,9 +100,9 @@ fn a_violation_shows_path_limit_and_the_true_size() {
     let limits = PropertyLimits { properties: 3, depth: 3, key_bytes: 5 };
     let check = |text: &str| check_object(text, "props", limits).unwrap_err();
     let deep = check(r#"{"a":{"list":[0,{"b":{"c":[]}}]}}"#);
-    assert_eq!((deep.field.as_str(), deep.limit, deep.got), ("props.a.list.1", Some(3), Some(Got::Number(6))));
+    assert_eq!((deep.field.as_str(), deep.limit, deep.got), ("props.a.list.1", Some(3), Some(Actual::Number(6))));
     let wide = check(r#"{"a":{"b":1,"c":{"x":1},"d":3,"e":4,"f":5},"g":6}"#);
-    assert_eq!((wide.field.as_str(), wide.limit, wide.got), ("props.a", Some(3), Some(Got::Number(5))));
+    assert_eq!((wide.field.as_str(), wide.limit, wide.got), ("props.a", Some(3), Some(Actual::Number(5))));
     let long = check(r#"{"a":[{"seventh":1}]}"#);
-    assert_eq!((long.field.as_str(), long.limit, long.got), ("props.a.0.seventh", Some(5), Some(Got::Number(7))));
+    assert_eq!((long.field.as_str(), long.limit, long.got), ("props.a.0.seventh", Some(5), Some(Actual::Number(7))));
 }

@@ -1,22 +1,22 @@
-//! What other senders write differently from the SDK, and is taken all the same.
+//! Forms that other senders use and the SDK does not, and that are accepted.
 #![cfg(feature = "server")]
 #![allow(clippy::unwrap_used)]
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use subway_protocol::codec::server::{Event, ProblemCode, decode};
+use subway_protocol::codec::server::{ProblemCode, WireEvent, decode};
 use subway_protocol::json::{PropertyLimits, check_object};
-use subway_protocol::{Got, Limits, RejectReason};
+use subway_protocol::{Actual, Limits, RejectReason};
 
 const ID: &str = "0198c0de-0000-7000-8000-000000000001";
 
-/// A batch as text: `more` goes into the envelope, `event` into its only event, both as raw JSON members.
+/// Returns a batch as text: `more` goes into the envelope, `event` into its only event, both as raw JSON members.
 fn batch(more: &str, event: &str) -> String {
     let event = format!(r#"{{"id":"{ID}","seq":1,"theme":"view","code":"a","ts":1{event}}}"#);
     format!(r#"{{"v":1,"batch_id":"{ID}","install_id":"{ID}","sent_at":1,"events":[{event}]{more}}}"#)
 }
 
-/// `text` with every unit of UTF-16 written as an escape.
+/// Returns `text` with every unit of UTF-16 written as an escape.
 fn escaped(text: &str) -> String {
     text.encode_utf16().map(|unit| format!("\\u{unit:04x}")).collect()
 }
@@ -32,7 +32,7 @@ proptest! {
             prop_assert!(check_object(&text, "props", limits(exact)).is_ok(), "{}", text);
             let violation = check_object(&text, "props", limits(exact - 1)).unwrap_err();
             prop_assert_eq!(violation.reason, RejectReason::KeyTooLong);
-            prop_assert_eq!(violation.got, Some(Got::Number(exact as i64)));
+            prop_assert_eq!(violation.got, Some(Actual::Number(exact as i64)));
         }
     }
 
@@ -43,22 +43,22 @@ proptest! {
             let limits = Limits { text_bytes: u64::MAX, ..Limits::default() };
             let batch = decode(body.as_bytes(), &limits).unwrap();
             prop_assert_eq!(&batch.context.network, &text);
-            prop_assert_eq!(&*Event::decode(batch.events[0]).unwrap().user_id, &text);
+            prop_assert_eq!(&*WireEvent::decode(batch.events[0]).unwrap().user_id, &text);
         }
     }
 }
 
 #[test]
-fn half_of_a_pair_in_a_key_counts_as_the_character_that_replaces_it() {
+fn a_lone_surrogate_in_a_key_counts_as_its_replacement() {
     for (key, bytes) in [(r"\ud83d", 3), (r"\ud83dx", 4), (r"\ud83d\ud83d\ude00", 7), (r"\ude00\ud83d", 6)] {
         let limits = PropertyLimits { properties: 9, depth: 9, key_bytes: 1 };
         let violation = check_object(&format!(r#"{{"{key}":1}}"#), "props", limits).unwrap_err();
-        assert_eq!(violation.got, Some(Got::Number(bytes)), "{key}");
+        assert_eq!(violation.got, Some(Actual::Number(bytes)), "{key}");
     }
 }
 
 #[test]
-fn half_of_a_surrogate_pair_is_read_as_the_replacement_character() {
+fn a_lone_surrogate_is_read_as_the_replacement_character() {
     for (sent, read) in [
         (r"a\ud83d", "a\u{fffd}"),
         (r"\ude00页", "\u{fffd}页"),
@@ -69,7 +69,7 @@ fn half_of_a_surrogate_pair_is_read_as_the_replacement_character() {
         let body = batch(&format!(r#","device":{{"model":"{sent}"}}"#), &page);
         let batch = decode(body.as_bytes(), &Limits::default()).unwrap();
         assert_eq!(batch.context.model, read, "{sent}");
-        let event = Event::decode(batch.events[0]).unwrap();
+        let event = WireEvent::decode(batch.events[0]).unwrap();
         assert_eq!(event.page.unwrap().title.as_deref(), Some(read), "{sent}");
         assert_eq!(event.props.unwrap().get(), format!(r#"{{"t":"{sent}"}}"#), "properties pass as they are");
     }
@@ -87,9 +87,9 @@ fn what_is_no_text_is_an_error_that_names_the_field() {
         );
         let body = batch("", &format!(r#","page":{{"path":{value}}}"#));
         let batch = decode(body.as_bytes(), &Limits::default()).unwrap();
-        let violation = Event::decode(batch.events[0]).unwrap_err().1;
+        let violation = WireEvent::decode(batch.events[0]).unwrap_err().1;
         assert_eq!((violation.reason, violation.field.as_str()), (RejectReason::InvalidField, "page.path"), "{value}");
-        let Some(Got::Text(got)) = violation.got else { unreachable!("{value}") };
+        let Some(Actual::Text(got)) = violation.got else { unreachable!("{value}") };
         assert!(got.starts_with("invalid type: ") && got.ends_with("expected a string"), "{got}");
     }
 }
@@ -111,7 +111,7 @@ fn a_session_needs_no_identity() {
     for session in [r#"{"index":3}"#, r#"{"id":null,"index":3}"#] {
         let body = batch("", &format!(r#","session":{session}"#));
         let batch = decode(body.as_bytes(), &Limits::default()).unwrap();
-        let session = Event::decode(batch.events[0]).unwrap().session.unwrap();
+        let session = WireEvent::decode(batch.events[0]).unwrap().session.unwrap();
         assert_eq!((session.id, session.index), (None, Some(3)));
     }
 }

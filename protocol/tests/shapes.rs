@@ -1,18 +1,18 @@
-//! An object is an object: an array of its values in its place is an error that names it, everywhere on the wire.
+//! An array in the place of an object is an error that names the object, everywhere on the wire.
 #![cfg(feature = "server")]
 #![allow(clippy::unwrap_used)]
 
 use serde_json::Value;
-use subway_protocol::codec::server::{Event, ProblemCode, decode};
+use subway_protocol::codec::server::{ProblemCode, WireEvent, decode};
 use subway_protocol::json::check_object;
 use subway_protocol::{Limits, RejectReason};
 
-/// The batch that has every field (another test compares it with the specification).
+/// Returns the batch that has every field (another test compares it with the specification).
 fn golden() -> Value {
     serde_json::from_str(include_str!("../fixtures/good/everything.json")).unwrap()
 }
 
-/// The paths of all objects of `value` but those inside of properties, which may hold anything.
+/// Returns the paths of all objects of `value`, except those inside of properties, which can be anything.
 fn objects(value: &Value, path: &str, out: &mut Vec<String>) {
     let child = |name: &str| format!("{path}/{name}");
     match value {
@@ -29,7 +29,7 @@ fn objects(value: &Value, path: &str, out: &mut Vec<String>) {
     }
 }
 
-/// Where the first error is; `None` if all is well.
+/// Returns the path of the first error; `None` if there is none.
 fn wrong(batch: &Value) -> Option<(bool, String)> {
     let limits = Limits::default();
     let text = batch.to_string();
@@ -41,7 +41,7 @@ fn wrong(batch: &Value) -> Option<(bool, String)> {
         }
     };
     batch.events.iter().find_map(|raw| {
-        let violation = match Event::decode(raw) {
+        let violation = match WireEvent::decode(raw) {
             Ok(event) => {
                 check_object(event.props.map_or("{}", |props| props.get()), "props", (&limits).into()).err()?
             }
@@ -89,7 +89,7 @@ fn an_array_in_the_place_of_any_object_is_named() {
     }
 }
 
-/// The values of an object, in their order, as a derived reader would take them.
+/// Returns the values of an object in their order, as a derived implementation would accept them.
 fn values(object: &Value) -> Value {
     object.as_object().unwrap().values().cloned().collect()
 }

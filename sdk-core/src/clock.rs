@@ -1,27 +1,28 @@
-//! Time, as an argument.
+//! Time as an argument, and the correction for monotonic clocks that stop during sleep.
 
 use crate::limits;
 
-/// The host's two clocks at one moment.
+/// The host's two clocks at one point in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Now {
-    /// Wall clock, milliseconds since the Unix epoch. May jump in either direction.
+    /// Wall clock, milliseconds since the Unix epoch. Can jump in either direction.
     pub wall: i64,
-    /// Monotonic clock, milliseconds since any zero that stays the same while this client lives. Never goes back.
+    /// Monotonic clock, milliseconds since any zero that stays the same for the lifetime of the client. Never goes
+    /// back.
     pub mono: u64,
 }
 
-/// A monotonic clock that goes on while the device sleeps, made of two that do not.
+/// Derives a monotonic clock that counts sleep from two clocks that may not.
 ///
-/// Some hosts' monotonic clocks stand still during sleep (`performance.now()` in browsers and Node.js on most systems).
-/// The wall clock then tells: where it is ahead of the monotonic one by between [`limits::STANDSTILL_MS`] and
-/// [`limits::LONGEST_SLEEP_MS`], that time has passed. A wall clock that went back, or forward by more, was set, and
-/// counts for nothing. Within those bounds no clock can tell sleep from a wall clock set forward; it is taken for sleep,
-/// which at worst ends a session. Where the monotonic clock counts sleep (`stops` is false) the wall clock is not asked.
+/// The monotonic clock of some hosts stops during sleep (`performance.now()` in browsers and Node.js on most systems).
+/// If the wall clock has advanced further, by between [`limits::MIN_SLEEP_MS`] and [`limits::MAX_SLEEP_MS`], the
+/// difference is read_count as sleep. A wall clock that went back, or forward by more, was set, and is ignored. Within
+/// these bounds sleep and a clock set forward look the same. Sleep is assumed; the worst effect is that a session ends.
+/// If the monotonic clock counts sleep (`stops` is false), the wall clock is ignored.
 #[derive(Clone, Debug)]
 pub(crate) struct Clock {
     stops: bool,
-    /// Where both clocks stood when they were last compared and found in step.
+    /// Both clocks when they were last in step.
     anchor: Now,
     /// Time that the monotonic clock has missed.
     missed: u64,
@@ -33,17 +34,17 @@ impl Clock {
         Self { stops, anchor: now, missed: 0, last: now.mono }
     }
 
-    /// The same moment with the time in `mono` that the host's clock has missed. Never goes back.
+    /// Adds to `mono` the time that the host's clock has missed. Never goes back.
     pub(crate) fn read(&mut self, host: Now) -> Now {
         if self.stops {
             let mono = host.mono as i64 - self.anchor.mono as i64;
             let ahead = host.wall.saturating_sub(self.anchor.wall).saturating_sub(mono);
-            let asleep = (limits::STANDSTILL_MS..=limits::LONGEST_SLEEP_MS).contains(&ahead);
+            let asleep = (limits::MIN_SLEEP_MS..=limits::MAX_SLEEP_MS).contains(&ahead);
             if asleep {
                 self.missed += ahead as u64;
             }
-            // A smaller difference stays, so that a clock that stands still for good is noticed in the end.
-            if asleep || !(0..=limits::LONGEST_SLEEP_MS).contains(&ahead) {
+            // Smaller differences accumulate, so that a clock that has stopped for good is detected.
+            if asleep || !(0..=limits::MAX_SLEEP_MS).contains(&ahead) {
                 self.anchor = host;
             }
         }
@@ -51,7 +52,7 @@ impl Clock {
         Now { mono: self.last, ..host }
     }
 
-    /// What the host's clock shows at a time of this one.
+    /// Converts a time of this clock to the host's clock.
     pub(crate) fn to_host(&self, mono: u64) -> u64 {
         mono.saturating_sub(self.missed)
     }
@@ -64,7 +65,7 @@ mod tests {
     const START: Now = Now { wall: 1_700_000_000_000, mono: 5_000 };
     const HOUR: i64 = 3_600_000;
 
-    /// What has passed from `START` to `to`, the clock read there only.
+    /// Returns the time between `START` and a single reading at the given distance.
     fn passed(stops: bool, wall: i64, mono: u64) -> u64 {
         let mut clock = Clock::new(stops, START);
         clock.read(Now { wall: START.wall.saturating_add(wall), mono: START.mono + mono }).mono - START.mono
@@ -79,7 +80,7 @@ mod tests {
 
     #[test]
     fn a_wall_clock_that_was_set_is_not_believed() {
-        for wall in [-1, -8 * HOUR, i64::MIN, limits::LONGEST_SLEEP_MS + 11, 365 * 24 * HOUR, i64::MAX] {
+        for wall in [-1, -8 * HOUR, i64::MIN, limits::MAX_SLEEP_MS + 11, 365 * 24 * HOUR, i64::MAX] {
             assert_eq!(passed(true, wall, 10), 10, "{wall}");
         }
     }
@@ -92,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn a_monotonic_clock_that_stands_still_for_good_does_not_stop_time() {
+    fn a_monotonic_clock_that_stopped_does_not_stop_time() {
         let mut clock = Clock::new(true, START);
         let mut now = START;
         for _ in 0..3600 {
@@ -109,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_is_told_times_of_its_own_clock() {
+    fn times_are_converted_to_the_hosts_clock() {
         let mut clock = Clock::new(true, START);
         let now = clock.read(Now { wall: START.wall + HOUR, mono: START.mono });
         assert_eq!(clock.to_host(now.mono + 7), START.mono + 7);

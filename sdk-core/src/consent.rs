@@ -1,18 +1,18 @@
-//! The user's decision, applied before anything is queued.
+//! The user's consent, applied before anything is queued.
 
-/// What the user has decided about being measured.
+/// The user's decision about being measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Consent {
-    /// Not asked yet: events are held in memory, nothing is stored or sent.
+    /// Not asked yet: events wait in memory, nothing is stored or sent.
     Unknown,
     /// Events are queued and sent.
     Granted,
-    /// Events are dropped; what was stored has been wiped.
+    /// Events are dropped; stored data has been wiped.
     Denied,
 }
 
 impl Consent {
-    /// The form in the store.
+    /// Returns the form used in the store.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -22,7 +22,7 @@ impl Consent {
         }
     }
 
-    /// The decision with this form.
+    /// Returns the decision with this form.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         [Consent::Unknown, Consent::Granted, Consent::Denied].into_iter().find(|consent| consent.as_str() == text)

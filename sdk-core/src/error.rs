@@ -1,4 +1,4 @@
-//! What a host is told when something cannot be done.
+//! Errors of the client.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use subway_protocol::Violation;
 
 use crate::store::StoreError;
 
-/// The client could not be opened.
+/// Error when opening the client.
 #[derive(Clone, Debug)]
 pub enum OpenError {
     /// The store could not be read.
@@ -21,37 +21,43 @@ impl fmt::Display for OpenError {
     }
 }
 
-impl std::error::Error for OpenError {}
+impl std::error::Error for OpenError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            OpenError::Store(error) => Some(error),
+        }
+    }
+}
 
-/// An input was refused; nothing else is affected.
+/// Rejection of an input. The client is otherwise unchanged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TrackError {
-    /// A rule of the wire is broken: the field, the limit and what came.
+    /// The input breaks a rule of the wire: field, limit and the value that was received.
     Invalid(Violation),
-    /// The queue is full of events that matter at least as much.
+    /// The queue is full of events of the same or a higher priority.
     QueueFull,
     /// The user has not consented.
     ConsentDenied,
 }
 
-impl TrackError {
-    /// One English sentence without a full stop.
-    #[must_use]
-    pub fn describe(&self) -> String {
+/// Writes one English sentence without a full stop.
+impl fmt::Display for TrackError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            TrackError::Invalid(violation) => violation.describe(),
+            TrackError::Invalid(violation) => violation.fmt(f),
             TrackError::QueueFull => {
-                String::from("queue_full: the queue holds only events that matter at least as much")
+                f.write_str("queue_full: the queue holds only events that matter at least as much")
             }
-            TrackError::ConsentDenied => String::from("consent_denied: the user has not consented"),
+            TrackError::ConsentDenied => f.write_str("consent_denied: the user has not consented"),
         }
     }
 }
 
-impl fmt::Display for TrackError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.describe())
+impl std::error::Error for TrackError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            TrackError::Invalid(violation) => Some(violation),
+            TrackError::QueueFull | TrackError::ConsentDenied => None,
+        }
     }
 }
-
-impl std::error::Error for TrackError {}

@@ -1,27 +1,27 @@
-//! Where every event went: generated = acked + queued + dropped, always.
+//! Counts of events by outcome. Invariant: generated = acked + queued + dropped.
 
 use subway_protocol::json::{JsonError, ObjectWriter, Reader};
 
-use crate::store::counted;
+use crate::store::read_count;
 
-/// Why an event was dropped by the client.
+/// Reason for which the client dropped an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DropReason {
-    /// The queue was full. Exposure, performance and network go first; order, error and profile last.
+    /// The queue was full; see [`crate::queue::Priority`] for the order of eviction.
     QueueFull,
     /// The user had not consented when it happened.
     ConsentDenied,
-    /// The user withdrew consent while it was queued.
+    /// The user withdrew consent while the event was queued.
     ConsentWithdrawn,
-    /// It broke a rule of the wire and was refused at the call.
+    /// The event breaks a rule of the wire and was rejected by `track`.
     Invalid,
-    /// The collector rejected it, with a reason.
+    /// The collector rejected the event, with a reason.
     Rejected,
-    /// The collector refused every batch down to this event alone as not a batch (400).
+    /// The collector refused every batch with this event as invalid (400), down to the event alone.
     Poison,
-    /// The collector refused it as too large even alone (413).
+    /// The collector refused the event alone as too large (413).
     TooLarge,
-    /// The host's storage lost it.
+    /// The host's storage lost the event.
     StorageLost,
 }
 
@@ -38,7 +38,7 @@ impl DropReason {
         DropReason::StorageLost,
     ];
 
-    /// The name on the wire.
+    /// Returns the name on the wire.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -54,44 +54,44 @@ impl DropReason {
     }
 }
 
-/// Counts of events since the install ID was made.
+/// Counts of events since the install ID was generated.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ledger {
-    /// Handed to the client.
+    /// Events given to the client.
     pub generated: u64,
-    /// Known to the collector: stored, or a duplicate of one that was.
+    /// Events that the collector has: stored, or a duplicate of a stored one.
     pub acked: u64,
-    /// Waiting, frozen in a batch or not.
+    /// Events in the queue, in a batch or not.
     pub queued: u64,
-    /// Given up, by reason, in the order of [`DropReason::ALL`].
+    /// Dropped events by reason, in the order of [`DropReason::ALL`].
     pub dropped: [u64; 8],
 }
 
 impl Ledger {
-    /// Counts one dropped event.
+    /// Counts dropped events.
     pub fn drop(&mut self, reason: DropReason, events: u64) {
         self.dropped[reason as usize] += events;
     }
 
-    /// How many were dropped for `reason`.
+    /// Returns the number of events dropped for `reason`.
     #[must_use]
     pub fn dropped(&self, reason: DropReason) -> u64 {
         self.dropped[reason as usize]
     }
 
-    /// Whether generated = acked + queued + dropped.
+    /// Returns whether generated = acked + queued + dropped.
     #[must_use]
     pub fn balances(&self) -> bool {
         self.generated == self.accounted()
     }
 
-    /// acked + queued + dropped.
+    /// Returns acked + queued + dropped.
     #[must_use]
     pub fn accounted(&self) -> u64 {
         self.acked + self.queued + self.dropped.iter().sum::<u64>()
     }
 
-    /// Appends the ledger as JSON; reasons that never occurred are left out.
+    /// Appends the ledger as JSON; reasons without events are left out.
     pub fn write(&self, out: &mut String) {
         let mut object = ObjectWriter::new(out);
         object.integer("generated", self.generated as i64);
@@ -107,7 +107,7 @@ impl Ledger {
         object.end();
     }
 
-    /// Reads what [`Ledger::write`] wrote.
+    /// Reads the output of [`Ledger::write`].
     ///
     /// # Errors
     /// If the text is not a ledger.
@@ -115,11 +115,11 @@ impl Ledger {
         let mut ledger = Self::default();
         reader.object(|name, reader| {
             match name {
-                "generated" => ledger.generated = counted(reader)?,
-                "acked" => ledger.acked = counted(reader)?,
-                "queued" => ledger.queued = counted(reader)?,
+                "generated" => ledger.generated = read_count(reader)?,
+                "acked" => ledger.acked = read_count(reader)?,
+                "queued" => ledger.queued = read_count(reader)?,
                 "dropped" => reader.object(|name, reader| {
-                    let count = counted(reader)?;
+                    let count = read_count(reader)?;
                     if let Some(reason) = DropReason::ALL.into_iter().find(|reason| reason.as_str() == name) {
                         ledger.dropped[reason as usize] = count;
                     }

@@ -1,14 +1,14 @@
-//! Random numbers from entropy that the host brings.
+//! Pseudo-random numbers, seeded with entropy from the host.
 //!
-//! xoshiro256++ (Blackman and Vigna, <https://prng.di.unimi.it/>). Identifiers are not secrets; what matters is that no
-//! two installs, boots or clones make the same ones. So the seed mixes what the host calls random, both clocks, and a
-//! salt that is replaced in the store at every start: a host without a source of randomness still never repeats itself,
-//! and a cloned image differs by its clocks. All 256 bits of the state are filled from the seed: of 32 bytes of entropy
-//! none is lost, as it would be if they passed through one 64-bit word.
+//! xoshiro256++ (Blackman and Vigna, <https://prng.di.unimi.it/>). Identifiers are not secrets, but no two installs,
+//! boots or clones may generate the same ones. So the seed mixes the host's entropy, both clocks, and a salt that is
+//! replaced in the store at every start. A host without a source of randomness still never repeats itself, and a cloned
+//! image differs by its clocks. The seed fills all 256 bits of the state: chaining 32 bytes of entropy through one
+//! 64-bit word would lose most of it.
 
 use crate::Now;
 
-/// A generator; the same seed gives the same numbers.
+/// Pseudo-random generator; the same seed gives the same numbers.
 #[derive(Clone, Debug)]
 pub(crate) struct Random {
     state: [u64; 4],
@@ -43,7 +43,7 @@ impl Random {
         *state = split_mix(*state ^ word);
     }
 
-    /// 64 random bits.
+    /// Returns 64 random bits.
     pub(crate) fn next_u64(&mut self) -> u64 {
         let s = &mut self.state;
         let result = s[0].wrapping_add(s[3]).rotate_left(23).wrapping_add(s[0]);
@@ -57,15 +57,15 @@ impl Random {
         result
     }
 
-    /// A number from 0 to `most`, both included. The bias of the remainder is irrelevant for delays.
-    pub(crate) fn up_to(&mut self, most: u64) -> u64 {
-        match most.checked_add(1) {
+    /// Returns a number from 0 to `max`, both included. The bias of the remainder is irrelevant for delays.
+    pub(crate) fn gen_inclusive(&mut self, max: u64) -> u64 {
+        match max.checked_add(1) {
             Some(range) => self.next_u64() % range,
             None => self.next_u64(),
         }
     }
 
-    /// A version 7 identifier for the time `wall`, milliseconds since the epoch.
+    /// Generates a version 7 identifier for the time `wall`, milliseconds since the epoch.
     pub(crate) fn id(&mut self, wall: i64) -> crate::Id {
         let (a, b) = (self.next_u64().to_le_bytes(), self.next_u64().to_le_bytes());
         crate::Id::v7(wall, [a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], b[0], b[1]])
@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn entropy_is_not_squeezed_through_one_word() {
-        // Two seeds that are the same once they are chained through 64 bits: mix(mix(0 ^ a) ^ b).
+        // Two seeds that collide once they are chained through 64 bits: mix(mix(0 ^ a) ^ b).
         let chained = |a: u64, b: u64| split_mix(split_mix(a) ^ b);
         let (a, b, other) = (1, 2, 3);
         let twin = split_mix(a) ^ b ^ split_mix(other);
@@ -134,7 +134,7 @@ mod tests {
     #[test]
     fn delays_stay_within_their_range() {
         let mut random = Random::new(b"delays", NOW, 0);
-        let drawn: BTreeSet<u64> = (0..1000).map(|_| random.up_to(9)).collect();
+        let drawn: BTreeSet<u64> = (0..1000).map(|_| random.gen_inclusive(9)).collect();
         assert_eq!(drawn, (0..10).collect());
     }
 }

@@ -1,58 +1,58 @@
-//! Sessions: a stretch of use. One ends after `session_idle_ms` without an event, or when the app comes back after
-//! `session_background_ms` in the background (or after as long a time as not running at all).
+//! Sessions of use. A session ends after `session_idle_ms` without an event, or when the app returns after
+//! `session_background_ms` in the background or not running.
 //!
-//! An event that brings a true time of its own says nothing about what the user does now, so it neither starts, extends
-//! nor ends the current session. It takes its place in the current session if its time lies within `session_idle_ms` of
-//! the last activity there; otherwise such events form sessions of their own, by their own times.
+//! An event with a true time of its own is no evidence of current use, so it neither starts, extends nor ends the
+//! current session. It belongs to the current session if its time is within `session_idle_ms` of the last activity
+//! there. Otherwise such events form sessions of their own, by their own times.
 
 use subway_protocol::codec::encode::Session;
 use subway_protocol::json::{JsonError, ObjectWriter, Reader};
 
 use crate::random::Random;
-use crate::store::counted;
+use crate::store::read_count;
 use crate::{Config, Id, Now};
 
-/// One session, current or of true times.
+/// One session, current or of backdated events.
 #[derive(Clone, Debug, Default)]
-struct Stretch {
-    /// Its number within the install, from 1; 0 before the first.
+struct SessionState {
+    /// Number within the install, from 1; 0 before the first.
     index: u64,
     id: Option<Id>,
     events: u64,
-    /// Time of its last activity: the wall clock, or a true time.
+    /// Time of the last activity: the wall clock, or a true time.
     last: i64,
 }
 
-impl Stretch {
-    /// The next place in it; `None` if there is no session.
-    fn place(&mut self) -> Option<Session> {
+impl SessionState {
+    /// Returns the next position in the session; `None` if it has ended.
+    fn next_position(&mut self) -> Option<Session> {
         let id = self.id?;
         self.events += 1;
         Some(Session { id, index: self.index, event: self.events })
     }
 
-    fn begin(index: u64, time: i64, random: &mut Random) -> Self {
+    fn start(index: u64, time: i64, random: &mut Random) -> Self {
         Self { index, id: Some(random.id(time)), events: 0, last: time }
     }
 
-    fn is_near(&self, time: i64, config: &Config) -> bool {
+    fn is_within_idle_time(&self, time: i64, config: &Config) -> bool {
         self.id.is_some() && time.abs_diff(self.last) < config.session_idle_ms
     }
 }
 
-/// The current session, and the one that events with a true time form.
+/// The current session, and the one of events with a true time.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Sessions {
-    current: Stretch,
-    past: Stretch,
-    /// Monotonic time of the last activity, if it happened in this run.
+    current: SessionState,
+    past: SessionState,
+    /// Monotonic time of the last activity in this run.
     last_mono: Option<u64>,
-    /// Since when the app is in the background, monotonic.
-    hidden: Option<u64>,
+    /// Monotonic time at which the app went to the background.
+    backgrounded_at: Option<u64>,
 }
 
 impl Sessions {
-    /// Takes the place of an event in its session, beginning a new one where the rules say so.
+    /// Assigns an event to a session, starting a new one if the current one has ended.
     ///
     /// `true_ts`: the event's own time in milliseconds since the epoch, if it does not happen now (imports).
     pub(crate) fn next(
@@ -66,40 +66,40 @@ impl Sessions {
         let Some(time) = true_ts else {
             let over = match self.last_mono {
                 Some(mono) => now.mono.saturating_sub(mono) >= config.session_idle_ms,
-                None => away(self.current.last, now.wall) >= config.session_background_ms,
+                None => elapsed_since(self.current.last, now.wall) >= config.session_background_ms,
             };
             if over || self.current.id.is_none() {
-                self.current = Stretch::begin(index, now.wall, random);
+                self.current = SessionState::start(index, now.wall, random);
             }
             self.current.last = now.wall;
             self.last_mono = Some(now.mono);
-            return self.current.place();
+            return self.current.next_position();
         };
-        if self.current.is_near(time, config) {
-            return self.current.place();
+        if self.current.is_within_idle_time(time, config) {
+            return self.current.next_position();
         }
-        if !self.past.is_near(time, config) {
-            self.past = Stretch::begin(index, time, random);
+        if !self.past.is_within_idle_time(time, config) {
+            self.past = SessionState::start(index, time, random);
         }
         self.past.last = time;
-        self.past.place()
+        self.past.next_position()
     }
 
-    /// The number of the current session; 0 before the first.
+    /// Returns the number of the current session; 0 before the first.
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn current_index(&self) -> u64 {
         self.current.index
     }
 
-    /// The app left the screen.
+    /// Notes that the app went to the background.
     pub(crate) fn background(&mut self, now: Now) {
-        self.hidden = Some(now.mono);
+        self.backgrounded_at = Some(now.mono);
     }
 
-    /// The app came back; the session ends if it was away too long.
+    /// Notes that the app came to the foreground; ends the session after too long a time in the background.
     pub(crate) fn foreground(&mut self, now: Now, config: &Config) {
-        if let Some(hidden) = self.hidden.take()
-            && now.mono.saturating_sub(hidden) >= config.session_background_ms
+        if let Some(backgrounded_at) = self.backgrounded_at.take()
+            && now.mono.saturating_sub(backgrounded_at) >= config.session_background_ms
         {
             self.current.id = None;
         }
@@ -115,10 +115,10 @@ impl Sessions {
         object.end();
     }
 
-    /// Reads what [`Sessions::write`] wrote in an earlier run.
+    /// Reads the output of [`Sessions::write`] of an earlier run.
     ///
     /// # Errors
-    /// If the text is something else.
+    /// If the text has another form.
     pub(crate) fn read(reader: &mut Reader<'_>) -> Result<Self, JsonError> {
         let mut sessions = Self::default();
         reader.object(|name, reader| {
@@ -131,28 +131,29 @@ impl Sessions {
     }
 }
 
-fn write(stretch: &Stretch, object: &mut ObjectWriter<'_>) {
-    object.integer("index", stretch.index as i64);
-    if let Some(id) = stretch.id {
+fn write(session: &SessionState, object: &mut ObjectWriter<'_>) {
+    object.integer("index", session.index as i64);
+    if let Some(id) = session.id {
         object.id("id", id);
     }
-    object.integer("events", stretch.events as i64);
-    object.integer("last", stretch.last);
+    object.integer("events", session.events as i64);
+    object.integer("last", session.last);
 }
 
-fn read(stretch: &mut Stretch, name: &str, reader: &mut Reader<'_>) -> Result<(), JsonError> {
+fn read(session: &mut SessionState, name: &str, reader: &mut Reader<'_>) -> Result<(), JsonError> {
     match name {
-        "index" => stretch.index = counted(reader)?,
-        "id" => stretch.id = Id::parse(&reader.string()?),
-        "events" => stretch.events = counted(reader)?,
-        "last" => stretch.last = reader.integer()?,
+        "index" => session.index = read_count(reader)?,
+        "id" => session.id = Id::parse(&reader.string()?),
+        "events" => session.events = read_count(reader)?,
+        "last" => session.last = reader.integer()?,
         _ => reader.skip()?,
     }
     Ok(())
 }
 
-/// How long the app was not running, milliseconds. A wall clock that went back says nothing: counted as for ever.
-fn away(last: i64, now: i64) -> u64 {
+/// Returns the time that the app was not running, milliseconds. Infinite if the wall clock went back, because the time
+/// is then unknown.
+fn elapsed_since(last: i64, now: i64) -> u64 {
     u64::try_from(now.saturating_sub(last)).unwrap_or(u64::MAX)
 }
 
@@ -240,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_of_another_day_neither_ends_nor_extends_nor_starts_the_current_session() {
+    fn a_backdated_event_does_not_affect_the_current_session() {
         for other in [at(0).wall - 24 * HOUR, at(0).wall + 24 * HOUR, at(0).wall - HOUR] {
             let mut bench = Bench::new();
             assert_eq!(bench.event(at(0), None), (1, 1));
@@ -255,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_of_a_moment_ago_is_in_the_current_session_and_does_not_extend_it() {
+    fn a_recent_backdated_event_joins_but_does_not_extend_a_session() {
         let mut bench = Bench::new();
         bench.event(at(0), None);
         assert_eq!(bench.event(at(1_700_000), Some(at(1_700_000).wall)), (1, 2));

@@ -1,37 +1,37 @@
-//! What the host is asked to send, and what it reports.
+//! Uploads: what the host has to send, and what it reports.
 
 use crate::Id;
 
 /// Work for the host.
 #[derive(Clone, Debug)]
 pub enum Task {
-    /// Send this to the collector and report with [`crate::Client::on_result`].
+    /// Send this to the collector and report the result with [`crate::Client::handle_upload_result`].
     Upload(UploadRequest),
 }
 
-/// One sending of one batch. The host adds address, key and compression.
+/// One upload of one batch. The host adds address, key and compression.
 #[derive(Clone, Debug)]
 pub struct UploadRequest {
-    /// Which batch; to be named in the report.
+    /// ID of the batch, for the report.
     pub batch_id: Id,
-    /// The body: JSON, not compressed.
+    /// Body: JSON, not compressed.
     pub body: String,
-    /// How many events it carries.
+    /// Number of events.
     pub events: usize,
 }
 
-/// What came of a sending.
+/// Result of an upload.
 #[derive(Clone, Copy, Debug)]
 pub enum UploadResult<'a> {
-    /// A server answered, the collector or somebody in between.
-    Answer {
+    /// A server answered: the collector or an intermediary.
+    Response {
         /// HTTP status.
         status: u16,
         /// The header `Retry-After`, milliseconds from now.
         retry_after_ms: Option<u64>,
-        /// The body as text; empty if it is none.
+        /// Body as text; empty if it is not text.
         body: &'a str,
     },
-    /// No answer: no connection, a timeout, a cut.
+    /// No response: no connection, a timeout, a broken connection.
     Failed,
 }

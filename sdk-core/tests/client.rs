@@ -1,4 +1,4 @@
-//! The client's behaviour, one rule a test. The simulation covers their combinations.
+//! Behaviour of the client, one rule per test. The simulation covers their combinations.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -19,12 +19,16 @@ fn a_receipt_ends_each_event_as_it_says() {
         r#"{{"batch_id":"{}","server_time":1,"stored":2,"duplicate":[3],"rejected":[{{"index":0,"reason":"key_too_long","field":"props.k"}}]}}"#,
         request.batch_id
     );
-    client.on_result(START, request.batch_id, answer(200, &body));
+    client.handle_upload_result(START, request.batch_id, answer(200, &body));
     let ledger = client.ledger();
     assert_eq!((ledger.acked, ledger.queued, ledger.dropped(DropReason::Rejected)), (3, 0, 1));
-    assert!(client.take_notices()[0].contains("props.k"), "the developer learns which field");
+    assert!(client.take_diagnostics()[0].contains("props.k"), "the developer learns which field");
     assert!(upload(&mut client, START).is_none());
-    assert_eq!(client.next_wake().map(|at| at > START.mono), None, "everything is stored and sent: no alarm is left");
+    assert_eq!(
+        client.poll_timeout().map(|at| at > START.mono),
+        None,
+        "everything is stored and sent: no alarm is left"
+    );
 }
 
 #[test]
@@ -34,7 +38,7 @@ fn an_answer_without_the_right_receipt_deletes_nothing() {
         let mut client = client();
         track(&mut client, 2);
         let request = upload(&mut client, START).unwrap();
-        client.on_result(START, request.batch_id, answer(200, body));
+        client.handle_upload_result(START, request.batch_id, answer(200, body));
         assert_eq!(client.ledger().queued, 2, "{body}");
         let again = upload(&mut client, later(60_000)).unwrap();
         assert_eq!((again.batch_id, ids(&again.body)), (request.batch_id, ids(&request.body)), "the batch is frozen");
@@ -46,7 +50,7 @@ fn a_receipt_that_does_not_add_up_is_no_receipt() {
     let mut client = client();
     track(&mut client, 3);
     let request = upload(&mut client, START).unwrap();
-    client.on_result(START, request.batch_id, answer(200, &receipt(request.batch_id, 2)));
+    client.handle_upload_result(START, request.batch_id, answer(200, &receipt(request.batch_id, 2)));
     assert_eq!(client.ledger().queued, 3);
 }
 
@@ -56,8 +60,8 @@ fn failures_that_time_mends_keep_everything_and_wait() {
         let mut client = client();
         track(&mut client, 2);
         let request = upload(&mut client, START).unwrap();
-        let result = UploadResult::Answer { status, retry_after_ms: Some(30_000), body: "" };
-        client.on_result(START, request.batch_id, result);
+        let result = UploadResult::Response { status, retry_after_ms: Some(30_000), body: "" };
+        client.handle_upload_result(START, request.batch_id, result);
         assert!(upload(&mut client, later(29_999)).is_none(), "{status} waits for Retry-After");
         assert_eq!(upload(&mut client, later(40_000)).unwrap().batch_id, request.batch_id, "{status}");
         assert_eq!(client.ledger().queued, 2);
@@ -70,10 +74,10 @@ fn a_wrong_key_keeps_everything_and_slows_down() {
         let mut client = client();
         track(&mut client, 2);
         let request = upload(&mut client, START).unwrap();
-        client.on_result(START, request.batch_id, answer(status, r#"{"code":"unknown_key"}"#));
+        client.handle_upload_result(START, request.batch_id, answer(status, r#"{"code":"unknown_key"}"#));
         assert!(upload(&mut client, later(29_000)).is_none());
         assert!(upload(&mut client, later(61_000)).is_some());
-        assert!(client.take_notices()[0].contains("unknown_key"), "the developer learns why");
+        assert!(client.take_diagnostics()[0].contains("unknown_key"), "the developer learns why");
     }
 }
 
@@ -109,7 +113,7 @@ fn an_unanswered_upload_fails_after_its_timeout() {
     track(&mut client, 1);
     let request = upload(&mut client, START).unwrap();
     assert!(upload(&mut client, later(59_000)).is_none());
-    assert_eq!(client.next_wake(), Some(START.mono + 60_000));
+    assert_eq!(client.poll_timeout(), Some(START.mono + 60_000));
     assert!(upload(&mut client, later(60_000)).is_none(), "it waits as after any failure");
     assert_eq!(upload(&mut client, later(62_000)).unwrap().batch_id, request.batch_id);
 }
@@ -120,7 +124,7 @@ fn events_wait_for_the_interval_or_the_number_or_a_flush() {
     let mut client = client_with(config.clone());
     track(&mut client, 2);
     assert!(upload(&mut client, START).is_none());
-    assert_eq!(client.next_wake(), Some(START.mono + 10_000));
+    assert_eq!(client.poll_timeout(), Some(START.mono + 10_000));
     assert!(upload(&mut client, later(10_000)).is_some(), "the interval");
     let mut client = client_with(config.clone());
     track(&mut client, 3);
@@ -186,7 +190,7 @@ fn refused_input_names_field_limit_and_what_came() {
     let mut client = client();
     let deep = "{\"a\":".repeat(12) + "1" + &"}".repeat(12);
     let error = client.track(START, Input { props: &deep, ..input("tap") }).unwrap_err();
-    assert_eq!(error.describe(), "property_too_deep at props.a.a.a.a.a.a.a.a, limit 8, got 12");
+    assert_eq!(error.to_string(), "property_too_deep at props.a.a.a.a.a.a.a.a, limit 8, got 12");
     for (bad, reason) in [
         (input("no\ncode"), RejectReason::InvalidCode),
         (Input { true_ts: Some(-1), ..input("tap") }, RejectReason::TimeOutOfRange),
@@ -218,8 +222,8 @@ fn texts_collected_by_the_sdk_are_cut_rather_than_refused() {
 }
 
 #[test]
-fn a_full_queue_drops_the_oldest_of_the_least_important_and_counts_it() {
-    let mut client = client_with(Config { queue_rows: 3, ..Config::default() });
+fn a_full_queue_evicts_the_oldest_of_the_lowest_priority() {
+    let mut client = client_with(Config { max_queued_events: 3, ..Config::default() });
     for theme in [Theme::Order, Theme::Network, Theme::View, Theme::Click] {
         client.track(START, Input { theme, ..input("tap") }).unwrap();
     }
@@ -233,7 +237,7 @@ fn a_full_queue_drops_the_oldest_of_the_least_important_and_counts_it() {
 }
 
 #[test]
-fn common_properties_and_context_belong_to_the_moment_of_the_event() {
+fn an_event_keeps_the_context_it_was_recorded_in() {
     let mut client = client_with(Config::default());
     client.register(START, r#"{"channel":"qr","n":1}"#).unwrap();
     track(&mut client, 1);
@@ -243,7 +247,7 @@ fn common_properties_and_context_belong_to_the_moment_of_the_event() {
     let first = upload(&mut client, START).unwrap();
     assert!(first.body.contains(r#""common":{"channel":"qr","n":1}"#) && first.events == 1);
     let body = receipt(first.batch_id, 1);
-    client.on_result(START, first.batch_id, answer(200, &body));
+    client.handle_upload_result(START, first.batch_id, answer(200, &body));
     let second = upload(&mut client, START).unwrap();
     assert!(second.body.contains(r#""common":{"channel":"ad","n":1}"#) && second.events == 1);
 }
@@ -264,7 +268,7 @@ fn timers_measure_by_the_monotonic_clock() {
 }
 
 #[test]
-fn a_timer_that_was_never_started_gives_its_event_no_duration_and_one_notice() {
+fn a_timer_never_started_gives_no_duration_and_one_diagnostic() {
     let mut client = client();
     for _ in 0..3 {
         client.timer_end(START, "load", Input { props: r#"{"a":1}"#, ..input("loaded") }).unwrap();
@@ -272,14 +276,17 @@ fn a_timer_that_was_never_started_gives_its_event_no_duration_and_one_notice() {
     for name in 0..1000 {
         client.timer_end(START, &name.to_string(), input("loaded")).unwrap();
     }
-    let told = client.take_notices();
-    assert!(told.len() <= 16, "what is never ended does not flood the developer: {}", told.len());
+    let diagnostics = client.take_diagnostics();
+    assert!(diagnostics.len() <= 16, "what is never ended does not flood the developer: {}", diagnostics.len());
     let body = upload(&mut client, START).unwrap().body;
     assert!(props(&body)[..3].iter().all(|props| *props == serde_json::json!({"a": 1})));
     let mut client = client_with(Config::default());
     client.timer_end(START, "load", input("a")).unwrap();
     client.timer_end(START, "load", input("a")).unwrap();
-    assert_eq!(client.take_notices(), ["no timer named load was running: its event is recorded without duration_ms"]);
+    assert_eq!(
+        client.take_diagnostics(),
+        ["no timer named load was running: its event is recorded without duration_ms"]
+    );
     assert_eq!(client.ledger().generated, 2);
 }
 
@@ -295,19 +302,22 @@ fn what_no_check_lets_through_is_refused_at_a_timers_end_too() {
 }
 
 #[test]
-fn an_unusual_name_is_recorded_and_told_once() {
+fn an_unusual_name_is_recorded_and_reported_once() {
     let mut client = client();
     for _ in 0..3 {
         client.track(START, input("Order Completed")).unwrap();
         client.track(START, input("下单")).unwrap();
     }
-    let told = client.take_notices();
-    assert!(told.len() == 2 && told[0].contains("Order Completed") && told[1].contains("下单"), "{told:?}");
+    let diagnostics = client.take_diagnostics();
+    assert!(
+        diagnostics.len() == 2 && diagnostics[0].contains("Order Completed") && diagnostics[1].contains("下单"),
+        "{diagnostics:?}"
+    );
     for number in 0..1000 {
         client.track(START, input(&format!("name {number}"))).unwrap();
-        assert!(client.take_notices().len() <= 1);
+        assert!(client.take_diagnostics().len() <= 1);
     }
-    assert!(client.take_notices().is_empty());
+    assert!(client.take_diagnostics().is_empty());
     assert_eq!(client.ledger().generated, 1_006);
 }
 

@@ -1,7 +1,7 @@
-//! Records of the store that the medium has changed. The fuzz target `client_state` looks for more.
+//! Records of the store that the medium has changed. The fuzz target `client_state` searches for more.
 #![allow(clippy::unwrap_used)]
 
-use subway_sdk_core::{Client, Config, Consent, Input, Key, MemoryStore, Now, Store, Task, Theme, Write};
+use subway_sdk_core::{Client, Config, Consent, Input, Key, MemoryStore, Now, Store, StoreWrite, Task, Theme};
 
 const START: Now = Now { wall: 1_700_000_000_000, mono: 5_000 };
 
@@ -10,10 +10,10 @@ fn track(client: &mut Client<MemoryStore>) {
     client.track(START, input).unwrap();
 }
 
-/// A client on a store with this state.
+/// Opens a client on a store with this state.
 fn client_on(state: &str) -> Client<MemoryStore> {
     let mut store = MemoryStore::default();
-    store.apply(&[Write { key: Key::State, value: Some(state) }]).unwrap();
+    store.apply(&[StoreWrite { key: Key::State, value: Some(state) }]).unwrap();
     Client::open(store, Config { flush_events: 1, ..Config::default() }, "", b"test", START).unwrap()
 }
 
@@ -48,11 +48,11 @@ fn records_with_numbers_that_nobody_counted_go() {
             Key::Batch(_) => r#"{"id":"0198c0de-0000-7000-8000-000000000006","events":[1]}"#,
             _ => "11:{}",
         };
-        store.apply(&[Write { key, value: Some(value) }]).unwrap();
+        store.apply(&[StoreWrite { key, value: Some(value) }]).unwrap();
     }
     // The number of an event's context.
     for (seq, value) in [(3, "1-1:{}"), (4, "19007199254740991:{}")] {
-        store.apply(&[Write { key: Key::Event(seq), value: Some(value) }]).unwrap();
+        store.apply(&[StoreWrite { key: Key::Event(seq), value: Some(value) }]).unwrap();
     }
     let mut client = Client::open(store, Config::default(), "", b"test", START).unwrap();
     track(&mut client);

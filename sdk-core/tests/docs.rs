@@ -1,4 +1,4 @@
-//! docs/protocol.md states the client's drop reasons and waits as the code has them.
+//! Compares the client's drop reasons and delays with docs/protocol.md.
 
 use subway_sdk_core::{DropReason, limits};
 
@@ -19,7 +19,11 @@ fn the_waits_are_those_of_the_code() {
     let minutes = |ms: u64| ms / 60_000;
     for wait in [
         format!("first window {} s, doubling to {} min", limits::RETRY_BASE_MS / 1000, minutes(limits::RETRY_CAP_MS)),
-        format!("{} min, doubling to {} h", minutes(limits::DENIED_BASE_MS), minutes(limits::DENIED_CAP_MS) / 60),
+        format!(
+            "{} min, doubling to {} h",
+            minutes(limits::AUTH_RETRY_BASE_MS),
+            minutes(limits::AUTH_RETRY_CAP_MS) / 60
+        ),
         format!("obeyed up to {} h", minutes(limits::RETRY_AFTER_CAP_MS) / 60),
         format!("no answer within {} s", limits::UPLOAD_TIMEOUT_MS / 1000),
     ] {

@@ -1,5 +1,5 @@
-//! The client's encoder writes the golden batches byte for byte, and its reader reads the golden receipts. The collector
-//! reads and writes the same files. `SUBWAY_BLESS=1` rewrites the batches after a deliberate change of the format.
+//! The client encodes the golden batches byte for byte and decodes the golden receipts. The collector's tests use the
+//! same files. `SUBWAY_BLESS=1` rewrites the batches after a deliberate change of the format.
 #![allow(clippy::unwrap_used)]
 
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! Caps of what the client keeps and sends, at their edges.
+//! Limits on what the client keeps and sends, at their edges.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
@@ -33,11 +33,11 @@ fn common_properties_beyond_their_limit_are_refused_by_name() {
     let limit = EVENT_BYTES as usize;
     let mut client = client();
     let refused = client.register(START, &common("a", limit + 1)).unwrap_err();
-    assert_eq!(refused.describe(), "invalid_field at common, limit 32768, got 32769");
+    assert_eq!(refused.to_string(), "invalid_field at common, limit 32768, got 32769");
     client.register(START, &common("a", limit)).unwrap();
     client.register(START, &common("a", 20_000)).unwrap();
     let refused = client.register(START, &common("b", 20_000)).unwrap_err();
-    assert_eq!(refused.describe(), "invalid_field at common, limit 32768, got 39999", "all of them together");
+    assert_eq!(refused.to_string(), "invalid_field at common, limit 32768, got 39999", "all of them together");
     track(&mut client);
     client.flush(START);
     let Some(Task::Upload(upload)) = client.poll_task(START) else { unreachable!("a flush sends") };
@@ -47,7 +47,8 @@ fn common_properties_beyond_their_limit_are_refused_by_name() {
     assert_eq!(client.ledger().generated, 1, "and is no event");
 }
 
-/// Bytes and numbers of the contexts, and bytes of the events, in a store; and the contexts that the events name.
+/// Returns bytes and numbers of the contexts, and bytes of the events, in a store; and the contexts that the events
+/// name.
 fn contents(store: &mut MemoryStore) -> (usize, BTreeSet<u64>, BTreeSet<u64>) {
     let (mut bytes, mut there, mut named) = (0, BTreeSet::new(), BTreeSet::new());
     let scanned = store.scan(&mut |key, value| match key {
@@ -71,7 +72,7 @@ fn contexts_of_thousands_of_pages_stay_within_the_cap_and_go() {
     for page in 0..PAGES {
         client.register(START, &common("attributes", PAGE_BYTES - 4).replacen('x', &format!("{page:05}"), 1)).unwrap();
         track(&mut client);
-        assert!(client.queued_bytes() <= limits::QUEUE_BYTES, "page {page}: {}", client.queued_bytes());
+        assert!(client.queued_bytes() <= limits::MAX_QUEUED_BYTES, "page {page}: {}", client.queued_bytes());
         if page % 100 == 0 {
             assert!(client.commit(START));
         }
@@ -80,15 +81,17 @@ fn contexts_of_thousands_of_pages_stay_within_the_cap_and_go() {
     let ledger = client.ledger();
     assert!(ledger.balances() && ledger.dropped(DropReason::QueueFull) > 0, "the cap was reached: {ledger:?}");
     let waiting = ledger.queued as usize;
-    assert!(waiting * PAGE_BYTES <= limits::QUEUE_BYTES && (waiting + 500) * PAGE_BYTES > limits::QUEUE_BYTES);
+    assert!(
+        waiting * PAGE_BYTES <= limits::MAX_QUEUED_BYTES && (waiting + 500) * PAGE_BYTES > limits::MAX_QUEUED_BYTES
+    );
 
-    // A new life knows the same, and keeps to the same cap.
+    // A restart restores the same, within the same limit.
     let mut store = client.into_store();
     let (bytes, there, named) = contents(&mut store);
-    assert!(bytes <= limits::QUEUE_BYTES, "{bytes} bytes on the disk");
+    assert!(bytes <= limits::MAX_QUEUED_BYTES, "{bytes} bytes on the disk");
     assert_eq!((there.len(), &there), (waiting, &named), "no context without an event, and none is missing");
     let mut client = Client::open(store, Config::default(), "", b"limits", START).unwrap();
-    assert!(client.queued_bytes() <= limits::QUEUE_BYTES);
+    assert!(client.queued_bytes() <= limits::MAX_QUEUED_BYTES);
 
     client.flush(START);
     let mut pages = BTreeSet::new();
@@ -97,7 +100,11 @@ fn contexts_of_thousands_of_pages_stay_within_the_cap_and_go() {
         pages.insert(batch["common"]["attributes"].as_str().unwrap()[..5].to_owned());
         let (id, events) = (upload.batch_id, upload.events);
         let body = format!(r#"{{"batch_id":"{id}","server_time":1,"stored":{events},"duplicate":[],"rejected":[]}}"#);
-        client.on_result(START, id, UploadResult::Answer { status: 200, retry_after_ms: None, body: &body });
+        client.handle_upload_result(
+            START,
+            id,
+            UploadResult::Response { status: 200, retry_after_ms: None, body: &body },
+        );
     }
     assert_eq!(
         (client.ledger().acked as usize, pages.len()),

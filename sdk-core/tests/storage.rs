@@ -1,17 +1,17 @@
-//! Storage that refuses or loses records, and a process that dies then: what each event ends as. The simulation covers
-//! the combinations.
+//! Storage that refuses or loses records, and a process that is killed meanwhile: the outcome of each event. The
+//! simulation covers the combinations.
 #![allow(clippy::unwrap_used)]
 
 use std::cell::RefCell;
 use std::rc::Rc;
 
 use subway_sdk_core::{
-    Client, Config, DropReason, Id, Input, Key, MemoryStore, Now, Store, StoreError, Theme, TrackError, UploadRequest,
-    UploadResult, Write,
+    Client, Config, DropReason, Id, Input, Key, MemoryStore, Now, Store, StoreError, StoreWrite, Theme, TrackError,
+    UploadRequest, UploadResult,
 };
 
 const START: Now = Now { wall: 1_700_000_000_000, mono: 5_000 };
-/// A store that refuses is asked again after this time; then what waits is sent from memory.
+/// Delay until a failing store is retried; after that, events are sent from memory.
 const RETRY: u64 = 5_000;
 
 fn later(ms: u64) -> Now {
@@ -39,26 +39,26 @@ impl Disk {
         self.0.borrow_mut().1 = refuses;
     }
 
-    /// The medium loses a record.
+    /// Removes a record, as a defect of the medium.
     fn lose(&self, key: Key) {
         let (store, _) = &mut *self.0.borrow_mut();
         assert!(store.get(key).unwrap().is_some(), "{key:?} is there");
-        store.apply(&[Write { key, value: None }]).unwrap();
+        store.apply(&[StoreWrite { key, value: None }]).unwrap();
     }
 
-    /// It takes nothing that makes it grow any more.
+    /// Makes the disk full at its current size.
     fn fill(&self) {
         let (store, _) = &mut *self.0.borrow_mut();
-        store.set_bound(store.bytes());
+        store.set_max_bytes(store.bytes());
     }
 }
 
 impl Store for Disk {
-    fn apply(&mut self, writes: &[Write<'_>]) -> Result<(), StoreError> {
+    fn apply(&mut self, writes: &[StoreWrite<'_>]) -> Result<(), StoreError> {
         let (store, refuses) = &mut *self.0.borrow_mut();
         let batch = writes.iter().any(|write| matches!(write.key, Key::Batch(_)) && write.value.is_some());
         if *refuses == Refuses::Everything || (*refuses == Refuses::Batches && batch) {
-            return Err(StoreError { full: false, message: String::from("refused") });
+            return Err(StoreError::failed("refused"));
         }
         store.apply(writes)
     }
@@ -72,9 +72,9 @@ impl Store for Disk {
     }
 }
 
-/// A client whose queue is full with four events.
+/// Opens a client whose queue is full with four events.
 fn open(disk: &Disk, now: Now) -> Client<Disk> {
-    let config = Config { queue_rows: 4, ..Config::default() };
+    let config = Config { max_queued_events: 4, ..Config::default() };
     Client::open(disk.clone(), config, "", b"storage", now).unwrap()
 }
 
@@ -89,14 +89,14 @@ fn upload(client: &mut Client<Disk>, now: Now) -> Option<UploadRequest> {
 fn acknowledge(client: &mut Client<Disk>, now: Now, request: &UploadRequest) {
     let (batch, events) = (request.batch_id, request.events);
     let body = format!(r#"{{"batch_id":"{batch}","server_time":1,"stored":{events},"duplicate":[],"rejected":[]}}"#);
-    client.on_result(now, batch, UploadResult::Answer { status: 200, retry_after_ms: None, body: &body });
+    client.handle_upload_result(now, batch, UploadResult::Response { status: 200, retry_after_ms: None, body: &body });
 }
 
 fn field(body: &str, name: &str) -> serde_json::Value {
     serde_json::from_str::<serde_json::Value>(body).unwrap()[name].clone()
 }
 
-/// A disk with four events in no batch, and a client that has sent them although the disk refused what it refuses.
+/// Returns a disk with four unbatched events, and a client that has sent them although the disk refused `refuses`.
 fn sent_behind_the_back_of(disk: &Disk, refuses: Refuses) -> (Client<Disk>, UploadRequest) {
     let mut client = open(disk, START);
     for _ in 0..4 {
@@ -111,9 +111,9 @@ fn sent_behind_the_back_of(disk: &Disk, refuses: Refuses) -> (Client<Disk>, Uplo
     (client, request)
 }
 
-/// Seed 5103 of the simulation, as it was when this happened. No exact number exists here: the disk took neither the
-/// batch nor a state from before the first sending until the process had died, so the next life cannot know that there
-/// was one. What it counts is what it did.
+/// Seed 5103 of the simulation, when it failed. No exact number exists here: until the process was killed, the disk
+/// accepted neither the batch nor a state since the first upload, so the next run cannot know of the batch. It counts
+/// what it did itself.
 #[test]
 fn a_disk_that_took_nothing_leaves_no_trace_of_a_sending() {
     let disk = Disk::new();

@@ -1,9 +1,10 @@
-//! How long `track()` keeps its caller, while the driver stores everything on disk and uploads go on: one line of JSON.
+//! Measures how long `track()` blocks its caller while the driver stores everything on disk and uploads run. Prints one
+//! line of JSON.
 //!
 //! `cargo run --release --package subway-mobile --example bench_track`
 //!
-//! Calls come at a steady rate that the disk can follow: refused calls return sooner and would flatter the figures, so a
-//! single one fails the run. The network is replaced by a wait and a receipt; the disk is real.
+//! Calls come at a steady rate that the disk can follow. Rejected calls return sooner and would improve the figures, so
+//! a single one fails the run. The network is simulated by a delay and a receipt; the disk is real.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,11 +17,11 @@ use subway_mobile::{Config, Page, Settings, Subway, Theme, TrackEvent};
 
 const WARM_UP: usize = 10_000;
 const CALLS: usize = 200_000;
-/// Calls a second, in bursts of a millisecond.
+/// Calls per second, in bursts of a millisecond.
 const RATE: u64 = 20_000;
-/// Calls that come alone, when the driver sleeps and must be woken: the most expensive ones.
+/// Single calls, for which the parked driver must be woken: the most expensive ones.
 const SINGLE_CALLS: usize = 500;
-/// What an answer of a collector nearby takes.
+/// Response time of a collector nearby.
 const ROUND_TRIP: Duration = Duration::from_millis(2);
 
 struct Receipts;
@@ -64,7 +65,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let seconds = start.elapsed().as_secs_f64();
     let mut single = Vec::new();
     for number in 0..SINGLE_CALLS {
-        // Persisted: the driver has nothing to do and goes to sleep.
+        // Everything is persisted, so the driver parks.
         subway.persist_and_wait(Duration::from_secs(60));
         std::thread::sleep(Duration::from_millis(3));
         let event = event(number);

@@ -1,17 +1,19 @@
-//! The host's two clocks.
+//! Clocks of the host.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use subway_sdk_core::Now;
 
-/// Where the time comes from; replaced in tests.
+/// Source of time; replaced in tests.
 pub trait Clock: Send + Sync {
-    /// Both clocks at this moment.
+    /// Reads both clocks.
     fn now(&self) -> Now;
 }
 
-/// The operating system's clocks. The monotonic one counts the time that the device sleeps, because a session does not
-/// go on while a phone lies in a pocket: `CLOCK_BOOTTIME` on Linux and Android, `CLOCK_MONOTONIC` on Apple's systems.
+/// The operating system's clocks.
+///
+/// The monotonic one counts the time that the device sleeps, because a session must not continue while a phone lies in
+/// a pocket: `CLOCK_BOOTTIME` on Linux and Android, `CLOCK_MONOTONIC` on Apple's systems.
 #[derive(Clone, Copy, Debug)]
 pub struct SystemClock {
     #[cfg(not(unix))]
@@ -19,7 +21,7 @@ pub struct SystemClock {
 }
 
 impl SystemClock {
-    /// Starts at zero or at the device's start, whichever the system offers.
+    /// Creates the clocks. The zero of the monotonic one is now or the device's start, depending on the system.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -52,7 +54,7 @@ impl Default for SystemClock {
 
 impl Clock for SystemClock {
     fn now(&self) -> Now {
-        // Before the epoch: the device has no idea what time it is.
+        // Before the epoch the device does not know the time.
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as i64);
         Now { wall, mono: self.mono() }
     }

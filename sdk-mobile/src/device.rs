@@ -1,9 +1,10 @@
-//! What a desktop program can say about the device without asking anybody for permission.
+//! Device information that a desktop program can read without permission.
 
 use crate::types::DeviceInfo;
 
-/// Operating system and its version, processor as the model, language and time zone, as far as the environment and a few
-/// well-known files tell. On phones the app fills in [`DeviceInfo`] itself: its platform knows better.
+/// Returns operating system and version, processor as the model, language and time zone, as far as the environment and
+/// a few well-known files contain them. On phones the app fills in [`DeviceInfo`] itself, because its platform knows
+/// better.
 #[must_use]
 #[uniffi::export]
 pub fn desktop_device() -> DeviceInfo {
@@ -38,20 +39,20 @@ fn os_version() -> Option<String> {
     Some(value.split_once("</string>")?.0.to_owned())
 }
 
-/// The value of a line `NAME="value"`.
+/// Returns the value of a line `NAME="value"`.
 fn field(text: &str, name: &str) -> Option<String> {
     let value = text.lines().find_map(|line| line.strip_prefix(name))?;
     Some(value.trim_matches('"').to_owned())
 }
 
-/// A BCP 47 tag from the POSIX variables, in their order of precedence: `zh_CN.UTF-8` is `zh-CN`.
+/// Returns a BCP 47 tag from the POSIX variables, in their order of precedence: `zh_CN.UTF-8` is `zh-CN`.
 fn language(variable: impl Fn(&str) -> Option<String>) -> Option<String> {
     let value = ["LC_ALL", "LC_MESSAGES", "LANG"].into_iter().filter_map(variable).find(|value| !value.is_empty())?;
     let tag = value.split(['.', '@']).next()?.replace('_', "-");
     (tag != "C" && tag != "POSIX").then_some(tag)
 }
 
-/// An IANA name from `TZ` or from where the system's link points to.
+/// Returns an IANA name from `TZ` or from the target of the system's link.
 fn timezone() -> Option<String> {
     if let Ok(zone) = std::env::var("TZ")
         && zone.contains('/')

@@ -1,5 +1,5 @@
-//! The one thread that owns the client and its store: takes what the host handed over, stores it in one transaction,
-//! gives uploads to the uploader, sleeps until there is something to do.
+//! The driver thread, which owns the client and its store. Takes queued commands, commits them in one transaction,
+//! passes uploads to the upload thread, and parks until more work is due.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,25 +11,25 @@ use subway_sdk_core::{
 };
 
 use crate::clock::Clock;
-use crate::inbox::{Counts, Inbox, Message, Report};
-use crate::store::{SqliteStore, StoreControl};
+use crate::command_queue::{Barrier, BarrierId, Command, CommandQueue, DriverReport, EventCounts};
+use crate::store::{SqliteStore, StoreHandle};
 use crate::transport::Reply;
 use crate::types::{LastUpload, TrackEvent};
 
-/// Never sleep for less: a task that is due but cannot be done must not turn into a busy loop.
-const SHORTEST_SLEEP: Duration = Duration::from_millis(1);
+/// Shortest sleep. A task that is due but cannot be done must not cause a busy loop.
+const MIN_SLEEP: Duration = Duration::from_millis(1);
 
-/// Moments that are waited for; more are waited for together with the last.
-const WAITERS: usize = 256;
+/// Barriers that are kept separately; further ones are merged with the last.
+const MAX_BARRIERS: usize = 256;
 
-/// The two places to keep events.
+/// Store of the client: in memory or on disk.
 pub(crate) enum AnyStore {
     Memory(subway_sdk_core::MemoryStore),
     Sqlite(Box<SqliteStore>),
 }
 
 impl Store for AnyStore {
-    fn apply(&mut self, writes: &[subway_sdk_core::Write<'_>]) -> Result<(), StoreError> {
+    fn apply(&mut self, writes: &[subway_sdk_core::StoreWrite<'_>]) -> Result<(), StoreError> {
         match self {
             AnyStore::Memory(store) => store.apply(writes),
             AnyStore::Sqlite(store) => store.apply(writes),
@@ -51,67 +51,67 @@ impl Store for AnyStore {
     }
 }
 
-/// What the thread owns.
+/// State of the driver thread.
 pub(crate) struct Driver {
     pub(crate) client: Client<AnyStore>,
     pub(crate) context: Context,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) inbox: Arc<Inbox>,
+    pub(crate) queue: Arc<CommandQueue>,
     pub(crate) uploads: Sender<UploadRequest>,
-    pub(crate) store: StoreControl,
-    pub(crate) waiters: Waiters,
+    pub(crate) store: StoreHandle,
+    pub(crate) barriers: Barriers,
 }
 
-/// Who waits for what.
+/// Barriers that are not reached yet, and reports for the next round.
 #[derive(Default)]
-pub(crate) struct Waiters {
-    /// Tickets with the last sequence number that must have ended.
-    ended: VecDeque<(u64, u64)>,
-    ended_is_full: bool,
+pub(crate) struct Barriers {
+    /// Barrier IDs with the last sequence number that must be settled.
+    settled: VecDeque<(u64, u64)>,
+    settled_is_full: bool,
     persisted: Option<u64>,
-    answered: [u64; 2],
+    reached: [u64; 2],
     last_upload: Option<LastUpload>,
-    notices: Vec<String>,
+    diagnostics: Vec<String>,
 }
 
-impl Waiters {
-    /// A ticket waits for the end of everything up to `seq`. The highest ticket answers the lower ones, so that those who
-    /// wait for the same, or for nearly the same where there are many, need one entry: a host that asks every second
-    /// while the network is away for days costs nothing.
-    fn wait(&mut self, ticket: u64, seq: u64) {
-        match self.ended.back_mut() {
-            Some(last) if last.1 == seq => last.0 = ticket,
-            Some(last) if self.ended_is_full => *last = (ticket, seq),
-            _ => self.ended.push_back((ticket, seq)),
+impl Barriers {
+    /// Adds a barrier for everything up to `seq`. Reaching an ID includes all lower ones, so barriers for the same
+    /// sequence number, or close ones if there are many, share an entry. A host that flushes every second while the
+    /// network is down for days needs no memory for it.
+    fn add(&mut self, id: BarrierId, seq: u64) {
+        match self.settled.back_mut() {
+            Some(last) if last.1 == seq => last.0 = id,
+            Some(last) if self.settled_is_full => *last = (id, seq),
+            _ => self.settled.push_back((id, seq)),
         }
-        self.ended_is_full = self.ended.len() >= WAITERS;
+        self.settled_is_full = self.settled.len() >= MAX_BARRIERS;
     }
 }
 
-/// Says that the driver is gone, however it went.
-struct Leaving(Arc<Inbox>);
+/// Drop guard: marks the driver as stopped, even after a panic.
+struct StopGuard(Arc<CommandQueue>);
 
-impl Drop for Leaving {
+impl Drop for StopGuard {
     fn drop(&mut self) {
-        self.0.leave();
+        self.0.mark_stopped();
     }
 }
 
 impl Driver {
-    /// Runs until it is told to stop.
+    /// Runs until a stop command.
     pub(crate) fn run(mut self) {
-        let leaving = Leaving(self.inbox.clone());
-        let mut messages = Vec::new();
-        let mut counts = Counts::default();
+        let stop_guard = StopGuard(self.queue.clone());
+        let mut commands = Vec::new();
+        let mut counts = EventCounts::default();
         let mut running = true;
         while running {
-            counts = self.inbox.take(self.sleep(), counts, &mut messages);
+            counts = self.queue.take(self.sleep(), counts, &mut commands);
             let now = self.clock.now();
             self.client.count_dropped(now, DropReason::QueueFull, counts.full);
             self.client.count_dropped(now, DropReason::Invalid, counts.invalid);
-            for message in messages.drain(..) {
-                running &= !matches!(message, Message::Stop);
-                self.handle(message);
+            for command in commands.drain(..) {
+                running &= !matches!(command, Command::Stop);
+                self.handle(command);
             }
             if running {
                 self.work();
@@ -120,73 +120,73 @@ impl Driver {
             }
             self.publish();
         }
-        // The store is closed and its lock released before anybody is told that the driver is gone.
+        // Closes the store and releases its lock before waiting threads learn that the driver has stopped.
         drop(self);
-        drop(leaving);
+        drop(stop_guard);
     }
 
     fn sleep(&self) -> Option<Duration> {
-        let at = self.client.next_wake()?;
+        let at = self.client.poll_timeout()?;
         let left = at.saturating_sub(self.clock.now().mono);
-        Some(Duration::from_millis(left).max(SHORTEST_SLEEP))
+        Some(Duration::from_millis(left).max(MIN_SLEEP))
     }
 
-    /// Does everything that is due now.
+    /// Runs all tasks that are due now.
     fn work(&mut self) {
         while let Some(Task::Upload(upload)) = self.client.poll_task(self.clock.now()) {
             let batch_id = upload.batch_id;
             if self.uploads.send(upload).is_err() {
-                self.client.on_result(self.clock.now(), batch_id, UploadResult::Failed);
-                self.waiters.notices.push("the upload thread is gone".to_owned());
+                self.client.handle_upload_result(self.clock.now(), batch_id, UploadResult::Failed);
+                self.barriers.diagnostics.push("the upload thread has stopped".to_owned());
             }
         }
     }
 
-    fn handle(&mut self, message: Message) {
+    fn handle(&mut self, command: Command) {
         let client = &mut self.client;
-        match message {
-            Message::Track(now, event) => self.track(now, event, None),
-            Message::Identify(now, user) => {
+        match command {
+            Command::Track(now, event) => self.track(now, event, None),
+            Command::Identify(now, user) => {
                 let refused = client.identify(now, &user).err();
-                self.told(refused);
+                self.report_error(refused);
             }
-            Message::Logout(now) => client.logout(now),
-            Message::Register(now, props) => {
+            Command::Logout(now) => client.logout(now),
+            Command::Register(now, props) => {
                 let refused = client.register(now, &props).err();
-                self.told(refused);
+                self.report_error(refused);
             }
-            Message::Unregister(now, name) => client.unregister(now, &name),
-            Message::ClearRegistered(now) => client.clear_registered(now),
-            Message::SetConsent(now, consent) => self.consent(now, consent),
-            Message::SetPage(page) => client.set_page(page),
-            Message::SetNetwork(network) => {
+            Command::Unregister(now, name) => client.unregister(now, &name),
+            Command::ClearRegistered(now) => client.clear_registered(now),
+            Command::SetConsent(now, consent) => self.consent(now, consent),
+            Command::SetPage(page) => client.set_page(page),
+            Command::SetNetwork(network) => {
                 self.context.network = network;
                 client.set_context(&self.context.encode());
             }
-            Message::SetDevice(device) => {
+            Command::SetDevice(device) => {
                 device.fill(&mut self.context);
                 client.set_context(&self.context.encode());
             }
-            Message::SetHost(host) => {
+            Command::SetHost(host) => {
                 host.fill(&mut self.context);
                 client.set_context(&self.context.encode());
             }
-            Message::Foreground(now) => client.foreground(now),
-            Message::Background(now) => client.background(now),
-            Message::TimerStart(now, name) => client.timer_start(now, &name),
-            Message::TimerEnd(now, name, event) => self.track(now, event, Some(&name)),
-            Message::Flush(now) => client.flush(now),
-            Message::WhenEnded(ticket) => self.waiters.wait(ticket, client.last_seq()),
-            Message::WhenPersisted(ticket) => {
+            Command::Foreground(now) => client.foreground(now),
+            Command::Background(now) => client.background(now),
+            Command::TimerStart(now, name) => client.timer_start(now, &name),
+            Command::TimerEnd(now, name, event) => self.track(now, event, Some(&name)),
+            Command::Flush(now) => client.flush(now),
+            Command::Barrier(Barrier::Settled, id) => self.barriers.add(id, client.last_seq()),
+            Command::Barrier(Barrier::Persisted, id) => {
                 client.commit(self.clock.now());
-                self.waiters.persisted = Some(ticket);
+                self.barriers.persisted = Some(id);
             }
-            Message::Uploaded(batch_id, reply) => self.uploaded(batch_id, &reply),
-            Message::Stop => {}
+            Command::Uploaded(batch_id, reply) => self.handle_reply(batch_id, &reply),
+            Command::Stop => {}
         }
     }
 
-    /// Records an event; with a `timer`, that timer ends and gives it its duration.
+    /// Records an event. If `timer` is given, stops that timer and adds its duration.
     fn track(&mut self, now: Now, event: TrackEvent, timer: Option<&str>) {
         let page = event.page.map(subway_sdk_core::Page::from);
         let input = Input {
@@ -200,77 +200,77 @@ impl Driver {
             Some(name) => self.client.timer_end(now, name, input),
             None => self.client.track(now, input),
         };
-        // Without consent and with a full queue there is nothing a developer must mend; the ledger has it.
-        self.told(done.err().filter(|error| matches!(error, TrackError::Invalid(_))));
+        // Missing consent and a full queue are not mistakes of the developer; the ledger counts them.
+        self.report_error(done.err().filter(|error| matches!(error, TrackError::Invalid(_))));
     }
 
     fn consent(&mut self, now: Now, consent: Consent) {
         if consent == Consent::Denied {
-            self.store.wipe_next();
-            // Sequence numbers begin anew, and whatever was waited for has ended.
-            for (_, seq) in &mut self.waiters.ended {
+            self.store.request_secure_wipe();
+            // Sequence numbers start again, and all earlier events are settled.
+            for (_, seq) in &mut self.barriers.settled {
                 *seq = 0;
             }
         }
         self.client.set_consent(now, consent);
     }
 
-    fn uploaded(&mut self, batch_id: subway_sdk_core::Id, reply: &Reply) {
+    fn handle_reply(&mut self, batch_id: subway_sdk_core::Id, reply: &Reply) {
         let now = self.clock.now();
         let (result, status) = match reply {
             Reply::Answer { status, retry_after_ms, body } => {
-                (UploadResult::Answer { status: *status, retry_after_ms: *retry_after_ms, body }, Some(*status))
+                (UploadResult::Response { status: *status, retry_after_ms: *retry_after_ms, body }, Some(*status))
             }
             Reply::Failed(_) => (UploadResult::Failed, None),
         };
-        self.waiters.last_upload = Some(LastUpload { status, at: now.wall });
-        self.client.on_result(now, batch_id, result);
+        self.barriers.last_upload = Some(LastUpload { status, at: now.wall });
+        self.client.handle_upload_result(now, batch_id, result);
     }
 
-    fn told(&mut self, error: Option<TrackError>) {
-        self.waiters.notices.extend(error.map(|error| error.describe()));
+    fn report_error(&mut self, error: Option<TrackError>) {
+        self.barriers.diagnostics.extend(error.map(|error| error.to_string()));
     }
 
     fn publish(&mut self) {
-        let waiters = &mut self.waiters;
-        while let Some((ticket, seq)) = waiters.ended.front()
-            && self.client.ended_up_to(*seq)
+        let barriers = &mut self.barriers;
+        while let Some((id, seq)) = barriers.settled.front()
+            && self.client.is_settled_up_to(*seq)
         {
-            waiters.answered[0] = *ticket;
-            waiters.ended.pop_front();
+            barriers.reached[0] = *id;
+            barriers.settled.pop_front();
         }
         if self.client.is_persisted()
-            && let Some(ticket) = waiters.persisted.take()
+            && let Some(id) = barriers.persisted.take()
         {
-            waiters.answered[1] = ticket;
+            barriers.reached[1] = id;
         }
-        let mut notices = std::mem::take(&mut waiters.notices);
-        notices.extend(self.store.take_recoveries());
-        notices.extend(self.client.take_notices());
-        self.inbox.publish(Report {
+        let mut diagnostics = std::mem::take(&mut barriers.diagnostics);
+        diagnostics.extend(self.store.take_recovery_reports());
+        diagnostics.extend(self.client.take_diagnostics());
+        self.queue.publish(DriverReport {
             ledger: self.client.ledger(),
             install: self.client.install_id(),
-            notices,
-            last_upload: waiters.last_upload.take(),
-            answered: waiters.answered,
+            diagnostics,
+            last_upload: barriers.last_upload.take(),
+            reached: barriers.reached,
         });
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{WAITERS, Waiters};
+    use super::{Barriers, MAX_BARRIERS};
 
     #[test]
-    fn those_who_wait_are_bounded_and_the_last_is_answered_last() {
-        let mut waiters = Waiters::default();
-        for ticket in 0..10_000 {
-            waiters.wait(ticket, 7);
+    fn barriers_are_bounded_and_the_last_is_reached_last() {
+        let mut barriers = Barriers::default();
+        for id in 0..10_000 {
+            barriers.add(id, 7);
         }
-        assert_eq!(waiters.ended, [(9_999, 7)]);
-        for ticket in 10_000..20_000 {
-            waiters.wait(ticket, ticket);
+        assert_eq!(barriers.settled, [(9_999, 7)]);
+        for id in 10_000..20_000 {
+            barriers.add(id, id);
         }
-        assert_eq!((waiters.ended.len(), waiters.ended.back()), (WAITERS, Some(&(19_999, 19_999))));
+        assert_eq!((barriers.settled.len(), barriers.settled.back()), (MAX_BARRIERS, Some(&(19_999, 19_999))));
     }
 }

@@ -1,14 +1,14 @@
-//! What a host is told when something cannot be done.
+//! Errors of the native binding.
 
 use subway_sdk_core as core;
 
 use crate::store::OpenStoreError;
 
-/// The SDK could not be opened.
+/// Error when opening the SDK.
 #[derive(Debug, thiserror::Error, uniffi::Error)]
 #[uniffi(flat_error)]
 pub enum OpenError {
-    /// A setting cannot be used; the text names it.
+    /// A setting is invalid; the text names it.
     #[error("{0}")]
     Config(String),
     /// Another client uses the data directory.
@@ -23,21 +23,21 @@ impl From<OpenStoreError> for OpenError {
     fn from(error: OpenStoreError) -> Self {
         match error {
             OpenStoreError::InUse(_) => OpenError::InUse(error.to_string()),
-            OpenStoreError::Unusable { .. } | OpenStoreError::Newer { .. } | OpenStoreError::NotNow { .. } => {
+            OpenStoreError::Unusable { .. } | OpenStoreError::Newer { .. } | OpenStoreError::Unavailable { .. } => {
                 OpenError::System(error.to_string())
             }
         }
     }
 }
 
-/// An event or a call was refused. The ledger has counted a refused event; nothing else is affected.
+/// Rejection of an event or a call. The ledger counts a rejected event; the SDK is otherwise unchanged.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, uniffi::Error)]
 #[uniffi(flat_error)]
 pub enum TrackError {
-    /// A rule of the wire is broken; the text names the field, the limit and what came.
+    /// The input breaks a rule of the wire; the text names the field, the limit and the value that was received.
     #[error("{0}")]
     Invalid(String),
-    /// Events come faster than they can be written down.
+    /// Events arrive faster than they can be stored.
     #[error("queue_full: events come faster than they can be stored")]
     QueueFull,
     /// The SDK was closed.
@@ -47,6 +47,6 @@ pub enum TrackError {
 
 impl From<core::protocol::Violation> for TrackError {
     fn from(violation: core::protocol::Violation) -> Self {
-        TrackError::Invalid(violation.describe())
+        TrackError::Invalid(violation.to_string())
     }
 }

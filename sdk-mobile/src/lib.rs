@@ -1,7 +1,7 @@
-//! The native face: for Kotlin, Swift and Python through uniffi, and for Rust hosts as it is.
+//! Native binding of the Subway SDK: for Kotlin, Swift and Python through uniffi, and for Rust hosts directly.
 //!
 //! ```text
-//! host's threads --track()--> inbox --> driver thread: Client + SqliteStore --> upload thread --> collector
+//! host's threads --track()--> queue --> driver thread: Client + SqliteStore --> upload thread --> collector
 //!                 (never waits)          (one transaction per round)             (may take its time)
 //! ```
 //!
@@ -25,10 +25,10 @@
 //! ```
 
 pub mod clock;
+mod command_queue;
 mod device;
 mod driver;
 mod error;
-mod inbox;
 pub mod store;
 mod subway;
 pub mod transport;

@@ -1,4 +1,4 @@
-//! The object that a host holds.
+//! [`Subway`], the object that a host uses.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,31 +9,31 @@ use subway_sdk_core as core;
 use subway_sdk_core::{Client, Input, MemoryStore};
 
 use crate::clock::{Clock, SystemClock};
-use crate::driver::{AnyStore, Driver, Waiters};
+use crate::command_queue::{Barrier, Command, CommandQueue, PushError};
+use crate::driver::{AnyStore, Barriers, Driver};
 use crate::error::{OpenError, TrackError};
-use crate::inbox::{Inbox, Message, Refused, Wait};
-use crate::store::{SqliteStore, StoreControl};
+use crate::store::{SqliteStore, StoreHandle};
 use crate::transport::{HttpTransport, Transport};
 use crate::types::{Config, Consent, DeviceInfo, HostInfo, LastUpload, Ledger, Page, TrackEvent};
 use crate::uploader;
 
-/// How long [`Subway::close`] waits for the last commit. A disk that takes longer hangs.
-const LAST_COMMIT: Duration = Duration::from_secs(5);
+/// Time that [`Subway::close`] waits for the last commit. A disk that takes longer hangs.
+const FINAL_COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One install of the SDK.
 ///
-/// Every method may be called from any thread. None but [`Subway::open`], [`Subway::flush_and_wait`],
-/// [`Subway::persist_and_wait`] and [`Subway::close`] waits for disk or network. When the object is dropped, everything
-/// is stored first; what was not sent is sent in the next life.
+/// Every method can be called from any thread. Only [`Subway::open`], [`Subway::flush_and_wait`],
+/// [`Subway::persist_and_wait`] and [`Subway::close`] wait for disk or network. Dropping the object stores everything
+/// first; events that were not sent are sent in the next run.
 #[derive(uniffi::Object)]
 pub struct Subway {
-    inbox: Arc<Inbox>,
+    queue: Arc<CommandQueue>,
     clock: Arc<dyn Clock>,
     driver: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Subway {
-    /// Opens the SDK with a way to the collector and clocks of the caller's: for tests, and for hosts that share one
+    /// Opens the SDK with a transport and clocks of the caller: for tests, and for hosts that share one
     /// [`HttpTransport`] between many installs or have a network stack of their own.
     ///
     /// # Errors
@@ -43,10 +43,11 @@ impl Subway {
         transport: Arc<dyn Transport>,
         clock: Arc<dyn Clock>,
     ) -> Result<Arc<Self>, OpenError> {
-        let (store, control) = open_store(config.data_dir.as_deref())?;
+        let (store, handle) = open_store(config.data_dir.as_deref())?;
         let mut entropy = [0; 32];
         if getrandom::fill(&mut entropy).is_err() {
-            // Without a source of randomness: what tells processes and moments apart, beside the clocks and the stored salt.
+            // Without a source of randomness, nanoseconds and process ID tell processes apart, beside the clocks and
+            // the stored salt.
             let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64);
             entropy[..8].copy_from_slice(&nanos.to_le_bytes());
             entropy[8..12].copy_from_slice(&std::process::id().to_le_bytes());
@@ -54,39 +55,39 @@ impl Subway {
         let context = config.context();
         let begin = |store| Client::open(store, config.settings.core(), &context.encode(), &entropy, clock.now());
         let client = match begin(store) {
-            Err(core::OpenError::Store(error)) if error.full || control.is_unmended() => {
-                control.report(in_memory(&error.to_string()));
+            Err(core::OpenError::Store(error)) if error.is_full() || handle.replacement_failed() => {
+                handle.report(in_memory(&error.to_string()));
                 begin(AnyStore::Memory(MemoryStore::default()))
             }
             client => client,
         }
         .map_err(|error| OpenError::System(error.to_string()))?;
-        let inbox = Arc::new(Inbox::new(client.ledger(), client.install_id()));
+        let queue = Arc::new(CommandQueue::new(client.ledger(), client.install_id()));
         let system = |error: std::io::Error| OpenError::System(format!("no thread could be started: {error}"));
-        let uploads = uploader::start(transport, control.clone(), inbox.clone()).map_err(system)?;
+        let uploads = uploader::start(transport, handle.clone(), queue.clone()).map_err(system)?;
         let driver = Driver {
             client,
             context,
             clock: clock.clone(),
-            inbox: inbox.clone(),
+            queue: queue.clone(),
             uploads,
-            store: control,
-            waiters: Waiters::default(),
+            store: handle,
+            barriers: Barriers::default(),
         };
         let thread = std::thread::Builder::new().name("subway".into()).spawn(|| driver.run()).map_err(system)?;
-        Ok(Arc::new(Self { inbox, clock, driver: Mutex::new(Some(thread)) }))
+        Ok(Arc::new(Self { queue, clock, driver: Mutex::new(Some(thread)) }))
     }
 
-    fn tell(&self, message: Message) {
-        // After the end there is nothing to do, and an inbox full of calls has left a notice.
-        let _ = self.inbox.push(message);
+    fn send(&self, command: Command) {
+        // After the stop nothing is left to do, and a full queue has added a diagnostic.
+        let _ = self.queue.push(command);
     }
 
     fn now(&self) -> core::Now {
         self.clock.now()
     }
 
-    /// Checks an event at the call, so that the developer hears of a mistake where it was made.
+    /// Checks an event in the call, so that the developer gets the error where the mistake was made.
     fn check(&self, event: &TrackEvent) -> Result<(), TrackError> {
         let input = Input {
             theme: event.theme.into(),
@@ -96,26 +97,26 @@ impl Subway {
             true_ts: event.true_ts,
         };
         input.check().map_err(|violation| {
-            self.inbox.count_invalid();
+            self.queue.count_invalid();
             violation.into()
         })
     }
 
-    fn hand_over(&self, message: Message) -> Result<(), TrackError> {
-        self.inbox.push(message).map_err(|refused| match refused {
-            Refused::Full => TrackError::QueueFull,
-            Refused::Closed => TrackError::Closed,
+    fn try_enqueue(&self, command: Command) -> Result<(), TrackError> {
+        self.queue.push(command).map_err(|refused| match refused {
+            PushError::Full => TrackError::QueueFull,
+            PushError::Closed => TrackError::Closed,
         })
     }
 
-    fn wait_for(&self, wait: Wait, timeout: Duration) -> bool {
-        self.inbox.ask(wait).is_some_and(|ticket| self.inbox.wait(wait, ticket, timeout))
+    fn wait_for(&self, barrier: Barrier, timeout: Duration) -> bool {
+        self.queue.submit_barrier(barrier).is_some_and(|id| self.queue.wait(barrier, id, timeout))
     }
 
     fn join(&self) {
         let thread = self.driver.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread {
-            // A driver that panicked has left; the panic was reported on stderr when it happened.
+            // A driver that panicked has stopped; the panic was reported on stderr when it happened.
             let _ = thread.join();
         }
     }
@@ -126,10 +127,11 @@ impl Subway {
     /// Opens the SDK. Reads the data directory, which takes milliseconds; connects only when something is to be sent.
     ///
     /// # Errors
-    /// If a setting cannot be used, the data directory is in use by another client, or it cannot be read or written. A
-    /// damaged store is no error, nor is one that must be left alone (a later version of the SDK has written it, or its
-    /// medium is full): then this life keeps its events in memory and sends them under an install ID of its own, and the
-    /// host gives the user's decision as at a first start. See [`Subway::take_notices`].
+    /// If a setting is invalid, the data directory is in use by another client, or it cannot be read or written.
+    ///
+    /// A damaged store is not an error. Neither is one that must not be changed, because a later version of the SDK
+    /// wrote it or its medium is full. Then this run keeps its events in memory and sends them under an install ID of
+    /// its own, and the host passes the user's decision as at a first start. See [`Subway::take_notices`].
     #[uniffi::constructor]
     #[allow(clippy::needless_pass_by_value)] // uniffi hands records over by value
     pub fn open(config: Config) -> Result<Arc<Self>, OpenError> {
@@ -137,7 +139,7 @@ impl Subway {
         Self::open_with(&config, transport, Arc::new(SystemClock::new()))
     }
 
-    /// Records an event: checks it, stamps the time and hands it over. It is on disk a moment later; see
+    /// Records an event: checks it, adds the time and enqueues it. It is on disk shortly after; see
     /// [`Subway::persist_and_wait`].
     ///
     /// # Errors
@@ -145,140 +147,138 @@ impl Subway {
     /// case the ledger counts it as dropped.
     pub fn track(&self, event: TrackEvent) -> Result<(), TrackError> {
         self.check(&event)?;
-        self.hand_over(Message::Track(self.now(), event))
+        self.try_enqueue(Command::Track(self.now(), event))
     }
 
-    /// Starts a timer; one of this name that runs already begins anew.
+    /// Starts a timer. A running timer of this name restarts.
     pub fn timer_start(&self, name: String) {
-        self.tell(Message::TimerStart(self.now(), name));
+        self.send(Command::TimerStart(self.now(), name));
     }
 
-    /// Ends a timer and records this event with the property `duration_ms`, measured on the clock that never jumps.
+    /// Stops a timer and records this event with the property `duration_ms`, measured on the monotonic clock.
     ///
     /// # Errors
-    /// As [`Subway::track`]. If no such timer runs, the event is recorded without a duration and a notice says so.
+    /// As [`Subway::track`]. If no such timer runs, the event is recorded without a duration and a diagnostic says so.
     pub fn timer_end(&self, name: String, event: TrackEvent) -> Result<(), TrackError> {
         self.check(&event)?;
-        self.hand_over(Message::TimerEnd(self.now(), name, event))
+        self.try_enqueue(Command::TimerEnd(self.now(), name, event))
     }
 
-    /// Names the user; events from now on carry it.
+    /// Sets the user of later events.
     ///
     /// # Errors
     /// If the name is empty or longer than the wire allows.
     pub fn identify(&self, user_id: String) -> Result<(), TrackError> {
         core::check_user(&user_id)?;
-        self.tell(Message::Identify(self.now(), user_id));
+        self.send(Command::Identify(self.now(), user_id));
         Ok(())
     }
 
-    /// Forgets the user; the install stays the same.
+    /// Clears the user; the install stays the same.
     pub fn logout(&self) {
-        self.tell(Message::Logout(self.now()));
+        self.send(Command::Logout(self.now()));
     }
 
-    /// Adds common properties, the text of a JSON object, to every event from now on. A name given before gets the new
-    /// value.
+    /// Adds common properties, the text of a JSON object, to every later event. An existing name gets the new value.
     ///
     /// # Errors
-    /// If the text is not a JSON object within the limits of properties, or larger than an event may be. If all common
-    /// properties together exceed that, a notice says so and nothing is changed.
+    /// If the text is not a JSON object within the limits of properties, or larger than one event. If all common
+    /// properties together exceed that, a diagnostic says so and nothing is changed.
     pub fn register(&self, props: String) -> Result<(), TrackError> {
         core::check_common(&props)?;
-        self.tell(Message::Register(self.now(), props));
+        self.send(Command::Register(self.now(), props));
         Ok(())
     }
 
     /// Removes one common property.
     pub fn unregister(&self, name: String) {
-        self.tell(Message::Unregister(self.now(), name));
+        self.send(Command::Unregister(self.now(), name));
     }
 
     /// Removes all common properties.
     pub fn clear_registered(&self) {
-        self.tell(Message::ClearRegistered(self.now()));
+        self.send(Command::ClearRegistered(self.now()));
     }
 
-    /// The user's decision. Denying wipes what is stored, the install ID included.
+    /// Applies the user's decision. Denying wipes all stored data, the install ID included.
     pub fn set_consent(&self, consent: Consent) {
-        self.tell(Message::SetConsent(self.now(), consent.into()));
+        self.send(Command::SetConsent(self.now(), consent.into()));
     }
 
-    /// The page that events happen on from now on.
+    /// Sets the current page for later events.
     pub fn set_page(&self, page: Option<Page>) {
-        self.tell(Message::SetPage(page.map(Into::into)));
+        self.send(Command::SetPage(page.map(Into::into)));
     }
 
-    /// The kind of network in use from now on: `wifi`, `2g` .. `5g`, `none`, `unknown`.
+    /// Sets the kind of network: `wifi`, `2g` .. `5g`, `none`, `unknown`.
     pub fn set_network(&self, network: String) {
-        self.tell(Message::SetNetwork(network));
+        self.send(Command::SetNetwork(network));
     }
 
-    /// The device as it is from now on: its language or screen may change while the app runs.
+    /// Sets the device information, whose language or screen can change while the app runs.
     pub fn set_device(&self, device: DeviceInfo) {
-        self.tell(Message::SetDevice(device));
+        self.send(Command::SetDevice(device));
     }
 
-    /// The host app as it is from now on.
+    /// Sets the host app.
     pub fn set_host(&self, host: HostInfo) {
-        self.tell(Message::SetHost(host));
+        self.send(Command::SetHost(host));
     }
 
-    /// The app came to the screen.
+    /// Reports that the app came to the foreground.
     pub fn foreground(&self) {
-        self.tell(Message::Foreground(self.now()));
+        self.send(Command::Foreground(self.now()));
     }
 
-    /// The app left the screen: everything is sent as far as the system lets.
+    /// Reports that the app went to the background. Everything is due for upload, as far as the system allows.
     pub fn background(&self) {
-        self.tell(Message::Background(self.now()));
+        self.send(Command::Background(self.now()));
     }
 
-    /// Sends everything recorded so far soon, as far as the collector lets.
+    /// Makes everything recorded so far due for upload. Retry delays still apply.
     pub fn flush(&self) {
-        self.tell(Message::Flush(self.now()));
+        self.send(Command::Flush(self.now()));
     }
 
-    /// Sends everything recorded so far and waits until each event has ended: acknowledged or dropped. `false` if the time
-    /// was not enough; what waits is kept. Events held until the user decides about consent do not count.
+    /// Flushes and waits until every event recorded so far is settled: acknowledged or dropped. Returns `false` after
+    /// the timeout; queued events are kept. Events that wait for consent do not count.
     pub fn flush_and_wait(&self, timeout: Duration) -> bool {
         self.flush();
-        self.wait_for(Wait::Ended, timeout)
+        self.wait_for(Barrier::Settled, timeout)
     }
 
-    /// Waits until everything recorded so far is in the store, and so survives the death of the process. `false` if the
-    /// time was not enough, or if nothing may be stored because the user has not decided yet.
+    /// Waits until everything recorded so far is in the store, and so survives the death of the process. Returns
+    /// `false` after the timeout, or if nothing may be stored because the user has not decided yet.
     pub fn persist_and_wait(&self, timeout: Duration) -> bool {
-        self.wait_for(Wait::Persisted, timeout)
+        self.wait_for(Barrier::Persisted, timeout)
     }
 
-    /// Where every event went.
+    /// Returns the counts of events by outcome.
     pub fn ledger(&self) -> Ledger {
-        (&self.inbox.ledger()).into()
+        (&self.queue.ledger()).into()
     }
 
-    /// The install ID: anonymous, made by the SDK, the same until consent is withdrawn.
+    /// Returns the install ID: anonymous, generated by the SDK, the same until consent is withdrawn.
     pub fn install_id(&self) -> String {
-        self.inbox.install().text()
+        self.queue.install().text()
     }
 
-    /// Messages for the developer since the last call, oldest first: why events were refused, that the key is wrong, that
-    /// the store was damaged.
+    /// Removes and returns the commands for the developer, oldest first: rejected events, a wrong key, a damaged store.
     pub fn take_notices(&self) -> Vec<String> {
-        self.inbox.take_notices()
+        self.queue.take_diagnostics()
     }
 
-    /// What came of the last upload; `None` before the first.
+    /// Returns the result of the last upload; `None` before the first.
     pub fn last_upload(&self) -> Option<LastUpload> {
-        self.inbox.last_upload()
+        self.queue.last_upload()
     }
 
-    /// Sends what it can within `timeout`, stores the rest and ends. `true` if everything recorded before the call has
-    /// ended. Later calls do nothing.
+    /// Sends what it can within `timeout`, stores the rest and stops. Returns `true` if everything recorded before the
+    /// call is settled. Later calls have no effect.
     pub fn close(&self, timeout: Duration) -> bool {
         let ended = self.flush_and_wait(timeout);
-        self.tell(Message::Stop);
-        if self.inbox.wait_gone(LAST_COMMIT) {
+        self.send(Command::Stop);
+        if self.queue.wait_stopped(FINAL_COMMIT_TIMEOUT) {
             self.join();
         }
         ended
@@ -287,23 +287,23 @@ impl Subway {
 
 impl Drop for Subway {
     fn drop(&mut self) {
-        self.tell(Message::Stop);
+        self.send(Command::Stop);
         self.join();
     }
 }
 
-fn open_store(data_dir: Option<&str>) -> Result<(AnyStore, StoreControl), OpenError> {
+fn open_store(data_dir: Option<&str>) -> Result<(AnyStore, StoreHandle), OpenError> {
     let memory = AnyStore::Memory(MemoryStore::default());
-    let Some(dir) = data_dir else { return Ok((memory, StoreControl::default())) };
+    let Some(dir) = data_dir else { return Ok((memory, StoreHandle::default())) };
     match SqliteStore::open(Path::new(dir)) {
         Ok(store) => {
-            let control = store.control();
-            Ok((AnyStore::Sqlite(Box::new(store)), control))
+            let handle = store.handle();
+            Ok((AnyStore::Sqlite(Box::new(store)), handle))
         }
-        Err(error) if error.leaves_memory() => {
-            let control = StoreControl::default();
-            control.report(in_memory(&error.to_string()));
-            Ok((memory, control))
+        Err(error) if error.falls_back_to_memory() => {
+            let handle = StoreHandle::default();
+            handle.report(in_memory(&error.to_string()));
+            Ok((memory, handle))
         }
         Err(error) => Err(error.into()),
     }

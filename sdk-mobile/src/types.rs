@@ -1,37 +1,38 @@
-//! What crosses the border between a host and the SDK: plain records, the same in every language.
+//! Types of the API: plain records, the same in every language.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use subway_sdk_core as core;
 
-/// How to open the SDK. Make one with [`Config::new`] and change what differs.
+/// Configuration for opening the SDK. Create it with [`Config::new`] and change what differs.
 #[derive(Clone, Debug, uniffi::Record)]
 pub struct Config {
-    /// The collector's address, such as `https://collect.example`; `/v1/events` is appended.
+    /// URL of the collector, such as `https://collect.example`; `/v1/events` is appended.
     pub endpoint: String,
     /// The app's public key.
     pub key: String,
-    /// If the collector demands signed requests: the app's secret.
+    /// Secret of the app, if the collector requires signed requests.
     pub secret: Option<String>,
-    /// A directory of the SDK's own, created if need be; `None` keeps events in memory, and they die with the process.
+    /// Directory for the SDK alone, created if necessary. `None` keeps events in memory; they are lost when the process
+    /// ends.
     pub data_dir: Option<String>,
-    /// Whether `http://` is accepted for hosts other than this machine. Events would travel readable by anybody.
+    /// Whether `http://` is accepted for hosts other than this machine. Events would be readable on the way.
     pub allow_http: bool,
-    /// The version of the app.
+    /// Version of the app.
     pub app_version: String,
-    /// The app that hosts the SDK.
+    /// App that hosts the SDK.
     pub host: HostInfo,
-    /// The device.
+    /// Device information.
     pub device: DeviceInfo,
     /// `wifi`, `2g` .. `5g`, `none`, `unknown`, or empty.
     pub network: String,
-    /// Caps and times.
+    /// Limits and times.
     pub settings: Settings,
 }
 
 impl Config {
-    /// The defaults for this collector and app key.
+    /// Creates the default configuration for this collector and app key.
     #[must_use]
     pub fn new(endpoint: impl Into<String>, key: impl Into<String>) -> Self {
         Self {
@@ -48,7 +49,7 @@ impl Config {
         }
     }
 
-    /// What surrounds every event, in the core's form.
+    /// Returns the context of every event, in the core's form.
     pub(crate) fn context(&self) -> core::Context {
         let mut context = core::Context {
             app_version: self.app_version.clone(),
@@ -63,23 +64,23 @@ impl Config {
     }
 }
 
-/// [`Config::new`] for other languages: change what differs.
+/// Creates a configuration; [`Config::new`] for other languages.
 #[must_use]
 #[uniffi::export]
 pub fn default_config(endpoint: String, key: String) -> Config {
     Config::new(endpoint, key)
 }
 
-/// The app that hosts the SDK.
+/// App that hosts the SDK.
 #[derive(Clone, Debug, Default, PartialEq, Eq, uniffi::Record)]
 pub struct HostInfo {
     /// `android`, `ios`, `python`, `rust`, ..
     #[uniffi(default = "")]
     pub platform: String,
-    /// Its name.
+    /// Name of the app.
     #[uniffi(default = "")]
     pub app: String,
-    /// Its version.
+    /// Version of the app.
     #[uniffi(default = "")]
     pub version: String,
 }
@@ -92,7 +93,7 @@ impl HostInfo {
     }
 }
 
-/// The device. Unknown texts stay empty and are not sent.
+/// Device information. Empty texts are unknown and not sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq, uniffi::Record)]
 pub struct DeviceInfo {
     /// Operating system.
@@ -101,7 +102,7 @@ pub struct DeviceInfo {
     /// Version of the operating system.
     #[uniffi(default = "")]
     pub os_version: String,
-    /// Maker.
+    /// Manufacturer.
     #[uniffi(default = "")]
     pub brand: String,
     /// Model.
@@ -130,24 +131,24 @@ impl DeviceInfo {
     }
 }
 
-/// Caps and times; see the core's [`core::Config`] for their reasons.
+/// Limits and times; see [`core::Config`] for their reasons.
 #[derive(Clone, Debug, PartialEq, Eq, uniffi::Record)]
 pub struct Settings {
-    /// Nothing is kept or sent until consent is granted.
+    /// Whether nothing is kept or sent until consent is granted.
     pub consent_required: bool,
-    /// Most events kept while offline.
+    /// Most events in the queue.
     pub queue_rows: u64,
-    /// Most bytes of events kept while offline.
+    /// Most bytes in the queue.
     pub queue_bytes: u64,
     /// Most events in a batch.
     pub batch_events: u64,
-    /// So many queued events are sent without waiting for `flush_interval`.
+    /// Number of queued events that are sent without waiting for `flush_interval`.
     pub flush_events: u64,
-    /// The oldest queued event waits at most so long before it is sent.
+    /// Longest time that a queued event waits before it is sent.
     pub flush_interval: Duration,
-    /// Coming back after so long in the background begins a new session.
+    /// Time in the background after which a new session starts.
     pub session_background: Duration,
-    /// So long without an event ends the session.
+    /// Time without an event after which the session ends.
     pub session_idle: Duration,
 }
 
@@ -156,9 +157,9 @@ impl Default for Settings {
         let core = core::Config::default();
         Self {
             consent_required: core.consent_required,
-            queue_rows: core.queue_rows as u64,
-            queue_bytes: core.queue_bytes as u64,
-            batch_events: core.batch_events as u64,
+            queue_rows: core.max_queued_events as u64,
+            queue_bytes: core.max_queued_bytes as u64,
+            batch_events: core.max_batch_events as u64,
             flush_events: core.flush_events as u64,
             flush_interval: Duration::from_millis(core.flush_interval_ms),
             session_background: Duration::from_millis(core.session_background_ms),
@@ -173,9 +174,9 @@ impl Settings {
         let size = |number: u64| usize::try_from(number).unwrap_or(usize::MAX / 2);
         core::Config {
             consent_required: self.consent_required,
-            queue_rows: size(self.queue_rows),
-            queue_bytes: size(self.queue_bytes),
-            batch_events: size(self.batch_events),
+            max_queued_events: size(self.queue_rows),
+            max_queued_bytes: size(self.queue_bytes),
+            max_batch_events: size(self.batch_events),
             flush_events: size(self.flush_events),
             flush_interval_ms: millis(self.flush_interval),
             session_background_ms: millis(self.session_background),
@@ -185,14 +186,14 @@ impl Settings {
     }
 }
 
-/// What an event is about.
+/// Kind of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, uniffi::Enum)]
 pub enum Theme {
     /// A page was shown.
     View,
     /// Something was tapped.
     Click,
-    /// Something came into sight.
+    /// Something became visible.
     Exposure,
     /// A step of an order.
     Order,
@@ -202,13 +203,13 @@ pub enum Theme {
     Share,
     /// Something failed.
     Error,
-    /// How long something took.
+    /// Duration of an operation.
     Performance,
-    /// A request to some server.
+    /// A request to a server.
     Network,
-    /// Something about the user rather than about a moment.
+    /// An attribute of the user.
     Profile,
-    /// Whatever the developer decides.
+    /// Anything else that the developer records.
     Custom,
 }
 
@@ -233,11 +234,11 @@ impl From<Theme> for core::Theme {
 /// The user's decision about being measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, uniffi::Enum)]
 pub enum Consent {
-    /// Not asked yet: a few events are held in memory, nothing is stored or sent.
+    /// Not asked yet: a few events wait in memory, nothing is stored or sent.
     Unknown,
     /// Events are kept and sent.
     Granted,
-    /// Events are dropped, and what was stored is wiped.
+    /// Events are dropped; stored data has been wiped.
     Denied,
 }
 
@@ -254,16 +255,16 @@ impl From<Consent> for core::Consent {
 /// A page of the app.
 #[derive(Clone, Debug, Default, PartialEq, Eq, uniffi::Record)]
 pub struct Page {
-    /// Its path without query.
+    /// Path without query.
     #[uniffi(default = "")]
     pub path: String,
-    /// Its title; empty if unknown.
+    /// Title; empty if unknown.
     #[uniffi(default = "")]
     pub title: String,
-    /// The path or address it was reached from; empty if unknown.
+    /// Path or address it was reached from; empty if unknown.
     #[uniffi(default = "")]
     pub referrer: String,
-    /// When it was entered by the device's clock, milliseconds since the epoch.
+    /// Device clock when the page was entered, milliseconds since the epoch.
     #[uniffi(default = None)]
     pub enter_ts: Option<i64>,
 }
@@ -274,71 +275,72 @@ impl From<Page> for core::Page {
     }
 }
 
-/// One event as the developer gives it.
+/// One event as given by the developer.
 #[derive(Clone, Debug, uniffi::Record)]
 pub struct TrackEvent {
-    /// What it is about.
+    /// Kind of event.
     pub theme: Theme,
-    /// Its name: 1 to 128 bytes without control characters. Others than `[A-Za-z_][A-Za-z0-9_.:-]*` are told of once.
+    /// Event name: 1 to 128 bytes without handle characters. A diagnostic, once per name, warns of names other than
+    /// `[A-Za-z_][A-Za-z0-9_.:-]*`.
     pub code: String,
     /// Properties as the text of a JSON object; empty for none.
     #[uniffi(default = "")]
     pub props: String,
-    /// The page it happened on; `None` for the current one.
+    /// Page it happened on; `None` for the current one.
     #[uniffi(default = None)]
     pub page: Option<Page>,
-    /// When it truly happened, milliseconds since the epoch, if the caller knows better than the device's clock.
+    /// True time, milliseconds since the epoch, if the caller knows better than the device's clock.
     #[uniffi(default = None)]
     pub true_ts: Option<i64>,
 }
 
 impl TrackEvent {
-    /// An event without properties on the current page.
+    /// Creates an event without properties on the current page.
     #[must_use]
     pub fn new(theme: Theme, code: impl Into<String>) -> Self {
         Self { theme, code: code.into(), props: String::new(), page: None, true_ts: None }
     }
 
-    /// The same event with these properties; `value` must be an object.
+    /// Sets the properties; `value` must be an object.
     #[must_use]
     pub fn with_props(self, value: &serde_json::Value) -> Self {
         Self { props: value.to_string(), ..self }
     }
 
-    /// The same event on this page.
+    /// Sets the page.
     #[must_use]
     pub fn with_page(self, page: Page) -> Self {
         Self { page: Some(page), ..self }
     }
 
-    /// The same event at its true time, milliseconds since the epoch.
+    /// Sets the true time, milliseconds since the epoch.
     #[must_use]
     pub fn with_true_ts(self, millis: i64) -> Self {
         Self { true_ts: Some(millis), ..self }
     }
 }
 
-/// Where every event went since the install ID was made: generated = acked + queued + all dropped.
+/// Counts of events by outcome since the install ID was generated: generated = acked + queued + all dropped.
 #[derive(Clone, Debug, Default, PartialEq, Eq, uniffi::Record)]
 pub struct Ledger {
-    /// Handed to the SDK.
+    /// Events given to the SDK.
     pub generated: u64,
-    /// Known to the collector.
+    /// Events that the collector has.
     pub acked: u64,
-    /// Waiting, on disk or on the way there.
+    /// Events on disk or on the way there.
     pub queued: u64,
-    /// Given up, by reason; reasons that never occurred are absent.
+    /// Dropped events by reason; reasons without events are absent.
     pub dropped: HashMap<String, u64>,
 }
 
 impl Ledger {
-    /// How many were given up for any reason.
+    /// Returns the number of dropped events.
     #[must_use]
     pub fn dropped_total(&self) -> u64 {
         self.dropped.values().sum()
     }
 
-    /// Whether generated = acked + queued + dropped.
+    /// Returns whether generated = acked + queued + dropped.
     #[must_use]
     pub fn balances(&self) -> bool {
         self.generated == self.acked + self.queued + self.dropped_total()
@@ -357,11 +359,11 @@ impl From<&core::Ledger> for Ledger {
     }
 }
 
-/// What came of the last upload, for a host that asks why nothing arrives.
+/// Result of the last upload, to find out why nothing arrives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, uniffi::Record)]
 pub struct LastUpload {
-    /// The answer's HTTP status; `None` if there was no answer.
+    /// HTTP status of the response; `None` if there was none.
     pub status: Option<u16>,
-    /// When, milliseconds since the epoch by the device's clock.
+    /// Time of the result, milliseconds since the epoch by the device's clock.
     pub at: i64,
 }

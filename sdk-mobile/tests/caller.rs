@@ -1,4 +1,4 @@
-//! What the host's threads may rely on: nothing waits for disk or network, every event is accounted for at every moment.
+//! Guarantees for the host's threads: no call waits for disk or network, and every event is in the ledger at any time.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "test code")]
 
@@ -54,7 +54,7 @@ fn a_stuck_driver_makes_track_refuse_and_count_but_never_wait() {
     clock.driver_gate.close();
     subway.flush();
     clock.driver_gate.wait_for_somebody();
-    // That these calls return at all is the point: whoever could make room for them stands still.
+    // Returning at all is what is tested: the driver, which alone frees space, is blocked.
     let results: Vec<Result<(), TrackError>> = (0..20_000).map(|_| subway.track(event())).collect();
     let refused = results.iter().filter(|result| **result == Err(TrackError::QueueFull)).count() as u64;
     assert!(refused > 0 && refused < 20_000, "{refused}");
@@ -159,7 +159,7 @@ fn an_event_too_large_to_store_is_counted_and_told() {
 }
 
 #[test]
-fn a_directory_in_use_is_refused_and_free_again_after_close_and_drop() {
+fn a_directory_is_locked_until_close_or_drop() {
     let (dir, transport) = (TempDir::new().unwrap(), Arc::new(FakeTransport::default()));
     let first = open(&config(&dir), &transport).unwrap();
     let Err(OpenError::InUse(text)) = open(&config(&dir), &transport) else { panic!("opened twice") };
@@ -176,7 +176,7 @@ fn a_directory_in_use_is_refused_and_free_again_after_close_and_drop() {
 }
 
 #[test]
-fn nothing_is_stored_or_sent_before_consent_and_nothing_is_left_after_withdrawal() {
+fn nothing_is_stored_before_consent_or_left_after_withdrawal() {
     let (dir, transport) = (TempDir::new().unwrap(), Arc::new(FakeTransport::default()));
     let settings = Settings { consent_required: true, ..Settings::default() };
     let subway = open(&Config { settings, ..config(&dir) }, &transport).unwrap();
@@ -237,7 +237,7 @@ fn a_damaged_file_costs_what_was_in_it_and_is_counted() {
 }
 
 #[test]
-fn a_store_of_a_later_version_is_left_alone_and_events_are_sent_from_memory() {
+fn a_newer_store_is_not_changed_and_events_go_from_memory() {
     let (dir, transport) = (TempDir::new().unwrap(), Arc::new(FakeTransport::default()));
     let subway = open(&config(&dir), &transport).unwrap();
     let install = subway.install_id();
@@ -246,7 +246,7 @@ fn a_store_of_a_later_version_is_left_alone_and_events_are_sent_from_memory() {
     let path = dir.path().join("subway.db");
     let ours = std::fs::read(&path).unwrap();
     let mut theirs = ours.clone();
-    // The number of the version, which every later one raises.
+    // Number of the version, which every later version raises.
     theirs[63] = 200;
     std::fs::write(&path, &theirs).unwrap();
     let changed = std::fs::metadata(&path).unwrap().modified().unwrap();

@@ -1,4 +1,4 @@
-//! What becomes of events when the network, the collector or the clocks misbehave.
+//! Outcomes of events when the network, the collector or the clocks misbehave.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "test code")]
 
@@ -123,7 +123,7 @@ fn a_wrong_key_is_told_and_costs_nothing() {
 }
 
 #[test]
-fn a_collector_that_demands_signatures_takes_signed_batches_only() {
+fn a_collector_with_signatures_accepts_signed_batches_only() {
     let dir = TempDir::new().unwrap();
     let file = dir.path().join("subway.toml");
     std::fs::write(

@@ -1,4 +1,4 @@
-//! What goes over the wire, and what is made of any answer.
+//! Requests on the wire, and the handling of any response.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "test code")]
 
@@ -74,7 +74,7 @@ fn redirects_are_not_followed() {
 }
 
 #[test]
-fn an_answer_that_is_no_receipt_by_its_size_or_bytes_has_no_body() {
+fn a_response_that_is_too_large_or_not_text_has_no_body() {
     let server = Server::start(|request| match request.text().as_str() {
         "huge" => answer("200 OK", &[], &"x".repeat(2 * 1024 * 1024)),
         _ => [answer("200 OK", &[], "")[..].to_vec().replace_length(2), vec![0xff, 0xfe]].concat(),
@@ -109,7 +109,7 @@ fn a_cut_connection_and_nobody_at_all_are_failures() {
 }
 
 #[test]
-fn a_connection_cut_after_the_server_stored_the_batch_sends_the_same_batch_again() {
+fn a_connection_cut_after_storing_sends_the_same_batch_again() {
     let server = Server::start({
         let first = std::sync::atomic::AtomicBool::new(true);
         move |request: &Request| {

@@ -1,6 +1,6 @@
-//! SIGKILL, again and again, while thousands of events a second are tracked against a real collector, which is killed as
-//! well now and then. Afterwards every event that the SDK called persisted is on the collector exactly once, and the
-//! client's ledger balances to the event.
+//! SIGKILL, repeatedly, while thousands of events per second are tracked against a real collector, which is killed as
+//! well from time to time. Afterwards every event that the SDK reported as persisted is on the collector exactly once,
+//! and the client's ledger balances to the event.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "test code")]
 
@@ -20,9 +20,9 @@ use support::collector::{Collector, export};
 use tempfile::TempDir;
 
 const KILLS: u64 = 30;
-/// The collector is killed with every so-many-th life of the client.
+/// The collector is killed with every n-th run of the client.
 const COLLECTOR_KILL: u64 = 5;
-/// Events a second that a child tracks, in bursts of a millisecond.
+/// Events per second that a child tracks, in bursts of a millisecond.
 const RATE: u64 = 8_000;
 const ACCEPTED: u64 = 0;
 const PERSISTED: u64 = 8;
@@ -62,7 +62,7 @@ impl Counters {
     }
 }
 
-/// The child: tracks numbered events until it is killed. One thread tracks, another asks what is persisted.
+/// Runs the child: tracks numbered events until it is killed. One thread tracks, another waits for persistence.
 #[test]
 #[ignore = "run by the test below as a child process"]
 fn child_that_is_killed() {
@@ -104,7 +104,7 @@ fn spawn_child(dir: &Path, address: &str, first: u64) -> Child {
         .unwrap()
 }
 
-/// One life of the client: which numbers it was to track, had accepted, had called persisted.
+/// One run of the client: numbers it was to track, had accepted, had reported as persisted.
 #[derive(Debug)]
 struct Life {
     first: u64,
@@ -119,7 +119,7 @@ fn live_and_be_killed(dir: &Path, address: &str, first: u64, millis: u64) -> Lif
         assert!(child.try_wait().unwrap().is_none(), "the child ended by itself");
         std::thread::yield_now();
     }
-    // The moment of the kill is the one thing here that is meant to be arbitrary.
+    // The time of the kill is deliberately arbitrary.
     std::thread::sleep(Duration::from_millis(millis));
     child.kill().unwrap();
     child.wait().unwrap();
@@ -136,7 +136,7 @@ fn every_persisted_event_arrives_exactly_once_over_many_kills() {
     let mut collector_kills = 0;
     let mut random = getrandom_u64();
     for life in 1..=KILLS {
-        // The event after the last accepted one may be in the store although nobody was told.
+        // The event after the last accepted one can be in the store, although the call did not return.
         let first = lives.last().map_or(1, |last| last.accepted + 2);
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let millis = (random >> 33) % 200;

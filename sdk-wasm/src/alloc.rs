@@ -1,8 +1,8 @@
-//! The allocator of the packages: blocks in sizes of powers of two, a list of free ones for each size.
+//! Allocator for the packages: blocks whose sizes are powers of two, with a free list for each size.
 //!
-//! std's allocator is a twentieth of the whole module and suits programs whose blocks come in all sizes and live long.
-//! Here texts come and go: a list for each size gives them back at once, costs two dozen instructions, and wastes at most
-//! half of a block. Blocks are never joined or split; memory stays at the largest use that each size ever had.
+//! std's allocator is a twentieth of the whole module and suits programs whose blocks have all sizes and live long.
+//! Here texts are short-lived. A list for each size reuses them at once, costs two dozen instructions, and wastes at
+//! most half of a block. Blocks are never joined or split; the memory stays at the peak use of each size.
 
 #![allow(unsafe_code)]
 
@@ -13,16 +13,16 @@ use std::cell::UnsafeCell;
 #[global_allocator]
 static ALLOCATOR: Blocks = Blocks(UnsafeCell::new(State { free: [0; 32], next: 0, end: 0 }));
 
-/// The smallest block, as a power of two: 16 bytes, which is also every block's alignment at least.
+/// Smallest block, as a power of two: 16 bytes, which is also the alignment of every block.
 const SMALLEST: u32 = 4;
 const PAGE: usize = 64 * 1024;
-/// wasm2js copies the whole memory whenever it grows, so it grows by at least so many pages.
+/// Fewest pages to grow by, because wasm2js copies the whole memory whenever it grows.
 const GROW_PAGES: usize = 8;
 
 struct State {
-    /// The first free block of each power of two; each free block begins with the address of the next.
+    /// First free block of each power of two. A free block begins with the address of the next.
     free: [usize; 32],
-    /// What was taken from the system and never given out: `next..end`.
+    /// Memory taken from the system and not used for a block yet: `next..end`.
     next: usize,
     end: usize,
 }
@@ -32,7 +32,7 @@ struct Blocks(UnsafeCell<State>);
 // SAFETY: WebAssembly without threads.
 unsafe impl Sync for Blocks {}
 
-/// The power of two that holds `size`.
+/// Returns the power of two that holds `size`.
 fn class(size: usize) -> u32 {
     usize::BITS - (size.max(1 << SMALLEST) - 1).leading_zeros()
 }
@@ -46,7 +46,7 @@ impl State {
             if old == usize::MAX {
                 return 0;
             }
-            // The rest of the last piece is given up, unless the new one continues it.
+            // The rest of the last piece is wasted, unless the new one continues it.
             if old * PAGE != self.end {
                 self.next = old * PAGE;
             }
@@ -82,7 +82,7 @@ unsafe impl GlobalAlloc for Blocks {
         let class = class(layout.size());
         // SAFETY: as above.
         let state = unsafe { &mut *self.0.get() };
-        // SAFETY: the block is at least 16 bytes, and nobody's any more.
+        // SAFETY: the block has at least 16 bytes and is not in use any more.
         unsafe { *(block.cast::<usize>()) = state.free[(class & 31) as usize] };
         state.free[(class & 31) as usize] = block as usize;
     }

@@ -1,6 +1,6 @@
-//! The checksum of gzip (RFC 1952), used for segments too, so that the package carries one.
+//! Checksum of gzip (RFC 1952), also used for segments, so that the package has only one.
 
-/// A table for half a byte: 64 bytes instead of a kilobyte, at two steps a byte.
+/// Table for half a byte: 64 bytes instead of a kilobyte, at two steps per byte.
 const NIBBLES: [u32; 16] = {
     let mut table = [0; 16];
     let mut at = 0;
@@ -17,7 +17,7 @@ const NIBBLES: [u32; 16] = {
     table
 };
 
-/// CRC-32 of `bytes`.
+/// Returns the CRC-32 of `bytes`.
 pub(crate) fn crc32(bytes: &[u8]) -> u32 {
     let mut crc = u32::MAX;
     for byte in bytes {

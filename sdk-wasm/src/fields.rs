@@ -1,11 +1,11 @@
-//! Several values in one text, a value a line: how `js/src/sdk.js` hands over what would else be many arguments, each of
-//! which would cost glue in every package.
+//! Several values in one text, one per line. `js/src/sdk.js` passes them this way, because each argument costs glue in
+//! every package.
 
 use subway_sdk_core::{Config, Page};
 
 use crate::store::take_number;
 
-/// Takes values off the front; a missing one is empty, or the default.
+/// Reader of values from the front of a text; a missing value is empty, or the default.
 pub(crate) struct Fields<'a> {
     rest: &'a str,
 }
@@ -15,7 +15,7 @@ impl<'a> Fields<'a> {
         Self { rest: text }
     }
 
-    /// The next value.
+    /// Reads the next value.
     pub(crate) fn text(&mut self) -> &'a str {
         let end = self.rest.bytes().position(|byte| byte == b'\n').unwrap_or(self.rest.len());
         let text = &self.rest[..end];
@@ -23,26 +23,26 @@ impl<'a> Fields<'a> {
         text
     }
 
-    /// The next value as a whole number from 0 in decimal digits.
+    /// Reads the next value as a non-negative decimal integer.
     pub(crate) fn number(&mut self) -> Option<u64> {
         take_number(self.text()).map(|(number, _)| number)
     }
 
-    /// All that was not taken.
+    /// Returns the rest of the text.
     pub(crate) fn rest(self) -> &'a str {
         self.rest
     }
 
-    /// Settings in the order in which `js/src/texts.js` lists them.
+    /// Reads the settings in the order of `js/src/texts.js`.
     pub(crate) fn config(&mut self) -> Config {
-        // `performance.now()` stands still during sleep on most systems.
+        // `performance.now()` stops during sleep on most systems.
         let mut config =
             Config { consent_required: self.number() == Some(1), mono_stops_asleep: true, ..Config::default() };
         for setting in [
-            &mut config.queue_rows,
-            &mut config.queue_bytes,
-            &mut config.batch_events,
-            &mut config.batch_bytes,
+            &mut config.max_queued_events,
+            &mut config.max_queued_bytes,
+            &mut config.max_batch_events,
+            &mut config.max_batch_bytes,
             &mut config.flush_events,
         ] {
             if let Some(number) = self.number() {
@@ -62,7 +62,7 @@ impl<'a> Fields<'a> {
         config
     }
 
-    /// Path, title, referrer and the time of entering, four lines; no page if all are empty.
+    /// Reads a page: path, title, referrer and time of entering, one per line. `None` if all are empty.
     pub(crate) fn page(&mut self) -> Option<Page> {
         let (path, title, referrer) = (self.text(), self.text(), self.text());
         let enter_ts = self.number().map(|ms| ms as i64);
@@ -80,8 +80,8 @@ mod tests {
     #[test]
     fn settings_left_out_keep_their_defaults() {
         let config = Fields::new("1\n500\n\n20").config();
-        assert_eq!((config.consent_required, config.queue_rows), (true, 500));
-        assert_eq!((config.queue_bytes, config.batch_events), (Config::default().queue_bytes, 20));
+        assert_eq!((config.consent_required, config.max_queued_events), (true, 500));
+        assert_eq!((config.max_queued_bytes, config.max_batch_events), (Config::default().max_queued_bytes, 20));
         assert_eq!(config.session_idle_ms, Config::default().session_idle_ms);
     }
 

@@ -1,21 +1,21 @@
-//! A gzip writer (RFC 1951, RFC 1952) small enough for a mini-program.
+//! A gzip encoder (RFC 1951, RFC 1952) small enough for a mini-program.
 //!
-//! LZ77 with hash chains and one block of fixed Huffman codes. Batches are JSON whose events resemble each other: most of
-//! the gain is in the repetitions, which need no Huffman tables of their own. Measured: this adds 1.2 KB to a module,
-//! flate2 (miniz_oxide) 37 KB; a batch of 100 events comes out 1.4 times as large as zlib makes it, a quarter of the text.
+//! LZ77 with hash chains and one block of fixed Huffman codes. Batches are JSON whose events resemble each other, so
+//! most of the gain is in the repetitions, which need no Huffman tables. Measured: this adds 1.2 KB to a module, flate2
+//! (miniz_oxide) 37 KB. A batch of 100 events becomes 1.4 times as large as with zlib, a quarter of the text.
 
 use crate::crc32::crc32;
 
-/// Matches reach back so far (RFC 1951).
+/// Longest distance of a match (RFC 1951).
 const WINDOW: usize = 32 * 1024;
 const MIN_MATCH: usize = 3;
 const MAX_MATCH: usize = 258;
 const HASH_BITS: u32 = 13;
-/// Earlier places with the same hash that are looked at; more gains a percent or two and costs as much time again.
+/// Earlier positions with the same hash that are compared. More of them gain one or two percent and double the time.
 const CHAIN: usize = 16;
 const NOWHERE: u32 = u32::MAX;
 
-/// Bits in the order of deflate: the first bit is the lowest.
+/// Bit buffer in the order of deflate: the first bit is the lowest.
 struct Bits {
     out: Vec<u8>,
     hold: u32,
@@ -23,7 +23,7 @@ struct Bits {
 }
 
 impl Bits {
-    /// At most 16 bits.
+    /// Appends at most 16 bits.
     fn push(&mut self, value: u32, count: u32) {
         self.hold |= value << self.held;
         self.held += count;
@@ -34,12 +34,12 @@ impl Bits {
         }
     }
 
-    /// A Huffman code: its highest bit comes first.
+    /// Appends a Huffman code, its highest bit first.
     fn push_code(&mut self, code: u32, count: u32) {
         self.push(code.reverse_bits() >> (32 - count), count);
     }
 
-    /// A literal or length symbol in the fixed code (RFC 1951, 3.2.6).
+    /// Appends a literal or length symbol in the fixed code (RFC 1951, 3.2.6).
     fn push_symbol(&mut self, symbol: u32) {
         match symbol {
             0..=143 => self.push_code(0x30 + symbol, 8),
@@ -49,8 +49,8 @@ impl Bits {
         }
     }
 
-    /// A length or distance, counted from 0, in the scheme both share: `per` symbols for each number of extra bits, and
-    /// the first `2 * per` symbols without any. Gives the symbol, the extra bits and their count.
+    /// Splits a length or distance, counted from 0, in the scheme that both share: `per` symbols for each number of
+    /// extra bits, and the first `2 * per` symbols without any. Returns the symbol, the extra bits and their count.
     fn split(value: u32, per_bits: u32) -> (u32, u32, u32) {
         if value < (2 << per_bits) {
             return (value, 0, 0);
@@ -78,14 +78,14 @@ fn hash(data: &[u8], at: usize) -> usize {
     (word.wrapping_mul(0x9E37_79B1) >> (32 - HASH_BITS)) as usize
 }
 
-/// The places of every three bytes seen so far, the youngest first.
+/// Positions of every three bytes seen so far, the latest first.
 struct Chains {
     head: Vec<u32>,
     previous: Vec<u32>,
 }
 
 impl Chains {
-    /// The longest match for the bytes at `at`, as length and distance; length 0 if there is none.
+    /// Returns length and distance of the longest match for the bytes at `at`; length 0 if there is none.
     fn longest(&self, data: &[u8], at: usize) -> (usize, usize) {
         let most = MAX_MATCH.min(data.len() - at);
         let (mut length, mut distance) = (0, 0);
@@ -111,7 +111,7 @@ impl Chains {
     }
 }
 
-/// `data` as one gzip member.
+/// Returns `data` as one gzip member.
 #[must_use]
 pub fn gzip(data: &[u8]) -> Vec<u8> {
     // Magic, deflate, no flags, no time, no hint, unknown system.

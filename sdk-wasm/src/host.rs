@@ -1,6 +1,6 @@
-//! The host's storage as JavaScript offers it; `js/src/host.js` holds the other end.
+//! Storage of the host, as implemented in JavaScript by `js/src/host.js`.
 
-// wasm-bindgen's imports are unsafe underneath.
+// wasm-bindgen's imports contain unsafe code.
 #![allow(unsafe_code)]
 
 use subway_sdk_core::StoreError;
@@ -8,33 +8,29 @@ use wasm_bindgen::prelude::wasm_bindgen;
 
 use crate::store::HostStorage;
 
-/// Instead of a text: the host failed. An empty text is one that the host has damaged, as is one of zeros. `js/src/host.js`
-/// has the same.
+/// Returned in place of a text if the host failed; `js/src/host.js` has the same constant. An empty text or one of
+/// zeros is a value that the host has damaged.
 const FAILED: &str = "\0failed";
 
 #[wasm_bindgen(raw_module = "./host.js")]
 extern "C" {
-    /// The text under `key`; [`FAILED`] if the host failed.
+    /// Returns the text under `key`; [`FAILED`] if the host failed.
     fn storage_get(host: u32, key: &str) -> Option<String>;
-    /// 0: written; 1: failed; 2: failed because the storage is full.
+    /// Returns 0: written; 1: failed; 2: failed because the storage is full.
     fn storage_set(host: u32, key: &str, value: &str) -> u32;
-    /// 0: removed.
+    /// Returns 0: removed.
     fn storage_remove(host: u32, key: &str) -> u32;
-    /// The keys, one a line; none if the host failed.
+    /// Returns the keys, one per line; none if the host failed.
     fn storage_keys(host: u32) -> Option<String>;
 }
 
-/// The storage of the host that JavaScript registered under this number.
+/// Storage of the host that JavaScript registered under this number.
 pub(crate) struct JsStorage(pub(crate) u32);
-
-fn failed(what: &str, full: bool) -> StoreError {
-    StoreError { full, message: what.to_owned() }
-}
 
 impl HostStorage for JsStorage {
     fn get(&mut self, key: &str) -> Result<Option<String>, StoreError> {
         match storage_get(self.0, key) {
-            Some(text) if text == FAILED => Err(failed("get", false)),
+            Some(text) if text == FAILED => Err(StoreError::failed("get")),
             text => Ok(text),
         }
     }
@@ -42,16 +38,17 @@ impl HostStorage for JsStorage {
     fn set(&mut self, key: &str, value: &str) -> Result<(), StoreError> {
         match storage_set(self.0, key, value) {
             0 => Ok(()),
-            code => Err(failed("set", code == 2)),
+            2 => Err(StoreError::full("set")),
+            _ => Err(StoreError::failed("set")),
         }
     }
 
     fn remove(&mut self, key: &str) -> Result<(), StoreError> {
-        if storage_remove(self.0, key) == 0 { Ok(()) } else { Err(failed("remove", false)) }
+        if storage_remove(self.0, key) == 0 { Ok(()) } else { Err(StoreError::failed("remove")) }
     }
 
     fn keys(&mut self) -> Result<Vec<String>, StoreError> {
-        let keys = storage_keys(self.0).ok_or_else(|| failed("keys", false))?;
+        let keys = storage_keys(self.0).ok_or_else(|| StoreError::failed("keys"))?;
         Ok(keys.lines().map(str::to_owned).collect())
     }
 }

@@ -1,4 +1,4 @@
-//! ClickHouse, from chDB's library: it is clickhouse-local with the server's real HTTP listener.
+//! ClickHouse from chDB's library: clickhouse-local with the server's real HTTP listener.
 
 mod old;
 
@@ -10,43 +10,44 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::http::{self, Answer};
-use crate::process::{self, Plan, Process};
+use crate::http::{self, HttpResponse};
+use crate::process::{self, LaunchSpec, Process};
 use crate::rundir::RunDir;
 use crate::{Shared, tools};
 
 /// The package and its version; the library in it is ClickHouse 26.7.
 const PACKAGE: &str = "@chdb/lib-linux-x64-gnu@26.7.3-stable.1";
-/// A few lines of C that call the library's clickhouse-local.
+/// C program that calls the library's clickhouse-local.
 const LAUNCHER: &str = include_str!("clickhouse/launcher.c");
-/// Opens the listener, then keeps the process alive: a query that sleeps for weeks.
+/// Opens the listener and keeps the process alive with a query that sleeps for weeks.
 const SERVE: &str = "SYSTEM START LISTEN HTTP; SELECT sleepEachRow(3) AS s FROM numbers(1000000) \
                      SETTINGS max_block_size = 1, function_sleep_max_microseconds_per_block = 0 FORMAT Null";
-/// From the start to the first answer; 0.2 to 0.8 s when nothing else runs.
-const START_LIMIT: Duration = Duration::from_secs(60);
+/// Timeout from the start to the first response; 0.2 to 0.8 s when nothing else runs.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A ClickHouse server on loopback with a data directory of its own. No users, no replication.
 ///
-/// `async_insert` is on by default in this version: a test that minds sets it. A connection that closes in the middle of a
-/// request's head aborts this build of ClickHouse (a server's does not); closing it anywhere else is harmless.
+/// `async_insert` is on by default in this version; a test that depends on it sets it. A connection that closes in the
+/// middle of a request's head aborts this build of ClickHouse (a server's does not). Closing it anywhere else is
+/// harmless.
 pub struct ClickHouse {
     process: Process,
     port: u16,
     dir: RunDir,
     agent: ureq::Agent,
-    /// A statement and what this instance answers to it, to tell it from a stranger on its port.
+    /// A statement and the response of this instance, to distinguish it from another server on its port.
     proof: (&'static str, String),
 }
 
-/// Starts ClickHouse 18.16 of Debian 12, for what a collector says to a store that is too old: it lacks DateTime64, TTL,
-/// JSONExtract, deduplication tokens and zstd. The server is a [`ClickHouse`].
+/// Starts ClickHouse 18.16 of Debian 12, to test how a collector handles a store that is too old. It lacks DateTime64,
+/// TTL, JSONExtract, deduplication tokens and zstd. The server is a [`ClickHouse`].
 pub struct OldClickHouse;
 
 impl OldClickHouse {
-    /// Fetches it if need be and starts a fresh instance.
+    /// Fetches it if necessary and starts a fresh instance.
     ///
     /// # Errors
-    /// This is no Debian that has it, and why it does not start.
+    /// If this system is not a Debian with that package, or the server does not start.
     pub fn start() -> Result<ClickHouse> {
         let home =
             tools::debian_unpack("clickhouse-18", &["clickhouse-server"]).context("ClickHouse 18 cannot be had")?;
@@ -55,16 +56,16 @@ impl OldClickHouse {
 }
 
 impl ClickHouse {
-    /// Fetches ClickHouse if need be and starts a fresh instance.
+    /// Fetches ClickHouse if necessary and starts a fresh instance.
     ///
     /// # Errors
-    /// What is missing to fetch it, and why it does not start.
+    /// If it cannot be fetched, or the server does not start.
     pub fn start() -> Result<Self> {
         let home = fetch().context("ClickHouse cannot be had")?;
         process::retry_taken_port(|| Self::start_from(&home))
     }
 
-    /// The instance that all tests of this process share.
+    /// Returns the instance that all tests of this process share.
     ///
     /// # Errors
     /// As [`ClickHouse::start`].
@@ -95,30 +96,30 @@ impl ClickHouse {
         proof: (&'static str, String),
     ) -> Result<Self> {
         let name = "ClickHouse".to_owned();
-        let plan = Plan { name, command, env, log: dir.join("log"), pidfile: None, limit: START_LIMIT };
+        let plan = LaunchSpec { name, command, env, log: dir.join("log"), pidfile: None, limit: START_TIMEOUT };
         let server = Self { process: Process::new(plan), port, dir, agent: http::agent(), proof };
         server.restart()?;
         Ok(server)
     }
 
-    /// Where it listens, as `http://127.0.0.1:PORT`.
+    /// Returns the address, as `http://127.0.0.1:PORT`.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// Runs one statement; gives what it answers, by default tab-separated.
+    /// Runs one statement and returns the result, by default tab-separated.
     ///
     /// # Errors
-    /// No answer, or ClickHouse's own message.
+    /// No response, or ClickHouse's own message.
     pub fn query(&self, sql: &str) -> Result<String> {
         self.post("", sql.as_bytes())?.ok()
     }
 
-    /// Posts a body with URL parameters, written as `query=..&async_insert=0`; gives whatever comes back.
+    /// Posts a body with URL parameters, written as `query=..&async_insert=0`, and returns any response.
     ///
     /// # Errors
-    /// No answer.
-    pub fn post(&self, parameters: &str, body: &[u8]) -> Result<Answer> {
+    /// No response.
+    pub fn post(&self, parameters: &str, body: &[u8]) -> Result<HttpResponse> {
         http::send(&self.agent, "POST", &format!("{}/?{parameters}", self.url()), Some(("text/plain", body)))
     }
 
@@ -130,44 +131,44 @@ impl ClickHouse {
     /// Starts it again after [`ClickHouse::kill`], on the same port and the same data.
     ///
     /// # Errors
-    /// It runs already, or why it does not start.
+    /// If it is running, or does not start.
     pub fn restart(&self) -> Result<()> {
-        let quick = http::agent_within(Duration::from_secs(2));
+        let quick = http::agent_with_timeout(Duration::from_secs(2));
         let (question, expected) = &self.proof;
         self.process.start(&|| {
             let answer = http::send(&quick, "POST", &self.url(), Some(("text/plain", question.as_bytes())));
-            answer.and_then(Answer::ok).is_ok_and(|answer| answer.trim() == expected)
+            answer.and_then(HttpResponse::ok).is_ok_and(|answer| answer.trim() == expected)
         })
     }
 
-    /// Stops it without ending it, as a machine that hangs: connections are accepted, nothing is answered.
+    /// Pauses the process, like a machine that hangs: connections are accepted, but there is no response.
     ///
     /// # Errors
-    /// It does not run.
+    /// If it is not running.
     pub fn pause(&self) -> Result<()> {
         self.process.pause()
     }
 
-    /// Lets it go on after [`ClickHouse::pause`].
+    /// Resumes it after [`ClickHouse::pause`].
     ///
     /// # Errors
-    /// It does not run.
+    /// If it is not running.
     pub fn resume(&self) -> Result<()> {
         self.process.resume()
     }
 
-    /// The ID of its process while it runs.
+    /// Returns the ID of its process while it runs.
     pub fn pid(&self) -> Option<u32> {
         self.process.pid()
     }
 
-    /// Its data directory.
+    /// Returns its data directory.
     pub fn data_dir(&self) -> PathBuf {
         self.dir.join("data")
     }
 }
 
-/// Fetches the library and builds the launcher; gives the folder that holds `launcher` and `package/libchdb.so`.
+/// Fetches the library and builds the launcher. Returns the folder with `launcher` and `package/libchdb.so`.
 fn fetch() -> Result<PathBuf> {
     ensure!(
         cfg!(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu")),

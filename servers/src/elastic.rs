@@ -9,28 +9,28 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::http::{self, Answer};
-use crate::process::{self, Plan, Process};
+use crate::http::{self, HttpResponse};
+use crate::process::{self, LaunchSpec, Process};
 use crate::rundir::RunDir;
 use crate::user::User;
 use crate::{Shared, maven, tools};
 
-/// From the start to yellow; 14 to 33 s when nothing else runs.
-const START_LIMIT: Duration = Duration::from_secs(240);
-/// The Java heap: what a small node needs, fixed so that runs are alike.
+/// Timeout from the start to status yellow; 14 to 33 s when nothing else runs.
+const START_TIMEOUT: Duration = Duration::from_secs(240);
+/// Java heap: enough for a small node, fixed so that runs are alike.
 const HEAP: &str = "-Xms512m -Xmx512m";
 
-/// What differs between the two.
-struct Flavour {
+/// Differences between the two distributions.
+struct Distribution {
     name: &'static str,
     artifact: &'static str,
-    /// The program below `bin`, the settings' file below `config` without `.yml`, and the prefix of the environment.
+    /// Program below `bin`, settings file below `config` without `.yml`, and prefix of the environment.
     program: &'static str,
     prefix: &'static str,
     settings: &'static str,
 }
 
-const ELASTICSEARCH: Flavour = Flavour {
+const ELASTICSEARCH: Distribution = Distribution {
     name: "Elasticsearch",
     artifact: "org.elasticsearch.distribution.integ-test-zip:elasticsearch:8.19.21:zip",
     program: "elasticsearch",
@@ -38,7 +38,7 @@ const ELASTICSEARCH: Flavour = Flavour {
     settings: "xpack.security.enabled: false\n",
 };
 
-const OPENSEARCH: Flavour = Flavour {
+const OPENSEARCH: Distribution = Distribution {
     name: "OpenSearch",
     artifact: "org.opensearch.distribution.integ-test-zip:opensearch:2.19.4:zip",
     program: "opensearch",
@@ -50,15 +50,15 @@ const OPENSEARCH: Flavour = Flavour {
 pub struct Elasticsearch;
 
 impl Elasticsearch {
-    /// Fetches it if need be and starts a fresh single node; that takes 14 to 33 s.
+    /// Fetches it if necessary and starts a fresh single node, which takes 14 to 33 s.
     ///
     /// # Errors
-    /// What is missing to fetch or run it, and why it does not start.
+    /// If it cannot be fetched or run, or does not start.
     pub fn start() -> Result<Elastic> {
         Elastic::start(&ELASTICSEARCH)
     }
 
-    /// The node that all tests of this process share: each test takes an index of its own.
+    /// Returns the node that all tests of this process share. Each test uses an index of its own.
     ///
     /// # Errors
     /// As [`Elasticsearch::start`].
@@ -72,15 +72,15 @@ impl Elasticsearch {
 pub struct OpenSearch;
 
 impl OpenSearch {
-    /// Fetches it if need be and starts a fresh single node; that takes about 12 s.
+    /// Fetches it if necessary and starts a fresh single node, which takes about 12 s.
     ///
     /// # Errors
-    /// What is missing to fetch or run it, and why it does not start.
+    /// If it cannot be fetched or run, or does not start.
     pub fn start() -> Result<Elastic> {
         Elastic::start(&OPENSEARCH)
     }
 
-    /// The node that all tests of this process share: each test takes an index of its own.
+    /// Returns the node that all tests of this process share. Each test uses an index of its own.
     ///
     /// # Errors
     /// As [`OpenSearch::start`].
@@ -92,7 +92,7 @@ impl OpenSearch {
 
 /// One node of Elasticsearch or OpenSearch on loopback, without security, with data of its own.
 ///
-/// The archives lack what is not open source or not in the core: ILM, painless, reindex, delete_by_query, data streams.
+/// The archives contain only the open-source core: no ILM, painless, reindex, delete_by_query, data streams.
 pub struct Elastic {
     process: Process,
     port: u16,
@@ -102,90 +102,90 @@ pub struct Elastic {
 }
 
 impl Elastic {
-    fn start(flavour: &Flavour) -> Result<Self> {
-        let why = || format!("{} cannot be had", flavour.name);
+    fn start(distribution: &Distribution) -> Result<Self> {
+        let why = || format!("{} cannot be had", distribution.name);
         let java = maven::java_home().with_context(why)?;
         let user = User::unprivileged().with_context(why)?;
-        let dir = maven::unpack(flavour.program, flavour.artifact).with_context(why)?;
-        let home = installation(&dir, flavour.program)?;
-        process::retry_taken_port(|| Self::start_from(flavour, &home, &java, user))
+        let dir = maven::unpack(distribution.program, distribution.artifact).with_context(why)?;
+        let home = installation(&dir, distribution.program)?;
+        process::retry_taken_port(|| Self::start_from(distribution, &home, &java, user))
     }
 
-    fn start_from(flavour: &Flavour, home: &Path, java: &Path, user: User) -> Result<Self> {
+    fn start_from(distribution: &Distribution, home: &Path, java: &Path, user: User) -> Result<Self> {
         let (dir, port, transport) = (RunDir::new()?, process::free_port()?, process::free_port()?);
         let node = format!("subway-{port}-{}", std::process::id());
-        let home = reachable(home, &dir, flavour, user)?;
+        let home = accessible_home(home, &dir, distribution, user)?;
         for folder in ["config", "data", "logs", "tmp"] {
             fs::create_dir(dir.join(folder))?;
         }
-        configure(flavour, &home, &dir, &node, (port, transport))?;
-        user.own(dir.path())?;
+        configure(distribution, &home, &dir, &node, (port, transport))?;
+        user.take_ownership(dir.path())?;
         ensure!(
             user.can_read(&dir.join("config")),
             "the user nobody cannot reach {}; point TMPDIR elsewhere",
             dir.path().display()
         );
         let mut command = user.prefix();
-        command.extend([home.join("bin").join(flavour.program).into(), "-p".into(), dir.join("pid").into()]);
-        let plan = Plan {
-            name: flavour.name.to_owned(),
+        command.extend([home.join("bin").join(distribution.program).into(), "-p".into(), dir.join("pid").into()]);
+        let plan = LaunchSpec {
+            name: distribution.name.to_owned(),
             command,
-            env: environment(flavour, java, &dir),
+            env: environment(distribution, java, &dir),
             log: dir.join("log"),
             pidfile: Some(dir.join("pid")),
-            limit: START_LIMIT,
+            limit: START_TIMEOUT,
         };
         let server = Self { process: Process::new(plan), port, node, agent: http::agent(), _dir: dir };
         server.restart()?;
         Ok(server)
     }
 
-    /// Where it listens, as `http://127.0.0.1:PORT`.
+    /// Returns the address, as `http://127.0.0.1:PORT`.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// `GET path`; the path begins with a slash and may carry a query.
+    /// Sends `GET path`; the path begins with a slash and can contain a query.
     ///
     /// # Errors
     /// No answer.
-    pub fn get(&self, path: &str) -> Result<Answer> {
+    pub fn get(&self, path: &str) -> Result<HttpResponse> {
         self.send("GET", path, None)
     }
 
-    /// `POST path` with a body of JSON, or of lines of JSON.
+    /// Sends `POST path` with a body of JSON, or of lines of JSON.
     ///
     /// # Errors
     /// No answer.
-    pub fn post(&self, path: &str, body: &str) -> Result<Answer> {
+    pub fn post(&self, path: &str, body: &str) -> Result<HttpResponse> {
         self.send("POST", path, Some(body))
     }
 
-    /// `PUT path` with a body of JSON.
+    /// Sends `PUT path` with a body of JSON.
     ///
     /// # Errors
     /// No answer.
-    pub fn put(&self, path: &str, body: &str) -> Result<Answer> {
+    pub fn put(&self, path: &str, body: &str) -> Result<HttpResponse> {
         self.send("PUT", path, Some(body))
     }
 
-    /// `DELETE path`.
+    /// Sends `DELETE path`.
     ///
     /// # Errors
     /// No answer.
-    pub fn delete(&self, path: &str) -> Result<Answer> {
+    pub fn delete(&self, path: &str) -> Result<HttpResponse> {
         self.send("DELETE", path, None)
     }
 
-    fn send(&self, method: &str, path: &str, body: Option<&str>) -> Result<Answer> {
+    fn send(&self, method: &str, path: &str, body: Option<&str>) -> Result<HttpResponse> {
         let body = body.map(|body| ("application/json", body.as_bytes()));
         http::send(&self.agent, method, &format!("{}{path}", self.url()), body)
     }
 
-    /// How many documents the indices hold, after a refresh; 0 if there is no such index.
+    /// Returns the number of documents in the indices, after a refresh; 0 if there is no such index.
     ///
     /// # Errors
-    /// No answer, or another than a count.
+    /// No response, or one other than a count.
     pub fn count(&self, indices: &str) -> Result<u64> {
         self.post(&format!("/{indices}/_refresh?ignore_unavailable=true"), "")?.ok()?;
         let answer = self.get(&format!("/{indices}/_count?ignore_unavailable=true"))?.json()?;
@@ -200,17 +200,17 @@ impl Elastic {
     /// Starts it again after [`Elastic::kill`], on the same port and the same data, and waits for yellow.
     ///
     /// # Errors
-    /// It runs already, or why it does not start.
+    /// If it is running, or does not start.
     pub fn restart(&self) -> Result<()> {
-        let quick = http::agent_within(Duration::from_secs(5));
+        let quick = http::agent_with_timeout(Duration::from_secs(5));
         self.process.start(&|| self.is_ready(&quick))
     }
 
-    /// True if this very node answers and every primary shard is there.
+    /// Returns whether this node responds and every primary shard is active.
     fn is_ready(&self, agent: &ureq::Agent) -> bool {
         let get = |path: &str| {
             let answer = http::send(agent, "GET", &format!("{}{path}", self.url()), None);
-            answer.and_then(Answer::json).unwrap_or(Value::Null)
+            answer.and_then(HttpResponse::json).unwrap_or(Value::Null)
         };
         let names = get("/_nodes/_local?filter_path=nodes.*.name");
         let health = get("/_cluster/health?wait_for_status=yellow&timeout=2s");
@@ -219,29 +219,29 @@ impl Elastic {
             && matches!(health["status"].as_str(), Some("yellow" | "green"))
     }
 
-    /// Stops it without ending it, as a machine that hangs: connections are accepted, nothing is answered.
+    /// Pauses the process, like a machine that hangs: connections are accepted, but there is no response.
     ///
     /// # Errors
-    /// It does not run.
+    /// If it is not running.
     pub fn pause(&self) -> Result<()> {
         self.process.pause()
     }
 
-    /// Lets it go on after [`Elastic::pause`].
+    /// Resumes it after [`Elastic::pause`].
     ///
     /// # Errors
-    /// It does not run.
+    /// If it is not running.
     pub fn resume(&self) -> Result<()> {
         self.process.resume()
     }
 
-    /// The ID of its process while it runs.
+    /// Returns the ID of its process while it runs.
     pub fn pid(&self) -> Option<u32> {
         self.process.pid()
     }
 }
 
-/// The folder in `dir` that the archive made: `NAME-VERSION`.
+/// Returns the folder in `dir` that the archive created: `NAME-VERSION`.
 fn installation(dir: &Path, name: &str) -> Result<PathBuf> {
     let found = fs::read_dir(dir)?
         .flatten()
@@ -249,9 +249,9 @@ fn installation(dir: &Path, name: &str) -> Result<PathBuf> {
     Ok(found.with_context(|| format!("no {name} in {}", dir.display()))?.path())
 }
 
-/// The installation, or a copy of it where its user cannot reach it (a checkout under root's home).
-fn reachable(home: &Path, dir: &RunDir, flavour: &Flavour, user: User) -> Result<PathBuf> {
-    if user.can_read(&home.join("bin").join(flavour.program)) {
+/// Returns the installation, or a copy if its user has no access to it (a checkout under root's home).
+fn accessible_home(home: &Path, dir: &RunDir, distribution: &Distribution, user: User) -> Result<PathBuf> {
+    if user.can_read(&home.join("bin").join(distribution.program)) {
         return Ok(home.to_path_buf());
     }
     let copy = dir.join("home");
@@ -260,7 +260,13 @@ fn reachable(home: &Path, dir: &RunDir, flavour: &Flavour, user: User) -> Result
 }
 
 /// Writes the instance's own configuration.
-fn configure(flavour: &Flavour, home: &Path, dir: &RunDir, node: &str, (http, transport): (u16, u16)) -> Result<()> {
+fn configure(
+    distribution: &Distribution,
+    home: &Path,
+    dir: &RunDir,
+    node: &str,
+    (http, transport): (u16, u16),
+) -> Result<()> {
     let config = dir.join("config");
     for entry in fs::read_dir(home.join("config"))? {
         let entry = entry?;
@@ -274,10 +280,10 @@ fn configure(flavour: &Flavour, home: &Path, dir: &RunDir, node: &str, (http, tr
          cluster.routing.allocation.disk.threshold_enabled: false\naction.destructive_requires_name: false\n{}",
         dir.join("data").display(),
         dir.join("logs").display(),
-        flavour.settings,
+        distribution.settings,
     );
-    fs::write(config.join(format!("{}.yml", flavour.program)), settings)?;
-    // The paths in it are relative to the installation, which is not the instance's to write to.
+    fs::write(config.join(format!("{}.yml", distribution.program)), settings)?;
+    // The paths in it are relative to the installation, which the instance cannot write to.
     let options = fs::read_to_string(config.join("jvm.options"))?;
     let kept =
         options.lines().filter(|line| !["gc.log", "HeapDump", "ErrorFile"].iter().any(|word| line.contains(word)));
@@ -287,7 +293,7 @@ fn configure(flavour: &Flavour, home: &Path, dir: &RunDir, node: &str, (http, tr
     Ok(())
 }
 
-fn environment(flavour: &Flavour, java: &Path, dir: &RunDir) -> Vec<(String, OsString)> {
+fn environment(distribution: &Distribution, java: &Path, dir: &RunDir) -> Vec<(String, OsString)> {
     [
         ("JAVA_HOME", java.as_os_str().to_owned()),
         ("PATH_CONF", dir.join("config").into()),
@@ -295,6 +301,6 @@ fn environment(flavour: &Flavour, java: &Path, dir: &RunDir) -> Vec<(String, OsS
         ("JAVA_OPTS", HEAP.into()),
     ]
     .into_iter()
-    .map(|(name, value)| (format!("{}_{name}", flavour.prefix), value))
+    .map(|(name, value)| (format!("{}_{name}", distribution.prefix), value))
     .collect()
 }

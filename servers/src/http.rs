@@ -1,34 +1,34 @@
-//! A small blocking HTTP client for talking to the servers.
+//! A small blocking HTTP client for requests to the servers.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-/// The longest that one request to a server may take.
-const REQUEST_LIMIT: Duration = Duration::from_secs(120);
-/// The longest answer that is read, in bytes; tests read counts and small pages.
-const ANSWER_BYTES: u64 = 256 * 1024 * 1024;
+/// Timeout of one request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
+/// Largest response that is read, bytes; tests read counts and small pages.
+const MAX_RESPONSE_BYTES: u64 = 256 * 1024 * 1024;
 
-/// A server's answer to one request.
+/// Response of a server.
 #[derive(Debug, Clone)]
-pub struct Answer {
-    /// The HTTP status.
+pub struct HttpResponse {
+    /// HTTP status.
     pub status: u16,
-    /// The body, as text.
+    /// Body as text.
     pub body: String,
 }
 
-impl Answer {
-    /// The body of an answer of the class 2xx.
+impl HttpResponse {
+    /// Returns the body of a response of the class 2xx.
     ///
     /// # Errors
-    /// Any other status; the error carries the body.
+    /// Any other status; the error contains the body.
     pub fn ok(self) -> Result<String> {
         ensure!((200..300).contains(&self.status), "HTTP {}: {}", self.status, self.body.trim_end());
         Ok(self.body)
     }
 
-    /// The body of an answer of the class 2xx, as JSON.
+    /// Returns the body of a response of the class 2xx as JSON.
     ///
     /// # Errors
     /// Any other status, and a body that is not JSON.
@@ -38,13 +38,13 @@ impl Answer {
     }
 }
 
-/// The client: any status is an answer, not an error.
+/// Returns the client. A response of any status is a success.
 pub(crate) fn agent() -> ureq::Agent {
-    agent_within(REQUEST_LIMIT)
+    agent_with_timeout(REQUEST_TIMEOUT)
 }
 
-/// The same with another limit for a request.
-pub(crate) fn agent_within(limit: Duration) -> ureq::Agent {
+/// Returns a client with another timeout.
+pub(crate) fn agent_with_timeout(limit: Duration) -> ureq::Agent {
     let config = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(limit)).build();
     config.into()
 }
@@ -52,8 +52,8 @@ pub(crate) fn agent_within(limit: Duration) -> ureq::Agent {
 /// Sends a request with the method and an optional body with its content type.
 ///
 /// # Errors
-/// No answer, or not a whole one.
-pub(crate) fn send(agent: &ureq::Agent, method: &str, url: &str, body: Option<(&str, &[u8])>) -> Result<Answer> {
+/// No response, or an incomplete one.
+pub(crate) fn send(agent: &ureq::Agent, method: &str, url: &str, body: Option<(&str, &[u8])>) -> Result<HttpResponse> {
     let mut request = ureq::http::Request::builder().method(method).uri(url);
     if let Some((kind, _)) = body {
         request = request.header("content-type", kind);
@@ -64,6 +64,6 @@ pub(crate) fn send(agent: &ureq::Agent, method: &str, url: &str, body: Option<(&
     };
     let mut answer = sent.with_context(|| format!("{method} {url}"))?;
     let status = answer.status().as_u16();
-    let body = answer.body_mut().with_config().limit(ANSWER_BYTES).lossy_utf8(true).read_to_string();
-    Ok(Answer { status, body: body.with_context(|| format!("{method} {url}: reading the answer"))? })
+    let body = answer.body_mut().with_config().limit(MAX_RESPONSE_BYTES).lossy_utf8(true).read_to_string();
+    Ok(HttpResponse { status, body: body.with_context(|| format!("{method} {url}: reading the answer"))? })
 }

@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::process::{self, Plan, Process};
+use crate::process::{self, LaunchSpec, Process};
 use crate::rundir::RunDir;
 use crate::{Proxy, Shared, maven, tools};
 
-/// The broker, its command line tools, and a logger.
+/// Broker, command line tools, and a logger.
 const ARTIFACTS: &[&str] = &[
     "org.apache.kafka:kafka_2.13:4.3.1",
     "org.apache.kafka:kafka-tools:4.3.1",
@@ -22,40 +22,40 @@ const ARTIFACTS: &[&str] = &[
     "org.apache.logging.log4j:log4j-core:2.25.1",
     "org.apache.logging.log4j:log4j-1.2-api:2.25.1",
 ];
-/// From the start to the first answer; 2.4 s when nothing else runs, 6.5 s after a kill.
-const START_LIMIT: Duration = Duration::from_secs(120);
-/// The longest time that the console consumer waits for the next record, in milliseconds.
-const CONSUMER_PATIENCE: &str = "30000";
-/// The longest time that one of Kafka's tools may run, in seconds.
-const TOOL_LIMIT: &str = "180";
-/// Between key and value, and after each record: bytes that no JSON and no ID holds.
+/// Timeout from the start to the first response; 2.4 s when nothing else runs, 6.5 s after a kill.
+const START_TIMEOUT: Duration = Duration::from_secs(120);
+/// Time that the console consumer waits for the next record, milliseconds.
+const CONSUMER_TIMEOUT_MS: &str = "30000";
+/// Time that one of Kafka's tools can run, seconds.
+const TOOL_TIMEOUT_S: &str = "180";
+/// Separators between key and value, and after each record: bytes that no JSON and no ID contains.
 const KEY_END: char = '\u{1f}';
 const RECORD_END: char = '\u{1e}';
-/// An ApiVersions request of version 0, with its length: what a client sends first.
-const HELLO: &[u8] = b"\0\0\0\x0a\0\x12\0\0\0\0\0\x01\xff\xff";
+/// Request ApiVersions of version 0, with its length: the first request of every client.
+const API_VERSIONS_REQUEST: &[u8] = b"\0\0\0\x0a\0\x12\0\0\0\0\0\x01\xff\xff";
 
-/// A Kafka broker on loopback with data of its own. Topics are made at their first use, with one partition.
+/// A Kafka broker on loopback with data of its own. A topic is created at its first use, with one partition.
 pub struct Kafka {
     process: Process,
     port: u16,
     java: PathBuf,
-    /// The class path: every jar.
+    /// Class path: every jar.
     jars: OsString,
     dir: RunDir,
 }
 
 impl Kafka {
-    /// Fetches Kafka if need be and starts a fresh broker.
+    /// Fetches Kafka if necessary and starts a fresh broker.
     ///
     /// # Errors
-    /// What is missing to fetch or run it, and why it does not start.
+    /// If it cannot be fetched or run, or does not start.
     pub fn start() -> Result<Self> {
         let (java, jars) = fetch()?;
         process::retry_taken_port(|| Self::start_from(&java, &jars, None))
     }
 
-    /// The same with a proxy in front: clients that begin at [`Proxy::addr`] speak to the broker only through it, those
-    /// that begin at [`Kafka::bootstrap`] go past it.
+    /// Starts a broker with a proxy in front. Clients that bootstrap at [`Proxy::addr`] reach the broker only through
+    /// it, those that bootstrap at [`Kafka::bootstrap`] reach it directly.
     ///
     /// # Errors
     /// As [`Kafka::start`].
@@ -69,7 +69,7 @@ impl Kafka {
         })
     }
 
-    /// The broker that all tests of this process share: each test takes a topic of its own.
+    /// Returns the broker that all tests of this process share. Each test uses a topic of its own.
     ///
     /// # Errors
     /// As [`Kafka::start`].
@@ -78,7 +78,7 @@ impl Kafka {
         crate::shared(&SHARED, Self::start)
     }
 
-    /// `proxied`: the port of a second listener, and the port that it names to clients.
+    /// `proxied`: port of a second listener, and the port that it advertises to clients.
     fn start_from(java: &Path, jars: &OsString, proxied: Option<(u16, u16)>) -> Result<Self> {
         let (dir, port) = (RunDir::new()?, process::free_port()?);
         let settings = dir.join("server.properties");
@@ -87,7 +87,7 @@ impl Kafka {
         let mut format = java_command(java, jars, "kafka.tools.StorageTool");
         format.args(["format", "--standalone", "-t", &id, "-c"]).arg(&settings);
         tools::output(&mut format).context("formatting Kafka's data directory")?;
-        let plan = Plan {
+        let plan = LaunchSpec {
             name: "Kafka".to_owned(),
             command: vec![
                 java.into(),
@@ -100,22 +100,22 @@ impl Kafka {
             env: Vec::new(),
             log: dir.join("log"),
             pidfile: None,
-            limit: START_LIMIT,
+            limit: START_TIMEOUT,
         };
         let server = Self { process: Process::new(plan), port, java: java.to_path_buf(), jars: jars.clone(), dir };
         server.restart()?;
         Ok(server)
     }
 
-    /// Where clients begin: `127.0.0.1:PORT`.
+    /// Returns the bootstrap address: `127.0.0.1:PORT`.
     pub fn bootstrap(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// Makes a topic.
+    /// Creates a topic.
     ///
     /// # Errors
-    /// It is there already, or the broker does not answer.
+    /// If it exists, or the broker does not respond.
     pub fn create_topic(&self, topic: &str, partitions: u32) -> Result<()> {
         let partitions = partitions.to_string();
         let mut command = self.tool("TopicCommand");
@@ -123,19 +123,19 @@ impl Kafka {
         tools::output(&mut command).map(drop)
     }
 
-    /// Writes records, each a key and a value without control characters, and waits until the broker has them.
+    /// Writes records, each a key and a value without control characters, and waits for the acknowledgement.
     ///
     /// # Errors
-    /// The broker did not take them.
+    /// If the broker did not accept them.
     pub fn produce(&self, topic: &str, records: &[(&str, &str)]) -> Result<()> {
         self.produce_at(&self.bootstrap(), &[], topic, records)
     }
 
-    /// The same with a client that begins at another address (a proxy's) and with settings of the producer, as
-    /// `delivery.timeout.ms=5000`. It is idempotent and waits for all acknowledgements unless they say otherwise.
+    /// Writes records with another bootstrap address (a proxy's) and with settings of the producer, such as
+    /// `delivery.timeout.ms=5000`. It is idempotent and waits for all acknowledgements unless the settings differ.
     ///
     /// # Errors
-    /// The broker did not take them, or the client does not know that it did.
+    /// If the broker did not accept them, or the client does not know that it did.
     pub fn produce_at(&self, bootstrap: &str, settings: &[&str], topic: &str, records: &[(&str, &str)]) -> Result<()> {
         let mut command = self.tool_at("ConsoleProducer", bootstrap);
         command.args(["--topic", topic, "--reader-property", "parse.key=true", "--reader-property"]);
@@ -157,16 +157,16 @@ impl Kafka {
         }
         drop(input);
         let status = producer.wait()?;
-        // It ends with 0 even when the broker refused records; what it says then is an error.
+        // It exits with 0 even if the broker refused records, and then prints an error.
         let said = fs::read_to_string(log.path())?;
         ensure!(status.success() && !said.contains("ERROR"), "Kafka's console producer ended with {status}:\n{said}");
         Ok(())
     }
 
-    /// How many records the topic has taken, over all partitions; 0 if there is no such topic.
+    /// Returns the number of records of the topic, over all partitions; 0 if there is no such topic.
     ///
     /// # Errors
-    /// The broker does not answer.
+    /// If the broker does not respond.
     pub fn count(&self, topic: &str) -> Result<u64> {
         let offsets = match tools::output(self.tool("GetOffsetShell").args(["--topic-partitions", topic])) {
             Err(error) if error.to_string().contains("Could not match any topic") => return Ok(0),
@@ -177,17 +177,18 @@ impl Kafka {
         ends.map(|end| end.parse::<u64>().with_context(|| format!("not an offset: {offsets}"))).sum()
     }
 
-    /// All records of a topic as key and value, in the order of each partition; a record without a key has the key `null`.
+    /// Returns all records of a topic as key and value, in the order of each partition. A record without a key has the
+    /// key `null`.
     ///
     /// # Errors
-    /// The broker does not answer, or gives fewer records than the topic has.
+    /// If the broker does not respond, or returns fewer records than the topic has.
     pub fn consume_all(&self, topic: &str) -> Result<Vec<(String, String)>> {
         let count = self.count(topic)?;
         if count == 0 {
             return Ok(Vec::new());
         }
         let mut command = self.tool("consumer.ConsoleConsumer");
-        command.args(["--topic", topic, "--from-beginning", "--timeout-ms", CONSUMER_PATIENCE]);
+        command.args(["--topic", topic, "--from-beginning", "--timeout-ms", CONSUMER_TIMEOUT_MS]);
         command.args(["--max-messages", &count.to_string()]);
         for property in
             ["print.key=true".to_owned(), format!("key.separator={KEY_END}"), format!("line.separator={RECORD_END}")]
@@ -204,7 +205,7 @@ impl Kafka {
         Ok(records)
     }
 
-    /// One of the release's own tools, told where the broker is.
+    /// Returns one of the release's own tools, with the broker's address.
     fn tool(&self, class: &str) -> Command {
         self.tool_at(class, &self.bootstrap())
     }
@@ -223,34 +224,34 @@ impl Kafka {
     /// Starts it again after [`Kafka::kill`], on the same port and the same data.
     ///
     /// # Errors
-    /// It runs already, or why it does not start.
+    /// If it is running, or does not start.
     pub fn restart(&self) -> Result<()> {
-        self.process.start(&|| answers(self.port))
+        self.process.start(&|| is_ready(self.port))
     }
 
-    /// Stops it without ending it, as a machine that hangs: connections are accepted, nothing is answered.
+    /// Pauses the process, like a machine that hangs: connections are accepted, but there is no response.
     ///
     /// # Errors
-    /// It does not run.
+    /// If it is not running.
     pub fn pause(&self) -> Result<()> {
         self.process.pause()
     }
 
-    /// Lets it go on after [`Kafka::pause`].
+    /// Resumes it after [`Kafka::pause`].
     ///
     /// # Errors
-    /// It does not run.
+    /// If it is not running.
     pub fn resume(&self) -> Result<()> {
         self.process.resume()
     }
 
-    /// The ID of its process while it runs.
+    /// Returns the ID of its process while it runs.
     pub fn pid(&self) -> Option<u32> {
         self.process.pid()
     }
 }
 
-/// Fetches Kafka; gives the `java` to run it with and its class path.
+/// Fetches Kafka. Returns the `java` to run it with and its class path.
 fn fetch() -> Result<(PathBuf, OsString)> {
     let java = maven::java_home().context("Kafka cannot be had")?.join("bin/java");
     let mut jars = maven::jars("kafka", ARTIFACTS).context("Kafka cannot be had")?.into_os_string();
@@ -258,11 +259,11 @@ fn fetch() -> Result<(PathBuf, OsString)> {
     Ok((java, jars))
 }
 
-/// One of Kafka's programs. It is ended after a while, also when the process that started it is not there to do so.
+/// Returns one of Kafka's programs. It ends after a timeout, even if the process that started it is gone.
 fn java_command(java: &Path, jars: &OsString, class: &str) -> Command {
     let mut command = if tools::exists("timeout") {
         let mut command = Command::new("timeout");
-        command.args(["-s", "KILL", TOOL_LIMIT]).arg(java);
+        command.args(["-s", "KILL", TOOL_TIMEOUT_S]).arg(java);
         command
     } else {
         Command::new(java)
@@ -271,18 +272,18 @@ fn java_command(java: &Path, jars: &OsString, class: &str) -> Command {
     command
 }
 
-/// True if a broker answers; it does so once it takes records.
-fn answers(port: u16) -> bool {
+/// Returns whether a broker responds, which it does once it accepts records.
+fn is_ready(port: u16) -> bool {
     let ask = || -> std::io::Result<()> {
         let mut stream = TcpStream::connect(("127.0.0.1", port))?;
         stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-        stream.write_all(HELLO)?;
+        stream.write_all(API_VERSIONS_REQUEST)?;
         stream.read_exact(&mut [0; 4])
     };
     ask().is_ok()
 }
 
-/// 16 random bytes as Kafka writes them: 22 characters of URL-safe base64.
+/// Returns 16 random bytes as Kafka writes them: 22 characters of URL-safe base64.
 fn cluster_id() -> String {
     use std::hash::{BuildHasher, Hasher};
     let mut random = std::hash::RandomState::new().build_hasher();
@@ -292,7 +293,7 @@ fn cluster_id() -> String {
 }
 
 fn properties(dir: &RunDir, port: u16, controller: u16, proxied: Option<(u16, u16)>) -> String {
-    // A listener tells its clients the address of the proxy, so that they never go past it.
+    // A listener advertises the address of the proxy, so that clients never bypass it.
     let (mut listener, mut named) = (String::new(), String::new());
     if let Some((port, proxy)) = proxied {
         listener = format!(",PROXIED://127.0.0.1:{port}");

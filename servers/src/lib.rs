@@ -1,6 +1,8 @@
-//! Real stores for tests and benches: fetched from packages into ignored folders under `target/tools/servers`, started on
-//! loopback ports of their own, stopped when the handle is dropped, and gone when the process that started them dies,
-//! however it dies. And a [`Proxy`] that stands between the collector and a store and injects faults.
+//! Real stores for tests and benches, and a [`Proxy`] that injects faults between the collector and a store.
+//!
+//! The servers are fetched from packages into ignored folders under `target/tools/servers` and started on loopback
+//! ports of their own. They stop when the handle is dropped, and end when the process that started them dies in any
+//! way.
 //!
 //! ```no_run
 //! use subway_servers::{ClickHouse, available};
@@ -24,13 +26,13 @@ mod user;
 
 pub use clickhouse::{ClickHouse, OldClickHouse};
 pub use elastic::{Elastic, Elasticsearch, OpenSearch};
-pub use http::Answer;
+pub use http::HttpResponse;
 pub use kafka::Kafka;
 pub use proxy::Proxy;
 
-/// The server, or `None` where it cannot be had on this machine: then the test should return.
+/// Returns the server, or `None` if it is not available on this machine; then the test should return.
 ///
-/// That a test was not run is printed loudly, with the reason.
+/// Prints loudly that a test was not run, with the reason.
 ///
 /// # Panics
 /// If the environment variable `CI` is set: CI has every server, so a missing one is a failure.
@@ -41,17 +43,17 @@ pub fn available<T>(server: anyhow::Result<T>) -> Option<T> {
         Err(error) if std::env::var_os("CI").is_some() => panic!("a server is missing, and CI is set: {error:#}"),
         Err(error) => {
             let test = std::thread::current().name().unwrap_or("a test").to_owned();
-            // Not eprintln: the test harness would keep it to itself.
+            // Not eprintln, which the test harness captures.
             let _ = writeln!(std::io::stderr(), "\n!!! NOT RUN: {test}: {error:#}\n");
             None
         }
     }
 }
 
-/// One server for all tests of a process, or the message of why it cannot be had.
+/// One server for all tests of a process, or the reason why it is not available.
 type Shared<T> = std::sync::OnceLock<Result<T, String>>;
 
-/// Starts the shared server at the first call; what failed once is not tried again.
+/// Starts the shared server at the first call. A failure is not retried.
 fn shared<T>(cell: &'static Shared<T>, start: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<&'static T> {
     let server = cell.get_or_init(|| start().map_err(|error| format!("{error:#}")));
     server.as_ref().map_err(|error| anyhow::anyhow!("{error}"))

@@ -1,4 +1,4 @@
-//! Fetching from Maven repositories with the machine's own `mvn`, into `target/tools/servers`.
+//! Fetches artifacts from Maven repositories with the machine's own `mvn`, into `target/tools/servers`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,17 +8,17 @@ use anyhow::{Context, Result, ensure};
 
 use crate::tools;
 
-/// The plugin that does the fetching, pinned.
+/// Plugin that fetches artifacts, pinned.
 const PLUGIN: &str = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1";
-/// The oldest Java that runs the servers.
+/// Oldest Java that runs the servers.
 const JAVA: u32 = 17;
 
-/// The folder of fetched servers.
+/// Returns the folder of fetched servers.
 fn servers_dir() -> PathBuf {
     tools::tools_dir().join("servers")
 }
 
-/// `mvn` with a repository of our own and nothing that asks.
+/// Returns `mvn` with a repository of our own and without prompts.
 fn maven() -> Result<Command> {
     ensure!(tools::exists("mvn"), "mvn is missing; install Maven (Debian: apt-get install maven)");
     let mut command = Command::new("mvn");
@@ -27,7 +27,7 @@ fn maven() -> Result<Command> {
     Ok(command)
 }
 
-/// Fetches and unpacks one archive, written `group:artifact:version:zip`; gives the folder it made.
+/// Fetches and unpacks one archive, written `group:artifact:version:zip`. Returns the folder.
 pub(crate) fn unpack(name: &str, artifact: &str) -> Result<PathBuf> {
     fill(name, artifact, |dir| {
         eprintln!("fetching {name}: mvn dependency:unpack {artifact}");
@@ -42,7 +42,7 @@ pub(crate) fn unpack(name: &str, artifact: &str) -> Result<PathBuf> {
     })
 }
 
-/// Fetches the artifacts, written `group:artifact:version`, and all that they need; gives the folder of their jars.
+/// Fetches the artifacts, written `group:artifact:version`, with their dependencies. Returns the folder of the jars.
 pub(crate) fn jars(name: &str, artifacts: &[&str]) -> Result<PathBuf> {
     let pom = pom(artifacts)?;
     let dir = fill(name, &pom, |dir| {
@@ -60,7 +60,7 @@ pub(crate) fn jars(name: &str, artifacts: &[&str]) -> Result<PathBuf> {
     Ok(dir.join("lib"))
 }
 
-/// Runs `work` on an empty folder, unless the folder was made of the same before.
+/// Runs `work` on an empty folder, unless the folder was created from the same input before.
 fn fill(name: &str, made_of: &str, work: impl Fn(&Path) -> Result<()>) -> Result<PathBuf> {
     // One lock for all, because they share the repository.
     let _lock = tools::lock("servers-maven")?;
@@ -94,7 +94,7 @@ fn pom(artifacts: &[&str]) -> Result<String> {
     ))
 }
 
-/// The home of a Java that is new enough: `JAVA_HOME`, or the one whose `java` is on the path.
+/// Returns the home of a Java that is new enough: `JAVA_HOME`, or the one whose `java` is on the path.
 pub(crate) fn java_home() -> Result<PathBuf> {
     let missing = || format!("java is missing; install Java {JAVA} (Debian: apt-get install openjdk-17-jre-headless)");
     let home = match std::env::var_os("JAVA_HOME") {

@@ -1,5 +1,5 @@
-//! Folders for the data of one instance. They are removed on drop; what a killed process left behind is removed by the
-//! next one that starts a server.
+//! Data folders of instances. They are removed on drop; those of a killed process are removed by the next process that
+//! starts a server.
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -8,25 +8,25 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
-/// How the folders begin.
+/// Prefix of the folders' names.
 const PREFIX: &str = "subway-server-";
-/// The file that a living owner holds locked.
+/// File that a living owner holds locked.
 const LOCK: &str = "owner.lock";
-/// A folder without a lock file may be one that is being made just now; after this it is not.
-const NEWBORN: Duration = Duration::from_secs(60);
+/// Age from which a folder without a lock file counts as abandoned; a younger one may be in creation.
+const STARTUP_GRACE: Duration = Duration::from_secs(60);
 
-/// A fresh folder, removed on drop.
+/// A new folder, removed on drop.
 pub(crate) struct RunDir {
     dir: TempDir,
     _lock: File,
 }
 
 impl RunDir {
-    /// Makes a folder in the system's temporary folder.
+    /// Creates a folder in the system's temporary folder.
     pub(crate) fn new() -> Result<Self> {
         let parent = std::env::temp_dir();
-        sweep(&parent);
-        // A sweep of another process can take a folder between its making and its locking: then another one.
+        remove_abandoned(&parent);
+        // Another process can remove a folder between its creation and its locking. Then another one is created.
         for _ in 0..5 {
             let dir = tempfile::Builder::new()
                 .prefix(PREFIX)
@@ -49,21 +49,21 @@ impl RunDir {
     }
 }
 
-/// Removes folders whose owner is dead. What cannot be removed is left: this is only tidiness.
-fn sweep(parent: &Path) {
+/// Removes folders whose owner is dead. Best effort: failures only leave files behind.
+fn remove_abandoned(parent: &Path) {
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
-        if entry.file_name().to_string_lossy().starts_with(PREFIX) && abandoned(&entry.path()) {
+        if entry.file_name().to_string_lossy().starts_with(PREFIX) && is_abandoned(&entry.path()) {
             let _ = fs::remove_dir_all(entry.path());
         }
     }
 }
 
-fn abandoned(dir: &Path) -> bool {
+fn is_abandoned(dir: &Path) -> bool {
     match File::open(dir.join(LOCK)) {
         Ok(lock) => !matches!(lock.try_lock(), Err(TryLockError::WouldBlock)),
         Err(_) => {
             let age = fs::metadata(dir).and_then(|data| data.modified()).ok().and_then(|time| time.elapsed().ok());
-            age.is_some_and(|age| age > NEWBORN)
+            age.is_some_and(|age| age > STARTUP_GRACE)
         }
     }
 }
@@ -73,14 +73,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_of_a_living_owner_is_kept_and_one_of_a_dead_owner_is_swept() {
+    fn a_folder_is_removed_only_after_its_owner_died() {
         let alive = RunDir::new().unwrap();
         let dead = RunDir::new().unwrap();
         let dead_path = dead.path().to_path_buf();
         let RunDir { dir, _lock } = dead;
         let _ = dir.keep();
         drop(_lock);
-        sweep(&std::env::temp_dir());
+        remove_abandoned(&std::env::temp_dir());
         assert!(alive.path().exists());
         assert!(!dead_path.exists());
     }

@@ -1,6 +1,6 @@
-//! What scripts and tests need from outside: run programs, and fetch npm and Debian packages into ignored folders.
+//! External programs and packages: runs programs, fetches npm and Debian packages into ignored folders.
 //!
-//! Nothing here needs root, and nothing is written outside `target/`.
+//! Needs no root, and writes nothing outside `target/`.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -10,29 +10,29 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// The root of the checkout.
+/// Returns the root of the checkout.
 pub fn root() -> PathBuf {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
     manifest.parent().unwrap_or(manifest).to_path_buf()
 }
 
-/// The ignored folder for everything made: `target/`, or where `CARGO_TARGET_DIR` says.
+/// Returns the ignored folder for build results: `target/`, or `CARGO_TARGET_DIR`.
 pub fn target_dir() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |dir| root().join(dir))
 }
 
-/// `target/tools`: fetched tools, one folder each.
+/// Returns `target/tools`, which has one folder per tool.
 pub fn tools_dir() -> PathBuf {
     target_dir().join("tools")
 }
 
-/// Held while a folder under `target/` is being filled, so that two processes do not fill it at once.
+/// Lock on a folder under `target/` while it is filled, so that two processes do not fill it at once.
 #[derive(Debug)]
 pub struct FolderLock {
     _file: File,
 }
 
-/// Waits for the lock named `name` and takes it; it is released on drop, and by the system when the process dies.
+/// Waits for the lock named `name`. It is released on drop, and by the system when the process dies.
 pub fn lock(name: &str) -> Result<FolderLock> {
     let path = tools_dir().join(format!("{name}.lock"));
     fs::create_dir_all(tools_dir())?;
@@ -41,47 +41,48 @@ pub fn lock(name: &str) -> Result<FolderLock> {
     Ok(FolderLock { _file: file })
 }
 
-/// How a command is named in messages: the program and its arguments.
-fn describe(command: &Command) -> String {
+/// Returns a command for messages: the program and its arguments.
+fn command_line(command: &Command) -> String {
     let args = command.get_args().map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ");
     format!("{} {args}", command.get_program().to_string_lossy())
 }
 
-/// Runs a command with this process's output streams; anything but success is an error that names it.
+/// Runs a command with this process's output streams. Any failure is an error that names the command.
 pub fn run(command: &mut Command) -> Result<()> {
-    let status = command.status().with_context(|| format!("cannot start `{}`", describe(command)))?;
-    ensure!(status.success(), "`{}` ended with {status}", describe(command));
+    let status = command.status().with_context(|| format!("cannot start `{}`", command_line(command)))?;
+    ensure!(status.success(), "`{}` ended with {status}", command_line(command));
     Ok(())
 }
 
-/// Runs a command and gives its standard output; on failure the error carries what it wrote to standard error.
+/// Runs a command and returns its standard output. On failure the error contains its standard error.
 pub fn output(command: &mut Command) -> Result<String> {
-    let out = command.stdin(Stdio::null()).output().with_context(|| format!("cannot start `{}`", describe(command)))?;
+    let out =
+        command.stdin(Stdio::null()).output().with_context(|| format!("cannot start `{}`", command_line(command)))?;
     if !out.status.success() {
         let stderr = String::from_utf8_lossy(&out.stderr);
         let tail: Vec<&str> = stderr.lines().rev().take(15).collect();
         let tail: Vec<&str> = tail.into_iter().rev().collect();
-        bail!("`{}` ended with {}:\n{}", describe(command), out.status, tail.join("\n"));
+        bail!("`{}` ended with {}:\n{}", command_line(command), out.status, tail.join("\n"));
     }
     Ok(String::from_utf8_lossy(&out.stdout).into_owned())
 }
 
-/// Runs a command for at most `limit`; then it is ended and that is an error. Its output is discarded.
+/// Runs a command and discards its output. It is killed after `limit`, which is an error.
 pub fn run_for(command: &mut Command, limit: Duration) -> Result<()> {
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
-        .with_context(|| format!("cannot start `{}`", describe(command)))?;
-    match wait_for(&mut child, limit)? {
+        .with_context(|| format!("cannot start `{}`", command_line(command)))?;
+    match wait_timeout(&mut child, limit)? {
         Some(status) if status.success() => Ok(()),
-        Some(status) => bail!("`{}` ended with {status}", describe(command)),
-        None => bail!("`{}` gave no answer within {} s", describe(command), limit.as_secs()),
+        Some(status) => bail!("`{}` ended with {status}", command_line(command)),
+        None => bail!("`{}` gave no answer within {} s", command_line(command), limit.as_secs()),
     }
 }
 
-fn wait_for(child: &mut Child, limit: Duration) -> Result<Option<ExitStatus>> {
+fn wait_timeout(child: &mut Child, limit: Duration) -> Result<Option<ExitStatus>> {
     let end = Instant::now() + limit;
     loop {
         if let Some(status) = child.try_wait()? {
@@ -96,15 +97,15 @@ fn wait_for(child: &mut Child, limit: Duration) -> Result<Option<ExitStatus>> {
     }
 }
 
-/// True if the program can be started at all.
+/// Returns whether the program can be started.
 pub fn exists(program: &str) -> bool {
     Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
 }
 
-/// False once the process is gone, or is dead and only waits for its parent to notice.
+/// Returns whether the process is alive; false for a zombie.
 pub fn is_alive(pid: u32) -> bool {
     let state = if Path::new("/proc/self/stat").exists() {
-        // `ID (name) STATE ..`; the name may hold anything.
+        // `ID (name) STATE ..`; the name can contain anything.
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         stat.rsplit(')').next().unwrap_or_default().trim().to_owned()
     } else {
@@ -113,14 +114,14 @@ pub fn is_alive(pid: u32) -> bool {
     !state.trim().is_empty() && !state.starts_with(['Z', 'X'])
 }
 
-/// Remembers a failure in `target/tools/NAME.failed`, so that a hanging server is not waited for at every run.
+/// Stores a failure in `target/tools/NAME.failed`, so that a hanging server does not delay every run.
 pub fn remember_failure(name: &str, why: &str) -> Result<()> {
     fs::create_dir_all(tools_dir())?;
     fs::write(tools_dir().join(format!("{name}.failed")), why)?;
     Ok(())
 }
 
-/// What was remembered under `name` within the last `ttl`.
+/// Returns the failure stored under `name` within the last `ttl`.
 pub fn remembered_failure(name: &str, ttl: Duration) -> Option<String> {
     let path = tools_dir().join(format!("{name}.failed"));
     let written = fs::metadata(&path).and_then(|m| m.modified()).ok()?;
@@ -128,9 +129,9 @@ pub fn remembered_failure(name: &str, ttl: Duration) -> Option<String> {
     if fresh { fs::read_to_string(path).ok() } else { None }
 }
 
-/// Makes `target/tools/npm/NAME/node_modules` from the pinned `package.json` and `package-lock.json` in `from`.
+/// Creates `target/tools/npm/NAME/node_modules` from the pinned `package.json` and `package-lock.json` in `from`.
 ///
-/// Gives the folder that holds `node_modules`. Install scripts are not run: no tool used here needs one.
+/// Returns the folder with `node_modules`. Install scripts are not run, because no tool used here needs one.
 pub fn npm_install(name: &str, from: &Path) -> Result<PathBuf> {
     let _lock = lock(&format!("npm-{name}"))?;
     let dir = tools_dir().join("npm").join(name);
@@ -155,8 +156,8 @@ pub fn npm_install(name: &str, from: &Path) -> Result<PathBuf> {
     Ok(dir)
 }
 
-/// Fetches Debian packages with all that they need and the machine lacks, and unpacks them, without root, into
-/// `target/tools/debian/NAME`; gives that folder.
+/// Fetches Debian packages with their missing dependencies, and unpacks them without root into
+/// `target/tools/debian/NAME`. Returns that folder.
 pub fn debian_unpack(name: &str, packages: &[&str]) -> Result<PathBuf> {
     let _lock = lock(&format!("debian-{name}"))?;
     let dir = tools_dir().join("debian").join(name);
@@ -166,7 +167,7 @@ pub fn debian_unpack(name: &str, packages: &[&str]) -> Result<PathBuf> {
     }
     ensure!(exists("apt-get") && exists("dpkg"), "this is no Debian: apt-get or dpkg is missing");
     let private = private_apt(&tools_dir().join("apt"))?;
-    // The system's own package lists first; where they are missing or too old, lists of our own.
+    // The system's own package lists first. If they are missing or too old, lists of our own.
     let debs = match download_debs(name, packages, &[]) {
         Ok(debs) => debs,
         Err(error) => {
@@ -189,7 +190,7 @@ pub fn debian_unpack(name: &str, packages: &[&str]) -> Result<PathBuf> {
     Ok(dir)
 }
 
-/// The options that make apt keep its lists and its cache under `dir`.
+/// Returns the options that make apt keep its lists and its cache under `dir`.
 fn private_apt(dir: &Path) -> Result<Vec<String>> {
     let (state, cache) = (dir.join("state"), dir.join("cache"));
     fs::create_dir_all(state.join("lists/partial"))?;
@@ -201,7 +202,7 @@ fn private_apt(dir: &Path) -> Result<Vec<String>> {
     ])
 }
 
-/// Downloads the packages and those of their dependencies that are not installed; gives the files.
+/// Downloads the packages and those of their dependencies that are not installed. Returns the files.
 fn download_debs(name: &str, packages: &[&str], options: &[String]) -> Result<Vec<PathBuf>> {
     // --print-uris only plans the installation; that needs no lock and no root.
     let plan = output(
@@ -224,7 +225,7 @@ fn download_debs(name: &str, packages: &[&str], options: &[String]) -> Result<Ve
     Ok(debs)
 }
 
-/// The package names in the lines `'uri' file_version_arch.deb size hash` of apt-get's plan.
+/// Returns the package names in the lines `'uri' file_version_arch.deb size hash` of apt-get's plan.
 fn needed_packages(plan: &str) -> Vec<String> {
     plan.lines()
         .filter(|line| line.starts_with('\''))

@@ -1,4 +1,4 @@
-//! Elasticsearch and OpenSearch refuse to run as root. Where the tests run as root, these servers run as nobody.
+//! User that a server runs as. Elasticsearch and OpenSearch refuse to run as root, so under root they run as nobody.
 
 use std::ffi::OsString;
 use std::fs;
@@ -13,14 +13,14 @@ use crate::tools;
 /// The user and group `nobody`; no entry in the user database is needed.
 const NOBODY: u32 = 65534;
 
-/// Whom a server runs as.
+/// User of a server's process.
 #[derive(Clone, Copy)]
 pub(crate) struct User {
     id: Option<u32>,
 }
 
 impl User {
-    /// This user, or nobody in place of root.
+    /// Returns this user, or nobody in place of root.
     pub(crate) fn unprivileged() -> Result<Self> {
         if !rustix::process::geteuid().is_root() {
             return Ok(Self { id: None });
@@ -29,7 +29,7 @@ impl User {
         Ok(Self { id: Some(NOBODY) })
     }
 
-    /// What comes before a command to run it as this user.
+    /// Returns the words before a command that run it as this user.
     pub(crate) fn prefix(self) -> Vec<OsString> {
         match self.id {
             Some(id) => vec![
@@ -42,7 +42,7 @@ impl User {
         }
     }
 
-    /// True if this user can read the file.
+    /// Returns whether this user can read the file.
     pub(crate) fn can_read(self, file: &Path) -> bool {
         if self.id.is_none() {
             return file.exists();
@@ -52,13 +52,13 @@ impl User {
         status.is_ok_and(|status| status.success())
     }
 
-    /// Gives a folder and all in it to this user.
-    pub(crate) fn own(self, path: &Path) -> Result<()> {
+    /// Makes this user the owner of a folder and its contents.
+    pub(crate) fn take_ownership(self, path: &Path) -> Result<()> {
         let Some(id) = self.id else { return Ok(()) };
         chown(path, Some(id), Some(id))?;
         if path.is_dir() {
             for entry in fs::read_dir(path)? {
-                self.own(&entry?.path())?;
+                self.take_ownership(&entry?.path())?;
             }
         }
         Ok(())

@@ -19,7 +19,7 @@ fn an_error_carries_the_stores_message() {
 }
 
 #[test]
-fn after_a_kill_and_a_restart_the_data_is_there_on_the_same_port() {
+fn a_restart_after_a_kill_keeps_data_and_port() {
     let Some(store) = available(ClickHouse::start()) else { return };
     store.query("CREATE DATABASE s").unwrap();
     store.query("CREATE TABLE s.t (a UInt32) ENGINE = MergeTree ORDER BY a").unwrap();

@@ -33,12 +33,12 @@ fn the_records_of_all_partitions_are_counted() {
 }
 
 #[test]
-fn behind_a_proxy_a_cut_answer_is_a_record_that_the_broker_has_and_nobody_knows() {
+fn after_a_cut_response_only_the_broker_has_the_record() {
     let Some((broker, proxy)) = available(Kafka::start_behind_proxy()) else { return };
     let through = proxy.addr().to_string();
     proxy.matching("Produce");
 
-    // Every answer is cut: the producer gives up, the broker has the record, once however often it was sent.
+    // Every response is cut: the producer gives up, and the broker has the record once, despite retries.
     proxy.cut_answers(u64::MAX);
     let impatient = ["delivery.timeout.ms=6000", "request.timeout.ms=3000", "linger.ms=0", "retry.backoff.ms=500"];
     let lost = broker.produce_at(&through, &impatient, "cut", &[("k", "1")]);
@@ -46,7 +46,7 @@ fn behind_a_proxy_a_cut_answer_is_a_record_that_the_broker_has_and_nobody_knows(
     assert!(proxy.injected() > 0);
     assert_eq!(broker.count("cut").unwrap(), 1);
 
-    // One answer is cut, one request arrives twice: an idempotent producer's record is there once.
+    // One response is cut, one request is duplicated: an idempotent producer's record is stored once.
     proxy.cut_answers(1);
     proxy.duplicate(1);
     broker.produce_at(&through, &[], "twice", &[("k", "1"), ("k", "2")]).unwrap();

@@ -1,4 +1,4 @@
-//! Each fault of the proxy does what it says, with ClickHouse behind it.
+//! Tests each fault of the proxy, with ClickHouse behind it.
 #![allow(clippy::unwrap_used, reason = "a helper of tests fails the test")]
 
 use std::io::{Read, Write};
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use subway_servers::{ClickHouse, Proxy, available};
 
-/// A table of its own for a test, and a proxy to the store.
+/// Returns a table for one test, and a proxy to the store.
 fn table(store: &ClickHouse, name: &str) -> Proxy {
     store.query(&format!("CREATE TABLE {name} (a UInt32) ENGINE = MergeTree ORDER BY a")).unwrap();
     Proxy::to(&store.url()).unwrap()
@@ -19,7 +19,7 @@ fn client() -> ureq::Agent {
     config.build().into()
 }
 
-/// Inserts one row through the proxy; gives status and body.
+/// Inserts one row through the proxy. Returns status and body.
 fn insert(client: &ureq::Agent, proxy: &Proxy, table: &str) -> Result<(u16, String), ureq::Error> {
     let url = format!("{}/?async_insert=0&query=INSERT%20INTO%20{table}%20FORMAT%20TSV", proxy.url());
     let mut answer = client.post(&url).send("1\n")?;
@@ -55,7 +55,7 @@ fn an_error_of_the_store_comes_through_as_it_is() {
 }
 
 #[test]
-fn a_cut_answer_means_that_the_store_has_the_row_and_the_client_has_nothing() {
+fn after_a_cut_response_only_the_store_has_the_row() {
     let Some(store) = available(ClickHouse::shared()) else { return };
     let (proxy, client) = (table(store, "cut"), client());
     proxy.cut_answers(2);
@@ -80,7 +80,7 @@ fn not_one_byte_of_a_cut_answer_arrives() {
 }
 
 #[test]
-fn a_duplicated_request_reaches_the_store_twice_and_is_answered_once() {
+fn a_duplicated_request_arrives_twice_and_is_answered_once() {
     let Some(store) = available(ClickHouse::shared()) else { return };
     let (proxy, client) = (table(store, "twice"), client());
     proxy.duplicate(1);
@@ -114,7 +114,7 @@ fn faults_apply_only_to_requests_that_match() {
 }
 
 #[test]
-fn refused_connections_are_closed_at_once_and_old_ones_at_their_next_request() {
+fn refusing_closes_new_connections_and_old_ones_when_used() {
     let Some(store) = available(ClickHouse::shared()) else { return };
     let (proxy, old) = (table(store, "refused"), client());
     assert_eq!(insert(&old, &proxy, "refused").unwrap().0, 200);
@@ -129,7 +129,7 @@ fn refused_connections_are_closed_at_once_and_old_ones_at_their_next_request() {
 }
 
 #[test]
-fn a_black_hole_takes_the_request_and_answers_nothing_until_it_ends() {
+fn a_black_hole_never_responds_until_it_ends() {
     let Some(store) = available(ClickHouse::shared()) else { return };
     let proxy = table(store, "hole");
     proxy.blackhole();
@@ -175,14 +175,14 @@ fn severed_connections_end_and_new_ones_are_taken() {
     stream.write_all(b"GET /ping HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
     assert_ne!(stream.read(&mut [0; 4096]).unwrap(), 0);
     proxy.sever();
-    // What is left of the first answer, then the end: an error would be the time limit.
+    // The rest of the first response, then the end; an error would be the timeout.
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     stream.read_to_end(&mut Vec::new()).unwrap();
     assert_eq!(client().get(format!("{}/ping", proxy.url())).call().unwrap().status(), 200);
 }
 
 #[test]
-fn a_dead_server_is_a_closed_connection_and_a_new_target_is_used() {
+fn a_dead_server_closes_the_connection_until_retargeted() {
     let Some(store) = available(ClickHouse::shared()) else { return };
     let Some(dead) = available(ClickHouse::start()) else { return };
     let (proxy, client) = (Proxy::to(&dead.url()).unwrap(), client());

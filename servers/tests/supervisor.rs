@@ -1,4 +1,4 @@
-//! No server outlives the process that started it, however that process ends.
+//! No server outlives the process that started it, in whatever way that process ends.
 #![allow(clippy::unwrap_used, reason = "a helper of tests fails the test")]
 
 use std::io::{BufRead, BufReader};
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use subway_servers::{ClickHouse, available, tools};
 
-/// Set in the child that is to be killed; it says so by the process ID of its server.
+/// Set in the child that is to be killed, which prints the process ID of its server.
 const CHILD: &str = "SUBWAY_SERVERS_HOLDER";
 
 #[test]
@@ -27,7 +27,7 @@ fn the_server_of_a_killed_process_ends() {
     let lines = BufReader::new(holder.stdout.take().unwrap()).lines();
     let server = lines.map_while(Result::ok).find_map(|line| line.strip_prefix("holds ")?.parse().ok()).unwrap();
     assert!(tools::is_alive(server));
-    // SIGKILL: nothing in the holder can clean up.
+    // SIGKILL: the holder cannot clean up.
     holder.kill().unwrap();
     holder.wait().unwrap();
     let end = Instant::now() + Duration::from_secs(20);

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use rusqlite::Connection;
 use subway_protocol::Limits;
-use subway_protocol::codec::server::{Event, decode};
+use subway_protocol::codec::server::{WireEvent, decode};
 
 use crate::load::cpu_seconds;
 
@@ -49,7 +49,7 @@ fn commit(db: &Connection, body: &[u8]) {
     let batch = decode(&text, &Limits::default()).unwrap();
     let mut seen = db.prepare_cached("insert or ignore into seen values (?)").unwrap();
     for raw in &batch.events {
-        let event = Event::decode(raw).unwrap();
+        let event = WireEvent::decode(raw).unwrap();
         assert_eq!(seen.execute([event.id.as_bytes()]).unwrap(), 1, "every event is new");
     }
     db.prepare_cached("insert into spool (body) values (?)").unwrap().execute([&text]).unwrap();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use subway_protocol::codec::server::Problem;
-use subway_protocol::outcome::Got;
+use subway_protocol::outcome::Actual;
 
 use super::{Acceptor, unavailable};
 use crate::spool::Full;
@@ -22,7 +22,7 @@ impl Acceptor {
         let Full::Share { limit, got } = full else { return unavailable(SPOOL) };
         self.telemetry.requests_over_share.inc();
         let detail = format!("{SHARE}: it may have {limit} bytes there now and has {got}");
-        unavailable(&detail).limit(limit, Got::Number(i64::try_from(got).unwrap_or(i64::MAX)))
+        unavailable(&detail).limit(limit, Actual::Number(i64::try_from(got).unwrap_or(i64::MAX)))
     }
 
     /// Whether a batch of at least one of `apps` could be accepted now.

@@ -3,14 +3,14 @@
 use std::borrow::Cow;
 
 use serde_json::value::RawValue;
-use subway_protocol::codec::server::{self, Batch, Text as WireText};
+use subway_protocol::codec::server::{self, WireBatch, WireText};
 use subway_protocol::{Limits, RejectReason, Violation};
 
 use crate::pipeline::{Decoded, Event, Incoming, Origin, Page, Sent};
 use crate::record::{Context, Object, Text};
 
 /// What the events of a batch share.
-pub(crate) fn incoming<'a>(app_key: &'a str, batch: &'a Batch<'_>, received_at: i64) -> Incoming<'a> {
+pub(crate) fn incoming<'a>(app_key: &'a str, batch: &'a WireBatch<'_>, received_at: i64) -> Incoming<'a> {
     Incoming {
         app_key,
         batch_id: batch.batch_id,
@@ -24,7 +24,7 @@ pub(crate) fn incoming<'a>(app_key: &'a str, batch: &'a Batch<'_>, received_at: 
     }
 }
 
-fn context<'a>(batch: &'a Batch<'_>) -> Context<'a> {
+fn context<'a>(batch: &'a WireBatch<'_>) -> Context<'a> {
     let from = &batch.context;
     Context {
         app_version: from.app_version.as_str().into(),
@@ -48,10 +48,10 @@ fn context<'a>(batch: &'a Batch<'_>) -> Context<'a> {
 pub(crate) fn event<'a>(raw: &'a RawValue, limits: &Limits) -> Decoded<'a> {
     let bytes = raw.get().len() as u64;
     if bytes > limits.event_bytes {
-        let id = server::Event::only_id(raw);
-        return Err((id, Violation::over(RejectReason::EventTooLarge, "", limits.event_bytes, bytes)));
+        let id = server::WireEvent::decode_id(raw);
+        return Err((id, Violation::limit_exceeded(RejectReason::EventTooLarge, "", limits.event_bytes, bytes)));
     }
-    let wire = server::Event::decode(raw)?;
+    let wire = server::WireEvent::decode(raw)?;
     let (session, page) = (wire.session, wire.page.unwrap_or_default());
     let (session_id, session_index, session_event) =
         session.map_or((None, None, None), |session| (session.id, session.index, session.event));

@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use subway_protocol::codec::server::{Problem, ProblemCode, Receipt};
-use subway_protocol::outcome::Got;
+use subway_protocol::outcome::Actual;
 
 use super::client::Peer;
 use super::problem::Refusal;
@@ -82,7 +82,7 @@ fn gzip(headers: &HeaderMap) -> Result<bool, Problem> {
                 let detail = "content-encoding must be gzip or identity, once; the events are to be kept and sent so";
                 let mut problem = Problem::new(ProblemCode::UnsupportedEncoding, detail.into());
                 problem.field = Some(header::CONTENT_ENCODING.to_string());
-                problem.got = Some(Got::text(&encoding));
+                problem.got = Some(Actual::text(&encoding));
                 return Err(problem);
             }
         }
@@ -102,7 +102,7 @@ fn parameter(query: Option<&str>, name: &str) -> Option<String> {
 fn too_large(limit: u64, got: Option<u64>) -> Problem {
     let mut problem = Problem::new(ProblemCode::BodyTooLarge, format!("the body may have {limit} bytes as sent"));
     problem.limit = Some(limit);
-    problem.got = got.map(|got| Got::Number(i64::try_from(got).unwrap_or(i64::MAX)));
+    problem.got = got.map(|got| Actual::Number(i64::try_from(got).unwrap_or(i64::MAX)));
     problem
 }
 

@@ -3,7 +3,7 @@
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use subway_protocol::codec::server::{Problem, ProblemCode};
-use subway_protocol::outcome::Got;
+use subway_protocol::outcome::Actual;
 
 use crate::accept::unavailable;
 use crate::query::{InvalidParameter, ReadError};
@@ -60,10 +60,10 @@ pub(super) fn invalid(invalid: InvalidParameter) -> Problem {
 }
 
 /// What came, as far as it can be shown in a log or on a terminal.
-fn printable(got: Got) -> Got {
+fn printable(got: Actual) -> Actual {
     match got {
-        Got::Text(text) => Got::Text(text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()),
-        number @ Got::Number(_) => number,
+        Actual::Text(text) => Actual::Text(text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()),
+        number @ Actual::Number(_) => number,
     }
 }
 

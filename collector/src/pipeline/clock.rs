@@ -1,7 +1,7 @@
 //! When an event truly happened, as well as can be known.
 
 use subway_protocol::limits::MAX_TIME_MS;
-use subway_protocol::{Got, RejectReason, Violation};
+use subway_protocol::{Actual, RejectReason, Violation};
 
 use super::Prepared;
 use super::event::{Event, Sent};
@@ -87,7 +87,7 @@ pub(super) fn place(event: &Event<'_>, sent: &Sent, bounds: &Bounds) -> Result<(
             reason: RejectReason::TimeOutOfRange,
             field: "true_ts".to_owned(),
             limit: Some(limit.unsigned_abs()),
-            got: Some(Got::Number(true_ts)),
+            got: Some(Actual::Number(true_ts)),
         });
     }
     let difference = sent.at.map_or(0, |at| i128::from(bounds.received_at) - i128::from(at));

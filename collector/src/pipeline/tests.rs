@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use subway_protocol::codec::server::decode;
 use subway_protocol::limits::{MAX_TIME_MS, PAST_DAYS};
-use subway_protocol::{Got, Id, Limits, RejectReason, Theme};
+use subway_protocol::{Actual, Id, Limits, RejectReason, Theme};
 
 use super::*;
 use crate::accept::wire;
@@ -179,7 +179,7 @@ fn a_true_time_far_from_its_arrival_is_rejected_with_the_nearest_that_is_not() {
             Some(limit) => {
                 let violation = &prepared.rejected[0].violation;
                 assert_eq!((violation.field.as_str(), violation.limit), ("true_ts", Some(limit as u64)));
-                assert_eq!(violation.got, Some(Got::Number(true_ts)));
+                assert_eq!(violation.got, Some(Actual::Number(true_ts)));
             }
             None => assert_eq!(prepared.candidates[0].time_source, TimeSource::True, "{true_ts}"),
         }

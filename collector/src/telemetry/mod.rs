@@ -74,24 +74,14 @@ impl Default for Telemetry {
         let events = counters(to, "subway_events_total", "Events of accepted requests.", &["outcome", "reason"]);
         let telemetry = Self {
             requests: counters(to, "subway_requests_total", "Requests answered, by status.", &["status"]),
-            requests_rejected: counters(
-                to,
-                "subway_requests_rejected_total",
-                "Requests rejected, by problem code.",
-                &["code"],
-            ),
+            requests_rejected: counters(to, "subway_requests_rejected_total", "Requests rejected, by code.", &["code"]),
             requests_rate_limited: counters(
                 to,
                 "subway_requests_rate_limited_total",
                 "Requests rejected because a client or an app asked too often, by limit.",
                 &["limit"],
             ),
-            config_reloads: counters(
-                to,
-                "subway_config_reloads_total",
-                "Times the configuration was read again, by result.",
-                &["result"],
-            ),
+            config_reloads: counters(to, "subway_config_reloads_total", "Reloads, by result.", &["result"]),
             sinks: sinks::Families::register(to),
             body_bytes: counter(to, "subway_body_bytes_total", "Bytes of ingestion bodies as sent."),
             decompressed_bytes: counter(

@@ -1,4 +1,4 @@
-//! A ticket kiosk that measures itself: `subway-example-rust-host URL KEY DATA_DIR`.
+//! Example host, a ticket kiosk with analytics: `subway-example-rust-host URL KEY DATA_DIR`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,20 +7,20 @@ use anyhow::{Context, Result};
 use serde_json::json;
 use subway_mobile::{Config, HostInfo, Ledger, Page, Subway, Theme, TrackEvent, desktop_device};
 
-/// How long the last events may take to arrive when the kiosk is switched off.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Timeout for the upload of the last events when the kiosk is switched off.
+const UPLOAD_TIMEOUT: Duration = Duration::from_secs(5);
 
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [to, key, data_dir] = &args[..] else { anyhow::bail!("usage: subway-example-rust-host URL KEY DATA_DIR") };
-    let (ledger, complete) = serve_one_customer(to, key, data_dir, PATIENCE)?;
+    let (ledger, complete) = simulate_customer(to, key, data_dir, UPLOAD_TIMEOUT)?;
     let waiting = if complete { "everything has arrived" } else { "some events wait for the next run" };
     println!("{waiting}: {} acknowledged of {}", ledger.acked, ledger.generated);
     Ok(())
 }
 
-/// What happens at the kiosk. Returns the ledger, and whether everything has arrived within `patience`.
-fn serve_one_customer(to: &str, key: &str, data_dir: &str, patience: Duration) -> Result<(Ledger, bool)> {
+/// Simulates use of the kiosk. Returns the ledger, and whether every event arrived within `timeout`.
+fn simulate_customer(to: &str, key: &str, data_dir: &str, timeout: Duration) -> Result<(Ledger, bool)> {
     let subway = Subway::open(Config {
         data_dir: Some(data_dir.to_owned()),
         app_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -45,14 +45,14 @@ fn serve_one_customer(to: &str, key: &str, data_dir: &str, patience: Duration) -
     subway.track(TrackEvent::new(Theme::Lifecycle, "customer_left"))?;
     subway.background();
 
-    let complete = subway.close(patience);
+    let complete = subway.close(timeout);
     for notice in subway.take_notices() {
         eprintln!("subway: {notice}");
     }
     Ok((subway.ledger(), complete))
 }
 
-/// A page came to the screen: events from now on happen there, the first of them being the view itself.
+/// Shows a page: later events happen on it, the first of them is the view itself.
 fn show(subway: &Arc<Subway>, path: &str, from: &str) -> Result<()> {
     subway.set_page(Some(Page { path: path.into(), referrer: from.into(), ..Page::default() }));
     subway.track(TrackEvent::new(Theme::View, "page_view"))?;
@@ -64,14 +64,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn without_a_collector_the_customers_are_served_and_the_events_wait() {
+    fn without_a_collector_customers_are_served_and_events_wait() {
         let dir = tempfile::TempDir::new().unwrap();
         let data = dir.path().to_str().unwrap();
         let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let to = format!("http://{}", nobody.local_addr().unwrap());
         drop(nobody);
         for customers in 1..=2 {
-            let (ledger, complete) = serve_one_customer(&to, "demo", data, Duration::from_millis(50)).unwrap();
+            let (ledger, complete) = simulate_customer(&to, "demo", data, Duration::from_millis(50)).unwrap();
             assert_eq!((ledger.generated, ledger.queued, complete), (7 * customers, 7 * customers, false));
         }
     }

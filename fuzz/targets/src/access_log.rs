@@ -1,8 +1,8 @@
-//! The lines of web servers' access logs.
+//! Lines of web servers' access logs.
 
 use subway_access_log::{Request, parse};
 
-/// Any line: what is accepted can be written down again and then means the same.
+/// Parses any line. An accepted line can be written again and then means the same.
 pub fn run(data: &[u8]) {
     let Ok(request) = parse(data) else { return };
     assert!((100..1000).contains(&request.status) && request.bytes < 1 << 53);
@@ -13,7 +13,7 @@ pub fn run(data: &[u8]) {
     assert_eq!(again.as_ref(), Ok(&request), "{}", line(&request));
 }
 
-/// The request as a server would write it.
+/// Returns the request as a server would log it.
 fn line(request: &Request) -> String {
     let instant = jiff::Timestamp::from_millisecond(request.time).unwrap();
     let quoted = |text: &str| {

@@ -1,5 +1,5 @@
-//! A batch from its bytes to the spool's record and on to every form in which an event is shown or delivered; and what the
-//! SDK accepts against what the collector accepts.
+//! A batch from its bytes to the spool's record and to every form in which an event is shown or delivered. Also
+//! compares what the SDK accepts with what the collector accepts.
 
 use serde_json::Value;
 use subway_collector::fuzzing::{self, Judged};
@@ -15,7 +15,7 @@ use subway_sdk_core::{Client, Config, Input, MemoryStore, Now, Page, Task, Track
 /// 2015-05-17T04:05:12Z.
 const NOW: i64 = 1_431_835_512_000;
 
-/// Any body: refused with a reason, or taken with every event accounted for.
+/// Decodes any body. It is refused with a reason, or accepted with every event accounted for.
 pub fn body(data: &[u8]) {
     match fuzzing::judge(data, NOW) {
         Ok(judged) => {
@@ -32,11 +32,11 @@ pub fn body(data: &[u8]) {
 fn refused(problem: &Problem) {
     assert!(matches!(problem.code.status(), 400 | 413) && !problem.detail.is_empty(), "{problem:?}");
     let answer = serde_json::to_vec(problem).unwrap();
-    // What came is shown in part; nobody gets back more than was understood of it.
+    // The value is quoted in part, so that the response cannot amplify the request.
     assert!(answer.len() < 8 * 1024, "{} bytes of {problem:?}", answer.len());
 }
 
-/// The receipt as the client reads it.
+/// Decodes the receipt as the client does.
 fn accounted(judged: &Judged) {
     let stored = judged.records.iter().map(|record| record.events).sum::<u64>();
     assert_eq!(judged.received, stored + judged.rejected.len() as u64);
@@ -55,7 +55,7 @@ fn accounted(judged: &Judged) {
     }
 }
 
-/// What was taken had objects where objects are due.
+/// Checks that accepted bodies have objects where objects are required.
 fn strict(data: &[u8]) {
     let Ok(tree) = serde_json::from_slice::<Value>(data) else { return };
     assert!(tree.is_object());
@@ -64,7 +64,7 @@ fn strict(data: &[u8]) {
     }
 }
 
-/// A record of the spool can be read, and its events in every form mean the same.
+/// Checks that a record of the spool can be read, and that its events mean the same in every form.
 fn stored(json: &str, events: u64) {
     assert!(!json.contains(['\n', '\r']), "{json}");
     let record: Record<'_> = serde_json::from_str(json).unwrap();
@@ -93,7 +93,7 @@ fn forms(record: &Record<'_>) {
     }
 }
 
-/// Any text as a record of the spool: what is readable means the same when it is written again.
+/// Reads any text as a record of the spool. A readable one means the same when it is written again.
 pub fn record(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let Ok(record) = serde_json::from_str::<Record<'_>>(text) else { return };
@@ -107,7 +107,7 @@ pub fn record(data: &[u8]) {
     }
 }
 
-/// Any text as a document of Elasticsearch.
+/// Reads any text as a document of Elasticsearch.
 pub fn document(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let Ok(row) = fuzzing::read_document(text) else { return };
@@ -116,7 +116,7 @@ pub fn document(data: &[u8]) {
     assert!(serde_json::from_slice::<serde::de::IgnoredAny>(&line).is_ok(), "{text}");
 }
 
-/// A store's answer to a bulk: a verdict for each item, or none at all.
+/// Reads a store's response to a bulk request: a result for each item, or none at all.
 pub fn bulk_answer(data: &[u8]) {
     let [count, body @ ..] = data else { return };
     if let Some(verdicts) = fuzzing::bulk_answer(body, usize::from(*count)) {
@@ -124,7 +124,7 @@ pub fn bulk_answer(data: &[u8]) {
     }
 }
 
-/// What a developer calls the SDK with, in lines.
+/// Input of a developer to the SDK, one value per line.
 struct Call<'a> {
     theme: Theme,
     code: &'a str,
@@ -163,7 +163,7 @@ impl<'a> Call<'a> {
         Input { theme: self.theme, code: self.code, props: self.props, page: Some(&self.page), true_ts: self.true_ts }
     }
 
-    /// The batch that the SDK would send if it checked nothing.
+    /// Returns the batch that the SDK would send without any checks.
     fn unchecked(&self) -> String {
         let id = Id::v7(NOW, [7; 10]);
         let mut event = String::new();
@@ -200,8 +200,8 @@ impl<'a> Call<'a> {
     }
 }
 
-/// Lines: theme, code, user, path, title, referrer, time of entering, true time, wall clock, common properties; the rest are the
-/// properties. What the SDK accepts the collector stores as it was given; what the SDK refuses the collector would.
+/// Lines: theme, code, user, path, title, referrer, time of entering, true time, wall clock, common properties; the
+/// rest are the properties. The collector stores what the SDK accepts unchanged, and refuses what the SDK refuses.
 pub fn track(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let call = Call::read(text);
@@ -230,7 +230,7 @@ pub fn track(data: &[u8]) {
     let judged = fuzzing::judge(upload.body.as_bytes(), received_at).unwrap_or_else(|problem| panic!("{problem:?}"));
     accounted(&judged);
     if call.true_ts.is_some() && judged.rejected.len() == 1 {
-        // Which times are too far away depends on the collector's settings, which the SDK does not know.
+        // The allowed times depend on the collector's settings, which the SDK does not know.
         assert_eq!(judged.rejected[0].violation.field, "true_ts");
         return;
     }
@@ -245,7 +245,7 @@ pub fn track(data: &[u8]) {
     forms(&record);
 }
 
-/// ClickHouse's answer to a request for events: rows, or an error.
+/// Reads ClickHouse's response to a query for events: rows, or an error.
 pub fn clickhouse_rows(data: &[u8]) {
     for row in fuzzing::clickhouse_rows(data).unwrap_or_default() {
         let mut line = Vec::new();

@@ -1,9 +1,11 @@
-//! The client's own records, as a damaged medium may give them back.
+//! The client's own records, as a damaged medium can return them.
 
-use subway_sdk_core::{Client, Config, Consent, Input, Key, MemoryStore, Now, Store, Task, Theme, UploadResult, Write};
+use subway_sdk_core::{
+    Client, Config, Consent, Input, Key, MemoryStore, Now, Store, StoreWrite, Task, Theme, UploadResult,
+};
 
-/// Lines of `KIND NUMBER = VALUE` without the spaces are the records. Opens a client on them, lives with it for a while, and
-/// sends everything: the ledger balances, and nothing waits for ever.
+/// Opens a client on records given as lines `KIND NUMBER = VALUE` without the spaces. Uses it and sends everything. The
+/// ledger must balance, and the queue must drain.
 pub fn state(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let mut store = MemoryStore::default();
@@ -13,7 +15,7 @@ pub fn state(data: &[u8]) {
         let Some(key) = name[kind.len_utf8()..].parse().ok().and_then(|number| Key::from_parts(kind, number)) else {
             continue;
         };
-        store.apply(&[Write { key, value: Some(value) }]).unwrap();
+        store.apply(&[StoreWrite { key, value: Some(value) }]).unwrap();
     }
     let mut now = Now { wall: 1_431_835_512_000, mono: 1000 };
     let mut client = Client::open(store, Config::default(), "", b"entropy", now).unwrap();
@@ -25,29 +27,29 @@ pub fn state(data: &[u8]) {
         while let Some(Task::Upload(upload)) = client.poll_task(now) {
             let whole = serde_json::from_str::<serde::de::IgnoredAny>(&upload.body).is_ok();
             arrived |= whole && tracked.as_ref().is_ok_and(|id| upload.body.contains(&id.text()));
-            let refused = UploadResult::Answer { status: 400, retry_after_ms: None, body: PROBLEM };
+            let refused = UploadResult::Response { status: 400, retry_after_ms: None, body: PROBLEM };
             let receipt = format!(r#"{{"batch_id":"{}","server_time":1,"stored":{}}}"#, upload.batch_id, upload.events);
-            let stored = UploadResult::Answer { status: 200, retry_after_ms: None, body: &receipt };
-            client.on_result(now, upload.batch_id, if whole { stored } else { refused });
+            let stored = UploadResult::Response { status: 200, retry_after_ms: None, body: &receipt };
+            client.handle_upload_result(now, upload.batch_id, if whole { stored } else { refused });
             assert!(client.ledger().balances(), "{:?}", client.ledger());
         }
-        let Some(wake) = client.next_wake() else { break };
+        let Some(wake) = client.poll_timeout() else { break };
         now.mono = wake.max(now.mono + 1);
         now.wall += 1000;
     }
-    // Only without consent may events wait for nothing but the user.
-    let waits = client.consent() != Consent::Granted && client.next_wake().is_none();
+    // Only without consent can events stay queued.
+    let waits = client.consent() != Consent::Granted && client.poll_timeout().is_none();
     assert!(client.ledger().queued == 0 || waits, "{:?}", client.ledger());
-    // Whatever was found, what happens from now on is not lost with it.
+    // Later events must not be lost, whatever the store contained.
     assert!(arrived || client.consent() != Consent::Granted, "{text}");
 }
 
-/// What the collector says of a batch that is none.
+/// Body of a refusal by the collector.
 const PROBLEM: &str =
     r#"{"type":"urn:subway:problem:malformed_json","title":"t","status":400,"detail":"d","code":"malformed_json"}"#;
 
-/// Each takes at least one event or batch out of a handful.
+/// Rounds until the queue is empty; each settles at least one event or batch.
 const ROUNDS: u32 = 200;
 
-/// Fewer than can be sent in the rounds below.
+/// Most events, so that they can be sent within the rounds.
 const RECORDS: usize = 30;

@@ -1,18 +1,18 @@
-//! The JSON code that the SDK and the collector share the work of, against serde_json.
+//! Compares the JSON code shared by SDK and collector with serde_json.
 
 use std::io::Read;
 
 use serde_json::Value;
 use serde_json::value::RawValue;
 use subway_protocol::codec::receipt::Receipt;
-use subway_protocol::codec::server::Text;
+use subway_protocol::codec::server::WireText;
 use subway_protocol::json::{JsonError, PropertyLimits, Reader, check_object};
-use subway_protocol::{Got, Id, RejectReason};
+use subway_protocol::{Actual, Id, RejectReason};
 
-/// Deeper trees are left out where this crate itself walks by recursion.
-const DEEPEST: usize = 200;
+/// Deepest tree that this crate's recursive functions process.
+const MAX_DEPTH: usize = 200;
 
-/// What a tree of properties measures.
+/// Measures of a tree of properties.
 #[derive(Default)]
 struct Measure {
     depth: u64,
@@ -20,7 +20,7 @@ struct Measure {
     key_bytes: u64,
 }
 
-/// Walks over one value with the SDK's pull reader.
+/// Measures one value with the SDK's pull reader.
 fn walk(reader: &mut Reader<'_>, depth: u64, found: &mut Measure) -> Result<(), JsonError> {
     found.depth = found.depth.max(depth);
     let mut own = 0;
@@ -45,20 +45,19 @@ fn value(reader: &mut Reader<'_>, depth: u64, found: &mut Measure) -> Result<(),
     Ok(())
 }
 
-/// The checker of properties (SDK and collector) against what serde_json takes as an object, and its limits against a
-/// walk over the same text by the pull reader.
+/// Compares the checker of properties with serde_json's objects, and its limits with a measurement by the pull reader.
 pub fn properties(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let wide = PropertyLimits { properties: u64::MAX, depth: u64::MAX, key_bytes: u64::MAX };
     let grammar = check_object(text, "props", wide);
-    // A RawValue is what the collector takes properties as: lone surrogates and any number are allowed.
+    // The collector reads properties as a RawValue, which allows lone surrogates and any number.
     let object = serde_json::from_str::<&RawValue>(text).is_ok_and(|raw| raw.get().starts_with('{'));
     assert_eq!(grammar.is_ok(), object, "{text}");
     if let Err(violation) = grammar {
         assert_eq!(violation.reason, RejectReason::InvalidField);
         return;
     }
-    if text.bytes().filter(|byte| matches!(byte, b'{' | b'[')).count() > DEEPEST {
+    if text.bytes().filter(|byte| matches!(byte, b'{' | b'[')).count() > MAX_DEPTH {
         return;
     }
     let mut found = Measure::default();
@@ -69,7 +68,7 @@ pub fn properties(data: &[u8]) {
         assert_eq!(verdict.is_ok(), within, "{text}");
         let Err(violation) = verdict else { continue };
         assert!(violation.field.starts_with("props") && violation.field.len() <= 256, "{violation:?}");
-        let (Some(limit), Some(Got::Number(got))) = (violation.limit, violation.got) else { panic!("no numbers") };
+        let (Some(limit), Some(Actual::Number(got))) = (violation.limit, violation.got) else { panic!("no numbers") };
         let (own, most) = match violation.reason {
             RejectReason::TooManyProperties => (properties, found.members),
             RejectReason::PropertyTooDeep => (depth, found.depth),
@@ -81,12 +80,12 @@ pub fn properties(data: &[u8]) {
     }
 }
 
-/// One JSON value: a text as the collector and as the SDK read it, a whole number, any value.
+/// Reads one JSON value: a text as the collector and as the SDK read it, a whole number, any value.
 pub fn text(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let mut reader = Reader::new(text);
     let ours = reader.string().and_then(|string| reader.end().map(|()| string));
-    let theirs = serde_json::from_str::<Text<'_>>(text);
+    let theirs = serde_json::from_str::<WireText<'_>>(text);
     assert_eq!(ours.is_ok(), theirs.is_ok(), "{text}");
     if let (Ok(ours), Ok(theirs)) = (&ours, &theirs) {
         assert_eq!(ours, &*theirs.0, "{text}");
@@ -116,16 +115,16 @@ pub fn text(data: &[u8]) {
     }
 }
 
-/// The members of an object if all its names, and those of the objects in it, are different.
+/// Returns the members of an object if all its names, and those of nested objects, are distinct.
 fn unambiguous(text: &str) -> Option<Value> {
     let value: Value = serde_json::from_str(text).ok()?;
-    // Written again it has as many names as before only if none was there twice.
+    // Writing it again yields the same number of names only if there was no duplicate.
     let names = |text: &str| text.bytes().filter(|byte| *byte == b':').count();
     let again = serde_json::to_string(&value).ok()?;
     (!text.contains('\\') && names(&again) == names(text)).then_some(value)
 }
 
-/// The receipt as the SDK reads it against serde_json's tree.
+/// Compares the receipt as the SDK reads it with serde_json's tree.
 pub fn receipt(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let read = Receipt::decode(text);
@@ -136,7 +135,7 @@ pub fn receipt(data: &[u8]) {
             }
         }
     }
-    // -0 is a whole number to one and a fraction to the other.
+    // -0 is a whole number for one reader and a fraction for the other.
     let Some(tree) = unambiguous(text).filter(|_| !text.contains("-0")) else { return };
     let expected = model(&tree);
     assert_eq!(read.is_ok(), expected.is_some(), "{text}");
@@ -147,7 +146,7 @@ pub fn receipt(data: &[u8]) {
     assert_eq!(named, rejected);
 }
 
-/// Each event named at most once, all numbers in range, and the rest stored.
+/// Returns whether each event is named at most once, all numbers are in range, and the rest is stored.
 fn adds_up(receipt: &Receipt, events: u64) -> bool {
     let named: Vec<u64> =
         receipt.duplicate.iter().copied().chain(receipt.rejected.iter().map(|rejected| rejected.index)).collect();
@@ -158,7 +157,7 @@ fn adds_up(receipt: &Receipt, events: u64) -> bool {
 
 type Model = (Id, i64, i64, Vec<i64>, Vec<(i64, String)>);
 
-/// A receipt read from a tree; `None` if it is none.
+/// Reads a receipt from a tree; `None` if it is not one.
 fn model(tree: &Value) -> Option<Model> {
     let fields = tree.as_object()?;
     let integer = |name: &str| fields.get(name).map(Value::as_i64);
@@ -179,9 +178,9 @@ fn model(tree: &Value) -> Option<Model> {
     Some((id, time, stored, duplicate, rejected))
 }
 
-/// What the mini-program's gzip writer wrote, read by another inflate.
+/// Decompresses the output of the mini-program's gzip encoder with another implementation.
 pub fn gzip_round_trip(data: &[u8]) {
-    // Repeated with a gap, so that matches lie at every distance.
+    // Repeated with a gap, so that matches have every distance.
     let (gap, data) = data.split_at(data.len().min(2));
     let gap = gap.iter().fold(0usize, |gap, byte| gap << 8 | usize::from(*byte));
     let mut input = data.to_vec();

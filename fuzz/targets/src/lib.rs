@@ -1,13 +1,13 @@
-//! What the fuzzer runs: one function for every reader of text or bytes that come from outside.
+//! Fuzz targets: one function for every reader of text or bytes from outside.
 //!
-//! Each takes any bytes at all and returns; what must not be, it panics over. The fuzzer's binaries (`fuzz/`, nightly) and
-//! the replay of the committed corpus (`tests/corpus.rs`, stable, part of `cargo xtask test`) call the same functions.
+//! Each accepts any bytes and returns; a violated property is a panic. The fuzzer's binaries (`fuzz/`, nightly) and the
+//! replay of the committed corpus (`tests/corpus.rs`, stable, part of `cargo xtask test`) call the same functions.
 //!
-//! A reader on its own must not panic, hang or take more than its limit. Where two readers exist for one text, they are
-//! compared: the SDK's JSON code with serde_json, what the SDK accepts with what the collector accepts, what was written
-//! with what is read back.
+//! A reader must not panic, hang or exceed its limit. If two readers exist for one text, they are compared: the SDK's
+//! JSON code with serde_json, what the SDK accepts with what the collector accepts, what was written with what is read
+//! back.
 
-// Here a panic is a finding.
+// A panic is a finding here.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod access_log;
@@ -21,7 +21,7 @@ pub mod sqlite_store;
 /// One function of this crate.
 pub type Target = fn(&[u8]);
 
-/// Every target by its name, which is that of its binary in `fuzz/` and of its folder in `fuzz/corpus/`.
+/// Every target by its name, which is also that of its binary in `fuzz/` and of its folder in `fuzz/corpus/`.
 pub const ALL: &[(&str, Target)] = &[
     ("access_log", access_log::run),
     ("batch", batch::body),

@@ -1,4 +1,4 @@
-//! What a request brings besides its JSON: gzip, signature, query string, the address that a proxy tells.
+//! Parts of a request besides its JSON: gzip, signature, query string, forwarded address.
 
 use std::io::Read;
 
@@ -11,7 +11,7 @@ use subway_protocol::codec::server::ProblemCode;
 /// Small, so that the fuzzer reaches it.
 const INFLATED: u64 = 10_000;
 
-/// A body that claims to be gzip, against another reader of it.
+/// Compares the decompression of a gzip body with another implementation.
 pub fn inflate(data: &[u8]) {
     let ours = fuzzing::inflate(data, INFLATED);
     let mut theirs = Vec::new();
@@ -23,7 +23,7 @@ pub fn inflate(data: &[u8]) {
     }
 }
 
-/// Header, a line break, body. Only the right header is accepted.
+/// Checks a signature. Input: header, a line break, body. Only the valid header is accepted.
 pub fn signature(data: &[u8]) {
     let Some(at) = data.iter().position(|byte| *byte == b'\n') else { return };
     let (header, body) = (&data[..at], &data[at + 1..]);
@@ -32,7 +32,7 @@ pub fn signature(data: &[u8]) {
     let (accepted, right) = fuzzing::signature(header, "key", body, now);
     assert!(!accepted || header.trim().to_ascii_lowercase().replace([' ', '\t'], "") == right, "{header}");
     assert!(fuzzing::signature(&right, "key", body, now).0);
-    // What came instead of the right digits, behind the right time.
+    // A wrong signature with a valid time.
     let forged = format!("t={now},v1={header}");
     assert!(!fuzzing::signature(&forged, "key", body, now).0 || forged.trim().eq_ignore_ascii_case(&right));
 }
@@ -41,7 +41,7 @@ pub fn signature(data: &[u8]) {
 const ZONES: [&str; 6] =
     ["Asia/Shanghai", "UTC", "America/St_Johns", "Pacific/Apia", "Africa/Monrovia", "Antarctica/Troll"];
 
-/// The first byte chooses a zone, the second a metric; the rest is a query string.
+/// Parses a query. The first byte chooses a zone, the second a metric; the rest is a query string.
 pub fn query(data: &[u8]) {
     let [zone, metric, text @ ..] = data else { return };
     let Ok(text) = std::str::from_utf8(text) else { return };
@@ -50,7 +50,7 @@ pub fn query(data: &[u8]) {
     let Some(pairs) = fuzzing::pairs(text) else { return };
     match fuzzing::events_query(&zone, &pairs) {
         Err(error) => {
-            // A parameter may have no name, and then that is what the error names.
+            // A parameter can have an empty name, which the error then names.
             let nameless = pairs.iter().any(|(name, _)| name.is_empty());
             assert!((nameless || !error.field.is_empty()) && !error.detail.is_empty());
         }
@@ -70,7 +70,7 @@ pub fn query(data: &[u8]) {
     assert!(request.starts[1..] == bounds[1..bounds.len() - 1]);
 }
 
-/// The first byte chooses a zone; the rest is a time. What is shown of a time is read as the same.
+/// Parses a time. The first byte chooses a zone. A formatted time must parse to the same.
 pub fn time(data: &[u8]) {
     let [zone, text @ ..] = data else { return };
     let Ok(text) = std::str::from_utf8(text) else { return };
@@ -81,13 +81,13 @@ pub fn time(data: &[u8]) {
     }
 }
 
-/// The address that a proxy tells: never of use to somebody who is none.
+/// Parses a forwarded address, which counts only from a trusted proxy.
 pub fn forwarded(data: &[u8]) {
     assert!(fuzzing::forwarded(data, [192, 0, 2, 1]));
     let _ = fuzzing::forwarded(data, [10, 0, 0, 1]);
 }
 
-/// The header `Retry-After`: seconds or a date, and nothing else.
+/// Parses the header `Retry-After`: seconds or a date.
 pub fn retry_after(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let Some(wait) = subway_mobile::transport::retry_after(text, std::time::UNIX_EPOCH) else { return };
@@ -97,10 +97,10 @@ pub fn retry_after(data: &[u8]) {
     }
 }
 
-/// A configuration: whatever is wrong with it is said on one line.
+/// Parses a configuration; an error must be one line.
 pub fn config(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
-    // Names are looked up in the network and files are read, which is not the fuzzer's to do.
+    // Skips names that would be looked up in the network, and files.
     if ["listen", "cert", "tls"].iter().any(|word| text.contains(word)) {
         return;
     }

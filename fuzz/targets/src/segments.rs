@@ -1,15 +1,15 @@
-//! The mini-program's log of segments on a host's storage that holds anything.
+//! The mini-program's log of segments on a storage with arbitrary contents.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use subway_sdk_core::{Key, Store, StoreError, Write};
+use subway_sdk_core::{Key, Store, StoreError, StoreWrite};
 use subway_wasm::store::{HostStorage, SegmentStore};
 
 type Texts = BTreeMap<String, String>;
 
-/// A host's storage that remembers every state it was in.
+/// A host's storage that keeps every state it was in.
 #[derive(Clone, Default)]
 struct Host(Rc<RefCell<(Texts, Vec<Texts>)>>);
 
@@ -41,14 +41,14 @@ impl HostStorage for Host {
     }
 }
 
-/// A checksum over `records` as the store writes it, by other means.
-fn seal(records: &str, last: u32) -> String {
+/// Encodes a segment independently of the store.
+fn encode(records: &str, last: u32) -> String {
     let mut crc = flate2::Crc::new();
     crc.update(records.as_bytes());
     format!("{:08x} {} {last}|{records}", crc.sum(), records.len())
 }
 
-/// Smaller than any host's, so that commits are cut into several keys.
+/// Smaller than any host's limit, so that commits are split into several keys.
 const KEY_BYTES: usize = 300;
 
 fn contents(texts: &Texts) -> BTreeMap<Key, String> {
@@ -60,16 +60,16 @@ fn contents(texts: &Texts) -> BTreeMap<Key, String> {
     found
 }
 
-/// `e12` as a key.
+/// Parses `e12` as a key.
 fn key(text: &str) -> Option<Key> {
     let kind = text.chars().next()?;
     let number: u64 = text[kind.len_utf8()..].parse().ok()?;
     Key::from_parts(kind, number & subway_protocol::limits::MAX_SAFE_INTEGER)
 }
 
-/// Lines. `NUMBER:TEXT` is found under that key, `NUMBER/LAST!RECORDS` is found as a whole segment around these records;
-/// then `KEY=VALUE` and `KEY~` are written and `.` commits. Opens what is found, commits to it, and opens every state
-/// in between again: before or after, never half.
+/// Runs a script of lines. `NUMBER:TEXT` puts that text under that key, `NUMBER/LAST!RECORDS` a valid segment with
+/// these records; then `KEY=VALUE` and `KEY~` are written and `.` commits. Opens the storage, commits to it, and opens
+/// every intermediate state again, which must be the one before or after a commit.
 pub fn run(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let host = Host::default();
@@ -90,7 +90,7 @@ pub fn run(data: &[u8]) {
             values.extend(written);
             continue;
         }
-        let writes: Vec<Write<'_>> = values.drain(..).map(|(key, value)| Write { key, value }).collect();
+        let writes: Vec<StoreWrite<'_>> = values.drain(..).map(|(key, value)| StoreWrite { key, value }).collect();
         let mut after = before.clone();
         for write in &writes {
             match write.value {
@@ -112,10 +112,10 @@ pub fn run(data: &[u8]) {
     }
 }
 
-/// Enough for several merges; each state in between is opened anew.
+/// Enough for several merges; each intermediate state is opened again.
 const LINES: usize = 40;
 
-/// What a line puts into the host's storage before it is opened.
+/// Parses a line that is put into the storage before it is opened.
 fn found(line: &str) -> Option<(String, String)> {
     let digits = line.bytes().take_while(u8::is_ascii_digit).count();
     let (number, rest) = line.split_at(digits);
@@ -123,5 +123,5 @@ fn found(line: &str) -> Option<(String, String)> {
         return Some((format!("s{number}"), text.to_owned()));
     }
     let (last, records) = rest.strip_prefix('/')?.split_once('!')?;
-    Some((format!("s{number}"), seal(records, last.parse().ok()?)))
+    Some((format!("s{number}"), encode(records, last.parse().ok()?)))
 }

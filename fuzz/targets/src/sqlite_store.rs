@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use subway_mobile::store::{OpenStoreError, SqliteStore};
-use subway_sdk_core::{Client, Config, Key, Now, Store, Write};
+use subway_sdk_core::{Client, Config, Key, Now, Store, StoreWrite};
 use tempfile::TempDir;
 
 /// Records in the file before it is damaged: enough for inner pages.
 const RECORDS: u64 = 30;
 
-/// In memory where there is such a place: a file is written, and synchronised, for every input.
+/// Folder in memory if available, because a file is written and synced for every input.
 fn folder() -> TempDir {
     let memory = Path::new("/dev/shm");
     if memory.is_dir() { TempDir::new_in(memory) } else { TempDir::new() }.unwrap()
@@ -20,17 +20,17 @@ fn file(folder: &TempDir) -> PathBuf {
     folder.path().join("subway.db")
 }
 
-/// The file of a store as a client leaves it.
+/// Returns the file of a store as a client leaves it.
 fn whole() -> &'static [u8] {
     static FILE: OnceLock<Vec<u8>> = OnceLock::new();
     FILE.get_or_init(|| {
         let folder = folder();
         let mut store = SqliteStore::open(folder.path()).unwrap();
         let value = format!("11:{{\"code\":\"{}\"}}", "x".repeat(300));
-        let events = (1..=RECORDS).map(|seq| Write { key: Key::Event(seq), value: Some(&value) });
+        let events = (1..=RECORDS).map(|seq| StoreWrite { key: Key::Event(seq), value: Some(&value) });
         let others = [
-            Write { key: Key::State, value: Some("{\"seq\":30,\"ledger\":{\"generated\":30,\"queued\":30}}") },
-            Write { key: Key::Context(1), value: Some("\"app\":{\"version\":\"1\"}") },
+            StoreWrite { key: Key::State, value: Some("{\"seq\":30,\"ledger\":{\"generated\":30,\"queued\":30}}") },
+            StoreWrite { key: Key::Context(1), value: Some("\"app\":{\"version\":\"1\"}") },
         ];
         store.apply(&events.chain(others).collect::<Vec<_>>()).unwrap();
         drop(store);
@@ -38,9 +38,9 @@ fn whole() -> &'static [u8] {
     })
 }
 
-/// Two bytes say where the file is cut (0: nowhere); then every three say which byte gets which value. Whatever was done to
-/// it: the store opens, a client opens on it, and what is written from then on is kept; or it says that the file is a later
-/// version's and leaves it as it is.
+/// Damages the file and opens it. Two bytes say where the file is truncated (0: nowhere); then every three say which
+/// byte gets which value. The store must open, a client must open on it, and later writes must be kept; or the store
+/// must report a later version and leave the file unchanged.
 pub fn run(data: &[u8]) {
     let mut bytes = whole().to_vec();
     let number = |pair: &[u8]| usize::from(pair[0]) << 8 | usize::from(pair[1]);
@@ -63,7 +63,7 @@ pub fn run(data: &[u8]) {
     };
     store.scan(&mut |_, _| {}).unwrap();
     let key = Key::Event(RECORDS + 7);
-    store.apply(&[Write { key, value: Some("kept") }]).unwrap();
+    store.apply(&[StoreWrite { key, value: Some("kept") }]).unwrap();
     drop(store);
     let mut store = SqliteStore::open(folder.path()).unwrap();
     assert_eq!(store.get(key).unwrap().as_deref(), Some("kept"));

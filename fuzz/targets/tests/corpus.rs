@@ -1,10 +1,10 @@
-//! Every target over its committed corpus: its seeds, written by hand, and what runs of the fuzzer have added since (where
-//! they have): inputs that reach something new, and those that once were a fault.
+//! Runs every target on its committed corpus: seeds written by hand, and inputs that the fuzzer has added because they
+//! reach new code or once found a fault.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::path::Path;
 
-/// The corpus of one target.
+/// Returns the corpus of one target.
 fn corpus(name: &str) -> Vec<(String, Vec<u8>)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../corpus").join(name);
     let entries = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));

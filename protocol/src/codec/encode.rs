@@ -1,40 +1,40 @@
-//! The SDK's half: event, context and batch to JSON.
+//! Encodes what the SDK sends: event, context and batch as JSON.
 
 use crate::json::ObjectWriter;
 use crate::limits::{CONTEXT_TEXT_BYTES, TEXT_BYTES};
 use crate::outcome::truncate;
 use crate::{Id, Theme, VERSION};
 
-/// One event, ready to be written.
+/// One event to encode.
 #[derive(Clone, Debug)]
 pub struct Event<'a> {
-    /// Globally unique; the collector recognises repetitions by it.
+    /// Globally unique; the collector recognises duplicates by it.
     pub id: Id,
     /// Number within the install, from 1, without gaps.
     pub seq: u64,
-    /// What it is about.
+    /// Kind of event; routing and metrics go by it.
     pub theme: Theme,
-    /// Its name; must satisfy [`crate::theme::is_code`].
+    /// Event name; must satisfy [`crate::theme::is_code`].
     pub code: &'a str,
-    /// When it happened by the device's clock, milliseconds since the epoch.
+    /// Time of the event by the device's wall clock, milliseconds since the epoch.
     pub ts: i64,
-    /// When it happened by the device's monotonic clock, milliseconds since that clock's zero.
+    /// Time of the event by the device's monotonic clock, milliseconds since that clock's zero.
     pub mono: u64,
-    /// Which run of the monotonic clock `mono` belongs to.
+    /// Run of the monotonic clock that `mono` belongs to.
     pub boot: &'a str,
-    /// When it truly happened, if the caller knows better than the device's clock; milliseconds since the epoch.
+    /// True time of the event if the caller knows better than the device's clock, milliseconds since the epoch.
     pub true_ts: Option<i64>,
-    /// The user known at that moment; empty if none.
+    /// User known at that time; empty if none.
     pub user_id: &'a str,
-    /// The session it belongs to.
+    /// Position within a session.
     pub session: Option<Session>,
-    /// The page it happened on.
+    /// Page the event happened on.
     pub page: Option<&'a Page>,
     /// Properties: a complete JSON object, or empty for none. Not checked here.
     pub props: &'a str,
 }
 
-/// Where in a session an event stands.
+/// Position of an event within a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Session {
     /// The session's identity.
@@ -58,7 +58,7 @@ pub struct Page {
     pub enter_ts: Option<i64>,
 }
 
-/// Who sends: everything about a batch that does not change from event to event. Empty texts are left out.
+/// Sender of a batch: app, SDK, host, device and network. Empty texts are left out of the JSON.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Context {
     /// Version of the mini-program or app.
@@ -77,7 +77,7 @@ pub struct Context {
     pub os: String,
     /// Version of the operating system.
     pub os_version: String,
-    /// Maker of the device.
+    /// Manufacturer of the device.
     pub brand: String,
     /// Model of the device.
     pub model: String,
@@ -92,20 +92,21 @@ pub struct Context {
 }
 
 impl Context {
-    /// The fields `app`, `sdk`, `host`, `device` and `network` as JSON without surrounding braces; nothing if all are
-    /// empty. Every text is cut to [`CONTEXT_TEXT_BYTES`].
+    /// Encodes the fields `app`, `sdk`, `host`, `device` and `network` as JSON without surrounding braces.
+    ///
+    /// Returns an empty text if all of them are empty. Every text is truncated to [`CONTEXT_TEXT_BYTES`].
     #[must_use]
     pub fn encode(&self) -> String {
         let mut out = String::new();
         let mut object = ObjectWriter::new(&mut out);
-        group(&mut object, "app", &[("version", &self.app_version)]);
-        group(&mut object, "sdk", &[("name", &self.sdk_name), ("version", &self.sdk_version)]);
-        group(
+        write_group(&mut object, "app", &[("version", &self.app_version)]);
+        write_group(&mut object, "sdk", &[("name", &self.sdk_name), ("version", &self.sdk_version)]);
+        write_group(
             &mut object,
             "host",
             &[("platform", &self.platform), ("app", &self.host_app), ("version", &self.host_version)],
         );
-        group(
+        write_group(
             &mut object,
             "device",
             &[
@@ -118,32 +119,32 @@ impl Context {
                 ("timezone", &self.timezone),
             ],
         );
-        object.text("network", cut_context(&self.network));
+        object.non_empty_string("network", truncate_context(&self.network));
         out.remove(0);
         out
     }
 }
 
-fn cut(text: &str) -> &str {
+fn truncate_text(text: &str) -> &str {
     truncate(text, TEXT_BYTES as usize)
 }
 
-fn cut_context(text: &str) -> &str {
+fn truncate_context(text: &str) -> &str {
     truncate(text, CONTEXT_TEXT_BYTES as usize)
 }
 
-/// An object of texts, left out if all are empty.
-fn group(object: &mut ObjectWriter<'_>, name: &str, fields: &[(&str, &str)]) {
+/// Writes an object of texts, unless all of them are empty.
+fn write_group(object: &mut ObjectWriter<'_>, name: &str, fields: &[(&str, &str)]) {
     if fields.iter().any(|(_, value)| !value.is_empty()) {
         object.object(name, |inner| {
             for (name, value) in fields {
-                inner.text(name, cut_context(value));
+                inner.non_empty_string(name, truncate_context(value));
             }
         });
     }
 }
 
-/// Appends one event as a JSON object. The page's texts are cut to [`TEXT_BYTES`].
+/// Appends one event as a JSON object. The texts of the page are truncated to [`TEXT_BYTES`].
 pub fn write_event(out: &mut String, event: &Event<'_>) {
     let mut object = ObjectWriter::new(out);
     object.id("id", event.id);
@@ -152,11 +153,11 @@ pub fn write_event(out: &mut String, event: &Event<'_>) {
     object.string("code", event.code);
     object.integer("ts", event.ts);
     object.integer("mono", event.mono as i64);
-    object.text("boot", event.boot);
+    object.non_empty_string("boot", event.boot);
     if let Some(true_ts) = event.true_ts {
         object.integer("true_ts", true_ts);
     }
-    object.text("user_id", event.user_id);
+    object.non_empty_string("user_id", event.user_id);
     if let Some(session) = &event.session {
         object.object("session", |inner| {
             inner.id("id", session.id);
@@ -166,9 +167,9 @@ pub fn write_event(out: &mut String, event: &Event<'_>) {
     }
     if let Some(page) = event.page {
         object.object("page", |inner| {
-            inner.text("path", cut(&page.path));
-            inner.text("title", cut(&page.title));
-            inner.text("referrer", cut(&page.referrer));
+            inner.non_empty_string("path", truncate_text(&page.path));
+            inner.non_empty_string("title", truncate_text(&page.title));
+            inner.non_empty_string("referrer", truncate_text(&page.referrer));
             if let Some(enter_ts) = page.enter_ts {
                 inner.integer("enter_ts", enter_ts);
             }
@@ -180,22 +181,22 @@ pub fn write_event(out: &mut String, event: &Event<'_>) {
     object.end();
 }
 
-/// What surrounds the events of one sending of a batch.
+/// Fields of a batch beside its events, for one upload.
 #[derive(Clone, Debug)]
 pub struct Envelope<'a> {
-    /// The batch's identity, the same at every sending.
+    /// Identity of the batch, the same in every upload.
     pub batch_id: Id,
-    /// Who sends: anonymous, made by the SDK.
+    /// Sender: an anonymous ID generated by the SDK.
     pub install_id: Id,
-    /// Device clock at this sending, milliseconds since the epoch.
+    /// Device clock at this upload, milliseconds since the epoch.
     pub sent_at: i64,
-    /// Monotonic clock at this sending, milliseconds.
+    /// Monotonic clock at this upload, milliseconds.
     pub sent_mono: u64,
-    /// Device clock when the batch was first sent, milliseconds since the epoch; the same at every sending.
+    /// Device clock at the first upload of the batch, milliseconds since the epoch; the same in every upload.
     pub first_sent_at: i64,
-    /// What [`Context::encode`] gave when the events were recorded, and the common properties; may be empty.
+    /// Output of [`Context::encode`] when the events were recorded, with the common properties; can be empty.
     pub context: &'a str,
-    /// The client's ledger as a JSON object; may be empty.
+    /// Ledger of the client as a JSON object; can be empty.
     pub ledger: &'a str,
 }
 
@@ -214,14 +215,14 @@ pub fn write_batch<'e>(out: &mut String, envelope: &Envelope<'_>, events: impl I
     if !envelope.ledger.is_empty() {
         object.raw("ledger", envelope.ledger);
     }
-    let place = object.field("events");
-    place.push('[');
+    let out = object.field("events");
+    out.push('[');
     for (at, event) in events.into_iter().enumerate() {
         if at > 0 {
-            place.push(',');
+            out.push(',');
         }
-        place.push_str(event);
+        out.push_str(event);
     }
-    place.push(']');
+    out.push(']');
     object.end();
 }

@@ -1,4 +1,4 @@
-//! Batch and receipt to bytes and back.
+//! Codecs for batches, receipts and problems.
 //!
 //! The SDK writes batches with [`encode`] and reads receipts with [`receipt`]; the collector does the reverse with
 //! [`server`], which is compiled only with the feature `server`.

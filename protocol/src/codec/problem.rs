@@ -1,23 +1,23 @@
-//! The collector's refusal of a whole request, as far as the SDK reads it.
+//! Recognises the collector's refusal of a whole request, as far as the SDK needs it.
 
 use crate::json::{JsonError, Reader};
 
-/// What the `type` of every problem of the collector begins with; its code follows.
+/// Prefix of the `type` of every problem of the collector; the code follows it.
 pub const TYPE_PREFIX: &str = "urn:subway:problem:";
 
-/// The code that speaks of what came over the network and not of what was sent: the client made the gzip, and no event is to
-/// blame for what became of it on the way.
+/// Code of a body that was damaged on the way. The client wrote valid gzip, so no event of the batch is at fault.
 const DAMAGED: &str = "malformed_gzip";
 
-/// Whether `body` is the collector's own problem with this status, and blames the batch. Whoever is on the way to the
-/// collector (a proxy, a firewall, a load balancer) can answer 400 or 413 as well, and knows nothing of the batch; or
-/// damages it.
+/// Returns whether `body` is a problem of the collector with this status that blames the batch.
+///
+/// An intermediary (a proxy, a firewall, a load balancer) can answer 400 or 413 as well, or damage the body. Neither
+/// says anything about the batch.
 #[must_use]
-pub fn blames_batch(status: u16, body: &str) -> bool {
+pub fn is_batch_problem(status: u16, body: &str) -> bool {
     matches!(read(body), Ok((true, Some(said))) if said == i64::from(status))
 }
 
-/// Whether the type is one of the collector's that blame the batch, and the status that the problem names.
+/// Reads whether the type is one of the collector's that blame the batch, and the status that the problem names.
 fn read(body: &str) -> Result<(bool, Option<i64>), JsonError> {
     let (mut ours, mut status) = (false, None);
     let mut reader = Reader::new(body);
@@ -35,14 +35,14 @@ fn read(body: &str) -> Result<(bool, Option<i64>), JsonError> {
 
 #[cfg(test)]
 mod tests {
-    use super::blames_batch;
+    use super::is_batch_problem;
 
     #[test]
     fn only_the_collectors_own_problem_with_this_status_counts() {
         let ours = r#"{"type":"urn:subway:problem:no_events","title":"t","status":400,"detail":"d","code":"no_events","got":{"x":[1]}}"#;
-        assert!(blames_batch(400, ours));
-        assert!(blames_batch(413, &ours.replace("400", "413")), "also one of a later version");
-        assert!(!blames_batch(413, ours), "somebody changed the status on the way");
+        assert!(is_batch_problem(400, ours));
+        assert!(is_batch_problem(413, &ours.replace("400", "413")), "also one of a later version");
+        assert!(!is_batch_problem(413, ours), "somebody changed the status on the way");
         let others = [
             "",
             "<html>400 Bad Request</html>",
@@ -58,7 +58,7 @@ mod tests {
             &format!("{ours}<html>"),
         ];
         for body in others {
-            assert!(!blames_batch(400, body), "{body}");
+            assert!(!is_batch_problem(400, body), "{body}");
         }
     }
 }

@@ -1,39 +1,39 @@
-//! The collector's answer as the SDK reads it.
+//! Decodes receipts, for the SDK.
 
 use crate::Id;
 use crate::json::{JsonError, Reader};
 
-/// What became of each event of one batch. Indices count from 0 in the order of sending.
+/// Outcome of each event of one batch. Indices count from 0 in the order of sending.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Receipt {
-    /// Which batch.
+    /// Batch that the receipt is for.
     pub batch_id: Id,
     /// The collector's clock, milliseconds since the epoch.
     pub server_time: i64,
-    /// How many were stored.
+    /// Number of events that were stored.
     pub stored: u64,
-    /// Which had been seen before.
+    /// Indices of events that the collector already had.
     pub duplicate: Vec<u64>,
-    /// Which were rejected, and why.
+    /// Events that were rejected, with reasons.
     pub rejected: Vec<Rejected>,
 }
 
 /// One rejected event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejected {
-    /// Which event.
+    /// Index of the event.
     pub index: u64,
-    /// The reason's wire form; a newer collector may send one that this SDK does not know.
+    /// Wire form of the reason. A newer collector can send one that this SDK does not know.
     pub reason: String,
-    /// The whole rejection as the collector wrote it, for a developer's eyes.
+    /// Complete rejection as the collector wrote it, for diagnostics.
     pub detail: String,
 }
 
 impl Receipt {
-    /// Reads a receipt. Unknown fields are ignored.
+    /// Decodes a receipt. Unknown fields are ignored.
     ///
     /// # Errors
-    /// If the text is anything else than a receipt: not JSON, a field missing or of another type.
+    /// If the text is not a receipt: not JSON, or a field is missing or of another type.
     pub fn decode(text: &str) -> Result<Self, JsonError> {
         let mut reader = Reader::new(text);
         let mut batch_id = None;
@@ -65,14 +65,14 @@ impl Receipt {
         Ok(Self { batch_id, server_time, stored: stored as u64, duplicate, rejected })
     }
 
-    /// Whether this receipt accounts for each of `events` events exactly once.
+    /// Returns whether this receipt accounts for each of `events` events exactly once.
     #[must_use]
     pub fn accounts_for(&self, events: u64) -> bool {
-        let mut ended = vec![false; usize::try_from(events).unwrap_or(0)];
+        let mut seen = vec![false; usize::try_from(events).unwrap_or(0)];
         let mut named = 0;
         for index in self.duplicate.iter().copied().chain(self.rejected.iter().map(|rejected| rejected.index)) {
-            match usize::try_from(index).ok().and_then(|index| ended.get_mut(index)) {
-                Some(ended) if !*ended => *ended = true,
+            match usize::try_from(index).ok().and_then(|index| seen.get_mut(index)) {
+                Some(seen) if !*seen => *seen = true,
                 _ => return false,
             }
             named += 1;

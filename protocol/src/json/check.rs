@@ -1,15 +1,15 @@
-//! Checks a JSON object against the grammar and the limits of properties in one pass, without building anything.
+//! Checks a JSON object against the grammar and the limits of properties in one pass, without allocating a tree.
 
-use crate::outcome::{Got, RejectReason, Violation, truncate};
+use crate::outcome::{Actual, RejectReason, Violation, truncate};
 
-/// The limits of one tree of properties.
+/// Limits of one tree of properties.
 #[derive(Clone, Copy, Debug)]
 pub struct PropertyLimits {
     /// Members of any one object.
     pub properties: u64,
     /// Nesting; the outermost object is 1.
     pub depth: u64,
-    /// One name, bytes in UTF-8, its escapes resolved.
+    /// Length of a name, bytes in UTF-8 after unescaping.
     pub key_bytes: u64,
 }
 
@@ -19,15 +19,15 @@ impl From<&crate::Limits> for PropertyLimits {
     }
 }
 
-/// Longest path named in a violation, bytes; what is beyond is cut.
+/// Longest path named in a violation, bytes; longer ones are truncated.
 const PATH_BYTES: usize = 256;
 
-/// One open container.
+/// One container that is not closed yet.
 struct Level {
     object: bool,
     /// Members seen so far, the current one included.
     members: u64,
-    /// Where the current member's name lies in the text (objects only).
+    /// Byte range of the current member's name in the text (objects only).
     key: (usize, usize),
 }
 
@@ -39,15 +39,15 @@ struct Checker<'a> {
     levels: Vec<Level>,
     deepest: u64,
     found: Option<Violation>,
-    /// Index in `levels` of the object whose members are being counted for `found`.
+    /// Index in `levels` of the object whose members are counted to complete `found`.
     counting: Option<usize>,
 }
 
-/// Checks that `text` is one JSON object within `limits`. `root` is the name that paths begin with, such as `props`.
+/// Checks that `text` is one JSON object within `limits`. `root` is the first part of every path, such as `props`.
 ///
 /// # Errors
-/// The first broken rule. `got` is the true depth, count or length of the whole text, not just where checking noticed.
-/// Text that is not a JSON object is `invalid_field`, with the place as `got`.
+/// The first violation. Its `got` is the depth, count or length of the whole text, not of the part read so far. Text
+/// that is not a JSON object is `invalid_field`, with the position as `got`.
 pub fn check_object(text: &str, root: &str, limits: PropertyLimits) -> Result<(), Violation> {
     let mut checker =
         Checker { text, at: 0, root, limits, levels: Vec::new(), deepest: 0, found: None, counting: None };
@@ -55,18 +55,19 @@ pub fn check_object(text: &str, root: &str, limits: PropertyLimits) -> Result<()
         Ok(()) => match checker.found {
             Some(mut violation) => {
                 if violation.reason == RejectReason::PropertyTooDeep {
-                    violation.got = Some(Got::Number(checker.deepest as i64));
+                    violation.got = Some(Actual::Number(checker.deepest as i64));
                 }
                 Err(violation)
             }
             None => Ok(()),
         },
-        Err(()) => Err(Violation::new(RejectReason::InvalidField, root, Some(checker.place()))),
+        Err(()) => Err(Violation::new(RejectReason::InvalidField, root, Some(checker.position()))),
     }
 }
 
-/// Bytes in UTF-8 of what stands between the quotes of a valid string. Half of a surrogate pair is U+FFFD: 3 bytes.
-fn unescaped(content: &[u8]) -> u64 {
+/// Returns the length after unescaping, bytes in UTF-8, of the content of a valid string. A lone surrogate counts as
+/// U+FFFD: 3 bytes.
+fn unescaped_len(content: &[u8]) -> u64 {
     let (mut at, mut length, mut after_high) = (0, 0, false);
     while at < content.len() {
         let high = std::mem::take(&mut after_high);
@@ -94,17 +95,17 @@ fn unescaped(content: &[u8]) -> u64 {
 }
 
 impl Checker<'_> {
-    fn place(&self) -> Got {
+    fn position(&self) -> Actual {
         let mut at = self.at.min(self.text.len());
         while !self.text.is_char_boundary(at) {
             at -= 1;
         }
         let mut shown = String::from("not a JSON object, see byte ");
         super::write_integer(&mut shown, at as i64);
-        Got::Text(shown)
+        Actual::Text(shown)
     }
 
-    fn next(&mut self) -> u8 {
+    fn peek(&mut self) -> u8 {
         let bytes = self.text.as_bytes();
         while let Some(b' ' | b'\t' | b'\n' | b'\r') = bytes.get(self.at) {
             self.at += 1;
@@ -117,20 +118,20 @@ impl Checker<'_> {
     }
 
     fn run(&mut self) -> Result<(), ()> {
-        if self.next() != b'{' {
+        if self.peek() != b'{' {
             return Err(());
         }
         self.open(true);
         while !self.levels.is_empty() {
             self.member()?;
         }
-        self.next();
+        self.peek();
         if self.at == self.text.len() { Ok(()) } else { Err(()) }
     }
 
-    /// Takes one member of the innermost container, or its end.
+    /// Reads one member of the innermost container, or its end.
     fn member(&mut self) -> Result<(), ()> {
-        let c = self.next();
+        let c = self.peek();
         let Some(level) = self.levels.last() else {
             return Err(());
         };
@@ -145,22 +146,22 @@ impl Checker<'_> {
                 return Err(());
             }
             self.at += 1;
-            self.next();
+            self.peek();
         }
         if object {
             let key = self.string()?;
-            if self.next() != b':' {
+            if self.peek() != b':' {
                 return Err(());
             }
             self.at += 1;
-            self.count(key);
+            self.check_member(key);
         } else if let Some(level) = self.levels.last_mut() {
             level.members += 1;
         }
         self.value()
     }
 
-    fn count(&mut self, key: (usize, usize)) {
+    fn check_member(&mut self, key: (usize, usize)) {
         let depth = self.levels.len();
         let Some(level) = self.levels.last_mut() else {
             return;
@@ -170,20 +171,26 @@ impl Checker<'_> {
         let members = level.members;
         let mut length = (key.1 - key.0) as u64;
         if length > self.limits.key_bytes {
-            // Escapes only ever make a name longer.
-            length = unescaped(&self.text.as_bytes()[key.0..key.1]);
+            // Unescaping never makes a name longer, so a short raw name needs no exact length.
+            length = unescaped_len(&self.text.as_bytes()[key.0..key.1]);
         }
         if self.counting == Some(depth - 1) {
             if let Some(violation) = &mut self.found {
-                violation.got = Some(Got::Number(members as i64));
+                violation.got = Some(Actual::Number(members as i64));
             }
         } else if self.found.is_some() {
         } else if length > self.limits.key_bytes {
             let path = self.path(depth);
-            self.found = Some(Violation::over(RejectReason::KeyTooLong, &path, self.limits.key_bytes, length));
+            self.found =
+                Some(Violation::limit_exceeded(RejectReason::KeyTooLong, &path, self.limits.key_bytes, length));
         } else if members > self.limits.properties {
             let path = self.path(depth - 1);
-            self.found = Some(Violation::over(RejectReason::TooManyProperties, &path, self.limits.properties, members));
+            self.found = Some(Violation::limit_exceeded(
+                RejectReason::TooManyProperties,
+                &path,
+                self.limits.properties,
+                members,
+            ));
             self.counting = Some(depth - 1);
         }
     }
@@ -194,7 +201,8 @@ impl Checker<'_> {
         self.deepest = self.deepest.max(depth);
         if depth > self.limits.depth && self.found.is_none() {
             let path = self.path(self.levels.len());
-            self.found = Some(Violation::over(RejectReason::PropertyTooDeep, &path, self.limits.depth, depth));
+            self.found =
+                Some(Violation::limit_exceeded(RejectReason::PropertyTooDeep, &path, self.limits.depth, depth));
         }
         self.levels.push(Level { object, members: 0, key: (0, 0) });
     }
@@ -207,21 +215,21 @@ impl Checker<'_> {
     }
 
     fn value(&mut self) -> Result<(), ()> {
-        match self.next() {
+        match self.peek() {
             b'{' => self.open(true),
             b'[' => self.open(false),
             b'"' => {
                 self.string()?;
             }
-            b't' => self.word("true")?,
-            b'f' => self.word("false")?,
-            b'n' => self.word("null")?,
+            b't' => self.literal("true")?,
+            b'f' => self.literal("false")?,
+            b'n' => self.literal("null")?,
             _ => self.number()?,
         }
         Ok(())
     }
 
-    fn word(&mut self, word: &str) -> Result<(), ()> {
+    fn literal(&mut self, word: &str) -> Result<(), ()> {
         if !self.text.as_bytes()[self.at..].starts_with(word.as_bytes()) {
             return Err(());
         }
@@ -260,7 +268,7 @@ impl Checker<'_> {
         Ok(())
     }
 
-    /// Takes a string; returns where its content lies.
+    /// Reads a string and returns the byte range of its content.
     fn string(&mut self) -> Result<(usize, usize), ()> {
         if self.byte() != b'"' {
             return Err(());
@@ -301,7 +309,7 @@ impl Checker<'_> {
         }
     }
 
-    /// The names from the root down through `depth` levels, joined by dots; array elements by their index.
+    /// Returns the names from the root down through `depth` levels, joined by dots; array elements by their index.
     fn path(&self, depth: usize) -> String {
         let mut path = String::from(self.root);
         for level in &self.levels[..depth] {

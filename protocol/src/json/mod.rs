@@ -1,7 +1,7 @@
-//! All the JSON (RFC 8259) that the SDK needs, small enough for a mini-program.
+//! JSON (RFC 8259) as far as the SDK needs it, small enough for a mini-program.
 //!
-//! The SDK never builds a tree: properties arrive as text, are checked by [`check_object`] and passed through; what it
-//! writes itself goes through the `write_*` functions; what it reads (receipts, its own records) through [`Reader`].
+//! The SDK never builds a tree. Properties arrive as text, are checked by [`check_object`] and passed through. The SDK
+//! encodes with [`ObjectWriter`] and the `write_*` functions, and reads receipts and its own records with [`Reader`].
 
 mod check;
 mod reader;

@@ -1,11 +1,21 @@
-//! A pull reader: the caller says what should come next, nothing is built that is not asked for.
+//! Pull parser: the caller states which value comes next, and only values that it asks for are allocated.
 
-/// The text is not what was asked for; `at` is the byte where that showed.
+/// The text does not have the expected form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct JsonError {
-    /// Offset in bytes from the beginning of the text.
+    /// Offset of the error, bytes from the beginning of the text.
     pub at: usize,
 }
+
+impl std::fmt::Display for JsonError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut text = String::from("not the expected JSON, see byte ");
+        super::write_unsigned(&mut text, self.at as u64);
+        f.write_str(&text)
+    }
+}
+
+impl std::error::Error for JsonError {}
 
 /// Reads one JSON text from its beginning to its end. Never recurses, so nesting cannot exhaust the stack.
 pub struct Reader<'a> {
@@ -14,7 +24,7 @@ pub struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// A reader at the beginning of `text`.
+    /// Creates a reader at the beginning of `text`.
     #[must_use]
     pub fn new(text: &'a str) -> Self {
         Self { text, at: 0 }
@@ -24,7 +34,7 @@ impl<'a> Reader<'a> {
         Err(JsonError { at: self.at })
     }
 
-    /// The next byte that is not white space, without taking it; 0 at the end.
+    /// Returns the next byte that is not white space, without consuming it; 0 at the end.
     fn peek(&mut self) -> u8 {
         let bytes = self.text.as_bytes();
         while let Some(b' ' | b'\t' | b'\n' | b'\r') = bytes.get(self.at) {
@@ -33,7 +43,7 @@ impl<'a> Reader<'a> {
         bytes.get(self.at).copied().unwrap_or(0)
     }
 
-    fn take(&mut self, wanted: u8) -> Result<(), JsonError> {
+    fn expect_byte(&mut self, wanted: u8) -> Result<(), JsonError> {
         if self.peek() == wanted {
             self.at += 1;
             Ok(())
@@ -42,24 +52,27 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reads an object: `field` gets each name and must take its value from the reader.
+    /// Reads an object. Calls `field` with each name; it must read the value.
     ///
     /// # Errors
-    /// If the text is not an object, or `field` says so.
+    /// If the text is not an object, or `field` returns an error.
     pub fn object(&mut self, mut field: impl FnMut(&str, &mut Self) -> Result<(), JsonError>) -> Result<(), JsonError> {
-        self.members(&mut field)
+        self.read_members(&mut field)
     }
 
-    /// One copy of the loop for every kind of object: a mini-program pays for each by the byte.
-    fn members(&mut self, field: &mut dyn FnMut(&str, &mut Self) -> Result<(), JsonError>) -> Result<(), JsonError> {
-        self.take(b'{')?;
+    /// Not generic, so that the module has one copy of the loop: the size of a mini-program is limited.
+    fn read_members(
+        &mut self,
+        field: &mut dyn FnMut(&str, &mut Self) -> Result<(), JsonError>,
+    ) -> Result<(), JsonError> {
+        self.expect_byte(b'{')?;
         if self.peek() == b'}' {
             self.at += 1;
             return Ok(());
         }
         loop {
             let name = self.string()?;
-            self.take(b':')?;
+            self.expect_byte(b':')?;
             field(&name, self)?;
             if self.comma_or(b'}')? {
                 return Ok(());
@@ -67,16 +80,16 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reads an array: `item` is called for each element and must take it from the reader.
+    /// Reads an array. Calls `item` for each element; it must read the element.
     ///
     /// # Errors
-    /// If the text is not an array, or `item` says so.
+    /// If the text is not an array, or `item` returns an error.
     pub fn array(&mut self, mut item: impl FnMut(&mut Self) -> Result<(), JsonError>) -> Result<(), JsonError> {
-        self.items(&mut item)
+        self.read_items(&mut item)
     }
 
-    fn items(&mut self, item: &mut dyn FnMut(&mut Self) -> Result<(), JsonError>) -> Result<(), JsonError> {
-        self.take(b'[')?;
+    fn read_items(&mut self, item: &mut dyn FnMut(&mut Self) -> Result<(), JsonError>) -> Result<(), JsonError> {
+        self.expect_byte(b'[')?;
         if self.peek() == b']' {
             self.at += 1;
             return Ok(());
@@ -89,7 +102,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Takes a comma (false) or the closing bracket (true).
+    /// Consumes a comma (false) or the closing bracket (true).
     fn comma_or(&mut self, close: u8) -> Result<bool, JsonError> {
         let next = self.peek();
         if next == b',' || next == close {
@@ -99,12 +112,12 @@ impl<'a> Reader<'a> {
         self.error()
     }
 
-    /// Reads a string and undoes its escapes. A lone surrogate becomes U+FFFD.
+    /// Reads a string and unescapes it. A lone surrogate becomes U+FFFD.
     ///
     /// # Errors
     /// If the next value is not a string.
     pub fn string(&mut self) -> Result<String, JsonError> {
-        self.take(b'"')?;
+        self.expect_byte(b'"')?;
         let mut out = String::new();
         let mut plain = self.at;
         loop {
@@ -127,7 +140,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// What follows a backslash.
+    /// Reads the escape sequence after a backslash.
     fn escape(&mut self) -> Result<char, JsonError> {
         let Some(&c) = self.text.as_bytes().get(self.at) else {
             return self.error();
@@ -198,20 +211,8 @@ impl<'a> Reader<'a> {
         if self.at == start || more { self.error() } else { Ok(value) }
     }
 
-    /// Reads a text or `null`, which gives the empty text.
-    ///
-    /// # Errors
-    /// If the next value is neither.
-    pub fn text(&mut self) -> Result<String, JsonError> {
-        if self.peek() == b'n' {
-            self.raw()?;
-            return Ok(String::new());
-        }
-        self.string()
-    }
-
-    /// Takes one value of any kind and returns its text. Brackets are matched; for the full grammar of what is inside
-    /// see [`super::check_object`].
+    /// Consumes one value of any kind and returns its text. Only brackets are matched; use [`super::check_object`] to
+    /// check the grammar of the content.
     ///
     /// # Errors
     /// If there is no value, or it has no end.
@@ -254,7 +255,7 @@ impl<'a> Reader<'a> {
         Ok(&self.text[start..self.at])
     }
 
-    /// Takes one value of any kind and forgets it: an unknown field.
+    /// Consumes one value of any kind, such as that of an unknown field.
     ///
     /// # Errors
     /// As [`Reader::raw`].
@@ -277,10 +278,10 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Succeeds if nothing but white space is left.
+    /// Succeeds if only white space is left.
     ///
     /// # Errors
-    /// If something is.
+    /// If anything else follows.
     pub fn end(&mut self) -> Result<(), JsonError> {
         if self.peek() == 0 && self.at >= self.text.len() { Ok(()) } else { self.error() }
     }

@@ -1,10 +1,10 @@
-//! Writing JSON by appending to a `String`.
+//! Writes JSON by appending to a `String`.
 
 use crate::integer::write_integer;
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
-/// Appends `text` as a JSON string with its quotes. Escapes what RFC 8259 section 7 demands and nothing else.
+/// Appends `text` as a JSON string with its quotes. Escapes only what RFC 8259 section 7 requires.
 pub fn write_string(out: &mut String, text: &str) {
     out.push('"');
     let mut plain = 0;
@@ -33,7 +33,7 @@ pub fn write_string(out: &mut String, text: &str) {
     out.push('"');
 }
 
-/// Appends one JSON object, field by field. [`ObjectWriter::end`] closes it.
+/// Appends one JSON object, field by field. Call [`ObjectWriter::end`] to close it.
 pub struct ObjectWriter<'a> {
     out: &'a mut String,
     first: bool,
@@ -46,7 +46,7 @@ impl<'a> ObjectWriter<'a> {
         Self { out, first: true }
     }
 
-    /// Appends the name and returns the place for the value: exactly one JSON value must be appended there.
+    /// Appends the name and returns the buffer, to which exactly one JSON value must be appended.
     pub fn field(&mut self, name: &str) -> &mut String {
         if self.first {
             self.first = false;
@@ -58,29 +58,29 @@ impl<'a> ObjectWriter<'a> {
         self.out
     }
 
-    /// A text.
+    /// Appends a string field.
     pub fn string(&mut self, name: &str, value: &str) {
         write_string(self.field(name), value);
     }
 
-    /// A text, left out if it is empty.
-    pub fn text(&mut self, name: &str, value: &str) {
+    /// Appends a string field, unless `value` is empty.
+    pub fn non_empty_string(&mut self, name: &str, value: &str) {
         if !value.is_empty() {
             self.string(name, value);
         }
     }
 
-    /// An integer.
+    /// Appends an integer field.
     pub fn integer(&mut self, name: &str, value: i64) {
         write_integer(self.field(name), value);
     }
 
-    /// JSON text that is already complete.
+    /// Appends a field whose value is complete JSON text.
     pub fn raw(&mut self, name: &str, json: &str) {
         self.field(name).push_str(json);
     }
 
-    /// An identifier.
+    /// Appends a field with an identifier.
     pub fn id(&mut self, name: &str, id: crate::Id) {
         let place = self.field(name);
         place.push('"');
@@ -88,7 +88,7 @@ impl<'a> ObjectWriter<'a> {
         place.push('"');
     }
 
-    /// Fields that are already complete, without surrounding braces; at least one.
+    /// Appends complete fields without surrounding braces; at least one.
     pub fn fields(&mut self, fields: &str) {
         if self.first {
             self.first = false;
@@ -98,7 +98,7 @@ impl<'a> ObjectWriter<'a> {
         self.out.push_str(fields);
     }
 
-    /// A nested object, written by `body`.
+    /// Appends a nested object, written by `body`.
     pub fn object(&mut self, name: &str, body: impl FnOnce(&mut ObjectWriter<'_>)) {
         let mut inner = ObjectWriter::new(self.field(name));
         body(&mut inner);

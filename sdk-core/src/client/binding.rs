@@ -1,38 +1,38 @@
-//! What a binding with threads of its own needs besides the four verbs: to count what it had to drop before the client
-//! saw it, and to know whether everything up to a moment has ended.
+//! Calls for a binding with threads of its own: count events it dropped itself, and ask whether events are settled.
 
 use super::Client;
 use crate::store::Store;
 use crate::{DropReason, Now};
 
 impl<S: Store> Client<S> {
-    /// Counts events that a binding dropped before they reached [`Client::track`] (its own buffer was full), so that the
-    /// ledger's equation covers them.
+    /// Counts events that a binding dropped before they reached [`Client::track`] because its own buffer was full.
+    ///
+    /// Without this call they would be missing from the ledger.
     pub fn count_dropped(&mut self, now: Now, reason: DropReason, events: u64) {
         let now = self.clock.read(now);
         if events > 0 {
             self.ledger.generated += events;
             self.drop_events(reason, events);
-            self.touch(now);
+            self.schedule_commit(now);
         }
     }
 
-    /// The sequence number given last; 0 if none was.
+    /// Returns the last sequence number in use; 0 if there is none.
     #[must_use]
     pub fn last_seq(&self) -> u64 {
         self.seq
     }
 
-    /// Whether no event up to this sequence number waits any more: each was acknowledged or dropped.
+    /// Returns whether every event up to this sequence number is settled: acknowledged or dropped.
     #[must_use]
-    pub fn ended_up_to(&self, seq: u64) -> bool {
-        self.queue.oldest_frozen().into_iter().chain(self.queue.oldest_loose()).all(|waiting| waiting > seq)
+    pub fn is_settled_up_to(&self, seq: u64) -> bool {
+        self.queue.oldest_frozen_seq().into_iter().chain(self.queue.oldest_unbatched_seq()).all(|waiting| waiting > seq)
     }
 
-    /// Whether the store knows everything that the client knows.
+    /// Returns whether all changes are committed to the store.
     #[must_use]
     pub fn is_persisted(&self) -> bool {
-        self.pending.due().is_none()
+        self.write_buffer.due().is_none()
     }
 }
 
@@ -50,7 +50,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_face_dropped_is_in_the_ledger_and_survives() {
+    fn events_dropped_by_a_binding_are_in_the_ledger_and_survive() {
         let mut client = client();
         client.count_dropped(NOW, DropReason::QueueFull, 3);
         client.track(NOW, INPUT).unwrap();
@@ -63,22 +63,22 @@ mod tests {
     }
 
     #[test]
-    fn events_have_ended_when_neither_loose_nor_frozen_ones_wait() {
+    fn events_are_settled_when_none_is_unbatched_or_frozen() {
         let mut client = client();
-        assert!(client.ended_up_to(u64::MAX), "nothing waits");
+        assert!(client.is_settled_up_to(u64::MAX), "nothing waits");
         client.track(NOW, INPUT).unwrap();
         let first = client.last_seq();
-        assert!(!client.ended_up_to(first));
+        assert!(!client.is_settled_up_to(first));
         client.flush(NOW);
         let Some(Task::Upload(upload)) = client.poll_task(NOW) else { panic!("a flush sends") };
         client.track(NOW, INPUT).unwrap();
-        assert!(!client.ended_up_to(first), "it is frozen, not ended");
+        assert!(!client.is_settled_up_to(first), "it is frozen, not ended");
         let mut receipt = String::from(r#"{"server_time":0,"stored":1,"duplicate":[],"rejected":[],"batch_id":""#);
         upload.batch_id.write(&mut receipt);
         receipt.push_str("\"}");
-        let answer = UploadResult::Answer { status: 200, retry_after_ms: None, body: &receipt };
-        client.on_result(NOW, upload.batch_id, answer);
-        assert!(client.ended_up_to(first));
-        assert!(!client.ended_up_to(client.last_seq()), "the second event waits");
+        let answer = UploadResult::Response { status: 200, retry_after_ms: None, body: &receipt };
+        client.handle_upload_result(NOW, upload.batch_id, answer);
+        assert!(client.is_settled_up_to(first));
+        assert!(!client.is_settled_up_to(client.last_seq()), "the second event waits");
     }
 }

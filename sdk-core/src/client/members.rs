@@ -2,8 +2,8 @@
 
 use subway_protocol::json::{JsonError, ObjectWriter, Reader};
 
-/// The members of an object: names with their values as JSON.
-pub(super) fn members(reader: &mut Reader<'_>) -> Result<Vec<(String, String)>, JsonError> {
+/// Parses an object into names and values; the values stay JSON.
+pub(super) fn parse_object(reader: &mut Reader<'_>) -> Result<Vec<(String, String)>, JsonError> {
     let mut members = Vec::new();
     reader.object(|name, reader| {
         let value = reader.raw()?.to_owned();
@@ -13,8 +13,8 @@ pub(super) fn members(reader: &mut Reader<'_>) -> Result<Vec<(String, String)>, 
     Ok(members)
 }
 
-/// The reverse of [`members`].
-pub(super) fn write_members(out: &mut String, members: &[(String, String)]) {
+/// Writes an object; the inverse of [`parse_object`].
+pub(super) fn write_object(out: &mut String, members: &[(String, String)]) {
     let mut object = ObjectWriter::new(out);
     for (name, value) in members {
         object.raw(name, value);

@@ -1,21 +1,21 @@
-//! The façade: one struct, four verbs.
+//! [`Client`], the state machine that a binding drives.
 
 mod binding;
+mod commit;
 mod consent;
 mod inputs;
 mod members;
-mod pending;
 mod results;
 mod settings;
 mod state;
-mod storing;
 mod tasks;
 mod timers;
+mod write_buffer;
 
-use consent::Held;
+use consent::ConsentPendingEvent;
 pub use inputs::Input;
-use pending::Pending;
 pub use settings::{check_common, check_user};
+use write_buffer::WriteBuffer;
 
 use crate::clock::Clock;
 use crate::queue::{Backoff, Queue};
@@ -24,73 +24,73 @@ use crate::session::Sessions;
 use crate::store::Store;
 use crate::{Config, Consent, DropReason, Id, Ledger, Now, OpenError, Page, limits};
 
-/// One install of the SDK. See the crate's documentation for how a host drives it.
+/// Client of one install. The crate documentation shows the loop of a host.
 pub struct Client<S> {
     store: S,
     config: Config,
     clock: Clock,
     random: Random,
-    /// Which run of the monotonic clock this is.
+    /// Identifies this run of the monotonic clock.
     boot: String,
 
     install: Id,
     consent: Consent,
-    /// Everything was wiped: the next grant begins a new ledger.
+    /// Everything was wiped; the next grant starts a new ledger.
     wiped: bool,
-    /// The last sequence number given.
+    /// Last sequence number in use.
     seq: u64,
     user: String,
     /// Common properties: names with their values as JSON.
     common: Vec<(String, String)>,
     sessions: Sessions,
-    /// `queued` is kept by the queue and filled in when somebody asks.
+    /// Counters. `queued` is derived from the queue when the ledger is read.
     ledger: Ledger,
 
-    /// App, SDK, host and device as they are now, as [`crate::Context::encode`] gives them.
+    /// Current app, SDK, host and device, as encoded by [`crate::Context::encode`].
     context: String,
-    /// The number of the context that events are recorded in now; `None` if something changed since the last event.
+    /// Number of the current context; `None` if anything changed since the last event.
     current_context: Option<u64>,
     next_batch: u64,
 
     queue: Queue,
-    pending: Pending,
-    held: Vec<Held>,
+    write_buffer: WriteBuffer,
+    consent_pending: Vec<ConsentPendingEvent>,
     page: Option<Page>,
     timers: Vec<(String, u64)>,
-    notices: Vec<String>,
-    /// Notices that are given once each.
-    told: Vec<String>,
-    /// When the developer last heard that the store fails (monotonic).
-    store_told: Option<u64>,
+    diagnostics: Vec<String>,
+    /// Diagnostics that were reported and are not repeated.
+    reported: Vec<String>,
+    /// Time of the last diagnostic about a failing store (monotonic).
+    store_reported_at: Option<u64>,
     upload: Upload,
 }
 
-/// The state of sending.
+/// State of uploading.
 #[derive(Default)]
 struct Upload {
-    /// The batch that was handed to the host, and when it counts as failed (monotonic).
+    /// Batch that the host is sending, and its deadline (monotonic).
     in_flight: Option<(Id, u64)>,
     /// Nothing is sent before this time (monotonic).
     retry_at: u64,
     backoff: Backoff,
-    /// When the oldest loose event must be sent (monotonic).
+    /// Deadline for sending the oldest unbatched event (monotonic).
     flush_at: u64,
-    /// Loose events up to this sequence number are to be sent now.
+    /// Unbatched events up to this sequence number are due now.
     flush_to: u64,
-    /// Most events per batch; shrinks when the collector says 413.
-    batch_events: usize,
+    /// Most events per batch. Shrinks after a 413 and recovers with each receipt.
+    max_batch_events: usize,
 }
 
 impl<S: Store> Client<S> {
-    /// Opens the client on what `store` holds from earlier lives.
+    /// Opens the client on the records that an earlier run left in `store`.
     ///
-    /// `context`: what [`crate::Context::encode`] gives, or the same made by other means.
-    /// `entropy`: as many random bytes as the host can get, ideally 32. A host that has none still never
-    /// gets the same identifiers twice: both clocks and a salt in the store are mixed in.
+    /// `context`: output of [`crate::Context::encode`], or equivalent JSON.
+    ///
+    /// `entropy`: as many random bytes as the host has, ideally 32; see [`Random`].
     ///
     /// # Errors
-    /// If the store cannot be read. A damaged or empty store is none: the client begins anew with what is readable, and
-    /// the ledger counts what was lost.
+    /// If the store cannot be read. A damaged or empty store is not an error: the client starts with what is readable,
+    /// and the ledger counts the lost events.
     pub fn open(mut store: S, config: Config, context: &str, entropy: &[u8], now: Now) -> Result<Self, OpenError> {
         let saved = state::load(&mut store).map_err(OpenError::Store)?;
         let mut random = Random::new(entropy, now, saved.salt);
@@ -100,7 +100,7 @@ impl<S: Store> Client<S> {
             None if config.consent_required => Consent::Unknown,
             None => Consent::Granted,
         };
-        let batch_events = config.batch_events();
+        let max_batch_events = config.effective_batch_events();
         let install = saved.install.unwrap_or_else(|| random.id(now.wall));
         let mut client = Self {
             store,
@@ -120,75 +120,77 @@ impl<S: Store> Client<S> {
             current_context: None,
             next_batch: 1,
             queue: Queue::default(),
-            pending: Pending::default(),
-            held: Vec::new(),
+            write_buffer: WriteBuffer::default(),
+            consent_pending: Vec::new(),
             page: None,
             timers: Vec::new(),
-            notices: Vec::new(),
-            told: Vec::new(),
-            store_told: None,
-            upload: Upload { batch_events, ..Upload::default() },
+            diagnostics: Vec::new(),
+            reported: Vec::new(),
+            store_reported_at: None,
+            upload: Upload { max_batch_events, ..Upload::default() },
         };
         client.restore(saved.contexts, saved.events, saved.batches, saved.unreadable, now);
-        client.freeze_again(saved.frozen, now);
+        client.refreeze(saved.frozen, now);
         client.set_context(context);
-        client.touch(now);
+        client.schedule_commit(now);
         client.upload.flush_at = now.mono + client.config.flush_interval_ms;
         Ok(client)
     }
 
-    /// The install ID: anonymous, made by the SDK, the same until consent is withdrawn.
+    /// Returns the install ID: anonymous, generated by the SDK, the same until consent is withdrawn.
     #[must_use]
     pub fn install_id(&self) -> Id {
         self.install
     }
 
-    /// The user's decision as the client knows it.
+    /// Returns the user's decision.
     #[must_use]
     pub fn consent(&self) -> Consent {
         self.consent
     }
 
-    /// Where every event went. Events held until the user decides are not counted yet.
+    /// Returns the counts of events by outcome. Events that wait for consent are not included yet.
     #[must_use]
     pub fn ledger(&self) -> Ledger {
-        Ledger { queued: self.queue.rows() as u64, ..self.ledger.clone() }
+        Ledger { queued: self.queue.len() as u64, ..self.ledger.clone() }
     }
 
-    /// Bytes that the store is to hold of what waits: events, what surrounded them, and frozen batches. At most
-    /// [`Config::queue_bytes`], and the batches that were frozen since the last event.
+    /// Returns the bytes of queued events, their contexts and frozen batches in the store.
+    ///
+    /// At most [`Config::max_queued_bytes`], plus the batches that were frozen since the last event.
     #[must_use]
     pub fn queued_bytes(&self) -> usize {
         self.queue.bytes()
     }
 
-    /// Whether the store refused what it was told last.
+    /// Returns whether the store refused the last commit.
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn store_fails(&self) -> bool {
-        self.pending.fails()
+        self.write_buffer.fails()
     }
 
-    /// The sequence numbers of the events that wait, in no particular order.
+    /// Returns the sequence numbers of the queued events, in no particular order.
     #[cfg(any(test, feature = "testing"))]
-    pub(crate) fn waiting(&self) -> Vec<u64> {
-        self.queue.waiting()
+    pub(crate) fn queued_seqs(&self) -> Vec<u64> {
+        self.queue.queued_seqs()
     }
 
-    /// The number of the current session.
+    /// Returns the number of the current session.
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn session_index(&self) -> u64 {
         self.sessions.current_index()
     }
 
-    /// When the host must call [`Client::poll_task`] next, on the monotonic clock; a time in the past means at once.
-    /// `None`: not before the next input.
+    /// Returns when the host must call [`Client::poll_task`] next, on its monotonic clock.
+    ///
+    /// A time in the past means at once. `None` means not before the next input.
     #[must_use]
-    pub fn next_wake(&self) -> Option<u64> {
-        let persist = self.pending.due().filter(|_| self.consent != Consent::Unknown || self.wiped);
+    pub fn poll_timeout(&self) -> Option<u64> {
+        let persist = self.write_buffer.due().filter(|_| self.consent != Consent::Unknown || self.wiped);
         let send = match self.upload.in_flight {
             Some((_, deadline)) => Some(deadline),
             None if self.consent != Consent::Granted => None,
-            None => self.send_at().map(|at| at.max(self.upload.retry_at).max(self.pending.grace())),
+            None => self.send_due().map(|at| at.max(self.upload.retry_at).max(self.write_buffer.grace_until())),
         };
         let wake = match (persist, send) {
             (Some(a), Some(b)) => Some(a.min(b)),
@@ -197,37 +199,38 @@ impl<S: Store> Client<S> {
         wake.map(|wake| self.clock.to_host(wake))
     }
 
-    /// When something should be sent, were nothing in the way.
-    fn send_at(&self) -> Option<u64> {
-        let frozen = self.queue.next_try();
-        let loose = self.queue.oldest_loose().filter(|_| self.queue.batches() < limits::UNREADABLE_BATCHES);
-        let loose = loose.map(|oldest| {
-            let now = self.queue.loose_rows() >= self.config.flush_events || oldest <= self.upload.flush_to;
+    /// Returns when the next batch is due, disregarding retry delays.
+    fn send_due(&self) -> Option<u64> {
+        let frozen = self.queue.next_retry_at();
+        let unbatched =
+            self.queue.oldest_unbatched_seq().filter(|_| self.queue.batches() < limits::MAX_UNREADABLE_BATCHES);
+        let unbatched = unbatched.map(|oldest| {
+            let now = self.queue.unbatched_len() >= self.config.flush_events || oldest <= self.upload.flush_to;
             if now { 0 } else { self.upload.flush_at }
         });
-        match (frozen, loose) {
+        match (frozen, unbatched) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
         }
     }
 
-    /// Messages for the developer since the last call, oldest first: why events were rejected, that the key is wrong.
-    pub fn take_notices(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.notices)
+    /// Removes and returns the messages for the developer, oldest first: rejected events, a wrong key, a failing store.
+    pub fn take_diagnostics(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.diagnostics)
     }
 
-    fn notice(&mut self, text: String) {
-        if self.notices.len() == limits::NOTICES {
-            self.notices.remove(0);
+    fn diagnostic(&mut self, text: String) {
+        if self.diagnostics.len() == limits::MAX_DIAGNOSTICS {
+            self.diagnostics.remove(0);
         }
-        self.notices.push(text);
+        self.diagnostics.push(text);
     }
 
-    /// Gives a notice unless it was given before, or too many of this kind were.
-    fn notice_once(&mut self, text: String) {
-        if self.told.len() < limits::ONCE_NOTICES && !self.told.contains(&text) {
-            self.told.push(text.clone());
-            self.notice(text);
+    /// Adds a diagnostic once per text, up to a limit of different texts.
+    fn diagnostic_once(&mut self, text: String) {
+        if self.reported.len() < limits::MAX_UNIQUE_DIAGNOSTICS && !self.reported.contains(&text) {
+            self.reported.push(text.clone());
+            self.diagnostic(text);
         }
     }
 
@@ -235,18 +238,18 @@ impl<S: Store> Client<S> {
         self.ledger.drop(reason, events);
     }
 
-    /// Something changed that the store should learn.
-    fn touch(&mut self, now: Now) {
-        self.pending.touch(now.mono + self.config.persist_delay_ms);
+    /// Schedules a commit within [`Config::persist_delay_ms`].
+    fn schedule_commit(&mut self, now: Now) {
+        self.write_buffer.schedule(now.mono + self.config.persist_delay_ms);
     }
 
-    /// The store, for the host's own needs (closing it).
+    /// Returns the store, for a host that has to close it.
     pub fn into_store(self) -> S {
         self.store
     }
 }
 
-fn joined(a: &str, b: &str) -> String {
+fn concat(a: &str, b: &str) -> String {
     let mut text = String::from(a);
     text.push_str(b);
     text

@@ -1,37 +1,37 @@
-//! Timers: how long something took, as an event's property `duration_ms`.
+//! Timers: measure durations and add them to events as the property `duration_ms`.
 
 use subway_protocol::json::{ObjectWriter, Reader};
 
-use super::members::members;
-use super::{Client, Input, joined};
+use super::members::parse_object;
+use super::{Client, Input, concat};
 use crate::store::Store;
 use crate::{Id, Now, TrackError, limits};
 
-/// The property that a timer gives its event.
+/// Property that holds the measured duration.
 const DURATION: &str = "duration_ms";
 
 impl<S: Store> Client<S> {
-    /// Starts measuring; a timer of this name that runs already begins anew.
+    /// Starts a timer. A running timer of this name restarts.
     pub fn timer_start(&mut self, now: Now, name: &str) {
         self.timers.retain(|(other, _)| other != name);
-        if self.timers.len() == limits::TIMERS {
+        if self.timers.len() == limits::MAX_TIMERS {
             self.timers.remove(0);
         }
         self.timers.push((name.to_owned(), now.mono));
     }
 
-    /// Ends measuring and records the event with the property `duration_ms`: milliseconds since the start, by the host's
-    /// monotonic clock, in place of a property of that name.
+    /// Stops a timer and records the event with the property `duration_ms`: milliseconds since the start by the host's
+    /// monotonic clock. It replaces a property of that name.
     ///
-    /// If no such timer runs, the event is recorded as it is given, without a duration, and a notice says so once for
-    /// each name: the event happened, and a number that nobody measured would be worse than none.
+    /// If no such timer runs, the event is recorded without a duration, because the event did happen and a made-up
+    /// number would be worse than none. A diagnostic says so, once per name.
     ///
     /// # Errors
     /// As [`Client::track`].
     pub fn timer_end(&mut self, now: Now, name: &str, input: Input<'_>) -> Result<Id, TrackError> {
         let Some(at) = self.timers.iter().position(|(other, _)| other == name) else {
-            let text = joined("no timer named ", name);
-            self.notice_once(joined(&text, " was running: its event is recorded without duration_ms"));
+            let text = concat("no timer named ", name);
+            self.diagnostic_once(concat(&text, " was running: its event is recorded without duration_ms"));
             return self.track(now, input);
         };
         let (_, start) = self.timers.remove(at);
@@ -43,9 +43,9 @@ impl<S: Store> Client<S> {
     }
 }
 
-/// The properties with a duration; `None` if they are no object.
+/// Returns the properties with a duration; `None` if they are not an object.
 fn with_duration(props: &str, millis: u64) -> Option<String> {
-    let members = if props.is_empty() { Vec::new() } else { members(&mut Reader::new(props)).ok()? };
+    let members = if props.is_empty() { Vec::new() } else { parse_object(&mut Reader::new(props)).ok()? };
     let mut out = String::with_capacity(props.len() + 32);
     let mut object = ObjectWriter::new(&mut out);
     for (name, value) in &members {
@@ -63,7 +63,7 @@ mod tests {
     use super::with_duration;
 
     #[test]
-    fn a_duration_is_added_to_any_object_and_replaces_one_that_is_there() {
+    fn a_duration_is_added_or_replaces_an_existing_one() {
         for (props, expected) in [
             ("", r#"{"duration_ms":7}"#),
             (" { } ", r#"{"duration_ms":7}"#),

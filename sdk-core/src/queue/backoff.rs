@@ -1,24 +1,25 @@
-//! How long to wait after a failure: exponential with full jitter
-//! (<https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/>), so that clients that failed together do
-//! not come back together.
+//! Delays after failures: exponential backoff with full jitter
+//! (<https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/>), so that clients that failed together
+//! do not retry together.
 
 use crate::limits;
 use crate::random::Random;
 
-/// Counts failures in a row.
+/// Counter of consecutive failures.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Backoff {
     failures: u32,
 }
 
 impl Backoff {
-    /// It worked: the next failure is the first again.
+    /// Resets the counter after a success.
     pub(crate) fn reset(&mut self) {
         self.failures = 0;
     }
 
-    /// Milliseconds to wait after a failure that time may mend. `Retry-After` is a lower bound, spread upwards.
-    pub(crate) fn failed(&mut self, retry_after_ms: Option<u64>, random: &mut Random) -> u64 {
+    /// Returns the delay in milliseconds after a transient failure. `Retry-After` is a lower bound; jitter is added to
+    /// it.
+    pub(crate) fn next_delay(&mut self, retry_after_ms: Option<u64>, random: &mut Random) -> u64 {
         let jitter = self.jitter(limits::RETRY_BASE_MS, limits::RETRY_CAP_MS, random);
         match retry_after_ms {
             Some(asked) => asked.min(limits::RETRY_AFTER_CAP_MS) + jitter,
@@ -26,17 +27,18 @@ impl Backoff {
         }
     }
 
-    /// Milliseconds to wait after 401 or 403, which only people mend. Never less than half the window.
-    pub(crate) fn denied(&mut self, random: &mut Random) -> u64 {
-        let window = window(limits::DENIED_BASE_MS, limits::DENIED_CAP_MS, self.failures);
+    /// Returns the delay in milliseconds after 401 or 403, which only a change of configuration cures. At least half of
+    /// the window.
+    pub(crate) fn next_auth_delay(&mut self, random: &mut Random) -> u64 {
+        let window = window(limits::AUTH_RETRY_BASE_MS, limits::AUTH_RETRY_CAP_MS, self.failures);
         self.failures = self.failures.saturating_add(1);
-        window / 2 + random.up_to(window / 2)
+        window / 2 + random.gen_inclusive(window / 2)
     }
 
     fn jitter(&mut self, base: u64, cap: u64, random: &mut Random) -> u64 {
         let window = window(base, cap, self.failures);
         self.failures = self.failures.saturating_add(1);
-        random.up_to(window)
+        random.gen_inclusive(window)
     }
 }
 
@@ -59,7 +61,7 @@ mod tests {
         for _ in 0..2000 {
             let mut backoff = Backoff::default();
             for slot in &mut most {
-                *slot = backoff.failed(None, &mut random).max(*slot);
+                *slot = backoff.next_delay(None, &mut random).max(*slot);
             }
         }
         for (failures, most) in most.into_iter().enumerate() {
@@ -68,26 +70,26 @@ mod tests {
         }
         let mut backoff = Backoff { failures: 40 };
         backoff.reset();
-        assert!(backoff.failed(None, &mut random) <= limits::RETRY_BASE_MS);
+        assert!(backoff.next_delay(None, &mut random) <= limits::RETRY_BASE_MS);
     }
 
     #[test]
     fn retry_after_is_a_lower_bound_with_a_cap() {
         let mut random = random();
-        let wait = Backoff::default().failed(Some(7_000), &mut random);
+        let wait = Backoff::default().next_delay(Some(7_000), &mut random);
         assert!((7_000..=8_000).contains(&wait));
-        let wait = Backoff::default().failed(Some(u64::MAX), &mut random);
+        let wait = Backoff::default().next_delay(Some(u64::MAX), &mut random);
         assert!(wait <= limits::RETRY_AFTER_CAP_MS + limits::RETRY_BASE_MS);
     }
 
     #[test]
-    fn a_denied_client_slows_down_at_once() {
+    fn a_client_without_authorization_slows_down_at_once() {
         let mut random = random();
         let mut backoff = Backoff::default();
-        assert!(backoff.denied(&mut random) >= limits::DENIED_BASE_MS / 2);
+        assert!(backoff.next_auth_delay(&mut random) >= limits::AUTH_RETRY_BASE_MS / 2);
         for _ in 0..50 {
-            backoff.denied(&mut random);
+            backoff.next_auth_delay(&mut random);
         }
-        assert!(backoff.denied(&mut random) <= limits::DENIED_CAP_MS);
+        assert!(backoff.next_auth_delay(&mut random) <= limits::AUTH_RETRY_CAP_MS);
     }
 }

@@ -1,201 +1,208 @@
-//! Which events wait, in which order, within which caps. Bodies are in the store; this is the index of them.
+//! The queue: an index of the events in the store, with order, priority and limits. The events' bodies are in the
+//! store.
 
 mod backoff;
 mod batch;
 mod context;
 
 pub(crate) use backoff::Backoff;
-pub(crate) use batch::{Batch, SavedBatch};
+pub(crate) use batch::{Batch, PersistedBatch};
 pub(crate) use context::Contexts;
 use subway_protocol::Theme;
 
 use crate::{Config, limits};
 
-/// How much an event matters when the queue is full: the oldest of the least important class goes first, and a new
-/// event never pushes out one of a more important class. Frozen batches are never touched.
+/// Priority of an event when the queue is full.
+///
+/// The oldest event of the lowest priority is evicted first, and never in favour of an event of lower priority. FrozenRange
+/// batches are never evicted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Class {
-    /// Measurements that are useful in bulk: exposure, performance, network.
-    Bulk,
-    /// What people did: view, click, share, lifecycle, custom.
-    Usage,
-    /// What must not go missing: order, error, profile.
-    Vital,
+pub(crate) enum Priority {
+    /// Useful in bulk: exposure, performance, network.
+    Low,
+    /// User behaviour: view, click, share, lifecycle, custom.
+    Normal,
+    /// Must not be lost: order, error, profile.
+    High,
 }
 
-impl Class {
-    const ALL: [Class; 3] = [Class::Bulk, Class::Usage, Class::Vital];
+impl Priority {
+    const ALL: [Priority; 3] = [Priority::Low, Priority::Normal, Priority::High];
 
-    /// The class of a theme.
+    /// Returns the priority of a theme.
     #[must_use]
     pub(crate) fn of(theme: Theme) -> Self {
         match theme {
-            Theme::Exposure | Theme::Performance | Theme::Network => Class::Bulk,
-            Theme::View | Theme::Click | Theme::Share | Theme::Lifecycle | Theme::Custom => Class::Usage,
-            Theme::Order | Theme::Error | Theme::Profile => Class::Vital,
+            Theme::Exposure | Theme::Performance | Theme::Network => Priority::Low,
+            Theme::View | Theme::Click | Theme::Share | Theme::Lifecycle | Theme::Custom => Priority::Normal,
+            Theme::Order | Theme::Error | Theme::Profile => Priority::High,
         }
     }
 
-    /// The digit that stands for the class in the store.
+    /// Returns the digit that encodes the priority in the store.
     #[must_use]
     pub(crate) fn digit(self) -> u8 {
         b'0' + self as u8
     }
 
-    /// The reverse of [`Class::digit`].
+    /// Returns the priority with this digit.
     #[must_use]
     pub(crate) fn from_digit(digit: u8) -> Option<Self> {
-        Self::ALL.into_iter().find(|class| class.digit() == digit)
+        Self::ALL.into_iter().find(|priority| priority.digit() == digit)
     }
 }
 
-/// What the index knows of one event.
+/// Index entry of one event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Entry {
-    /// Its sequence number, which is its key in the store.
+pub(crate) struct QueuedEvent {
+    /// Sequence number, which is its key in the store.
     pub seq: u64,
-    /// The context it was recorded in.
+    /// Number of the context it was recorded in.
     pub context: u64,
-    /// Its size as JSON text, bytes.
+    /// Size as JSON text, bytes.
     pub bytes: usize,
 }
 
-impl Entry {
-    /// What it takes in the store.
+impl QueuedEvent {
+    /// Returns its size in the store.
     fn cost(&self) -> usize {
         self.bytes + limits::RECORD_BYTES
     }
 }
 
-/// How far events are frozen. It stands in the state too, which is small and changes with every commit, so that a batch
-/// whose own record is refused or lost still leaves a trace: its events may be with the collector, and are not to be
-/// dropped as if they had never been sent.
+/// Range of frozen events, kept in the state record.
+///
+/// The state is small and part of every commit. So a batch whose own record was refused or lost still leaves a trace:
+/// the collector may have its events, and they must not be dropped as if they had never been sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Frozen {
-    /// The last event in a batch; those before it are in one too, or wait no more.
+pub(crate) struct FrozenRange {
+    /// Last event in a batch. Earlier ones are in a batch too, or settled.
     pub to: u64,
-    /// When the batch that is on its way longest was first sent, milliseconds since the epoch (device clock).
+    /// First upload of the oldest batch, milliseconds since the epoch (device clock).
     pub since: i64,
 }
 
-/// The index of everything that waits.
+/// Index of all queued events.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Queue {
-    /// Events in no batch yet, by class, each in order of sequence.
-    loose: [Vec<Entry>; 3],
-    /// Frozen batches, in the order in which they will be sent.
+    /// Events in no batch, by priority, each ordered by sequence number.
+    unbatched: [Vec<QueuedEvent>; 3],
+    /// Frozen batches, in sending order.
     batches: Vec<Batch>,
-    rows: usize,
-    /// Of events and batches.
+    len: usize,
+    /// Bytes of events and batches.
     bytes: usize,
-    /// What the events were recorded in.
+    /// Contexts of the events.
     pub contexts: Contexts,
 }
 
 impl Queue {
-    /// Events waiting, frozen or not.
+    /// Returns the number of queued events, frozen or not.
     #[must_use]
-    pub(crate) fn rows(&self) -> usize {
-        self.rows
+    pub(crate) fn len(&self) -> usize {
+        self.len
     }
 
-    /// Bytes that the store is to hold of it: events, contexts and batches.
+    /// Returns the bytes of the queue in the store: events, contexts and batches.
     #[must_use]
     pub(crate) fn bytes(&self) -> usize {
         self.bytes + self.contexts.bytes()
     }
 
-    /// Events waiting in no batch.
+    /// Returns the number of events in no batch.
     #[must_use]
-    pub(crate) fn loose_rows(&self) -> usize {
-        self.loose.iter().map(Vec::len).sum()
+    pub(crate) fn unbatched_len(&self) -> usize {
+        self.unbatched.iter().map(Vec::len).sum()
     }
 
-    /// The sequence number of the oldest event in no batch.
+    /// Returns the sequence number of the oldest event in no batch.
     #[must_use]
-    pub(crate) fn oldest_loose(&self) -> Option<u64> {
-        self.loose.iter().filter_map(|class| class.first()).map(|entry| entry.seq).min()
+    pub(crate) fn oldest_unbatched_seq(&self) -> Option<u64> {
+        self.unbatched.iter().filter_map(|priority| priority.first()).map(|event| event.seq).min()
     }
 
-    /// Adds an event at the end. Sequence numbers must rise.
-    pub(crate) fn push(&mut self, class: Class, entry: Entry) {
-        self.loose[class as usize].push(entry);
-        self.count(&[entry]);
+    /// Appends an event. Sequence numbers must rise.
+    pub(crate) fn push(&mut self, priority: Priority, event: QueuedEvent) {
+        self.unbatched[priority as usize].push(event);
+        self.acquire(&[event]);
     }
 
-    /// Takes out what must go so that an event of `class` with `bytes` in `context` fits within the caps. `None` if it
-    /// does not fit even so; then nothing is taken.
-    pub(crate) fn make_room(
+    /// Evicts events until one of this priority with `bytes` in `context` fits within the limits, and returns them.
+    ///
+    /// Returns `None` and evicts nothing if it cannot fit.
+    pub(crate) fn evict(
         &mut self,
-        class: Class,
+        priority: Priority,
         bytes: usize,
         context: u64,
         config: &Config,
-    ) -> Option<Vec<Entry>> {
-        let incoming = Entry { seq: 0, context, bytes }.cost();
-        let (mut rows, mut left) = (self.rows, self.bytes);
+    ) -> Option<Vec<QueuedEvent>> {
+        let incoming = QueuedEvent { seq: 0, context, bytes }.cost();
+        let (mut len, mut bytes_left) = (self.len, self.bytes);
         let mut take = [0usize; 3];
         let mut fits = false;
-        for (at, take) in take.iter_mut().enumerate().take(class as usize + 1) {
+        for (at, take) in take.iter_mut().enumerate().take(priority as usize + 1) {
             loop {
-                let needed = left + incoming + self.contexts.bytes() + self.contexts.cost(context);
-                fits = rows < config.queue_rows && needed <= config.queue_bytes;
-                let Some(entry) = self.loose[at].get(*take).filter(|_| !fits) else { break };
+                let needed = bytes_left + incoming + self.contexts.bytes() + self.contexts.cost(context);
+                fits = len < config.max_queued_events && needed <= config.max_queued_bytes;
+                let Some(event) = self.unbatched[at].get(*take).filter(|_| !fits) else { break };
                 *take += 1;
-                rows -= 1;
-                left -= entry.cost();
-                self.contexts.release(entry.context);
+                len -= 1;
+                bytes_left -= event.cost();
+                self.contexts.release(event.context);
             }
         }
         if !fits {
-            for (loose, take) in self.loose.iter().zip(take) {
-                for entry in &loose[..take] {
-                    self.contexts.acquire(entry.context);
+            for (unbatched, take) in self.unbatched.iter().zip(take) {
+                for event in &unbatched[..take] {
+                    self.contexts.acquire(event.context);
                 }
             }
             return None;
         }
-        (self.rows, self.bytes) = (rows, left);
-        Some(self.loose.iter_mut().zip(take).flat_map(|(loose, take)| loose.drain(..take)).collect())
+        (self.len, self.bytes) = (len, bytes_left);
+        Some(self.unbatched.iter_mut().zip(take).flat_map(|(unbatched, take)| unbatched.drain(..take)).collect())
     }
 
-    /// The events of the next batch: the oldest loose ones of one context, in order of sequence, within the limits.
-    /// They leave the loose events and must be given back with [`Queue::freeze`]. At least one if any is loose.
-    pub(crate) fn gather(&mut self, most_events: usize, most_bytes: usize) -> Vec<Entry> {
-        self.gather_to(u64::MAX, most_events, most_bytes)
+    /// Takes the events of the next batch: the oldest unbatched ones of one context, in order of sequence, within the
+    /// limits.
+    ///
+    /// At least one if there is any. The caller must give them to [`Queue::freeze`].
+    pub(crate) fn take_batch(&mut self, max_events: usize, max_bytes: usize) -> Vec<QueuedEvent> {
+        self.take_batch_up_to(u64::MAX, max_events, max_bytes)
     }
 
-    /// The same, but none after the sequence number `to`.
-    pub(crate) fn gather_to(&mut self, to: u64, most_events: usize, most_bytes: usize) -> Vec<Entry> {
-        let mut entries: Vec<Entry> = Vec::new();
+    /// Takes the next batch like [`Queue::take_batch`], but no event after the sequence number `to`.
+    pub(crate) fn take_batch_up_to(&mut self, to: u64, max_events: usize, max_bytes: usize) -> Vec<QueuedEvent> {
+        let mut events: Vec<QueuedEvent> = Vec::new();
         let mut taken = [0; 3];
         let mut bytes = 0;
-        while entries.len() < most_events.max(1) {
-            let mut next: Option<(usize, Entry)> = None;
-            for (class, loose) in self.loose.iter().enumerate() {
-                if let Some(entry) = loose.get(taken[class])
-                    && entry.seq <= to
-                    && next.is_none_or(|(_, other)| entry.seq < other.seq)
+        while events.len() < max_events.max(1) {
+            let mut next: Option<(usize, QueuedEvent)> = None;
+            for (priority, unbatched) in self.unbatched.iter().enumerate() {
+                if let Some(event) = unbatched.get(taken[priority])
+                    && event.seq <= to
+                    && next.is_none_or(|(_, other)| event.seq < other.seq)
                 {
-                    next = Some((class, *entry));
+                    next = Some((priority, *event));
                 }
             }
-            let Some((class, entry)) = next else { break };
-            let fits = |first: &Entry| first.context == entry.context && bytes + entry.bytes <= most_bytes;
-            if !entries.first().is_none_or(fits) {
+            let Some((priority, event)) = next else { break };
+            let fits = |first: &QueuedEvent| first.context == event.context && bytes + event.bytes <= max_bytes;
+            if !events.first().is_none_or(fits) {
                 break;
             }
-            bytes += entry.bytes;
-            entries.push(entry);
-            taken[class] += 1;
+            bytes += event.bytes;
+            events.push(event);
+            taken[priority] += 1;
         }
-        for (loose, taken) in self.loose.iter_mut().zip(taken) {
-            loose.drain(..taken);
+        for (unbatched, taken) in self.unbatched.iter_mut().zip(taken) {
+            unbatched.drain(..taken);
         }
-        entries
+        events
     }
 
-    /// Adds a frozen batch, in order of its first event. Its events must be counted already.
+    /// Adds a frozen batch, in order of its first event. Its events must be counted in the totals already.
     pub(crate) fn freeze(&mut self, batch: Batch) {
         let first = batch.first();
         let at = self.batches.iter().position(|other| other.first() > first).unwrap_or(self.batches.len());
@@ -203,85 +210,85 @@ impl Queue {
         self.batches.insert(at, batch);
     }
 
-    /// Counts events as waiting. The reverse of [`Queue::forget`].
-    pub(crate) fn count(&mut self, entries: &[Entry]) {
-        self.rows += entries.len();
-        for entry in entries {
-            self.bytes += entry.cost();
-            self.contexts.acquire(entry.context);
+    /// Adds events to the totals; the inverse of [`Queue::release`].
+    pub(crate) fn acquire(&mut self, events: &[QueuedEvent]) {
+        self.len += events.len();
+        for event in events {
+            self.bytes += event.cost();
+            self.contexts.acquire(event.context);
         }
     }
 
-    /// The batch to be sent next.
+    /// Returns the next batch to send.
     #[must_use]
     pub(crate) fn front(&self, mono: u64) -> Option<&Batch> {
         self.batches.iter().find(|batch| batch.retry_at <= mono)
     }
 
-    /// When a batch can be tried (monotonic).
+    /// Returns when a batch can be sent (monotonic).
     #[must_use]
-    pub(crate) fn next_try(&self) -> Option<u64> {
+    pub(crate) fn next_retry_at(&self) -> Option<u64> {
         self.batches.iter().map(|batch| batch.retry_at).min()
     }
 
-    /// The sequence number of the oldest event in a batch.
+    /// Returns the sequence number of the oldest event in a batch.
     #[must_use]
-    pub(crate) fn oldest_frozen(&self) -> Option<u64> {
+    pub(crate) fn oldest_frozen_seq(&self) -> Option<u64> {
         self.batches.first().map(Batch::first)
     }
 
-    /// How far events are frozen; `None` if none is.
+    /// Returns how far events are frozen; `None` if none is.
     #[must_use]
-    pub(crate) fn frozen(&self) -> Option<Frozen> {
-        let to = self.batches.iter().flat_map(|batch| batch.entries.last()).map(|entry| entry.seq).max()?;
+    pub(crate) fn frozen(&self) -> Option<FrozenRange> {
+        let to = self.batches.iter().flat_map(|batch| batch.events.last()).map(|event| event.seq).max()?;
         let since = self.batches.iter().map(|batch| batch.first_sent_at).min()?;
-        Some(Frozen { to, since })
+        Some(FrozenRange { to, since })
     }
 
-    /// The sequence numbers of the events that wait.
+    /// Returns the sequence numbers of the queued events.
     #[cfg(any(test, feature = "testing"))]
-    pub(crate) fn waiting(&self) -> Vec<u64> {
-        let frozen = self.batches.iter().flat_map(|batch| &batch.entries);
-        self.loose.iter().flatten().chain(frozen).map(|entry| entry.seq).collect()
+    pub(crate) fn queued_seqs(&self) -> Vec<u64> {
+        let frozen = self.batches.iter().flat_map(|batch| &batch.events);
+        self.unbatched.iter().flatten().chain(frozen).map(|event| event.seq).collect()
     }
 
-    /// A batch by its identity.
+    /// Finds a batch by its ID.
     pub(crate) fn batch_mut(&mut self, id: crate::Id) -> Option<&mut Batch> {
         self.batches.iter_mut().find(|batch| batch.id == id)
     }
 
-    /// Frozen batches.
+    /// Returns the number of frozen batches.
     #[must_use]
     pub(crate) fn batches(&self) -> usize {
         self.batches.len()
     }
 
-    /// Takes a batch out. Its events still count as waiting until [`Queue::forget`].
-    pub(crate) fn thaw(&mut self, id: crate::Id) -> Option<Batch> {
+    /// Removes a batch. Its events stay in the totals until [`Queue::release`].
+    pub(crate) fn remove_batch(&mut self, id: crate::Id) -> Option<Batch> {
         let at = self.batches.iter().position(|batch| batch.id == id)?;
         let batch = self.batches.remove(at);
         self.bytes -= batch.bytes();
         Some(batch)
     }
 
-    /// These events, taken out before, wait no more.
-    pub(crate) fn forget(&mut self, entries: &[Entry]) {
-        self.rows -= entries.len();
-        for entry in entries {
-            self.bytes -= entry.cost();
-            self.contexts.release(entry.context);
+    /// Removes events from the totals that were taken out before.
+    pub(crate) fn release(&mut self, events: &[QueuedEvent]) {
+        self.len -= events.len();
+        for event in events {
+            self.bytes -= event.cost();
+            self.contexts.release(event.context);
         }
     }
 
-    /// Takes out everything: the loose events and the batches.
-    pub(crate) fn clear(&mut self) -> (Vec<Entry>, Vec<Batch>) {
-        self.rows = 0;
+    /// Removes and returns everything: the unbatched events and the batches.
+    pub(crate) fn clear(&mut self) -> (Vec<QueuedEvent>, Vec<Batch>) {
+        self.len = 0;
         self.bytes = 0;
-        let mut entries = Vec::new();
-        for class in &mut self.loose {
-            entries.append(class);
+        let mut events = Vec::new();
+        for priority in &mut self.unbatched {
+            events.append(priority);
         }
-        (entries, std::mem::take(&mut self.batches))
+        (events, std::mem::take(&mut self.batches))
     }
 }
 
@@ -289,51 +296,51 @@ impl Queue {
 mod tests {
     use super::*;
 
-    fn entry(seq: u64) -> Entry {
-        Entry { seq, context: 0, bytes: 10 }
+    fn event(seq: u64) -> QueuedEvent {
+        QueuedEvent { seq, context: 0, bytes: 10 }
     }
 
-    fn config(rows: usize, bytes: usize) -> Config {
-        Config { queue_rows: rows, queue_bytes: bytes, ..Config::default() }
+    fn config(events: usize, bytes: usize) -> Config {
+        Config { max_queued_events: events, max_queued_bytes: bytes, ..Config::default() }
     }
 
-    fn seqs(entries: &[Entry]) -> Vec<u64> {
-        entries.iter().map(|entry| entry.seq).collect()
+    fn seqs(events: &[QueuedEvent]) -> Vec<u64> {
+        events.iter().map(|event| event.seq).collect()
     }
 
     #[test]
-    fn the_oldest_of_the_least_important_class_goes_first() {
+    fn the_oldest_of_the_lowest_priority_is_evicted_first() {
         let mut queue = Queue::default();
-        queue.push(Class::Vital, entry(1));
-        queue.push(Class::Usage, entry(2));
-        queue.push(Class::Bulk, entry(3));
-        queue.push(Class::Bulk, entry(4));
-        assert_eq!(seqs(&queue.make_room(Class::Usage, 10, 0, &config(4, 1000)).unwrap()), [3]);
-        let most = 2 * entry(0).cost() + 15;
-        assert_eq!(seqs(&queue.make_room(Class::Usage, 25, 0, &config(9, most)).unwrap()), [4, 2]);
-        assert_eq!((queue.rows(), queue.bytes()), (1, entry(0).cost()));
+        queue.push(Priority::High, event(1));
+        queue.push(Priority::Normal, event(2));
+        queue.push(Priority::Low, event(3));
+        queue.push(Priority::Low, event(4));
+        assert_eq!(seqs(&queue.evict(Priority::Normal, 10, 0, &config(4, 1000)).unwrap()), [3]);
+        let most = 2 * event(0).cost() + 15;
+        assert_eq!(seqs(&queue.evict(Priority::Normal, 25, 0, &config(9, most)).unwrap()), [4, 2]);
+        assert_eq!((queue.len(), queue.bytes()), (1, event(0).cost()));
     }
 
     #[test]
-    fn a_new_event_never_pushes_out_a_more_important_one() {
+    fn a_new_event_never_evicts_one_of_higher_priority() {
         let mut queue = Queue::default();
-        queue.push(Class::Vital, entry(1));
-        queue.push(Class::Usage, entry(2));
-        assert_eq!(queue.make_room(Class::Bulk, 10, 0, &config(2, 1000)), None);
-        assert_eq!(queue.make_room(Class::Usage, 35, 0, &config(9, 2 * entry(0).cost())), None);
-        assert_eq!((queue.rows(), queue.bytes()), (2, 2 * entry(0).cost()), "nothing was taken in vain");
+        queue.push(Priority::High, event(1));
+        queue.push(Priority::Normal, event(2));
+        assert_eq!(queue.evict(Priority::Low, 10, 0, &config(2, 1000)), None);
+        assert_eq!(queue.evict(Priority::Normal, 35, 0, &config(9, 2 * event(0).cost())), None);
+        assert_eq!((queue.len(), queue.bytes()), (2, 2 * event(0).cost()), "nothing was taken in vain");
     }
 
     #[test]
-    fn contexts_count_and_go_with_their_last_event() {
+    fn contexts_count_and_are_removed_with_their_last_event() {
         let mut queue = Queue::default();
         let take = |queue: &mut Queue, seq, context: &str| {
-            let context = queue.contexts.enter(context);
-            let gone = queue.make_room(Class::Usage, 10, context, &config(99, 1100));
-            gone.map(|gone| {
-                queue.push(Class::Usage, Entry { context, ..entry(seq) });
-                queue.contexts.take_untold(context);
-                (seqs(&gone), queue.contexts.take_unused().len(), queue.bytes() <= 1100)
+            let context = queue.contexts.intern(context);
+            let evicted = queue.evict(Priority::Normal, 10, context, &config(99, 1100));
+            evicted.map(|evicted| {
+                queue.push(Priority::Normal, QueuedEvent { context, ..event(seq) });
+                queue.contexts.take_unstored(context);
+                (seqs(&evicted), queue.contexts.take_unused().len(), queue.bytes() <= 1100)
             })
         };
         let large = |letter: &str| letter.repeat(400);
@@ -353,23 +360,23 @@ mod tests {
     #[test]
     fn a_batch_has_one_context_in_order_of_sequence() {
         let mut queue = Queue::default();
-        queue.push(Class::Usage, entry(1));
-        queue.push(Class::Bulk, entry(2));
-        queue.push(Class::Vital, entry(3));
-        queue.push(Class::Usage, Entry { context: 1, ..entry(4) });
-        assert_eq!(seqs(&queue.gather(100, 1000)), [1, 2, 3]);
-        assert_eq!(seqs(&queue.gather(100, 1000)), [4]);
+        queue.push(Priority::Normal, event(1));
+        queue.push(Priority::Low, event(2));
+        queue.push(Priority::High, event(3));
+        queue.push(Priority::Normal, QueuedEvent { context: 1, ..event(4) });
+        assert_eq!(seqs(&queue.take_batch(100, 1000)), [1, 2, 3]);
+        assert_eq!(seqs(&queue.take_batch(100, 1000)), [4]);
     }
 
     #[test]
     fn a_batch_stays_within_its_limits_but_always_has_an_event() {
         let mut queue = Queue::default();
         for seq in 1..=5 {
-            queue.push(Class::Usage, entry(seq));
+            queue.push(Priority::Normal, event(seq));
         }
-        assert_eq!(seqs(&queue.gather(2, 1000)), [1, 2]);
-        assert_eq!(seqs(&queue.gather(9, 15)), [3]);
-        assert_eq!(seqs(&queue.gather(9, 1)), [4]);
-        assert_eq!(seqs(&queue.gather(0, 0)), [5]);
+        assert_eq!(seqs(&queue.take_batch(2, 1000)), [1, 2]);
+        assert_eq!(seqs(&queue.take_batch(9, 15)), [3]);
+        assert_eq!(seqs(&queue.take_batch(9, 1)), [4]);
+        assert_eq!(seqs(&queue.take_batch(0, 0)), [5]);
     }
 }

@@ -1,45 +1,45 @@
-//! A store that lives as long as the process: for tests, and for hosts without any storage.
+//! Store in memory, for tests and for hosts without storage.
 
 use std::collections::BTreeMap;
 
-use super::{Key, Store, StoreError, Write};
+use super::{Key, Store, StoreError, StoreWrite};
 
-/// Keeps records in memory. A clone is an independent copy: what a disk would hold at that moment.
+/// Keeps records in memory. A clone is an independent copy, like an image of a disk.
 #[derive(Clone, Debug)]
 pub struct MemoryStore {
     records: BTreeMap<Key, String>,
     /// Bytes of all values.
     bytes: usize,
     /// Most bytes of all values.
-    most: usize,
+    max_bytes: usize,
 }
 
 impl Default for MemoryStore {
     fn default() -> Self {
-        Self::bounded(usize::MAX)
+        Self::with_max_bytes(usize::MAX)
     }
 }
 
 impl MemoryStore {
-    /// A store that is full at so many bytes of values.
+    /// Creates a store that is full at this many bytes of values.
     #[must_use]
-    pub fn bounded(bytes: usize) -> Self {
-        Self { records: BTreeMap::new(), bytes: 0, most: bytes }
+    pub fn with_max_bytes(bytes: usize) -> Self {
+        Self { records: BTreeMap::new(), bytes: 0, max_bytes: bytes }
     }
 
-    /// Bytes of all values.
+    /// Returns the bytes of all values.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Makes it full at so many bytes from now on; what it holds already stays.
-    pub fn set_bound(&mut self, bytes: usize) {
-        self.most = bytes;
+    /// Changes the limit. Existing records stay.
+    pub fn set_max_bytes(&mut self, bytes: usize) {
+        self.max_bytes = bytes;
     }
 
-    /// Its size after these changes.
-    fn size_after(&self, writes: &[Write<'_>]) -> usize {
+    /// Returns the size after these changes.
+    fn size_after(&self, writes: &[StoreWrite<'_>]) -> usize {
         let mut changed: BTreeMap<Key, usize> = BTreeMap::new();
         let mut bytes = self.bytes;
         for write in writes {
@@ -54,10 +54,10 @@ impl MemoryStore {
 }
 
 impl Store for MemoryStore {
-    fn apply(&mut self, writes: &[Write<'_>]) -> Result<(), StoreError> {
-        let after = if self.most == usize::MAX { 0 } else { self.size_after(writes) };
-        if after > self.most && after > self.bytes {
-            return Err(StoreError { full: true, message: String::from("the bound is reached") });
+    fn apply(&mut self, writes: &[StoreWrite<'_>]) -> Result<(), StoreError> {
+        let after = if self.max_bytes == usize::MAX { 0 } else { self.size_after(writes) };
+        if after > self.max_bytes && after > self.bytes {
+            return Err(StoreError::full("the bound is reached"));
         }
         for write in writes {
             let old = match write.value {
@@ -94,6 +94,6 @@ mod tests {
 
     #[test]
     fn it_passes_the_suite_of_full_stores() {
-        store_suite::run_full(MemoryStore::default(), |store| store.set_bound(store.bytes()));
+        store_suite::run_full(MemoryStore::default(), |store| store.set_max_bytes(store.bytes()));
     }
 }

@@ -1,4 +1,4 @@
-//! Where the client keeps things between two lives: a small transactional map that the host implements.
+//! Persistent storage of the client: a small transactional map that the host implements.
 
 mod memory;
 
@@ -8,12 +8,12 @@ use subway_protocol::json::{JsonError, Reader};
 
 pub use memory::MemoryStore;
 
-/// What a record is. The order of keys is the order of this enum, then of the number.
+/// Key of a record. Keys are ordered by kind, in the order of this enum, then by number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Key {
     /// Identity, counters, session: one small record, rewritten at every commit.
     State,
-    /// What surrounded events when they were recorded (app, device, ..), by number.
+    /// App, device and common properties of events, by number.
     Context(u64),
     /// One queued event, by sequence number.
     Event(u64),
@@ -22,7 +22,7 @@ pub enum Key {
 }
 
 impl Key {
-    /// A letter for the kind (`s`, `c`, `e`, `b`) and the number, for stores whose keys are texts or columns.
+    /// Returns a letter for the kind (`s`, `c`, `e`, `b`) and the number, for stores whose keys are texts or columns.
     #[must_use]
     pub fn parts(self) -> (char, u64) {
         match self {
@@ -33,7 +33,7 @@ impl Key {
         }
     }
 
-    /// The reverse of [`Key::parts`].
+    /// Returns the key with these parts; the inverse of [`Key::parts`].
     #[must_use]
     pub fn from_parts(kind: char, number: u64) -> Option<Self> {
         match kind {
@@ -46,71 +46,129 @@ impl Key {
     }
 }
 
-/// No counter of an install gets so far; what says so was damaged. Half of what JSON keeps exactly, so that there is room to
-/// count on from any number that is believed.
+/// Largest number in a key or counter; a larger one was damaged, because no install counts so far. Half of what JSON
+/// keeps exactly, so that counting can continue from any accepted number.
 pub(crate) const LAST_NUMBER: u64 = subway_protocol::limits::MAX_SAFE_INTEGER / 2;
 
-/// Reads a number that the client has counted.
+/// Reads a number that the client has read_count.
 ///
 /// # Errors
 /// If the next value is no integer from 0 to [`LAST_NUMBER`].
-pub(crate) fn counted(reader: &mut Reader<'_>) -> Result<u64, JsonError> {
+pub(crate) fn read_count(reader: &mut Reader<'_>) -> Result<u64, JsonError> {
     u64::try_from(reader.integer()?).ok().filter(|number| *number <= LAST_NUMBER).ok_or(JsonError { at: 0 })
 }
 
 /// One change: a new value for a key, or none to delete it. Values are text without NUL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Write<'a> {
-    /// Which record.
+pub struct StoreWrite<'a> {
+    /// Key of the record.
     pub key: Key,
-    /// Its new value; `None` deletes it, which is no error if it is not there.
+    /// New value. `None` deletes the record; a missing record is not an error.
     pub value: Option<&'a str>,
 }
 
 /// A transactional map. `testing::store_suite` (feature `testing`) checks implementations.
+///
+/// # Example
+/// A store that keeps everything in one map, and its changes only in memory:
+///
+/// ```
+/// use std::collections::BTreeMap;
+/// use subway_sdk_core::{Key, Store, StoreError, StoreWrite};
+///
+/// #[derive(Default)]
+/// struct MapStore(BTreeMap<Key, String>);
+///
+/// impl Store for MapStore {
+///     fn apply(&mut self, writes: &[StoreWrite<'_>]) -> Result<(), StoreError> {
+///         for write in writes {
+///             match write.value {
+///                 Some(value) => self.0.insert(write.key, value.to_owned()),
+///                 None => self.0.remove(&write.key),
+///             };
+///         }
+///         Ok(())
+///     }
+///
+///     fn get(&mut self, key: Key) -> Result<Option<String>, StoreError> {
+///         Ok(self.0.get(&key).cloned())
+///     }
+///
+///     fn scan(&mut self, visit: &mut dyn FnMut(Key, &str)) -> Result<(), StoreError> {
+///         self.0.iter().for_each(|(key, value)| visit(*key, value));
+///         Ok(())
+///     }
+/// }
+///
+/// let mut store = MapStore::default();
+/// store.apply(&[StoreWrite { key: Key::Event(1), value: Some("{}") }])?;
+/// assert_eq!(store.get(Key::Event(1))?.as_deref(), Some("{}"));
+/// # Ok::<(), StoreError>(())
+/// ```
 pub trait Store {
-    /// Makes all changes, in order, or none: also when the process is killed in the middle. When it returns `Ok` they
-    /// survive the death of the process.
+    /// Applies all changes in order, or none, even if the process is killed meanwhile. After `Ok` they survive the
+    /// death of the process.
     ///
     /// # Errors
-    /// [`StoreError`]; nothing has changed then.
-    fn apply(&mut self, writes: &[Write<'_>]) -> Result<(), StoreError>;
+    /// [`StoreError`]; then nothing has changed.
+    fn apply(&mut self, writes: &[StoreWrite<'_>]) -> Result<(), StoreError>;
 
-    /// The value of one record.
+    /// Returns the value of one record.
     ///
     /// # Errors
     /// [`StoreError`] if it could not be read.
     fn get(&mut self, key: Key) -> Result<Option<String>, StoreError>;
 
-    /// Visits every record in the order of keys. Records that the medium has damaged are left out.
+    /// Visits every record in the order of keys. Records that the medium has damaged are skipped.
     ///
     /// # Errors
     /// [`StoreError`] if the store could not be read at all.
     fn scan(&mut self, visit: &mut dyn FnMut(Key, &str)) -> Result<(), StoreError>;
 }
 
-/// The store could not do it.
+/// Failure of a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreError {
-    /// The medium is full: deleting would help, trying again would not.
-    pub full: bool,
-    /// What the medium said.
+    /// Kind of failure, which decides how the client reacts.
+    pub kind: StoreErrorKind,
+    /// Message of the medium.
     pub message: String,
 }
 
+/// Kind of a [`StoreError`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreErrorKind {
+    /// The medium is full. Deleting helps, retrying does not.
+    Full,
+    /// Any other failure. A retry can succeed.
+    Failed,
+}
+
 impl StoreError {
-    /// One English sentence without a full stop.
+    /// Creates an error of a full medium.
     #[must_use]
-    pub fn describe(&self) -> String {
-        let mut text = String::from(if self.full { "storage is full: " } else { "storage failed: " });
-        text.push_str(&self.message);
-        text
+    pub fn full(message: impl Into<String>) -> Self {
+        Self { kind: StoreErrorKind::Full, message: message.into() }
+    }
+
+    /// Creates an error of any other kind.
+    #[must_use]
+    pub fn failed(message: impl Into<String>) -> Self {
+        Self { kind: StoreErrorKind::Failed, message: message.into() }
+    }
+
+    /// Returns whether the medium is full.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.kind == StoreErrorKind::Full
     }
 }
 
+/// Writes one English sentence without a full stop.
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.describe())
+        f.write_str(if self.is_full() { "storage is full: " } else { "storage failed: " })?;
+        f.write_str(&self.message)
     }
 }
 

@@ -1,7 +1,7 @@
-//! What implementations and this crate are tested with: one conformance suite for every [`crate::Store`], and a seeded
-//! simulation of client, network, collector and host.
+//! Test support: the conformance suite for implementations of [`crate::Store`], and a seeded simulation of client,
+//! network, collector and host.
 
-// Assertions are what this module is for.
+// The suites report failures by assertions.
 #![allow(clippy::panic)]
 
 pub mod simulation;

@@ -1,13 +1,13 @@
-//! The conformance suite of [`Store`].
+//! Conformance suite for implementations of [`Store`].
 
-use crate::store::{Key, Store, Write};
+use crate::store::{Key, Store, StoreWrite};
 
-fn put(key: Key, value: &str) -> Write<'_> {
-    Write { key, value: Some(value) }
+fn put(key: Key, value: &str) -> StoreWrite<'_> {
+    StoreWrite { key, value: Some(value) }
 }
 
-fn delete(key: Key) -> Write<'static> {
-    Write { key, value: None }
+fn delete(key: Key) -> StoreWrite<'static> {
+    StoreWrite { key, value: None }
 }
 
 fn all<S: Store>(store: &mut S) -> Vec<(Key, String)> {
@@ -17,8 +17,8 @@ fn all<S: Store>(store: &mut S) -> Vec<(Key, String)> {
     records
 }
 
-/// Runs every check on fresh stores from `make`. `reopen` ends a store's life as abruptly as the implementation can
-/// arrange (ideally without any clean-up) and opens what it left behind.
+/// Runs every check on fresh stores from `make`. `reopen` ends a store as abruptly as the implementation can arrange
+/// (ideally without any clean-up) and opens what it left behind.
 ///
 /// # Panics
 /// If the implementation does not conform.
@@ -32,7 +32,7 @@ pub fn run<S: Store>(mut make: impl FnMut() -> S, mut reopen: impl FnMut(S) -> S
     behaves_like_a_map(make(), &mut reopen);
 }
 
-/// Checks a store whose medium `fill` makes full: what is deleted makes room, and deleting needs none.
+/// Checks a store whose medium `fill` makes full: deleting needs no space and frees some.
 ///
 /// # Panics
 /// If the implementation does not conform.
@@ -47,7 +47,7 @@ pub fn run_full<S: Store>(mut store: S, fill: impl FnOnce(&mut S)) {
     let before = all(&mut store);
     let large = value.repeat(1000);
     let refused = store.apply(&[put(Key::State, "refused"), put(Key::Event(1000), &large)]);
-    assert!(refused.is_err_and(|error| error.full), "a full store says so");
+    assert!(refused.is_err_and(|error| error.is_full()), "a full store says so");
     assert_eq!(all(&mut store), before, "and has changed nothing");
     for hundred in 0..2 {
         let mut writes: Vec<_> = (0..100).map(|number| delete(Key::Event(hundred * 100 + number))).collect();
@@ -122,10 +122,10 @@ fn any_text_comes_back<S: Store>(mut store: S, reopen: &mut impl FnMut(S) -> S) 
 
 fn much_comes_back<S: Store>(mut store: S, reopen: &mut impl FnMut(S) -> S) {
     let big = "页x".repeat(8 * 1024);
-    let writes: Vec<Write<'_>> = (0..20).map(|number| put(Key::Event(number), &big)).collect();
+    let writes: Vec<StoreWrite<'_>> = (0..20).map(|number| put(Key::Event(number), &big)).collect();
     assert_eq!(store.apply(&writes), Ok(()));
     let small: Vec<String> = (0..1000).map(|number| format!("value {number}")).collect();
-    let writes: Vec<Write<'_>> =
+    let writes: Vec<StoreWrite<'_>> =
         small.iter().enumerate().map(|(number, value)| put(Key::Event(100 + number as u64), value)).collect();
     assert_eq!(store.apply(&writes), Ok(()));
     store = reopen(store);
@@ -135,22 +135,23 @@ fn much_comes_back<S: Store>(mut store: S, reopen: &mut impl FnMut(S) -> S) {
     assert!(records[20..].iter().zip(&small).all(|((_, value), expected)| value == expected));
 }
 
-/// A few hundred pseudo-random transactions against a model, with a restart now and then.
+/// Runs a few hundred pseudo-random transactions against a model, with restarts in between.
 fn behaves_like_a_map<S: Store>(mut store: S, reopen: &mut impl FnMut(S) -> S) {
     let mut random = crate::random::Random::new(b"store suite", crate::Now { wall: 0, mono: 0 }, 0);
     let mut model = std::collections::BTreeMap::new();
     for round in 0..300u64 {
-        let changes: Vec<(Key, Option<String>)> = (0..random.up_to(8))
+        let changes: Vec<(Key, Option<String>)> = (0..random.gen_inclusive(8))
             .map(|_| {
-                let number = random.up_to(15);
+                let number = random.gen_inclusive(15);
                 let key = [Key::State, Key::Context(number), Key::Event(number), Key::Batch(number)]
-                    [random.up_to(3) as usize];
-                let value = (random.up_to(2) > 0).then(|| format!("{round}-{}", "v".repeat(random.up_to(40) as usize)));
+                    [random.gen_inclusive(3) as usize];
+                let value = (random.gen_inclusive(2) > 0)
+                    .then(|| format!("{round}-{}", "v".repeat(random.gen_inclusive(40) as usize)));
                 (key, value)
             })
             .collect();
-        let writes: Vec<Write<'_>> =
-            changes.iter().map(|(key, value)| Write { key: *key, value: value.as_deref() }).collect();
+        let writes: Vec<StoreWrite<'_>> =
+            changes.iter().map(|(key, value)| StoreWrite { key: *key, value: value.as_deref() }).collect();
         assert_eq!(store.apply(&writes), Ok(()));
         for (key, value) in changes {
             match value {
@@ -158,10 +159,10 @@ fn behaves_like_a_map<S: Store>(mut store: S, reopen: &mut impl FnMut(S) -> S) {
                 None => model.remove(&key),
             };
         }
-        if random.up_to(9) == 0 {
+        if random.gen_inclusive(9) == 0 {
             store = reopen(store);
         }
-        if random.up_to(4) == 0 {
+        if random.gen_inclusive(4) == 0 {
             assert_eq!(all(&mut store), model.clone().into_iter().collect::<Vec<_>>());
         }
     }

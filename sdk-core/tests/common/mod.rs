@@ -1,4 +1,4 @@
-//! A client in memory, and what it is asked and answered.
+//! A client in memory, with helpers for its inputs and responses.
 #![allow(dead_code, reason = "each test target uses some of them")]
 
 use subway_sdk_core::{Client, Config, Id, Input, MemoryStore, Now, Theme, UploadRequest, UploadResult};
@@ -37,7 +37,7 @@ pub(crate) fn ids(body: &str) -> Vec<String> {
 }
 
 pub(crate) fn answer(status: u16, body: &str) -> UploadResult<'_> {
-    UploadResult::Answer { status, retry_after_ms: None, body }
+    UploadResult::Response { status, retry_after_ms: None, body }
 }
 
 pub(crate) fn receipt(batch: Id, stored: usize) -> String {

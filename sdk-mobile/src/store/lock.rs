@@ -1,12 +1,12 @@
-//! One client per data directory, across processes.
+//! Lock that allows one client per data directory, across processes.
 
 use std::fs::{File, TryLockError};
 use std::path::Path;
 
 use super::OpenStoreError;
 
-/// An advisory lock on a file beside the database. The operating system releases it when the process ends, however it
-/// ends, so no stale lock can keep an app from starting.
+/// An advisory lock on a file beside the database. The operating system releases it when the process ends in any way,
+/// so no stale lock can keep an app from starting.
 pub(super) struct DirLock {
     _file: File,
 }

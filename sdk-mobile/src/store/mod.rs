@@ -1,35 +1,35 @@
-//! The client's store on SQLite: one file, one writer, one process.
+//! Store on SQLite: one file, one writer, one process.
 //!
-//! # What survives what
-//! The file is in WAL mode with `synchronous=NORMAL`. A commit is in the operating system's hands when [`Store::apply`]
-//! returns, so it survives the death of the process (SIGKILL included). The loss of power is another matter:
+//! # Durability
+//! The file is in WAL mode with `synchronous=NORMAL`. When [`Store::apply`] returns, the operating system has the
+//! commit, so it survives the death of the process (SIGKILL included). A loss of power is different:
 //!
-//! * Before a batch is sent, the upload thread synchronises the log with the medium ([`StoreControl::make_durable`]). The
-//!   log is written in order, so this covers the batch, its events and everything before them: a batch is durable before
-//!   it is first sent, and a sequence number that the collector has seen is never given a second time. The driver, whose
-//!   next commits go on meanwhile, does not wait for it.
-//! * A commit that withdraws consent is synchronised at once (`synchronous=FULL`), and the log that still holds the old
-//!   text is emptied.
-//! * Every other commit is left to the operating system. Losing it to a power cut costs events of the last seconds that
-//!   were in no batch yet, or sends a batch once more, which the collector recognises. An fsync for every event would
+//! * Before a batch is sent, the upload thread syncs the log to the medium ([`StoreHandle::make_durable`]). The log is
+//!   written in order, so this covers the batch, its events and everything before them. A batch is durable before it is
+//!   first sent, and a sequence number that the collector has seen is never reused. The driver continues to commit and
+//!   does not wait for the sync.
+//! * A commit that withdraws consent is synced at once (`synchronous=FULL`), and the log, which still holds the old
+//!   text, is emptied.
+//! * Every other commit is left to the operating system. A power cut that loses it costs events of the last seconds
+//!   that were in no batch yet, or sends a batch again, which the collector recognises. An fsync for every event would
 //!   cost a phone's battery and flash more than those events are worth.
 //!
-//! # A full medium
-//! A deletion writes too (the log), so a file of `reserve::BYTES` lies beside the database and is removed when a medium
-//! is too full for one.
+//! # Full medium
+//! A deletion writes too (the log). So a file of `reserve::BYTES` lies beside the database and is removed when the
+//! medium is too full for a deletion.
 //!
-//! # A damaged file, and one of a later version
-//! What can be read of a damaged file is written into `subway.db.new`; only when that is whole, the file becomes
-//! `subway.db.damaged` and the new one takes its place. Whatever ends this in the middle, the next attempt goes on. A file
-//! that a later version of this SDK has written is left as it is, with everything beside it.
+//! # Damaged files and newer versions
+//! The readable records of a damaged file are written into `subway.db.new`. Only when that is complete, the damaged
+//! file becomes `subway.db.damaged` and the new one takes its place. An interrupted recovery is continued by the next
+//! attempt. A file written by a later version of this SDK is left unchanged, with everything beside it.
 //!
-//! `secure_delete` overwrites what is deleted: an event that was acknowledged or wiped is not left in free pages.
+//! `secure_delete` overwrites deleted records: an acknowledged or wiped event does not remain in free pages.
 
+mod file_error;
 mod lock;
 mod recover;
 mod reserve;
 mod table;
-mod trouble;
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -39,107 +39,108 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::{Connection, ErrorCode};
-use subway_sdk_core::{Key, Store, StoreError, Write};
+use subway_sdk_core::{Key, Store, StoreError, StoreWrite};
 
+use file_error::FileError;
 use lock::DirLock;
 use reserve::Reserve;
-use trouble::Trouble;
 
-/// The database within the data directory.
+/// Name of the database in the data directory.
 const FILE: &str = "subway.db";
 
 /// A [`Store`] in a directory of its own.
 pub struct SqliteStore {
     path: PathBuf,
     connection: Connection,
-    /// The file was closed to be replaced and could not be opened again yet; `connection` is none to it.
+    /// The file was closed to be replaced and is not open again yet; `connection` does not refer to it.
     detached: bool,
     full_sync: bool,
-    control: StoreControl,
+    handle: StoreHandle,
     reserve: Reserve,
-    /// Held as long as the store lives; released by the operating system when the process dies.
+    /// Held for the lifetime of the store; released by the operating system when the process dies.
     _lock: DirLock,
 }
 
-/// The store could not be opened.
+/// Error when opening the store.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenStoreError {
     /// Another process, or another client in this one, uses the directory.
     #[error("the data directory {0} is in use by another client")]
     InUse(PathBuf),
     /// The directory or the file in it cannot be used at all.
-    #[error("the data directory {path} cannot be used: {message}")]
+    #[error("the data directory {path} cannot be used: {source}")]
     Unusable {
-        /// Which directory.
+        /// Path of the directory.
         path: PathBuf,
-        /// What the system said.
-        message: String,
+        /// Error of the system.
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// A later version of the SDK has written the file. Nothing of it was changed.
+    /// A later version of the SDK wrote the file. It was not changed.
     #[error(
         "the data directory {path} belongs to a later version of this SDK (its file has version {version}); nothing in it was changed"
     )]
     Newer {
-        /// Which directory.
+        /// Path of the directory.
         path: PathBuf,
-        /// The version of the file.
+        /// Version of the file.
         version: i64,
     },
-    /// The medium is full, or a damaged file could not be replaced. What is there is kept; a later start may open it.
-    #[error("the data directory {path} cannot be used now: {message}")]
-    NotNow {
-        /// Which directory.
+    /// The medium is full, or a damaged file could not be replaced. The files are kept; a later start may be able to
+    /// open them.
+    #[error("the data directory {path} cannot be used now: {source}")]
+    Unavailable {
+        /// Path of the directory.
         path: PathBuf,
-        /// What is in the way.
-        message: String,
+        /// Error of the medium.
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
 }
 
 impl OpenStoreError {
-    fn of(dir: &Path, trouble: Trouble) -> Self {
-        let (path, message) = (dir.to_owned(), trouble.to_string());
-        match trouble {
-            Trouble::Newer(version) => Self::Newer { path, version },
-            Trouble::Unmended(_) => Self::NotNow { path, message },
-            _ if trouble.is_full() => Self::NotNow { path, message },
-            _ => Self::Unusable { path, message },
+    fn of(dir: &Path, error: FileError) -> Self {
+        let path = dir.to_owned();
+        match error {
+            FileError::Newer(version) => Self::Newer { path, version },
+            FileError::ReplaceFailed(_) => Self::Unavailable { path, source: error.into() },
+            _ if error.is_full() => Self::Unavailable { path, source: error.into() },
+            _ => Self::Unusable { path, source: error.into() },
         }
     }
 
-    /// Whether a client should go on in memory, because what is in the directory is to be left alone.
+    /// Returns whether a client should continue in memory, because the files must be left unchanged.
     #[must_use]
-    pub fn leaves_memory(&self) -> bool {
-        matches!(self, Self::Newer { .. } | Self::NotNow { .. })
+    pub fn falls_back_to_memory(&self) -> bool {
+        matches!(self, Self::Newer { .. } | Self::Unavailable { .. })
     }
 }
 
-/// What a driver and the store that its client owns tell each other.
+/// Handle of a store that a client owns: requests to it and reports from it.
 #[derive(Clone, Debug, Default)]
-pub struct StoreControl(Arc<ControlState>);
+pub struct StoreHandle(Arc<HandleState>);
 
 #[derive(Debug, Default)]
-struct ControlState {
-    /// The database's log; `None` for a store that is no file.
+struct HandleState {
+    /// Log of the database; `None` for a store without a file.
     log: Option<PathBuf>,
     wiping: AtomicBool,
-    unmended: AtomicBool,
+    replacement_failed: AtomicBool,
     recoveries: Mutex<Vec<String>>,
 }
 
-impl StoreControl {
+impl StoreHandle {
     fn of(database: &Path) -> Self {
         let mut log = OsString::from(database);
         log.push("-wal");
-        Self(Arc::new(ControlState { log: Some(log.into()), ..ControlState::default() }))
+        Self(Arc::new(HandleState { log: Some(log.into()), ..HandleState::default() }))
     }
 
-    /// Waits until everything that was committed before is on the medium. May be called from any thread.
+    /// Waits until everything that was committed before is on the medium. Can be called from any thread.
     ///
-    /// The log may be opened a second time, because SQLite keeps its locks on the database file alone. What is no longer
-    /// in the log was synchronised when it was copied into the database.
+    /// Opening the log a second time is safe, because SQLite locks only the database file. Commits that are no longer
+    /// in the log were synced when they were copied into the database.
     ///
     /// # Errors
-    /// What the system says; then nothing is certain.
+    /// The error of the system; then no commit is known to be durable.
     pub fn make_durable(&self) -> io::Result<()> {
         let Some(log) = &self.0.log else { return Ok(()) };
         match File::open(log) {
@@ -149,14 +150,14 @@ impl StoreControl {
         }
     }
 
-    /// The next commit wipes what is known about a person: it is made durable at once, and older copies are erased.
-    pub fn wipe_next(&self) {
+    /// Makes the next commit durable at once and erases older copies, because it wipes personal data.
+    pub fn request_secure_wipe(&self) {
         self.0.wiping.store(true, Ordering::SeqCst);
     }
 
-    /// What was damaged since the last call: one English sentence for each file that had to be moved aside.
+    /// Removes and returns the reports of recoveries: one English sentence for each damaged file that was replaced.
     #[must_use]
-    pub fn take_recoveries(&self) -> Vec<String> {
+    pub fn take_recovery_reports(&self) -> Vec<String> {
         std::mem::take(&mut *self.recoveries())
     }
 
@@ -164,14 +165,14 @@ impl StoreControl {
         self.0.recoveries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Says something with the recoveries.
+    /// Adds a report.
     pub(crate) fn report(&self, text: String) {
         self.recoveries().push(text);
     }
 
-    /// Whether a damaged file was found and could not be replaced yet.
-    pub(crate) fn is_unmended(&self) -> bool {
-        self.0.unmended.load(Ordering::SeqCst)
+    /// Returns whether a damaged file was found and could not be replaced yet.
+    pub(crate) fn replacement_failed(&self) -> bool {
+        self.0.replacement_failed.load(Ordering::SeqCst)
     }
 
     fn is_wiping(&self) -> bool {
@@ -184,8 +185,8 @@ impl StoreControl {
 }
 
 impl SqliteStore {
-    /// Opens or creates the store in `dir`, which is created if need be. A damaged file is moved aside (see
-    /// [`StoreControl::take_recoveries`]); what can still be read of it is kept.
+    /// Opens or creates the store in `dir`, which is created if necessary. A damaged file is replaced (see
+    /// [`StoreHandle::take_recovery_reports`]); its readable records are kept.
     ///
     /// # Errors
     /// If the directory is in use by another client, or cannot be read or written.
@@ -193,54 +194,55 @@ impl SqliteStore {
         create_dir(dir).map_err(|error| OpenStoreError::of(dir, error.into()))?;
         let lock = DirLock::take(dir)?;
         let path = dir.join(FILE);
-        let control = StoreControl::of(&path);
-        let connection = open_file(&path, &control).map_err(|trouble| OpenStoreError::of(dir, trouble))?;
-        let reserve = Reserve::take(dir);
-        Ok(Self { path, connection, detached: false, full_sync: false, control, reserve, _lock: lock })
+        let handle = StoreHandle::of(&path);
+        let connection = open_file(&path, &handle).map_err(|error| OpenStoreError::of(dir, error))?;
+        let reserve = Reserve::acquire(dir);
+        Ok(Self { path, connection, detached: false, full_sync: false, handle, reserve, _lock: lock })
     }
 
-    /// The line to this store once a client owns it.
+    /// Returns a handle that stays usable when a client owns the store.
     #[must_use]
-    pub fn control(&self) -> StoreControl {
-        self.control.clone()
+    pub fn handle(&self) -> StoreHandle {
+        self.handle.clone()
     }
 
-    /// Does `work`; if the file turns out to be damaged, replaces it by what can be read of it and tries once more.
-    fn healing<T>(&mut self, work: impl Fn(&mut Self) -> rusqlite::Result<T>) -> Result<T, StoreError> {
+    /// Runs `work`. If the file turns out to be damaged, replaces it by its readable records and runs `work` again.
+    fn with_recovery<T>(&mut self, work: impl Fn(&mut Self) -> rusqlite::Result<T>) -> Result<T, StoreError> {
         if self.detached {
-            self.attach()?;
+            self.reopen()?;
         }
         match work(self) {
             Err(error) if is_damage(&error) => {
-                self.recover().map_err(|trouble| {
-                    self.control.0.unmended.store(true, Ordering::SeqCst);
-                    StoreError { full: trouble.is_full(), message: format!("{error}; then {trouble}") }
+                self.recover().map_err(|error| {
+                    self.handle.0.replacement_failed.store(true, Ordering::SeqCst);
+                    let message = format!("{error}; then {error}");
+                    if error.is_full() { StoreError::full(message) } else { StoreError::failed(message) }
                 })?;
-                work(self).map_err(|error| Trouble::from(error).into())
+                work(self).map_err(|error| FileError::from(error).into())
             }
-            done => done.map_err(|error| Trouble::from(error).into()),
+            done => done.map_err(|error| FileError::from(error).into()),
         }
     }
 
-    /// As long as the new file is not whole, the store stays on the damaged one, so that a recovery that fails can be tried
-    /// again.
-    fn recover(&mut self) -> Result<(), Trouble> {
-        let records = recover::save(Some(&self.connection), &self.path)?;
-        // Not every system moves files that are open.
+    /// Replaces the damaged file. The store stays on it until the new file is complete, so that a failed recovery can
+    /// be repeated.
+    fn recover(&mut self) -> Result<(), FileError> {
+        let records = recover::write_replacement(Some(&self.connection), &self.path)?;
+        // Some systems cannot rename open files.
         let broken = std::mem::replace(&mut self.connection, Connection::open_in_memory()?);
         self.detached = true;
         table::keep_log(&broken, true)?;
         drop(broken);
-        recover::set_aside(&self.path)?;
-        self.control.report(recover::report(&self.path, Some(records)));
-        self.attach()
+        recover::quarantine(&self.path)?;
+        self.handle.report(recover::report(&self.path, Some(records)));
+        self.reopen()
     }
 
-    fn attach(&mut self) -> Result<(), Trouble> {
-        self.connection = open_file(&self.path, &self.control)?;
+    fn reopen(&mut self) -> Result<(), FileError> {
+        self.connection = open_file(&self.path, &self.handle)?;
         self.detached = false;
         self.full_sync = false;
-        self.control.0.unmended.store(false, Ordering::SeqCst);
+        self.handle.0.replacement_failed.store(false, Ordering::SeqCst);
         Ok(())
     }
 
@@ -252,30 +254,30 @@ impl SqliteStore {
         Ok(())
     }
 
-    fn apply_once(&mut self, writes: &[Write<'_>]) -> rusqlite::Result<()> {
-        let wiping = self.control.is_wiping();
+    fn apply_once(&mut self, writes: &[StoreWrite<'_>]) -> rusqlite::Result<()> {
+        let wiping = self.handle.is_wiping();
         self.set_full_sync(wiping)?;
         let transaction = self.connection.transaction()?;
         table::write(&transaction, writes)?;
         transaction.commit()?;
         if wiping {
-            table::empty_log(&self.connection)?;
+            table::truncate_log(&self.connection)?;
             recover::erase_damaged(&self.path);
-            self.control.wiped();
+            self.handle.wiped();
         }
         Ok(())
     }
 }
 
 impl Store for SqliteStore {
-    fn apply(&mut self, writes: &[Write<'_>]) -> Result<(), StoreError> {
-        let done = self.healing(|store| store.apply_once(writes));
+    fn apply(&mut self, writes: &[StoreWrite<'_>]) -> Result<(), StoreError> {
+        let done = self.with_recovery(|store| store.apply_once(writes));
         match &done {
-            Err(error) if error.full && reserve::makes_room(writes) && self.reserve.give_up() => {
-                self.healing(|store| store.apply_once(writes))
+            Err(error) if error.is_full() && reserve::frees_space(writes) && self.reserve.release() => {
+                self.with_recovery(|store| store.apply_once(writes))
             }
             Ok(()) => {
-                self.reserve.renew();
+                self.reserve.reacquire();
                 done
             }
             Err(_) => done,
@@ -283,12 +285,12 @@ impl Store for SqliteStore {
     }
 
     fn get(&mut self, key: Key) -> Result<Option<String>, StoreError> {
-        self.healing(|store| table::get(&store.connection, key))
+        self.with_recovery(|store| table::get(&store.connection, key))
     }
 
     fn scan(&mut self, visit: &mut dyn FnMut(Key, &str)) -> Result<(), StoreError> {
-        // Read whole before anything is shown, because a damaged page may be met in the middle.
-        let records = self.healing(|store| table::read_all(&store.connection))?;
+        // Reads everything before the first visit, because a damaged page can be found in the middle.
+        let records = self.with_recovery(|store| table::read_all(&store.connection))?;
         for (key, value) in &records {
             visit(*key, value);
         }
@@ -296,27 +298,27 @@ impl Store for SqliteStore {
     }
 }
 
-/// Opens or creates the file; one that is damaged is replaced by what can be read of it.
-fn open_file(path: &Path, control: &StoreControl) -> Result<Connection, Trouble> {
-    if recover::finish(path)? {
-        control.report(recover::report(path, None));
+/// Opens or creates the file. A damaged one is replaced by its readable records.
+fn open_file(path: &Path, handle: &StoreHandle) -> Result<Connection, FileError> {
+    if recover::finish_interrupted(path)? {
+        handle.report(recover::report(path, None));
     }
     match table::open(path) {
-        Err(Trouble::Sqlite(error)) if is_damage(&error) || says_read_only(&error, path) => {
-            let records = recover::run(path).map_err(|trouble| Trouble::Unmended(Box::new(trouble)))?;
-            control.report(recover::report(path, Some(records)));
+        Err(FileError::Sqlite(error)) if is_damage(&error) || is_marked_read_only(&error, path) => {
+            let records = recover::rebuild(path).map_err(|error| FileError::ReplaceFailed(Box::new(error)))?;
+            handle.report(recover::report(path, Some(records)));
             table::open(path)
         }
         opened => {
-            // Not before it is known that the file is ours: what lies beside a later version's file is that version's.
+            // Only after the version is checked: files beside a later version's file belong to that version.
             let connection = opened?;
-            recover::tidy(path);
+            recover::remove_incomplete(path);
             Ok(connection)
         }
     }
 }
 
-/// Creates the directory and its parents, where they are missing, for this user's eyes only.
+/// Creates the directory and its missing parents, readable only by this user.
 fn create_dir(dir: &Path) -> io::Result<()> {
     let mut builder = std::fs::DirBuilder::new();
     builder.recursive(true);
@@ -325,22 +327,22 @@ fn create_dir(dir: &Path) -> io::Result<()> {
     builder.create(dir)
 }
 
-/// Whether the file itself is broken, as opposed to being busy, full or forbidden.
+/// Returns whether the file itself is damaged, as opposed to busy, full or forbidden.
 fn is_damage(error: &rusqlite::Error) -> bool {
     match error {
         rusqlite::Error::SqliteFailure(failure, _) => {
-            // Our statements are right, so what SQLite has no code of its own for is the file's: a format that it does not know.
+            // Our statements are valid, so the generic error code means a format of the file that SQLite does not know.
             matches!(failure.code, ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
                 || failure.extended_code == rusqlite::ffi::SQLITE_ERROR
         }
-        // The table is not there or not as it should be, although the file says it is.
+        // The table is missing or differs, although the file's version includes it.
         rusqlite::Error::SqlInputError { .. } => true,
         _ => false,
     }
 }
 
-/// Whether the file says that nobody may write to it, while the system lets us: a byte of its head was changed.
-fn says_read_only(error: &rusqlite::Error, path: &Path) -> bool {
+/// Returns whether the file says it is read-only although the system allows writing: a byte of its header was changed.
+fn is_marked_read_only(error: &rusqlite::Error, path: &Path) -> bool {
     let read_only = error.sqlite_error_code() == Some(ErrorCode::ReadOnly);
     read_only && File::options().write(true).open(path).is_ok()
 }

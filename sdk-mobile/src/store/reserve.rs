@@ -1,18 +1,18 @@
-//! Room on the medium that is kept back for deletions: a file that is removed when nothing else can be written.
+//! Space on the medium that is reserved for deletions: a file that is removed when nothing else can be written.
 
 use std::path::{Path, PathBuf};
 
-use subway_sdk_core::Write;
+use subway_sdk_core::StoreWrite;
 
-/// Its size. Deleting a batch of the largest size writes each of its pages into the log once.
+/// Size of the file. Deleting a batch of the largest size writes each of its pages into the log once.
 pub(super) const BYTES: usize = 512 * 1024;
-/// What may be written beside deletions when the reserve is given up for them, bytes: the state.
-const VALUES: usize = 64 * 1024;
-/// After it was given up it is tried to be taken again once in so many commits, because on a full medium that costs more
-/// than a commit.
-const RENEW_COMMITS: u32 = 64;
+/// Largest size of values in a commit that may use the reserve, bytes: the state beside deletions.
+const MAX_VALUE_BYTES: usize = 64 * 1024;
+/// Number of commits between two attempts to create the file again, because on a full medium an attempt costs more than
+/// a commit.
+const REACQUIRE_COMMITS: u32 = 64;
 
-/// The file, or the place where it should be.
+/// The reserve file, or its path while it does not exist.
 pub(super) struct Reserve {
     path: PathBuf,
     held: bool,
@@ -20,8 +20,8 @@ pub(super) struct Reserve {
 }
 
 impl Reserve {
-    /// Takes it, or takes over the one of an earlier life. A medium that has no room for it gets along without.
-    pub(super) fn take(dir: &Path) -> Self {
+    /// Creates the file, or adopts the one of an earlier run. Continues without one if the medium has no space.
+    pub(super) fn acquire(dir: &Path) -> Self {
         let path = dir.join("subway.reserve");
         let there = std::fs::metadata(&path).is_ok_and(|file| file.len() == BYTES as u64);
         let mut reserve = Self { path, held: there, commits: 0 };
@@ -32,35 +32,35 @@ impl Reserve {
     }
 
     fn write(&mut self) {
-        // Not zeros, which some file systems store as nothing.
+        // Not zeros, which some file systems store as a hole.
         self.held = std::fs::write(&self.path, vec![0x5a; BYTES]).is_ok();
         if !self.held {
-            // What was written of it takes room that others need.
+            // An incomplete file takes space that others need.
             let _ = std::fs::remove_file(&self.path);
         }
     }
 
-    /// Removes it; `true` if that made room.
-    pub(super) fn give_up(&mut self) -> bool {
+    /// Removes the file. Returns `true` if that freed space.
+    pub(super) fn release(&mut self) -> bool {
         self.commits = 0;
         std::mem::take(&mut self.held) && std::fs::remove_file(&self.path).is_ok()
     }
 
-    /// A commit has succeeded: now and then the reserve is taken again, if it was given up.
-    pub(super) fn renew(&mut self) {
+    /// Creates the file again from time to time, if it was removed. Called after each successful commit.
+    pub(super) fn reacquire(&mut self) {
         if !self.held {
             self.commits += 1;
-            if self.commits.is_multiple_of(RENEW_COMMITS) {
+            if self.commits.is_multiple_of(REACQUIRE_COMMITS) {
                 self.write();
             }
         }
     }
 }
 
-/// Whether these changes are such that the reserve is for.
-pub(super) fn makes_room(writes: &[Write<'_>]) -> bool {
+/// Returns whether these writes may use the reserve: deletions and little else.
+pub(super) fn frees_space(writes: &[StoreWrite<'_>]) -> bool {
     let values: usize = writes.iter().filter_map(|write| write.value).map(str::len).sum();
-    values <= VALUES && writes.iter().any(|write| write.value.is_none())
+    values <= MAX_VALUE_BYTES && writes.iter().any(|write| write.value.is_none())
 }
 
 #[cfg(test)]
@@ -68,19 +68,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_taken_given_up_and_taken_again_after_a_while() {
+    fn the_reserve_is_released_and_acquired_again_later() {
         let dir = tempfile::TempDir::new().unwrap();
         let size = || std::fs::metadata(dir.path().join("subway.reserve")).map(|file| file.len()).ok();
-        let mut reserve = Reserve::take(dir.path());
+        let mut reserve = Reserve::acquire(dir.path());
         assert_eq!(size(), Some(BYTES as u64));
-        assert!(reserve.give_up() && size().is_none());
-        assert!(!reserve.give_up(), "there is nothing more to give");
-        for _ in 0..RENEW_COMMITS - 1 {
-            reserve.renew();
+        assert!(reserve.release() && size().is_none());
+        assert!(!reserve.release(), "there is nothing more to give");
+        for _ in 0..REACQUIRE_COMMITS - 1 {
+            reserve.reacquire();
         }
         assert_eq!(size(), None);
-        reserve.renew();
+        reserve.reacquire();
         assert_eq!(size(), Some(BYTES as u64));
-        assert!(Reserve::take(dir.path()).held, "a later life takes it over");
+        assert!(Reserve::acquire(dir.path()).held, "a later life takes it over");
     }
 }

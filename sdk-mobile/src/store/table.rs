@@ -1,4 +1,4 @@
-//! The statements: how records lie in the table.
+//! SQL statements and the layout of records in the table.
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
@@ -7,40 +7,40 @@ use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Transaction, params};
-use subway_sdk_core::{Key, Write};
+use subway_sdk_core::{Key, StoreWrite};
 
-use super::Trouble;
+use super::FileError;
 
-/// Numbered from 1; `user_version` says how many have run.
+/// Numbered from 1; `user_version` is the number of the last that has run.
 const MIGRATIONS: [&str; 1] = [include_str!("migrations/0001_records.sql")];
-/// Somebody who only looks (a developer's sqlite3) is waited for so long.
-const BUSY: Duration = Duration::from_secs(5);
-/// The log is cut back to this many bytes after it was copied into the file. Twice of what SQLite lets it grow to before
-/// that (1,000 pages), because a file that is cut and grows again makes commits wait for the file system's own journal.
+/// Time to wait for another reader, such as a developer's sqlite3.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Size to which the log is truncated after a checkpoint, bytes. Twice the size at which SQLite makes one (1,000
+/// pages), because a file that is truncated and grows again makes commits wait for the file system's own journal.
 const LOG_BYTES: i64 = 8 * 1024 * 1024;
-/// Free pages beyond this many are given back to the file system when the store is opened.
+/// Free pages beyond this number are returned to the file system when the store is opened.
 const FREE_PAGES: i64 = 256;
-/// How a database begins, where its head has `user_version`, and how much of the head is read for that.
+/// First bytes of a database, offset of `user_version` in its header, and how much of the header is read for it.
 const MAGIC: &[u8] = b"SQLite format 3\0";
 const VERSION_AT: usize = 60;
 const HEAD_BYTES: u64 = 64;
 const KIND_SHIFT: u32 = 60;
 /// Prepared statements kept; there are four.
-const STATEMENTS: usize = 8;
+const MAX_CACHED_STATEMENTS: usize = 8;
 
-/// Opens or creates the file and brings its schema up to date. A file of a later version is left as it is.
-pub(super) fn open(path: &Path) -> Result<Connection, Trouble> {
+/// Opens or creates the file and migrates its schema. A file of a later version is not changed.
+pub(super) fn open(path: &Path) -> Result<Connection, FileError> {
     refuse_newer(path)?;
     let mut connection = Connection::open(path)?;
-    connection.busy_timeout(BUSY)?;
-    connection.set_prepared_statement_cache_capacity(STATEMENTS);
-    // Exclusive: no shared-memory file, which a full disk could turn into a SIGBUS.
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.set_prepared_statement_cache_capacity(MAX_CACHED_STATEMENTS);
+    // Exclusive mode needs no shared-memory file, which a full disk could turn into a SIGBUS.
     connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
-    // The version may stand in the log alone. Until it is known, closing the file must not copy the log into it.
+    // The version may be in the log alone. Until it is known, closing the file must not copy the log into it.
     keep_log(&connection, true)?;
     let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     if version > MIGRATIONS.len() as i64 {
-        return Err(Trouble::Newer(version));
+        return Err(FileError::Newer(version));
     }
     keep_log(&connection, false)?;
     connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
@@ -56,15 +56,15 @@ pub(super) fn open(path: &Path) -> Result<Connection, Trouble> {
     Ok(connection)
 }
 
-/// Opens a damaged file for what can be read of it; closing it changes nothing.
+/// Opens a damaged file for reading; closing it changes nothing.
 pub(super) fn open_damaged(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     keep_log(&connection, true)?;
     Ok(connection)
 }
 
-/// Writes a new file with these records and everything of it on the medium. There is no journal, which would need room:
-/// whoever gives the file its name does so when it is whole.
+/// Creates a durable file with these records. Has no journal, which would need space; the caller renames the file only
+/// when it is complete.
 pub(super) fn create(path: &Path, records: &BTreeMap<Key, String>) -> rusqlite::Result<()> {
     let mut connection = Connection::open(path)?;
     connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
@@ -75,30 +75,31 @@ pub(super) fn create(path: &Path, records: &BTreeMap<Key, String>) -> rusqlite::
         connection.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()))?;
     }
     migrate(&mut connection)?;
-    let writes: Vec<Write<'_>> = records.iter().map(|(key, value)| Write { key: *key, value: Some(value) }).collect();
+    let writes: Vec<StoreWrite<'_>> =
+        records.iter().map(|(key, value)| StoreWrite { key: *key, value: Some(value) }).collect();
     let transaction = connection.transaction()?;
     write(&transaction, &writes)?;
     transaction.commit()?;
     connection.close().map_err(|(_, error)| error)
 }
 
-/// Whether closing this connection leaves the log as it is.
+/// Sets whether closing this connection leaves the log as it is.
 pub(super) fn keep_log(connection: &Connection, keep: bool) -> rusqlite::Result<()> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, keep).map(|_| ())
 }
 
-/// An error if the head of the file has a later version's number. SQLite is not asked, because to look it would put a log
-/// beside a file that has none.
-pub(super) fn refuse_newer(path: &Path) -> Result<(), Trouble> {
+/// Returns an error if the header of the file has the number of a later version. Reads the header without SQLite, which
+/// would create a log beside a file that has none.
+pub(super) fn refuse_newer(path: &Path) -> Result<(), FileError> {
     let mut head = Vec::new();
     match std::fs::File::open(path) {
         Ok(file) => file.take(HEAD_BYTES).read_to_end(&mut head)?,
-        // Whoever opens it for writing says what is wrong.
+        // The following open for writing reports the error.
         Err(_) => return Ok(()),
     };
     match head.strip_prefix(MAGIC).and_then(|rest| rest.get(VERSION_AT - MAGIC.len()..)?.first_chunk()) {
         Some(version) if i32::from_be_bytes(*version) > MIGRATIONS.len() as i32 => {
-            Err(Trouble::Newer(i32::from_be_bytes(*version).into()))
+            Err(FileError::Newer(i32::from_be_bytes(*version).into()))
         }
         _ => Ok(()),
     }
@@ -106,7 +107,7 @@ pub(super) fn refuse_newer(path: &Path) -> Result<(), Trouble> {
 
 fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
     let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    // No version ever wrote a negative number.
+    // A negative number was never written by any version, so the file is damaged.
     let done = usize::try_from(version).map_err(|_| damage("the version of the file is negative"))?;
     for (at, sql) in MIGRATIONS.iter().enumerate().skip(done) {
         let transaction = connection.transaction()?;
@@ -130,7 +131,7 @@ fn kind(key: Key) -> u64 {
     }
 }
 
-/// The row of a key. Numbers of the core count events of one install; 2^60 of them are out of reach.
+/// Returns the row ID of a key. Numbers of the core count events of one install; 2^60 of them are out of reach.
 fn row_id(key: Key) -> i64 {
     let (_, number) = key.parts();
     ((kind(key) << KIND_SHIFT) | (number & ((1 << KIND_SHIFT) - 1))) as i64
@@ -147,7 +148,7 @@ fn key_of(id: i64) -> Option<Key> {
     }
 }
 
-pub(super) fn write(transaction: &Transaction<'_>, writes: &[Write<'_>]) -> rusqlite::Result<()> {
+pub(super) fn write(transaction: &Transaction<'_>, writes: &[StoreWrite<'_>]) -> rusqlite::Result<()> {
     let mut put = transaction
         .prepare_cached("INSERT INTO record (id, value) VALUES (?1, ?2) ON CONFLICT (id) DO UPDATE SET value = ?2")?;
     let mut delete = transaction.prepare_cached("DELETE FROM record WHERE id = ?1")?;
@@ -166,12 +167,12 @@ pub(super) fn get(connection: &Connection, key: Key) -> rusqlite::Result<Option<
     Ok(found.flatten().map(|(_, value)| value))
 }
 
-/// One record; `None` if its bytes are no text any more or its key is none of ours.
+/// Decodes one record; `None` if its bytes are not text or its key is unknown, because of damage.
 fn record(row: &Row<'_>) -> Option<(Key, String)> {
     Some((key_of(row.get(0).ok()?)?, row.get(1).ok()?))
 }
 
-/// Every readable record, in order of keys.
+/// Returns every readable record, in order of keys.
 pub(super) fn read_all(connection: &Connection) -> rusqlite::Result<Vec<(Key, String)>> {
     let mut records = Vec::new();
     read_into(connection, "SELECT id, value FROM record ORDER BY id", &mut records)?;
@@ -188,7 +189,7 @@ pub(super) fn read_into(connection: &Connection, sql: &str, out: &mut Vec<(Key, 
     Ok(())
 }
 
-/// Copies the log into the file and cuts it to nothing.
-pub(super) fn empty_log(connection: &Connection) -> rusqlite::Result<()> {
+/// Copies the log into the file and truncates it to zero.
+pub(super) fn truncate_log(connection: &Connection) -> rusqlite::Result<()> {
     connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
 }

@@ -7,13 +7,13 @@ use tempfile::TempDir;
 use super::*;
 
 thread_local! {
-    /// Pages that the medium has room for when a new file is written, if it is short of it.
+    /// Pages that fit on the medium when a new file is written; `None` for no limit.
     pub(super) static ROOM: Cell<Option<u32>> = const { Cell::new(None) };
 }
 
 mod recovery;
 
-/// A store and the directory that dies with it.
+/// A store and its directory, which is removed with it.
 struct InTemp {
     store: SqliteStore,
     dir: TempDir,
@@ -25,7 +25,7 @@ impl InTemp {
         Self { store: SqliteStore::open(dir.path()).unwrap(), dir }
     }
 
-    /// What a killed process leaves behind: the files as they are at this moment, nothing closed, nothing copied back.
+    /// Copies the files as they are now, as a killed process leaves them: nothing closed, no checkpoint.
     fn killed(self) -> Self {
         let dir = TempDir::new().unwrap();
         for entry in fs::read_dir(self.dir.path()).unwrap() {
@@ -41,7 +41,7 @@ impl InTemp {
 }
 
 impl Store for InTemp {
-    fn apply(&mut self, writes: &[Write<'_>]) -> Result<(), StoreError> {
+    fn apply(&mut self, writes: &[StoreWrite<'_>]) -> Result<(), StoreError> {
         self.store.apply(writes)
     }
     fn get(&mut self, key: Key) -> Result<Option<String>, StoreError> {
@@ -52,8 +52,8 @@ impl Store for InTemp {
     }
 }
 
-fn put(key: Key, value: &str) -> Write<'_> {
-    Write { key, value: Some(value) }
+fn put(key: Key, value: &str) -> StoreWrite<'_> {
+    StoreWrite { key, value: Some(value) }
 }
 
 fn keys(store: &mut impl Store) -> Vec<Key> {
@@ -62,7 +62,7 @@ fn keys(store: &mut impl Store) -> Vec<Key> {
     keys
 }
 
-/// A store with `events` events of 400 bytes, closed, so that everything is in the one file.
+/// Creates a closed store with `events` events of 400 bytes, so that everything is in the one file.
 fn filled(dir: &TempDir, events: u64) {
     let mut store = SqliteStore::open(dir.path()).unwrap();
     let value = "e".repeat(400);
@@ -85,7 +85,7 @@ fn it_passes_the_suite_with_orderly_ends() {
 }
 
 #[test]
-fn a_second_client_on_the_same_directory_is_refused_until_the_first_has_gone() {
+fn a_second_client_on_a_directory_is_refused() {
     let dir = TempDir::new().unwrap();
     let first = SqliteStore::open(dir.path()).unwrap();
     let second = SqliteStore::open(dir.path());
@@ -119,7 +119,7 @@ fn a_file_that_is_no_database_is_moved_aside() {
     let rubbish = "rubbish ".repeat(1000);
     fs::write(dir.path().join(FILE), &rubbish).unwrap();
     let mut store = SqliteStore::open(dir.path()).unwrap();
-    assert_eq!(store.control().take_recoveries().len(), 1);
+    assert_eq!(store.handle().take_recovery_reports().len(), 1);
     assert_eq!(keys(&mut store), []);
     assert_eq!(store.apply(&[put(Key::State, "new")]), Ok(()));
     assert_eq!(fs::read_to_string(dir.path().join("subway.db.damaged")).unwrap(), rubbish);
@@ -137,7 +137,7 @@ fn no_byte_of_the_files_head_keeps_the_store_from_opening() {
             changed[at] = value;
             fs::write(dir.path().join(FILE), changed).unwrap();
             let opened = SqliteStore::open(dir.path());
-            // In the place of the version's number nothing else can be told from a later version.
+            // A changed version number cannot be told from a later version.
             if (60..64).contains(&at) && matches!(opened, Err(OpenStoreError::Newer { .. })) {
                 continue;
             }
@@ -164,21 +164,21 @@ fn what_is_readable_of_a_damaged_file_is_saved() {
     let found = keys(&mut store);
     assert_eq!(found[0], Key::State);
     assert!((900..1001).contains(&found.len()), "one page of about 10 events is gone: {}", found.len());
-    assert_eq!(store.control().take_recoveries().len(), 1);
+    assert_eq!(store.handle().take_recovery_reports().len(), 1);
     assert!(dir.path().join("subway.db.damaged").exists());
     drop(store);
     let mut again = SqliteStore::open(dir.path()).unwrap();
     assert_eq!(keys(&mut again), found);
-    assert_eq!(again.control().take_recoveries(), [""; 0]);
+    assert_eq!(again.handle().take_recovery_reports(), [""; 0]);
 }
 
 #[test]
 fn damage_that_is_met_while_writing_heals_and_the_write_is_made() {
     let mut temp = InTemp::new();
     let value = "e".repeat(400);
-    let writes: Vec<Write<'_>> = (0..1000).map(|number| put(Key::Event(number), &value)).collect();
+    let writes: Vec<StoreWrite<'_>> = (0..1000).map(|number| put(Key::Event(number), &value)).collect();
     temp.apply(&writes).unwrap();
-    table::empty_log(&temp.store.connection).unwrap();
+    table::truncate_log(&temp.store.connection).unwrap();
     temp.store.connection.pragma_update(None, "cache_size", 0).unwrap();
     temp.store.connection.execute_batch("PRAGMA shrink_memory").unwrap();
     let mut bytes = fs::read(temp.file()).unwrap();
@@ -186,9 +186,9 @@ fn damage_that_is_met_while_writing_heals_and_the_write_is_made() {
     bytes[length - 8 * 4096..].fill(0xff);
     fs::write(temp.file(), bytes).unwrap();
     for number in 0..1000 {
-        temp.apply(&[Write { key: Key::Event(number), value: None }, put(Key::State, "after")]).unwrap();
+        temp.apply(&[StoreWrite { key: Key::Event(number), value: None }, put(Key::State, "after")]).unwrap();
     }
-    assert_eq!(temp.store.control().take_recoveries().len(), 1);
+    assert_eq!(temp.store.handle().take_recovery_reports().len(), 1);
     assert_eq!(keys(&mut temp), [Key::State]);
 }
 
@@ -200,7 +200,7 @@ fn a_full_medium_is_told_apart_and_changes_nothing() {
     temp.store.connection.pragma_update_and_check(None, "max_page_count", pages + 2, |_| Ok(())).unwrap();
     let big = "x".repeat(64 * 1024);
     let error = temp.apply(&[put(Key::State, "after"), put(Key::Event(1), &big)]).unwrap_err();
-    assert!(error.full, "{error}");
+    assert!(error.is_full(), "{error}");
     assert_eq!(temp.get(Key::State), Ok(Some("before".to_owned())));
     assert_eq!(temp.apply(&[put(Key::State, "small")]), Ok(()));
 }
@@ -236,11 +236,12 @@ fn a_wipe_leaves_no_trace_of_the_text() {
     fs::write(dir.path().join("subway.db.damaged"), secret).unwrap();
     let mut store = SqliteStore::open(dir.path()).unwrap();
     let value = secret.repeat(20);
-    let writes: Vec<Write<'_>> = (0..100).map(|number| put(Key::Event(number), &value)).collect();
+    let writes: Vec<StoreWrite<'_>> = (0..100).map(|number| put(Key::Event(number), &value)).collect();
     store.apply(&writes).unwrap();
     assert!(traces(&dir, secret) > 0, "the test can find it");
-    store.control().wipe_next();
-    let writes: Vec<Write<'_>> = (0..100).map(|number| Write { key: Key::Event(number), value: None }).collect();
+    store.handle().request_secure_wipe();
+    let writes: Vec<StoreWrite<'_>> =
+        (0..100).map(|number| StoreWrite { key: Key::Event(number), value: None }).collect();
     store.apply(&writes).unwrap();
     assert_eq!(traces(&dir, secret), 0);
 }

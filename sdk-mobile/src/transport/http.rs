@@ -1,4 +1,4 @@
-//! Batches over HTTP(S): gzip, the app's key, an optional signature.
+//! Uploads over HTTP(S): gzip, the app's key, an optional signature.
 
 use std::io::{Read, Write};
 use std::time::{Duration, SystemTime};
@@ -16,18 +16,18 @@ use super::{Reply, Transport, retry_after};
 use crate::error::OpenError;
 use crate::types::Config;
 
-/// To reach the server: beyond this a mobile network is as good as none.
+/// Timeout for connecting: a mobile network that takes longer is unusable.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// From the first byte sent to the last byte read. Half of what the core allows, so that the answer always comes first.
+/// Timeout for the whole exchange. Half of the core's, so that the response always comes first.
 const TOTAL_TIMEOUT: Duration = Duration::from_secs(30);
-/// The largest answer that is read, bytes. A receipt that rejects a full batch event by event is about a quarter of it.
-const ANSWER_BYTES: u64 = 1024 * 1024;
-/// Idle connections kept: uploads of one client come one after the other.
-const IDLE_CONNECTIONS: usize = 1;
-/// Smaller bodies are sent as they are: gzip would save less than a packet.
-const GZIP_FROM_BYTES: usize = 512;
+/// Largest response that is read, bytes. A receipt that rejects a full batch event by event is about a quarter of it.
+const MAX_RESPONSE_BYTES: u64 = 1024 * 1024;
+/// Idle connections kept. The uploads of one client run one after the other.
+const MAX_IDLE_CONNECTIONS: usize = 1;
+/// Smallest body that is compressed, bytes: below it gzip saves less than a packet.
+const MIN_GZIP_BYTES: usize = 512;
 
-/// Sends to one collector. A clone shares its connections, so that many clients in one process need only one.
+/// Transport to one collector. Clones share its connections, so that many clients in one process need only one.
 #[derive(Clone)]
 pub struct HttpTransport {
     client: Client,
@@ -37,11 +37,11 @@ pub struct HttpTransport {
 }
 
 impl HttpTransport {
-    /// Checks the endpoint and the key and prepares to connect; connects only when something is sent.
+    /// Checks the endpoint and the key. Connects only when something is sent.
     ///
     /// # Errors
-    /// [`OpenError::Config`] if the endpoint is no address, is plain `http` to another machine without
-    /// [`Config::allow_http`], or the key cannot stand in a header.
+    /// [`OpenError::Config`] if the endpoint is not a URL, is plain `http` to another machine without
+    /// [`Config::allow_http`], or the key is not a valid header value.
     pub fn new(config: &Config) -> Result<Self, OpenError> {
         let url = endpoint(&config.endpoint, config.allow_http)?;
         let mut key = HeaderValue::from_str(&config.key)
@@ -49,13 +49,13 @@ impl HttpTransport {
             .filter(|key| !key.is_empty())
             .ok_or_else(|| OpenError::Config("key: it must be visible ASCII and not empty".into()))?;
         key.set_sensitive(true);
-        // Fails if the host has chosen a provider before, which is then the one to use.
+        // Fails if the host has installed a provider already, which is then used.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut builder = Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(TOTAL_TIMEOUT)
             .redirect(Policy::none())
-            .pool_max_idle_per_host(IDLE_CONNECTIONS)
+            .pool_max_idle_per_host(MAX_IDLE_CONNECTIONS)
             .user_agent(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")));
         if is_this_machine(&url) {
             builder = builder.no_proxy();
@@ -79,18 +79,19 @@ impl HttpTransport {
             request = request.header("x-subway-signature", signer.header(&bytes, SystemTime::now()));
         }
         let response = request.body(bytes).send().map_err(|error| explain(&error))?;
-        self.learn(&response);
+        self.adjust_clock(&response);
         let status = response.status().as_u16();
         let retry_after_ms = header(&response, RETRY_AFTER).and_then(|v| retry_after::parse(v, SystemTime::now()));
         Ok(Reply::Answer { status, retry_after_ms, body: read_body(response)? })
     }
 
-    /// A refusal may be due to this device's clock; the answer tells the collector's.
-    fn learn(&self, response: &Response) {
+    /// Adjusts the signer's clock: a refusal can be due to this device's clock, and the response has the collector's
+    /// time.
+    fn adjust_clock(&self, response: &Response) {
         if response.status() == StatusCode::UNAUTHORIZED
             && let (Some(signer), Some(date)) = (&self.signer, header(response, DATE))
         {
-            signer.learn(date, SystemTime::now());
+            signer.adjust_clock(date, SystemTime::now());
         }
     }
 }
@@ -105,19 +106,19 @@ fn header(response: &Response, name: reqwest::header::HeaderName) -> Option<&str
     response.headers().get(name)?.to_str().ok()
 }
 
-/// The whole body, or nothing of one that is too large or no text: then it is no receipt either.
+/// Reads the whole body. Returns an empty text if it is too large or not text, because then it is not a receipt.
 fn read_body(response: Response) -> Result<String, String> {
     let mut bytes = Vec::new();
-    response.take(ANSWER_BYTES + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
-    if bytes.len() as u64 > ANSWER_BYTES {
+    response.take(MAX_RESPONSE_BYTES + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    if bytes.len() as u64 > MAX_RESPONSE_BYTES {
         return Ok(String::new());
     }
     Ok(String::from_utf8(bytes).unwrap_or_default())
 }
 
-/// The body as sent, and whether it is gzip.
+/// Returns the body as sent, and whether it is gzip.
 fn compress(body: &str) -> (Vec<u8>, bool) {
-    if body.len() >= GZIP_FROM_BYTES {
+    if body.len() >= MIN_GZIP_BYTES {
         let mut encoder = GzEncoder::new(Vec::with_capacity(body.len() / 4), Compression::default());
         if encoder.write_all(body.as_bytes()).is_ok()
             && let Ok(bytes) = encoder.finish()
@@ -128,7 +129,7 @@ fn compress(body: &str) -> (Vec<u8>, bool) {
     (body.as_bytes().to_vec(), false)
 }
 
-/// An error with all its causes, but without the address: the key may stand in it.
+/// Formats an error with all its causes, but without the URL, which can contain the key.
 fn explain(error: &reqwest::Error) -> String {
     let mut text = String::from("no answer");
     let mut cause = std::error::Error::source(error);

@@ -1,12 +1,12 @@
-//! The header `Retry-After` (RFC 9110 section 10.2.3).
+//! Parser of the header `Retry-After` (RFC 9110 section 10.2.3).
 
 use std::time::SystemTime;
 
-/// Milliseconds to wait from `now`: the value is a number of seconds or a date. `None` if it is neither.
+/// Returns the milliseconds to wait from `now`. The value is a number of seconds or a date; `None` if it is neither.
 pub fn parse(value: &str, now: SystemTime) -> Option<u64> {
     let value = value.trim();
     if !value.is_empty() && value.bytes().all(|c| c.is_ascii_digit()) {
-        // Digits that do not fit are a very long time; the core has a cap for that.
+        // Digits that do not fit are a very long time, which the core limits.
         return Some(value.parse::<u64>().unwrap_or(u64::MAX).saturating_mul(1000));
     }
     let date = httpdate::parse_http_date(value).ok()?;

@@ -1,4 +1,4 @@
-//! The signature of a request: `t=<ms>,v1=<hex HMAC-SHA256 of "t.body as sent">`.
+//! Signatures of requests: `t=<ms>,v1=<hex HMAC-SHA256 of "t.body as sent">`.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -9,10 +9,10 @@ use sha2::Sha256;
 /// Signs requests with an app's secret.
 pub(super) struct Signer {
     secret: Vec<u8>,
-    /// How far the collector's clock is ahead of this device's, milliseconds; learnt from a refusal. Without it a device
+    /// Lead of the collector's clock over this device's, milliseconds, derived from a refusal. Without it a device
     /// whose clock is wrong by more than the collector allows could never send anything.
     ahead: AtomicI64,
-    /// The last time signed: the collector refuses a signature that it has seen.
+    /// Last time that was signed. Each time is used once, because the collector refuses a signature that it has seen.
     last: AtomicI64,
 }
 
@@ -21,7 +21,7 @@ impl Signer {
         Self { secret: secret.as_bytes().to_vec(), ahead: AtomicI64::new(0), last: AtomicI64::new(0) }
     }
 
-    /// The header's value for `body` at the device's time `now`.
+    /// Returns the header's value for `body` at the device's time `now`.
     pub(super) fn header(&self, body: &[u8], now: SystemTime) -> String {
         let time = millis(now).saturating_add(self.ahead.load(Ordering::Relaxed));
         let last = self.last.fetch_max(time, Ordering::Relaxed);
@@ -29,11 +29,11 @@ impl Signer {
         signature(&self.secret, time, body)
     }
 
-    /// The collector refused a request and says what time it is there (header `Date`).
-    pub(super) fn learn(&self, date: &str, now: SystemTime) {
+    /// Adjusts the offset to the collector's time in a refusal (header `Date`).
+    pub(super) fn adjust_clock(&self, date: &str, now: SystemTime) {
         if let Ok(theirs) = httpdate::parse_http_date(date) {
             self.ahead.store(millis(theirs).saturating_sub(millis(now)), Ordering::Relaxed);
-            // Times behind the last one are wanted if this clock was ahead.
+            // Allows times before the last one again, in case this clock was ahead.
             self.last.store(0, Ordering::Relaxed);
         }
     }
@@ -84,9 +84,9 @@ mod tests {
         let signer = Signer::new("s");
         let wrong = UNIX_EPOCH + Duration::from_secs(900_000_000);
         signer.header(b"", wrong);
-        signer.learn("Sun, 06 Nov 1994 08:49:37 GMT", wrong);
+        signer.adjust_clock("Sun, 06 Nov 1994 08:49:37 GMT", wrong);
         assert!(signer.header(b"", wrong).starts_with("t=784111777000,"));
-        signer.learn("nonsense", wrong);
+        signer.adjust_clock("nonsense", wrong);
         assert!(signer.header(b"", wrong + Duration::from_secs(1)).starts_with("t=784111778000,"));
     }
 }

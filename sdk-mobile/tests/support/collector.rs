@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// The built collector. Cargo builds it if need be: another package's binary cannot be asked for in any other way.
+/// Returns the path of the collector, built if necessary: Cargo offers no other way to get another package's binary.
 pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
@@ -27,8 +27,8 @@ pub struct Collector {
 }
 
 impl Collector {
-    /// Starts it on a free port or, as `again`, on the address that an earlier one had. That port may be in the hands of
-    /// some client's outgoing connection for a moment, so it is tried again for a while.
+    /// Starts it on a free port or, as `again`, on the address of an earlier one. A client's outgoing connection can
+    /// hold that port briefly, so binding is retried for a while.
     pub fn start(data_dir: &Path, again: Option<&str>) -> Self {
         let listen = again.map_or("127.0.0.1:0", |address| address.trim_start_matches("http://"));
         let deadline = Instant::now() + Duration::from_secs(20);
@@ -71,7 +71,7 @@ impl Collector {
         }
     }
 
-    /// SIGKILL.
+    /// Sends SIGKILL.
     pub fn kill(mut self) {
         self.end();
     }
@@ -88,14 +88,14 @@ impl Drop for Collector {
     }
 }
 
-/// Everything that a data directory's collector has stored.
+/// Returns everything that the collector of a data directory has stored.
 pub fn export(data_dir: &Path) -> Vec<Value> {
     let output = Command::new(binary()).args(["export", "--data-dir"]).arg(data_dir).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// An address on which nobody listens.
+/// Returns an address without a listener.
 pub fn free_address() -> String {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     format!("http://{}", listener.local_addr().unwrap())

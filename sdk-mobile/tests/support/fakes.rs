@@ -1,4 +1,4 @@
-//! Transports and clocks that do as they are told.
+//! Scripted transports and clocks.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -8,7 +8,7 @@ use subway_mobile::clock::{Clock, SystemClock};
 use subway_mobile::core::{Now, UploadRequest};
 use subway_mobile::transport::{Reply, Transport};
 
-/// A gate that somebody else opens and closes.
+/// A gate that another thread opens and closes.
 #[derive(Default)]
 pub struct Gate {
     closed: Mutex<(bool, u64)>,
@@ -38,7 +38,7 @@ impl Gate {
         }
     }
 
-    /// Waits until somebody stands before the closed gate.
+    /// Waits until a thread waits at the closed gate.
     pub fn wait_for_somebody(&self) {
         let mut state = self.closed.lock().unwrap();
         while state.1 == 0 {
@@ -47,14 +47,14 @@ impl Gate {
     }
 }
 
-/// A receipt that says all events of this batch were stored.
+/// Returns a receipt that says all events of this batch were stored.
 pub fn receipt(batch: &Value) -> String {
     let events = batch["events"].as_array().unwrap().len();
     json!({"batch_id": batch["batch_id"], "server_time": 0, "stored": events, "duplicate": [], "rejected": []})
         .to_string()
 }
 
-/// Answers as scripted, afterwards with receipts; keeps what was sent.
+/// Answers as scripted, afterwards with receipts; keeps the requests.
 #[derive(Default)]
 pub struct FakeTransport {
     pub gate: Gate,
@@ -63,19 +63,19 @@ pub struct FakeTransport {
 }
 
 impl FakeTransport {
-    /// The next answers, in order.
+    /// Adds responses, in order.
     pub fn scripted(replies: impl IntoIterator<Item = Reply>) -> Arc<Self> {
         let mut script: Vec<Reply> = replies.into_iter().collect();
         script.reverse();
         Arc::new(Self { script: Mutex::new(script), ..Self::default() })
     }
 
-    /// Every batch that was sent, repetitions included.
+    /// Returns every batch that was sent, repetitions included.
     pub fn sent(&self) -> Vec<Value> {
         self.sent.lock().unwrap().clone()
     }
 
-    /// Every event that was sent, repetitions included.
+    /// Returns every event that was sent, repetitions included.
     pub fn events(&self) -> Vec<Value> {
         self.sent().iter().flat_map(|batch| batch["events"].as_array().unwrap().clone()).collect()
     }
@@ -91,7 +91,7 @@ impl Transport for FakeTransport {
     }
 }
 
-/// The system's clocks, the wall clock moved as a test wants; the driver can be stopped at it.
+/// The system's clocks with an offset for the wall clock; reading them can block the driver.
 #[derive(Default)]
 pub struct TestClock {
     pub driver_gate: Gate,
@@ -99,7 +99,7 @@ pub struct TestClock {
 }
 
 impl TestClock {
-    /// Moves the wall clock by so many milliseconds.
+    /// Moves the wall clock by this many milliseconds.
     pub fn jump(&self, millis: i64) {
         self.moved.fetch_add(millis, Ordering::SeqCst);
     }

@@ -1,4 +1,4 @@
-//! What the tests share: a real collector, a scripted server, clocks and transports that do as they are told.
+//! Support for the tests: a real collector, a scripted server, scripted clocks and transports.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
 
 pub mod collector;

@@ -1,11 +1,11 @@
-//! A small HTTP server for answers that the real collector never gives.
+//! A small HTTP server for responses that the real collector never sends.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-/// One request as it came.
+/// One received request.
 #[derive(Clone, Debug, Default)]
 pub struct Request {
     pub line: String,
@@ -19,7 +19,7 @@ impl Request {
         self.headers.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
     }
 
-    /// The body, decompressed if it is gzip.
+    /// Returns the body, decompressed if it is gzip.
     pub fn text(&self) -> String {
         let mut text = String::new();
         if self.body.starts_with(&[0x1f, 0x8b]) {
@@ -31,7 +31,7 @@ impl Request {
     }
 }
 
-/// Answers every request with the bytes that a function makes of it, then closes the connection.
+/// Answers every request with the bytes that a function returns for it, then closes the connection.
 pub struct Server {
     pub address: String,
     requests: Arc<Mutex<Vec<Request>>>,
@@ -75,7 +75,7 @@ fn read(stream: &mut TcpStream) -> Option<Request> {
     Some(request)
 }
 
-/// An answer with these parts; `headers` are whole lines.
+/// Returns a response with these parts; `headers` are whole lines.
 pub fn answer(status: &str, headers: &[&str], body: &str) -> Vec<u8> {
     let mut text = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n", body.len());
     for header in headers {

@@ -1,4 +1,4 @@
-//! Where the current value of each record lies, and how much of each segment is still needed.
+//! Index of the log: the segment of each record's current value, and how much of each segment is still needed.
 
 use subway_sdk_core::Key;
 
@@ -6,59 +6,63 @@ use subway_sdk_core::Key;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Segment {
     pub(super) number: u32,
-    /// Its size, bytes.
+    /// Size, bytes.
     pub(super) bytes: usize,
-    /// How many bytes of it are current records.
+    /// Size of its current records, bytes.
     pub(super) live: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Place {
+struct RecordLocation {
     key: Key,
     segment: u32,
     bytes: u32,
 }
 
-/// The whole log, without the values.
+/// Index of the whole log, without the values.
 #[derive(Debug, Default)]
 pub(super) struct Index {
-    /// From the oldest to the newest.
+    /// Oldest first.
     pub(super) segments: Vec<Segment>,
-    /// By key. A sorted vector, because keys come in rising order and the package has no room for a tree.
-    places: Vec<Place>,
+    /// Ordered by key. A sorted vector, because keys come in rising order and the package has no space for a tree.
+    locations: Vec<RecordLocation>,
 }
 
 impl Index {
-    /// The number that the next segment gets.
+    /// Returns the number of the next segment.
     pub(super) fn next_number(&self) -> u32 {
         self.segments.last().map_or(0, |last| last.number + 1)
     }
 
     fn find(&self, key: Key) -> Result<usize, usize> {
-        self.places.binary_search_by(|place| place.key.cmp(&key))
+        self.locations.binary_search_by(|location| location.key.cmp(&key))
     }
 
-    /// The segment that holds the current value of `key`.
+    /// Returns the segment with the current value of `key`.
     pub(super) fn segment_of(&self, key: Key) -> Option<u32> {
-        self.find(key).ok().map(|at| self.places[at].segment)
+        self.find(key).ok().map(|at| self.locations[at].segment)
     }
 
-    /// Enters where the value of `key` now lies, or that it is gone.
-    pub(super) fn set(&mut self, key: Key, place: Option<(u32, usize)>) {
+    /// Sets the location of the current value of `key`; `None` if it was deleted.
+    pub(super) fn set(&mut self, key: Key, location: Option<(u32, usize)>) {
         let found = self.find(key);
         if let Ok(at) = found {
-            let old = self.places[at];
+            let old = self.locations[at];
             self.change_live(old.segment, |live| live.saturating_sub(old.bytes as usize));
         }
-        match (found, place) {
-            (Ok(at), Some((segment, bytes))) => self.places[at] = Place { key, segment, bytes: bytes as u32 },
-            (Ok(at), None) => {
-                self.places.remove(at);
+        match (found, location) {
+            (Ok(at), Some((segment, bytes))) => {
+                self.locations[at] = RecordLocation { key, segment, bytes: bytes as u32 }
             }
-            (Err(at), Some((segment, bytes))) => self.places.insert(at, Place { key, segment, bytes: bytes as u32 }),
+            (Ok(at), None) => {
+                self.locations.remove(at);
+            }
+            (Err(at), Some((segment, bytes))) => {
+                self.locations.insert(at, RecordLocation { key, segment, bytes: bytes as u32 })
+            }
             (Err(_), None) => {}
         }
-        if let Some((segment, bytes)) = place {
+        if let Some((segment, bytes)) = location {
             self.change_live(segment, |live| live + bytes);
         }
     }
@@ -69,15 +73,16 @@ impl Index {
         }
     }
 
-    /// The position of the first of the youngest segments that a commit of `bytes` should take in. Each taken in is at
-    /// most as large as all that follow it, as in a binary counter: so a log of n commits has about log n small
-    /// segments, and a record is rewritten about log n times.
-    pub(super) fn merge_from(&self, bytes: usize, most: usize) -> usize {
+    /// Returns the position of the first of the youngest segments that a commit of `bytes` should merge.
+    ///
+    /// Each merged segment is at most as large as all that follow it, as in a binary counter. So a log of n commits has
+    /// about log n small segments, and a record is rewritten about log n times.
+    pub(super) fn merge_from(&self, bytes: usize, max_bytes: usize) -> usize {
         let mut sum = bytes;
         let mut from = self.segments.len();
         while from > 0 {
             let next = self.segments[from - 1].bytes;
-            if next > sum || next + sum > most {
+            if next > sum || next + sum > max_bytes {
                 break;
             }
             sum += next;
@@ -86,19 +91,19 @@ impl Index {
         from
     }
 
-    /// Whether the log holds more dead bytes than live ones and `slack`.
-    pub(super) fn is_wasteful(&self, slack: usize) -> bool {
+    /// Returns whether the log holds more dead bytes than live ones and `slack`.
+    pub(super) fn needs_compaction(&self, slack: usize) -> bool {
         let (bytes, live) = self.segments.iter().fold((0, 0), |sum, one| (sum.0 + one.bytes, sum.1 + one.live));
         bytes > 2 * live + slack
     }
 
-    /// Bytes of all segments.
+    /// Returns the bytes of all segments.
     pub(super) fn bytes(&self) -> usize {
         self.segments.iter().map(|segment| segment.bytes).sum()
     }
 
-    /// Every key, in order.
+    /// Returns every key, in order.
     pub(super) fn keys(&self) -> Vec<Key> {
-        self.places.iter().map(|place| place.key).collect()
+        self.locations.iter().map(|location| location.key).collect()
     }
 }

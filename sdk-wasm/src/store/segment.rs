@@ -1,4 +1,4 @@
-//! One segment as text: what one commit wrote, under one key of the host's storage.
+//! Encoding of a segment: the records of one commit as a text under one key.
 //!
 //! `CHECKSUM LENGTH LAST|RECORDS`: the CRC-32 of the records in hexadecimal, their length in bytes, and the number of the
 //! last segment of the same commit. A record is `KIND NUMBER = LENGTH : VALUE` or `KIND NUMBER ~` (a
@@ -9,7 +9,7 @@ use subway_sdk_core::protocol::json::write_unsigned;
 
 use crate::crc32::crc32;
 
-/// Most bytes that the head of a segment takes: checksum, two numbers, three separators.
+/// Most bytes of a segment's header: checksum, two numbers, three separators.
 pub(super) const HEAD_BYTES: usize = 8 + 1 + 10 + 1 + 10 + 1;
 
 /// Appends one record; `None` is a deletion.
@@ -28,8 +28,8 @@ pub(super) fn push_record(out: &mut String, key: Key, value: Option<&str>) {
     }
 }
 
-/// A whole segment around its records; its commit ends with segment number `last`.
-pub(super) fn seal(records: &str, last: u32) -> String {
+/// Encodes a segment; its commit ends with segment number `last`.
+pub(super) fn encode(records: &str, last: u32) -> String {
     let mut out = String::with_capacity(records.len() + HEAD_BYTES);
     let checksum = crc32(records.as_bytes());
     for nibble in (0..8).rev() {
@@ -45,8 +45,8 @@ pub(super) fn seal(records: &str, last: u32) -> String {
     out
 }
 
-/// Checks a segment; gives the number of its commit's last one, or `None` if it is damaged.
-pub(super) fn open(text: &str) -> Option<u32> {
+/// Verifies a segment. Returns the number of its commit's last one, or `None` if it is damaged.
+pub(super) fn verify(text: &str) -> Option<u32> {
     let (head, _) = text.split_at_checked(text.find('|')?)?;
     let body = records(text).rest;
     let mut fields = head.split(' ');
@@ -58,12 +58,12 @@ pub(super) fn open(text: &str) -> Option<u32> {
     u32::try_from(take_number(last)?.0).ok()
 }
 
-/// The records of a segment that was checked; none of an empty text.
+/// Returns the records of a verified segment; none for an empty text.
 pub(super) fn records(text: &str) -> Records<'_> {
     Records { rest: text.find('|').and_then(|bar| text.get(bar + 1..)).unwrap_or("") }
 }
 
-/// The records of one segment, in the order of writing.
+/// Iterator over the records of one segment, in the order of writing.
 pub(super) struct Records<'a> {
     rest: &'a str,
 }
@@ -88,7 +88,7 @@ impl<'a> Iterator for Records<'a> {
     }
 }
 
-/// The decimal number at the start of the text, and what follows it.
+/// Parses the decimal number at the start of the text. Returns it with the rest.
 pub(crate) fn take_number(text: &str) -> Option<(u64, &str)> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     if digits == 0 || digits > 19 {
@@ -107,13 +107,13 @@ mod tests {
         push_record(&mut records, Key::State, Some("{\"京\":\"东 = ~ | 5:\"}"));
         push_record(&mut records, Key::Event(12_345_678_901), Some(""));
         push_record(&mut records, Key::Batch(7), None);
-        seal(&records, 42)
+        encode(&records, 42)
     }
 
     #[test]
     fn a_segment_comes_back_as_it_was_written() {
         let text = sample();
-        assert_eq!(open(&text), Some(42));
+        assert_eq!(verify(&text), Some(42));
         let read: Vec<_> = records(&text).collect();
         assert_eq!(
             read,
@@ -129,14 +129,14 @@ mod tests {
     fn a_segment_that_was_cut_or_changed_is_refused() {
         let text = sample();
         for cut in (0..text.len()).filter(|at| text.is_char_boundary(*at)) {
-            assert!(open(&text[..cut]).is_none(), "cut at {cut}");
+            assert!(verify(&text[..cut]).is_none(), "cut at {cut}");
         }
         let records_at = text.find('|').unwrap() + 1;
         for at in (records_at..text.len()).filter(|at| text.is_char_boundary(*at) && text.is_char_boundary(at + 1)) {
             let changed = format!("{}\u{7f}{}", &text[..at], &text[at + 1..]);
-            assert!(open(&changed).is_none(), "changed at {at}");
+            assert!(verify(&changed).is_none(), "changed at {at}");
         }
-        assert!(open(&format!("{text} ")).is_none());
+        assert!(verify(&format!("{text} ")).is_none());
     }
 
     #[test]

@@ -2,24 +2,24 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use subway_sdk_core::{Key, Store, StoreError, Write};
+use subway_sdk_core::{Key, Store, StoreError, StoreWrite};
 
 use super::{HostStorage, SegmentStore};
 
-/// What happens to the host at a given call.
+/// Fault at a given call of the host.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fault {
-    /// The process dies before the call has any effect.
+    /// Kills the process before the call has any effect.
     Kill,
-    /// The process dies while it writes: half of the value is there.
+    /// Kills the process while it writes: half of the value is stored.
     Tear,
-    /// The process dies right after the call had its effect.
+    /// Kills the process after the call had its effect.
     KillAfter,
     /// The call fails and has no effect.
     Fail,
     /// A write fails and leaves half of the value.
     FailHalf,
-    /// A write fails although the value is there.
+    /// A write fails although the value is stored.
     FailWritten,
 }
 
@@ -30,7 +30,7 @@ struct Disk {
     fault: Option<(usize, Fault)>,
     dead: bool,
     largest: usize,
-    /// Most bytes of all texts; none: any number.
+    /// Most bytes of all texts; `None` for no limit.
     most: Option<usize>,
 }
 
@@ -40,16 +40,16 @@ impl Disk {
     }
 }
 
-/// A host storage in memory that can be told to fail at its n-th call that writes.
+/// Storage in memory that fails at its n-th write.
 #[derive(Clone, Default)]
 struct FakeHost(Rc<RefCell<Disk>>);
 
 fn failed() -> StoreError {
-    StoreError { full: false, message: String::from("the test says so") }
+    StoreError::failed("the test says so")
 }
 
 impl FakeHost {
-    /// Decides about one writing call: Ok(true) go on, Ok(false) go on and then die.
+    /// Applies the fault to one write: Ok(true) continue, Ok(false) continue and then die.
     fn writing(&self, half: impl FnOnce(&mut Disk), whole: impl FnOnce(&mut Disk)) -> Result<(), StoreError> {
         let disk = &mut *self.0.borrow_mut();
         if disk.dead {
@@ -94,7 +94,7 @@ impl HostStorage for FakeHost {
         let disk = self.0.borrow();
         let others = disk.bytes() - disk.texts.get(key).map_or(0, String::len);
         if disk.most.is_some_and(|most| others + value.len() > most) {
-            return Err(StoreError { full: true, message: String::from("exceed max size") });
+            return Err(StoreError::full("exceed max size"));
         }
         drop(disk);
         self.writing(
@@ -161,8 +161,8 @@ impl Dice {
     }
 }
 
-fn writes(changes: &[(Key, Option<String>)]) -> Vec<Write<'_>> {
-    changes.iter().map(|(key, value)| Write { key: *key, value: value.as_deref() }).collect()
+fn writes(changes: &[(Key, Option<String>)]) -> Vec<StoreWrite<'_>> {
+    changes.iter().map(|(key, value)| StoreWrite { key: *key, value: value.as_deref() }).collect()
 }
 
 fn change(model: &mut BTreeMap<Key, String>, changes: &[(Key, Option<String>)]) {
@@ -200,16 +200,16 @@ fn the_reserve_is_found_again_and_is_kept_for_large_logs_only() {
     let host = FakeHost::default();
     let reserve = |host: &FakeHost| host.0.borrow().texts.contains_key("subway.k.reserve");
     let mut store = SegmentStore::open(host.clone(), "subway.k.", 200 * 1024).unwrap();
-    store.apply(&[Write { key: Key::State, value: Some("s") }]).unwrap();
+    store.apply(&[StoreWrite { key: Key::State, value: Some("s") }]).unwrap();
     assert!(!reserve(&host));
-    store.apply(&[Write { key: Key::Event(1), value: Some(&"v".repeat(100_000)) }]).unwrap();
+    store.apply(&[StoreWrite { key: Key::Event(1), value: Some(&"v".repeat(100_000)) }]).unwrap();
     assert!(reserve(&host));
     drop(store);
     let store = SegmentStore::open(host.clone(), "subway.k.", 200 * 1024).unwrap();
     assert!(store.reserve);
 }
 
-/// Runs `rounds` commits with a fault at the `at`-th writing call; false if that call was never reached.
+/// Runs `rounds` commits with a fault at the `at`-th write; false if that write never happens.
 fn survives(seed: u64, rounds: u64, at: usize, fault: Fault) -> bool {
     let host = FakeHost::default();
     host.0.borrow_mut().fault = Some((at, fault));
@@ -243,7 +243,7 @@ fn survives(seed: u64, rounds: u64, at: usize, fault: Fault) -> bool {
 }
 
 #[test]
-fn a_commit_is_whole_or_absent_whatever_happens_at_any_call_of_the_host() {
+fn a_commit_is_complete_or_absent_after_any_fault_of_the_host() {
     for seed in 1..=2 {
         for fault in [Fault::Kill, Fault::Tear, Fault::KillAfter, Fault::Fail, Fault::FailHalf, Fault::FailWritten] {
             let mut at = 0;
@@ -275,17 +275,17 @@ fn a_queue_that_fills_and_drains_leaves_few_keys_and_bytes() {
     let mut most = 0;
     for number in 0..2000 {
         let state = format!("{number}");
-        let state = Write { key: Key::State, value: Some(&state) };
-        store.apply(&[state, Write { key: Key::Event(number), value: Some(&event) }]).unwrap();
+        let state = StoreWrite { key: Key::State, value: Some(&state) };
+        store.apply(&[state, StoreWrite { key: Key::Event(number), value: Some(&event) }]).unwrap();
         most = most.max(host.0.borrow().texts.len());
     }
     // 2,000 events of 400 bytes are 25 segments of 32 KiB; a binary counter's worth of smaller ones comes on top.
     assert!(most <= 60, "{most} keys");
     let mut batch = Vec::new();
     for number in 0..2000 {
-        batch.push(Write { key: Key::Event(number), value: None });
+        batch.push(StoreWrite { key: Key::Event(number), value: None });
         if batch.len() == 100 {
-            batch.push(Write { key: Key::State, value: Some("s") });
+            batch.push(StoreWrite { key: Key::State, value: Some("s") });
             store.apply(&batch).unwrap();
             batch.clear();
         }
@@ -303,7 +303,7 @@ fn a_damaged_segment_costs_only_its_own_records() {
     let mut store = open(&host);
     let value = "v".repeat(900);
     for number in 0..5 {
-        store.apply(&[Write { key: Key::Event(number), value: Some(&value) }]).unwrap();
+        store.apply(&[StoreWrite { key: Key::Event(number), value: Some(&value) }]).unwrap();
     }
     drop(store);
     let key = host.0.borrow().texts.keys().nth(2).cloned().unwrap();
@@ -314,7 +314,7 @@ fn a_damaged_segment_costs_only_its_own_records() {
         assert_eq!(store.get(Key::Event(2)), Ok(None));
     }
     let mut store = open(&host);
-    store.apply(&[Write { key: Key::Event(2), value: Some("again") }]).unwrap();
+    store.apply(&[StoreWrite { key: Key::Event(2), value: Some("again") }]).unwrap();
     assert_eq!(all(&mut open(&host)).len(), 5);
 }
 
@@ -323,11 +323,11 @@ fn what_was_found_at_one_opening_is_found_at_the_next() {
     let host = FakeHost::default();
     let mut store = open(&host);
     let value = "v".repeat(600);
-    let many: Vec<_> = (0..3).map(|number| Write { key: Key::Event(number), value: Some(&value) }).collect();
+    let many: Vec<_> = (0..3).map(|number| StoreWrite { key: Key::Event(number), value: Some(&value) }).collect();
     store.apply(&many).unwrap();
-    store.apply(&[Write { key: Key::Event(3), value: Some(&value) }]).unwrap();
+    store.apply(&[StoreWrite { key: Key::Event(3), value: Some(&value) }]).unwrap();
     drop(store);
-    // A commit in three segments and one in a fourth. The medium loses the third and damages what comes after.
+    // A commit in three segments and one in a fourth. The medium loses the third and damages the next.
     for (lost, damaged) in [(Some(2), vec![3]), (None, vec![2, 3]), (Some(1), vec![2, 3])] {
         let host = FakeHost(Rc::new(RefCell::new(Disk { texts: host.0.borrow().texts.clone(), ..Disk::default() })));
         if let Some(lost) = lost {
@@ -341,7 +341,7 @@ fn what_was_found_at_one_opening_is_found_at_the_next() {
             assert_eq!(all(&mut open(&host)), found, "lost {lost:?}, damaged {damaged:?}");
         }
         let mut store = open(&host);
-        store.apply(&[Write { key: Key::State, value: Some("s") }]).unwrap();
+        store.apply(&[StoreWrite { key: Key::State, value: Some("s") }]).unwrap();
         assert_eq!(all(&mut open(&host)).len(), found.len() + 1, "lost {lost:?}, damaged {damaged:?}");
     }
 }
@@ -355,7 +355,7 @@ fn keys_of_others_are_left_alone() {
     }
     let mut store = open(&host);
     for _ in 0..3 {
-        store.apply(&[Write { key: Key::State, value: Some("s") }]).unwrap();
+        store.apply(&[StoreWrite { key: Key::State, value: Some("s") }]).unwrap();
         assert_eq!(all(&mut open(&host)).len(), 1);
     }
     assert_eq!(host.0.borrow().texts.values().filter(|text| *text == "not ours").count(), 9);
@@ -369,7 +369,7 @@ fn a_full_host_is_reported_as_full() {
             Ok(None)
         }
         fn set(&mut self, _: &str, _: &str) -> Result<(), StoreError> {
-            Err(StoreError { full: true, message: String::from("exceed max size") })
+            Err(StoreError::full("exceed max size"))
         }
         fn remove(&mut self, _: &str) -> Result<(), StoreError> {
             Ok(())
@@ -379,7 +379,7 @@ fn a_full_host_is_reported_as_full() {
         }
     }
     let mut store = SegmentStore::open(Full, "p", 1000).unwrap();
-    let error = store.apply(&[Write { key: Key::State, value: Some("s") }]).unwrap_err();
-    assert!(error.full);
+    let error = store.apply(&[StoreWrite { key: Key::State, value: Some("s") }]).unwrap_err();
+    assert!(error.is_full());
     assert_eq!(store.get(Key::State), Ok(None));
 }

@@ -1,4 +1,4 @@
-//! The configuration of ClickHouse 18.16, which is a server with files.
+//! ClickHouse 18.16, a server with configuration files.
 
 use std::fs;
 use std::path::Path;

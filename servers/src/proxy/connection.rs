@@ -1,4 +1,4 @@
-//! One connection of a client: its requests, one after the other.
+//! One connection of a client: its requests in sequence.
 
 use std::io::{self, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -6,15 +6,15 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::message::Message;
-use super::{Action, Mode, Protocol, State, kafka};
+use super::{Action, Mode, Protocol, ProxyState, kafka};
 
-/// How often a held connection looks whether it is still to be held.
-const LOOK: Duration = Duration::from_millis(20);
-/// The longest that the server may be silent, so that a test does not hang for ever.
-const SERVER_SILENCE: Duration = Duration::from_secs(300);
+/// Interval at which a held connection checks whether it is still to be held.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
+/// Longest silence of the server, so that a test does not hang for ever.
+const SERVER_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Serves the requests of one connection until it ends.
-pub(super) fn serve(client: &TcpStream, state: &State) -> io::Result<()> {
+pub(super) fn serve(client: &TcpStream, state: &ProxyState) -> io::Result<()> {
     client.set_nodelay(true)?;
     let mut reader = BufReader::new(client);
     loop {
@@ -28,22 +28,22 @@ pub(super) fn serve(client: &TcpStream, state: &State) -> io::Result<()> {
         let Some(request) = request else { return Ok(()) };
         state.requests.fetch_add(1, Ordering::SeqCst);
         state.bytes.fetch_add(request.bytes.len() as u64, Ordering::SeqCst);
-        let answer = match state.decide(&request.head) {
+        let answer = match state.next_action(&request.head) {
             Action::Close => return Ok(()),
-            Action::Hold => return hold(client, state),
-            Action::Pass => ask(&request, state)?,
+            Action::Hold => return hold_open(client, state),
+            Action::Pass => forward(&request, state)?,
             Action::Delay(time) => {
-                let answer = ask(&request, state)?;
+                let answer = forward(&request, state)?;
                 wait(time, state);
                 answer
             }
-            Action::CutAnswer => return ask(&request, state).map(drop),
+            Action::CutAnswer => return forward(&request, state).map(drop),
             Action::CutRequest => return send_half(&request, state),
             Action::Duplicate => {
-                ask(&request, state)?;
-                ask(&request, state)?
+                forward(&request, state)?;
+                forward(&request, state)?
             }
-            Action::Instead(status) if state.protocol == Protocol::Http => own_answer(status),
+            Action::Instead(status) if state.protocol == Protocol::Http => synthetic_response(status),
             Action::Instead(_) => return Ok(()),
         };
         (&mut &*client).write_all(&answer.bytes)?;
@@ -53,12 +53,12 @@ pub(super) fn serve(client: &TcpStream, state: &State) -> io::Result<()> {
     }
 }
 
-/// Sends the request to the server on a new connection and reads the whole answer.
-fn ask(request: &Message, state: &State) -> io::Result<Message> {
+/// Forwards the request to the server on a new connection and reads the whole response.
+fn forward(request: &Message, state: &ProxyState) -> io::Result<Message> {
     let server = TcpStream::connect(state.target())?;
     server.set_nodelay(true)?;
-    server.set_read_timeout(Some(SERVER_SILENCE))?;
-    // A server may answer before it has read the whole request, and close: the answer counts then.
+    server.set_read_timeout(Some(SERVER_TIMEOUT))?;
+    // A server can respond before it has read the whole request, and close; the response counts.
     let sent = (&mut &server).write_all(&request.bytes);
     let mut reader = BufReader::new(&server);
     let answer = match state.protocol {
@@ -71,19 +71,19 @@ fn ask(request: &Message, state: &State) -> io::Result<Message> {
     }
 }
 
-/// Sends the head and one half of the body. The head is whole because half of one aborts chDB's ClickHouse.
-fn send_half(request: &Message, state: &State) -> io::Result<()> {
+/// Sends the head and half of the body. The head is complete, because half of one aborts chDB's ClickHouse.
+fn send_half(request: &Message, state: &ProxyState) -> io::Result<()> {
     let server = TcpStream::connect(state.target())?;
     let half = request.body_at + (request.bytes.len() - request.body_at) / 2;
     (&mut &server).write_all(&request.bytes[..half])?;
     server.shutdown(Shutdown::Both)
 }
 
-/// Keeps the connection open and silent while the mode is the same and the client is there.
-fn hold(client: &TcpStream, state: &State) -> io::Result<()> {
-    client.set_read_timeout(Some(LOOK))?;
+/// Keeps the connection open and silent while the mode is unchanged and the client connected.
+fn hold_open(client: &TcpStream, state: &ProxyState) -> io::Result<()> {
+    client.set_read_timeout(Some(POLL_INTERVAL))?;
     let mut ignored = [0; 1024];
-    while !state.is_ended() && state.faults().mode == Mode::Blackhole {
+    while !state.is_stopped() && state.faults().mode == Mode::Blackhole {
         match (&mut &*client).read(&mut ignored) {
             Ok(0) => return Ok(()),
             Ok(_) => {}
@@ -94,14 +94,14 @@ fn hold(client: &TcpStream, state: &State) -> io::Result<()> {
     Ok(())
 }
 
-fn wait(time: Duration, state: &State) {
+fn wait(time: Duration, state: &ProxyState) {
     let end = Instant::now() + time;
-    while !state.is_ended() && Instant::now() < end {
-        std::thread::sleep(LOOK.min(end.saturating_duration_since(Instant::now())));
+    while !state.is_stopped() && Instant::now() < end {
+        std::thread::sleep(POLL_INTERVAL.min(end.saturating_duration_since(Instant::now())));
     }
 }
 
-fn own_answer(status: u16) -> Message {
+fn synthetic_response(status: u16) -> Message {
     let head = format!("HTTP/1.1 {status} Injected");
     let body = "injected by the proxy\n";
     let rest =

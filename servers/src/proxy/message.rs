@@ -1,23 +1,23 @@
-//! As much of HTTP/1.1 as a proxy needs: where a message ends.
+//! HTTP/1.1 as far as a proxy needs it: where a message ends.
 
 use std::io::{self, BufRead, Read};
 
-/// The longest head; more is no HTTP.
-const HEAD_BYTES: usize = 256 * 1024;
+/// Largest head; a larger one is not HTTP.
+const MAX_HEAD_BYTES: usize = 256 * 1024;
 
-/// One request or answer, as it came over the wire.
+/// One request or response, as received.
 pub(super) struct Message {
     /// Head and body, byte for byte.
     pub(super) bytes: Vec<u8>,
-    /// The head as text, without its last empty line.
+    /// Head as text, without its last empty line.
     pub(super) head: String,
-    /// Where the body begins in `bytes`.
+    /// Offset of the body in `bytes`.
     pub(super) body_at: usize,
-    /// True if the connection cannot carry another message after this one.
+    /// Whether the connection cannot carry another message after this one.
     pub(super) last: bool,
 }
 
-/// How long a body is.
+/// Length of a body.
 enum Length {
     Bytes(u64),
     Chunked,
@@ -25,7 +25,7 @@ enum Length {
 }
 
 impl Message {
-    /// Reads a whole request; `None` if the connection ends before one begins.
+    /// Reads a whole request; `None` if the connection ends before it.
     pub(super) fn request(
         from: &mut impl BufRead,
         on_expect: impl FnOnce() -> io::Result<()>,
@@ -39,7 +39,7 @@ impl Message {
         Ok(Some(message))
     }
 
-    /// Reads the whole answer to a request with this head; interim answers (1xx) are skipped.
+    /// Reads the whole response to a request with this head; interim responses (1xx) are skipped.
     pub(super) fn answer(from: &mut impl BufRead, request: &str) -> io::Result<Self> {
         loop {
             let mut message = Self::read_head(from)?.ok_or(io::ErrorKind::UnexpectedEof)?;
@@ -58,11 +58,11 @@ impl Message {
         let mut bytes = Vec::new();
         loop {
             let begin = bytes.len();
-            from.take((HEAD_BYTES - begin) as u64).read_until(b'\n', &mut bytes)?;
+            from.take((MAX_HEAD_BYTES - begin) as u64).read_until(b'\n', &mut bytes)?;
             if bytes.is_empty() {
                 return Ok(None);
             }
-            if !bytes.ends_with(b"\n") || bytes.len() >= HEAD_BYTES {
+            if !bytes.ends_with(b"\n") || bytes.len() >= MAX_HEAD_BYTES {
                 return Err(io::Error::new(
                     io::ErrorKind::InvalidData,
                     "the head of an HTTP message is cut or too long",
@@ -81,7 +81,7 @@ impl Message {
         Ok(Some(message))
     }
 
-    /// The value of a header; names are compared without case.
+    /// Returns the value of a header; names are compared without case.
     fn header(&self, name: &str) -> Option<&str> {
         self.head.lines().skip(1).find_map(|line| {
             let (key, value) = line.split_once(':')?;
@@ -115,7 +115,7 @@ impl Message {
                     self.read_exactly(from, size + 2)?;
                     continue;
                 }
-                // Trailers, up to an empty line.
+                // Skips trailers, up to an empty line.
                 loop {
                     let begin = self.read_line(from)?;
                     if self.bytes[begin..].iter().all(u8::is_ascii_whitespace) {
@@ -131,10 +131,10 @@ impl Message {
         if read as u64 == count { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
     }
 
-    /// Appends a line with its end; gives where it begins.
+    /// Appends a line with its end. Returns its offset.
     fn read_line(&mut self, from: &mut impl BufRead) -> io::Result<usize> {
         let begin = self.bytes.len();
-        from.take(HEAD_BYTES as u64).read_until(b'\n', &mut self.bytes)?;
+        from.take(MAX_HEAD_BYTES as u64).read_until(b'\n', &mut self.bytes)?;
         if self.bytes.ends_with(b"\n") { Ok(begin) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
     }
 }
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn interim_answers_are_skipped_and_an_answer_without_length_ends_with_the_connection() {
+    fn interim_responses_are_skipped_and_no_length_ends_at_close() {
         let wire = &mut &b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n\r\nall of it"[..];
         let answer = Message::answer(wire, "POST / HTTP/1.1").unwrap();
         assert!(answer.bytes.ends_with(b"all of it") && answer.bytes.starts_with(b"HTTP/1.1 200"));

@@ -1,4 +1,4 @@
-//! A TCP proxy that stands between the collector and a store and injects faults into what they say.
+//! TCP proxy that injects faults between the collector and a store.
 
 mod connection;
 mod kafka;
@@ -12,25 +12,26 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-/// The proxy. It understands HTTP/1.1, or Kafka's protocol ([`crate::Kafka::start_behind_proxy`]), well enough to tell
-/// requests from each other and to know when an answer is complete; connections of the client are kept alive, and each request goes to the server on a connection of its own.
+/// The proxy. It parses HTTP/1.1, or Kafka's protocol ([`crate::Kafka::start_behind_proxy`]), well enough to separate
+/// requests and to know when a response is complete. Connections of the client are kept alive; each request goes to the
+/// server on a connection of its own.
 ///
-/// Faults are switched at run time and hold for the requests that come after. [`Proxy::refuse`], [`Proxy::blackhole`],
-/// [`Proxy::delay`] hold until another is chosen; the counted ones ([`Proxy::cut_answers`], [`Proxy::cut_requests`],
-/// [`Proxy::duplicate`], [`Proxy::answer_instead`]) wear off by themselves and come before the lasting one.
+/// Faults are switched at run time and apply to later requests. [`Proxy::refuse`], [`Proxy::blackhole`] and
+/// [`Proxy::delay`] last until another is chosen. The counted ones ([`Proxy::cut_answers`], [`Proxy::cut_requests`],
+/// [`Proxy::duplicate`], [`Proxy::answer_instead`]) end by themselves and take precedence over the lasting one.
 pub struct Proxy {
-    state: Arc<State>,
+    state: Arc<ProxyState>,
     addr: SocketAddr,
 }
 
-/// What the client and the server speak.
+/// Protocol between client and server.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Protocol {
     Http,
     Kafka,
 }
 
-/// What holds until something else is chosen.
+/// Lasting behaviour.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Mode {
     Pass,
@@ -39,19 +40,19 @@ enum Mode {
     Delay(Duration),
 }
 
-/// The faults that are switched on.
+/// Active faults.
 struct Faults {
     mode: Mode,
-    /// Only requests whose head holds this.
+    /// Restricts faults to requests whose head contains this.
     matching: String,
     cut_answers: u64,
     cut_requests: u64,
     duplicate: u64,
-    /// How many requests the proxy answers itself, and with which status.
+    /// Number of requests that the proxy answers itself, and the status.
     instead: (u64, u16),
 }
 
-/// What is to be done with one request.
+/// Action for one request.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Action {
     Pass,
@@ -64,12 +65,12 @@ enum Action {
     Instead(u16),
 }
 
-struct State {
+struct ProxyState {
     protocol: Protocol,
     target: Mutex<SocketAddr>,
     faults: Mutex<Faults>,
     ended: AtomicBool,
-    /// The open connections of clients, to be able to sever them.
+    /// Open connections of clients, for [`Proxy::sever`].
     connections: Mutex<BTreeMap<u64, TcpStream>>,
     accepted: AtomicU64,
     requests: AtomicU64,
@@ -77,7 +78,7 @@ struct State {
     bytes: AtomicU64,
 }
 
-impl State {
+impl ProxyState {
     fn faults(&self) -> MutexGuard<'_, Faults> {
         self.faults.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -90,12 +91,12 @@ impl State {
         *self.target.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn is_ended(&self) -> bool {
+    fn is_stopped(&self) -> bool {
         self.ended.load(Ordering::SeqCst)
     }
 
-    /// Decides about one request; a counted fault is used up by it.
-    fn decide(&self, head: &str) -> Action {
+    /// Returns the action for one request; uses up a counted fault.
+    fn next_action(&self, head: &str) -> Action {
         let mut faults = self.faults();
         if !head.contains(&faults.matching) {
             return Action::Pass;
@@ -141,15 +142,15 @@ impl Faults {
 }
 
 impl Proxy {
-    /// Starts a proxy to a server on loopback, named as `127.0.0.1:PORT` or as `http://127.0.0.1:PORT`.
+    /// Starts a proxy to a server on loopback, given as `127.0.0.1:PORT` or `http://127.0.0.1:PORT`.
     ///
     /// # Errors
-    /// The address cannot be read, or no port is free.
+    /// If the address is invalid, or no port is free.
     pub fn to(server: &str) -> Result<Self> {
         Self::start(Protocol::Http, address(server)?)
     }
 
-    /// Starts a proxy to a Kafka broker, which must name the proxy to its clients as its own address.
+    /// Starts a proxy to a Kafka broker, which must advertise the proxy's address.
     pub(crate) fn kafka(port: u16) -> Result<Self> {
         Self::start(Protocol::Kafka, (Ipv4Addr::LOCALHOST, port).into())
     }
@@ -157,7 +158,7 @@ impl Proxy {
     fn start(protocol: Protocol, target: SocketAddr) -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no port for the proxy")?;
         let addr = listener.local_addr()?;
-        let state = Arc::new(State {
+        let state = Arc::new(ProxyState {
             protocol,
             target: Mutex::new(target),
             faults: Mutex::new(Faults::NONE),
@@ -173,26 +174,26 @@ impl Proxy {
         Ok(Self { state, addr })
     }
 
-    /// Where the proxy listens.
+    /// Returns the address of the proxy.
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// The same, as `http://127.0.0.1:PORT`.
+    /// Returns the address as `http://127.0.0.1:PORT`.
     pub fn url(&self) -> String {
         format!("http://{}", self.addr)
     }
 
-    /// Sends what comes from now on to another server.
+    /// Forwards later requests to another server.
     ///
     /// # Errors
-    /// The address cannot be read.
+    /// If the address is invalid.
     pub fn retarget(&self, server: &str) -> Result<()> {
         *self.state.target.lock().unwrap_or_else(PoisonError::into_inner) = address(server)?;
         Ok(())
     }
 
-    /// Ends every fault, the counted ones too; what [`Proxy::matching`] chose stays.
+    /// Ends every fault, the counted ones too; the filter of [`Proxy::matching`] stays.
     pub fn pass(&self) {
         let mut faults = self.state.faults();
         *faults = Faults { matching: std::mem::take(&mut faults.matching), ..Faults::NONE };
@@ -203,75 +204,76 @@ impl Proxy {
         self.state.faults().mode = Mode::Refuse;
     }
 
-    /// Takes requests and never answers; the server does not see them. Ends when another fault or none is chosen: then
-    /// the connections that wait are closed.
+    /// Accepts requests and never responds; the server does not receive them. When the fault ends, the waiting
+    /// connections are closed.
     pub fn blackhole(&self) {
         self.state.faults().mode = Mode::Blackhole;
     }
 
-    /// Passes each answer on only after this many milliseconds.
+    /// Delays each response by this many milliseconds.
     pub fn delay(&self, milliseconds: u64) {
         self.state.faults().mode = Mode::Delay(Duration::from_millis(milliseconds));
     }
 
-    /// For the next `requests`: the server gets the whole request, and answers it, but the client's connection is closed
-    /// before one byte of the answer. The store took the batch, and nobody knows.
+    /// Cuts the next `requests` responses: the server gets the whole request and responds, but the client's connection
+    /// is closed before the first byte of the response. The store has the batch, and the client does not know.
     pub fn cut_answers(&self, requests: u64) {
         self.state.faults().cut_answers = requests;
     }
 
-    /// For the next `requests`: the server gets the head and one half of the body, then both connections are closed.
+    /// Cuts the next `requests` requests: the server gets the head and half of the body, then both connections are
+    /// closed.
     pub fn cut_requests(&self, requests: u64) {
         self.state.faults().cut_requests = requests;
     }
 
-    /// For the next `requests`: the server gets the same bytes twice, one after the other, and the client gets the second
-    /// answer.
+    /// Duplicates the next `requests` requests: the server gets the same bytes twice in sequence, and the client gets
+    /// the second response.
     pub fn duplicate(&self, requests: u64) {
         self.state.faults().duplicate = requests;
     }
 
-    /// For the next `requests`: the proxy answers with this status and `Retry-After: 1`, as a balancer in front of a store
-    /// does; the server does not see them. HTTP only: a Kafka client's connection is closed instead.
+    /// Answers the next `requests` requests with this status and `Retry-After: 1`, as a load balancer in front of a
+    /// store does. The server does not receive them. HTTP only: a Kafka client's connection is closed instead.
     pub fn answer_instead(&self, requests: u64, status: u16) {
         self.state.faults().instead = (requests, status);
     }
 
-    /// Faults apply only to requests whose head contains this; empty means all of them. The head is the request line and
-    /// the headers; of Kafka's protocol it is the kind of the request, as `Produce v11`.
+    /// Restricts faults to requests whose head contains this; empty means all of them. The head is the request line and
+    /// the headers; in Kafka's protocol it is the kind of the request, such as `Produce v11`.
     pub fn matching(&self, substring: &str) {
         substring.clone_into(&mut self.state.faults().matching);
     }
 
-    /// Closes every open connection of clients now.
+    /// Closes every open connection of clients.
     pub fn sever(&self) {
         for stream in self.state.connections().values() {
             let _ = stream.shutdown(Shutdown::Both);
         }
     }
 
-    /// How many connections were accepted.
+    /// Returns the number of accepted connections.
     pub fn connections(&self) -> u64 {
         self.state.accepted.load(Ordering::SeqCst)
     }
 
-    /// How many whole requests came from clients.
+    /// Returns the number of complete requests from clients.
     pub fn requests(&self) -> u64 {
         self.state.requests.load(Ordering::SeqCst)
     }
 
-    /// How many faults were injected into requests.
+    /// Returns the number of faults injected into requests.
     pub fn injected(&self) -> u64 {
         self.state.injected.load(Ordering::SeqCst)
     }
 
-    /// How many counted faults are still to come.
+    /// Returns the number of counted faults that are still to come.
     pub fn outstanding(&self) -> u64 {
         let faults = self.state.faults();
         faults.cut_answers + faults.cut_requests + faults.duplicate + faults.instead.0
     }
 
-    /// How many bytes of requests came from clients, heads included.
+    /// Returns the bytes of requests from clients, heads included.
     pub fn bytes(&self) -> u64 {
         self.state.bytes.load(Ordering::SeqCst)
     }
@@ -281,7 +283,7 @@ impl Drop for Proxy {
     fn drop(&mut self) {
         self.state.ended.store(true, Ordering::SeqCst);
         self.sever();
-        // Wakes the thread that accepts.
+        // Wakes the accepting thread.
         let _ = TcpStream::connect(self.addr);
     }
 }
@@ -291,9 +293,9 @@ fn address(server: &str) -> Result<SocketAddr> {
     bare.parse().with_context(|| format!("`{server}` is not http://127.0.0.1:PORT"))
 }
 
-fn accept(listener: &TcpListener, state: &Arc<State>) {
+fn accept(listener: &TcpListener, state: &Arc<ProxyState>) {
     for stream in listener.incoming() {
-        if state.is_ended() {
+        if state.is_stopped() {
             return;
         }
         let Ok(stream) = stream else { continue };
@@ -309,7 +311,7 @@ fn accept(listener: &TcpListener, state: &Arc<State>) {
         state.connections().insert(number, copy);
         let shared = Arc::clone(state);
         let serve = move || {
-            // An error is a connection that ended; the client sees that too.
+            // An error is a closed connection, which the client notices too.
             let _ = connection::serve(&stream, &shared);
             let _ = stream.shutdown(Shutdown::Both);
             shared.connections().remove(&number);

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use subway_protocol::codec::server::Text;
+use subway_protocol::codec::server::WireText;
 use subway_protocol::outcome::truncate;
 
 /// Bytes of a reason that are kept.
@@ -36,9 +36,9 @@ pub(crate) enum Verdict {
 #[derive(Deserialize)]
 struct StoreError<'a> {
     #[serde(rename = "type", borrow, default)]
-    kind: Text<'a>,
+    kind: WireText<'a>,
     #[serde(borrow, default)]
-    reason: Option<Text<'a>>,
+    reason: Option<WireText<'a>>,
     #[serde(borrow, default)]
     caused_by: Option<&'a RawValue>,
 }

@@ -1,5 +1,5 @@
-//! Reads a batch. The envelope must be right as a whole; each event is read for itself, so that one bad event never
-//! costs its neighbours.
+//! Decodes a batch. An invalid envelope refuses the whole request; events are decoded one by one, so that an invalid
+//! event does not affect the others.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -8,55 +8,55 @@ use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use super::answer::{Problem, ProblemCode};
-use super::shape::{Elements, Millis, Most, Reading, object};
-use super::text::Text;
+use super::deserialize::{Elements, ElementsSeed, Millis, MonoMillis, object};
+use super::response::{Problem, ProblemCode};
+use super::text::WireText;
 use crate::limits::Limits;
-use crate::outcome::{Got, RejectReason, Violation, truncate};
+use crate::outcome::{Actual, RejectReason, Violation, truncate};
 use crate::{Id, VERSION};
 
 /// Longest error message of the JSON reader that is passed on, bytes.
 const DETAIL_BYTES: usize = 512;
 
-/// Longest path to the wrong field that is passed on, bytes.
+/// Longest path of a wrong field that is passed on, bytes.
 const PATH_BYTES: usize = 256;
 
-/// A batch whose envelope is right. Its events are read one by one with [`super::Event::decode`].
+/// A batch with a valid envelope. Decode its events one by one with [`super::WireEvent::decode`].
 #[derive(Clone, Debug)]
-pub struct Batch<'a> {
-    /// The batch's identity.
+pub struct WireBatch<'a> {
+    /// Identity of the batch.
     pub batch_id: Id,
-    /// Who sends.
+    /// Install that sent it.
     pub install_id: Id,
-    /// Device clock at sending, milliseconds since the epoch; perhaps absurd.
+    /// Device clock at sending, milliseconds since the epoch; not plausible in every case.
     pub sent_at: i64,
     /// Monotonic device clock at sending, milliseconds.
     pub sent_mono: Option<u64>,
-    /// Device clock at the first sending of this batch, milliseconds since the epoch; perhaps absurd.
+    /// Device clock at the first sending of this batch, milliseconds since the epoch; not plausible in every case.
     pub first_sent_at: Option<i64>,
-    /// Who sends, in detail. Absent texts are empty.
+    /// App, SDK, host and device. Absent texts are empty.
     pub context: crate::codec::encode::Context,
     /// Common properties, a JSON object within the limits.
     pub common: Option<&'a RawValue>,
-    /// The events, each still to be read; at least one.
+    /// Events, not decoded yet; at least one.
     pub events: Vec<&'a RawValue>,
 }
 
 #[derive(Default)]
-struct WireBatch<'a> {
+struct RawBatch<'a> {
     v: Option<u64>,
-    batch_id: Option<Text<'a>>,
-    install_id: Option<Text<'a>>,
+    batch_id: Option<WireText<'a>>,
+    install_id: Option<WireText<'a>>,
     sent_at: Option<Millis>,
-    sent_mono: Option<Reading>,
+    sent_mono: Option<MonoMillis>,
     first_sent_at: Option<Millis>,
-    app: Option<WireApp<'a>>,
-    sdk: Option<WireSdk<'a>>,
-    host: Option<WireHost<'a>>,
-    device: Option<WireDevice<'a>>,
-    network: Option<Text<'a>>,
+    app: Option<RawApp<'a>>,
+    sdk: Option<RawSdk<'a>>,
+    host: Option<RawHost<'a>>,
+    device: Option<RawDevice<'a>>,
+    network: Option<WireText<'a>>,
     common: Option<&'a RawValue>,
-    ledger: Option<WireLedger<'a>>,
+    ledger: Option<RawLedger<'a>>,
     events: Option<Elements<'a>>,
 }
 
@@ -83,70 +83,70 @@ enum Key {
 
 object! {
     #[derive(Default)]
-    struct WireApp<'a> {
+    struct RawApp<'a> {
         #[serde(borrow)]
-        version: Option<Text<'a>>,
+        version: Option<WireText<'a>>,
     }
 }
 
 object! {
     #[derive(Default)]
-    struct WireSdk<'a> {
+    struct RawSdk<'a> {
         #[serde(borrow)]
-        name: Option<Text<'a>>,
+        name: Option<WireText<'a>>,
         #[serde(borrow)]
-        version: Option<Text<'a>>,
+        version: Option<WireText<'a>>,
     }
 }
 
 object! {
     #[derive(Default)]
-    struct WireHost<'a> {
+    struct RawHost<'a> {
         #[serde(borrow)]
-        platform: Option<Text<'a>>,
+        platform: Option<WireText<'a>>,
         #[serde(borrow)]
-        app: Option<Text<'a>>,
+        app: Option<WireText<'a>>,
         #[serde(borrow)]
-        version: Option<Text<'a>>,
+        version: Option<WireText<'a>>,
     }
 }
 
 object! {
     #[derive(Default)]
-    struct WireDevice<'a> {
+    struct RawDevice<'a> {
         #[serde(borrow)]
-        os: Option<Text<'a>>,
+        os: Option<WireText<'a>>,
         #[serde(borrow)]
-        os_version: Option<Text<'a>>,
+        os_version: Option<WireText<'a>>,
         #[serde(borrow)]
-        brand: Option<Text<'a>>,
+        brand: Option<WireText<'a>>,
         #[serde(borrow)]
-        model: Option<Text<'a>>,
+        model: Option<WireText<'a>>,
         #[serde(borrow)]
-        screen: Option<Text<'a>>,
+        screen: Option<WireText<'a>>,
         #[serde(borrow)]
-        language: Option<Text<'a>>,
+        language: Option<WireText<'a>>,
         #[serde(borrow)]
-        timezone: Option<Text<'a>>,
+        timezone: Option<WireText<'a>>,
     }
 }
 
 object! {
-    /// The client's own account. What it says is not used here; its shape is checked all the same.
+    /// Ledger of the client. ObjectVisitor its shape is checked; the numbers are not used here.
     #[allow(dead_code)]
-    struct WireLedger<'a> {
+    struct RawLedger<'a> {
         generated: Option<u64>,
         acked: Option<u64>,
         queued: Option<u64>,
         #[serde(borrow)]
-        dropped: Option<WireDropped<'a>>,
+        dropped: Option<RawDropped<'a>>,
     }
 }
 
-/// Numbers by reason; which reasons there are is the client's to say.
-struct WireDropped<'a>(PhantomData<&'a ()>);
+/// Numbers by reason. The client defines the reasons, so any name is valid.
+struct RawDropped<'a>(PhantomData<&'a ()>);
 
-impl<'de: 'a, 'a> Deserialize<'de> for WireDropped<'a> {
+impl<'de: 'a, 'a> Deserialize<'de> for RawDropped<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Counts;
         impl<'de> Visitor<'de> for Counts {
@@ -163,20 +163,20 @@ impl<'de: 'a, 'a> Deserialize<'de> for WireDropped<'a> {
     }
 }
 
-/// Reads a batch. Written by hand because it must know how many events to keep.
-struct WholeBatch {
-    most_events: u64,
+/// Deserializes a batch. Not derived, because the number of events that are kept is a parameter.
+struct BatchSeed {
+    max_events: u64,
 }
 
-impl<'de> DeserializeSeed<'de> for WholeBatch {
-    type Value = WireBatch<'de>;
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<WireBatch<'de>, D::Error> {
+impl<'de> DeserializeSeed<'de> for BatchSeed {
+    type Value = RawBatch<'de>;
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<RawBatch<'de>, D::Error> {
         deserializer.deserialize_map(self)
     }
 }
 
-/// Takes the value of a field that must not be there twice.
-fn put<'de, T: Deserialize<'de>, M: MapAccess<'de>>(
+/// Deserializes the value of a field; a field that occurs twice is an error.
+fn set_once<'de, T: Deserialize<'de>, M: MapAccess<'de>>(
     place: &mut Option<T>,
     name: &'static str,
     map: &mut M,
@@ -188,32 +188,32 @@ fn put<'de, T: Deserialize<'de>, M: MapAccess<'de>>(
     Ok(())
 }
 
-impl<'de> Visitor<'de> for WholeBatch {
-    type Value = WireBatch<'de>;
+impl<'de> Visitor<'de> for BatchSeed {
+    type Value = RawBatch<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a JSON object")
     }
 
-    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<WireBatch<'de>, M::Error> {
-        let mut wire = WireBatch::default();
+    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<RawBatch<'de>, M::Error> {
+        let mut wire = RawBatch::default();
         while let Some(key) = map.next_key()? {
             match key {
-                Key::V => put(&mut wire.v, "v", &mut map)?,
-                Key::BatchId => put(&mut wire.batch_id, "batch_id", &mut map)?,
-                Key::InstallId => put(&mut wire.install_id, "install_id", &mut map)?,
-                Key::SentAt => put(&mut wire.sent_at, "sent_at", &mut map)?,
-                Key::SentMono => put(&mut wire.sent_mono, "sent_mono", &mut map)?,
-                Key::FirstSentAt => put(&mut wire.first_sent_at, "first_sent_at", &mut map)?,
-                Key::App => put(&mut wire.app, "app", &mut map)?,
-                Key::Sdk => put(&mut wire.sdk, "sdk", &mut map)?,
-                Key::Host => put(&mut wire.host, "host", &mut map)?,
-                Key::Device => put(&mut wire.device, "device", &mut map)?,
-                Key::Network => put(&mut wire.network, "network", &mut map)?,
-                Key::Common => put(&mut wire.common, "common", &mut map)?,
-                Key::Ledger => put(&mut wire.ledger, "ledger", &mut map)?,
+                Key::V => set_once(&mut wire.v, "v", &mut map)?,
+                Key::BatchId => set_once(&mut wire.batch_id, "batch_id", &mut map)?,
+                Key::InstallId => set_once(&mut wire.install_id, "install_id", &mut map)?,
+                Key::SentAt => set_once(&mut wire.sent_at, "sent_at", &mut map)?,
+                Key::SentMono => set_once(&mut wire.sent_mono, "sent_mono", &mut map)?,
+                Key::FirstSentAt => set_once(&mut wire.first_sent_at, "first_sent_at", &mut map)?,
+                Key::App => set_once(&mut wire.app, "app", &mut map)?,
+                Key::Sdk => set_once(&mut wire.sdk, "sdk", &mut map)?,
+                Key::Host => set_once(&mut wire.host, "host", &mut map)?,
+                Key::Device => set_once(&mut wire.device, "device", &mut map)?,
+                Key::Network => set_once(&mut wire.network, "network", &mut map)?,
+                Key::Common => set_once(&mut wire.common, "common", &mut map)?,
+                Key::Ledger => set_once(&mut wire.ledger, "ledger", &mut map)?,
                 Key::Events if wire.events.is_some() => return Err(M::Error::duplicate_field("events")),
-                Key::Events => wire.events = map.next_value_seed(Most(self.most_events))?,
+                Key::Events => wire.events = map.next_value_seed(ElementsSeed(self.max_events))?,
                 Key::Other => drop(map.next_value::<IgnoredAny>()?),
             }
         }
@@ -221,16 +221,16 @@ impl<'de> Visitor<'de> for WholeBatch {
     }
 }
 
-/// Reads a batch from its decompressed body.
+/// Decodes a batch from its decompressed body.
 ///
 /// # Errors
-/// The problem to refuse the whole request with: not JSON (the place named), a field of the envelope missing or wrong,
-/// another version, no events, more events than `events_per_batch`.
-pub fn decode<'a>(body: &'a [u8], limits: &Limits) -> Result<Batch<'a>, Problem> {
-    let whole = || WholeBatch { most_events: limits.events_per_batch };
+/// The problem to refuse the whole request with: the body is not JSON (with the position), a field of the envelope is
+/// missing or wrong, the version is not supported, or the batch has no events or more than `events_per_batch`.
+pub fn decode<'a>(body: &'a [u8], limits: &Limits) -> Result<WireBatch<'a>, Problem> {
+    let whole = || BatchSeed { max_events: limits.events_per_batch };
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     let wire = whole().deserialize(&mut deserializer).and_then(|wire| deserializer.end().map(|()| wire));
-    let wire: WireBatch<'a> = wire.map_err(|error| explain(body, &error, whole()))?;
+    let wire: RawBatch<'a> = wire.map_err(|error| explain(body, &error, whole()))?;
     let version = required(wire.v, "v")?;
     if version != VERSION {
         return Err(Problem::new(
@@ -238,7 +238,7 @@ pub fn decode<'a>(body: &'a [u8], limits: &Limits) -> Result<Batch<'a>, Problem>
             format!("v is {version}; this collector speaks {VERSION}"),
         )
         .at("v")
-        .limit(VERSION, Got::Number(i64::try_from(version).unwrap_or(i64::MAX))));
+        .limit(VERSION, Actual::Number(i64::try_from(version).unwrap_or(i64::MAX))));
     }
     let batch_id = uuid(&required(wire.batch_id, "batch_id")?, "batch_id")?;
     let install_id = uuid(&required(wire.install_id, "install_id")?, "install_id")?;
@@ -249,7 +249,7 @@ pub fn decode<'a>(body: &'a [u8], limits: &Limits) -> Result<Batch<'a>, Problem>
         check_common(common, limits).map_err(|violation| Problem::from_violation(&violation))?;
     }
     let context = context(wire.app, wire.sdk, wire.host, wire.device, wire.network, limits);
-    Ok(Batch {
+    Ok(WireBatch {
         batch_id,
         install_id,
         sent_at,
@@ -266,22 +266,22 @@ fn events<'a>(events: Option<Elements<'a>>, limits: &Limits) -> Result<Vec<&'a R
     if events.count == 0 {
         return Err(Problem::new(ProblemCode::NoEvents, "events is empty; a batch has at least one".into())
             .at("events")
-            .limit(1, Got::Number(0)));
+            .limit(1, Actual::Number(0)));
     }
     if events.count > limits.events_per_batch {
         let detail = format!("the batch has {} events; at most {} are allowed", events.count, limits.events_per_batch);
         return Err(Problem::new(ProblemCode::TooManyEvents, detail)
             .at("events")
-            .limit(limits.events_per_batch, Got::Number(events.count.cast_signed())));
+            .limit(limits.events_per_batch, Actual::Number(events.count.cast_signed())));
     }
     Ok(events.kept)
 }
 
-/// Every event gets a copy of the common properties, so together they may have no more bytes than an event.
+/// Checks the common properties. Every event gets a copy of them, so together they are limited to the size of an event.
 fn check_common(common: &RawValue, limits: &Limits) -> Result<(), Violation> {
     let bytes = common.get().len() as u64;
     if bytes > limits.event_bytes {
-        return Err(Violation::over(RejectReason::InvalidField, "common", limits.event_bytes, bytes));
+        return Err(Violation::limit_exceeded(RejectReason::InvalidField, "common", limits.event_bytes, bytes));
     }
     crate::json::check_object(common.get(), "common", limits.into())
 }
@@ -297,23 +297,23 @@ fn required<T>(value: Option<T>, field: &str) -> Result<T, Problem> {
 fn uuid(text: &str, field: &str) -> Result<Id, Problem> {
     Id::parse(text).ok_or_else(|| {
         let mut problem = Problem::new(ProblemCode::InvalidField, format!("{field} is not a UUID")).at(field);
-        problem.got = Some(Got::text(text));
+        problem.got = Some(Actual::text(text));
         problem
     })
 }
 
 fn context(
-    app: Option<WireApp<'_>>,
-    sdk: Option<WireSdk<'_>>,
-    host: Option<WireHost<'_>>,
-    device: Option<WireDevice<'_>>,
-    network: Option<Text<'_>>,
+    app: Option<RawApp<'_>>,
+    sdk: Option<RawSdk<'_>>,
+    host: Option<RawHost<'_>>,
+    device: Option<RawDevice<'_>>,
+    network: Option<WireText<'_>>,
     limits: &Limits,
 ) -> crate::codec::encode::Context {
     let (sdk, host, device) = (sdk.unwrap_or_default(), host.unwrap_or_default(), device.unwrap_or_default());
     let bytes = usize::try_from(limits.context_text_bytes).unwrap_or(usize::MAX);
-    // What the SDK collects it cuts itself; a batch is not refused because another sender did not.
-    let own = |text: Option<Text<'_>>| truncate(&text.unwrap_or_default(), bytes).to_owned();
+    // Texts of the context are truncated, as the SDK does. A batch from another sender is not refused because of them.
+    let own = |text: Option<WireText<'_>>| truncate(&text.unwrap_or_default(), bytes).to_owned();
     crate::codec::encode::Context {
         app_version: own(app.unwrap_or_default().version),
         sdk_name: own(sdk.name),
@@ -332,11 +332,11 @@ fn context(
     }
 }
 
-/// Reads the body once more, slowly, to name the field or the place.
-fn explain(body: &[u8], error: &serde_json::Error, whole: WholeBatch) -> Problem {
+/// Decodes the body a second time with path tracking, which is slower, to name the field or the position.
+fn explain(body: &[u8], error: &serde_json::Error, whole: BatchSeed) -> Problem {
     let place = format!("line {}, column {}", error.line(), error.column());
     let is_data = error.is_data();
-    // The message quotes what came, which may be all of the body.
+    // The message quotes the body, and can be as long.
     let message = error.to_string();
     let error = truncate(&message, DETAIL_BYTES);
     if !is_data {
@@ -351,7 +351,7 @@ fn explain(body: &[u8], error: &serde_json::Error, whole: WholeBatch) -> Problem
     if path.is_empty() || path == "." {
         return Problem::new(ProblemCode::MalformedJson, format!("the body is not a batch: {error}")).at(&place);
     }
-    // A name in it is the sender's, and may be all of the body, too.
+    // The path contains names from the body, and can be as long.
     let path = truncate(&path, PATH_BYTES);
     Problem::new(ProblemCode::InvalidField, format!("{path}: {error}")).at(path)
 }

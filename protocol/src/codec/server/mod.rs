@@ -1,12 +1,12 @@
-//! The collector's half: a batch from bytes, a receipt and a refusal to bytes.
+//! The collector's side of the codec: decodes batches, encodes receipts and problems.
 
-mod answer;
 mod batch;
+mod deserialize;
 mod event;
-mod shape;
+mod response;
 mod text;
 
-pub use answer::{Problem, ProblemCode, Receipt, Rejection};
-pub use batch::{Batch, decode};
-pub use event::{Event, Page, Session};
-pub use text::Text;
+pub use batch::{WireBatch, decode};
+pub use event::{WireEvent, WirePage, WireSession};
+pub use response::{Problem, ProblemCode, Receipt, Rejection};
+pub use text::WireText;

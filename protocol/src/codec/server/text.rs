@@ -1,18 +1,19 @@
-//! Texts of the wire, read leniently.
+//! Lenient deserializer for texts of the wire.
 
 use std::borrow::Cow;
 
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-/// A text that is borrowed from the body unless it contains escapes. Half of a surrogate pair, which JavaScript leaves
-/// where it cuts a text in two, is read as U+FFFD.
+/// A text that is borrowed from the body unless it contains escapes.
+///
+/// A lone surrogate becomes U+FFFD: JavaScript leaves one where it cuts a text inside a surrogate pair.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Text<'a>(pub Cow<'a, str>);
+pub struct WireText<'a>(pub Cow<'a, str>);
 
-impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+impl<'de: 'a, 'a> Deserialize<'de> for WireText<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // The raw text rather than a string: strings are refused for half of a pair.
+        // Reads the raw text, because serde_json refuses a string with a lone surrogate.
         let raw = <&'de RawValue>::deserialize(deserializer)?.get();
         let content = raw.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
         match content {
@@ -26,13 +27,13 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
     }
 }
 
-/// The error without its place, which counts from the beginning of the text and not of the body.
+/// Removes the position from the error, because it counts from the start of the text and not of the body.
 fn plain<E: serde::de::Error>(error: serde_json::Error) -> E {
     E::custom(error.to_string().split(" at line ").next().unwrap_or_default())
 }
 
-/// The content of a JSON string. serde_json gives what is not a valid string as bytes, half of a pair in the three that
-/// UTF-8 would have for it if it were a character: ED, A0 to BF, and one more.
+/// Returns the content of a JSON string. serde_json passes an invalid string on as bytes; a lone surrogate is then
+/// encoded like a character in three bytes: ED, A0 to BF, and one more.
 fn unescape(raw: &str) -> Result<String, serde_json::Error> {
     struct Bytes;
     impl serde::de::Visitor<'_> for Bytes {
@@ -56,7 +57,7 @@ fn unescape(raw: &str) -> Result<String, serde_json::Error> {
     })
 }
 
-impl std::ops::Deref for Text<'_> {
+impl std::ops::Deref for WireText<'_> {
     type Target = str;
     fn deref(&self) -> &str {
         &self.0

@@ -1,61 +1,61 @@
-//! The user's decisions.
+//! Decisions of the user about consent.
 
-use super::World;
-use super::books::{Books, Cause};
+use super::Simulator;
+use super::oracle::{Cause, ExpectedLedger};
 use crate::store::Store;
 use crate::{Consent, DropReason, Id};
 
-impl World {
-    /// The user changes his mind, or not.
-    pub(super) fn decide(&mut self) {
-        let consent = [Consent::Granted, Consent::Denied, Consent::Unknown][self.random.up_to(2) as usize];
+impl Simulator {
+    /// Sets a random decision, possibly the same.
+    pub(super) fn change_consent(&mut self) {
+        let consent = [Consent::Granted, Consent::Denied, Consent::Unknown][self.random.gen_inclusive(2) as usize];
         self.set_consent(consent);
     }
 
     pub(super) fn set_consent(&mut self, consent: Consent) {
         let (before, install) = (self.client.ledger(), self.client.install_id());
-        let taken = self.disk.0.borrow().taken;
+        let commits = self.disk.0.borrow().commits;
         if consent == Consent::Denied {
             self.report.withdrawals += 1;
-            self.accounts.to_wipe = self.disk.0.borrow().present.values().copied().collect();
+            self.oracle.to_wipe = self.disk.0.borrow().present.values().copied().collect();
         }
         self.client.set_consent(self.now(), consent);
         match consent {
-            Consent::Granted => self.granted(),
+            Consent::Granted => self.grant_pending(),
             Consent::Denied => {
-                let books = &mut self.accounts.books;
-                books.refuse(DropReason::ConsentDenied, self.accounts.held.len() as u64);
-                (books.wiped, books.seq) = (true, 0);
-                self.accounts.held.clear();
-                self.settle(&Cause::Withdrawal);
+                let expected = &mut self.oracle.expected;
+                expected.refuse(DropReason::ConsentDenied, self.oracle.consent_pending.len() as u64);
+                (expected.wiped, expected.seq) = (true, 0);
+                self.oracle.consent_pending.clear();
+                self.reconcile(&Cause::Withdrawal);
                 let withdrawn = DropReason::ConsentWithdrawn;
                 let after = self.client.ledger();
                 assert_eq!(after.queued, 0, "a withdrawal wipes the queue");
                 assert_eq!(after.dropped(withdrawn), before.dropped(withdrawn) + before.queued, "and counts it");
-                self.check_wipe(install, taken);
-                self.synchronise();
+                self.check_wipe(install, commits);
+                self.sync_disk();
             }
-            Consent::Unknown => self.settle(&Cause::Other),
+            Consent::Unknown => self.reconcile(&Cause::Other),
         }
     }
 
-    /// What was held gets its places now.
-    fn granted(&mut self) {
-        if self.accounts.books.wiped {
-            self.report.close(&self.accounts.books.ledger());
-            self.accounts.books = Books::default();
+    /// Assigns sequence numbers to the events that waited for consent.
+    fn grant_pending(&mut self) {
+        if self.oracle.expected.wiped {
+            self.report.close(&self.oracle.expected.ledger());
+            self.oracle.expected = ExpectedLedger::default();
         }
-        for id in std::mem::take(&mut self.accounts.held) {
-            self.enter(id);
+        for id in std::mem::take(&mut self.oracle.consent_pending) {
+            self.assign_seq(id);
         }
-        self.settle(&Cause::Recording);
+        self.reconcile(&Cause::Recording);
     }
 
-    /// Nothing of the person is left on a disk that took anything since it had taken `taken` changes.
-    fn check_wipe(&self, install: Id, taken: u64) {
+    /// Checks that the disk holds no personal data, if it accepted any commit since it had accepted `commits` of them.
+    fn check_wipe(&self, install: Id, commits: u64) {
         let mut contents = self.disk.0.borrow_mut();
-        if contents.killed || contents.taken == taken {
-            assert!(contents.killed || !self.client.is_persisted(), "a wipe is told at once");
+        if contents.killed || contents.commits == commits {
+            assert!(contents.killed || !self.client.is_persisted(), "a wipe is committed at once");
             return;
         }
         assert!(contents.present.is_empty(), "and the disk, also a full one");

@@ -1,77 +1,79 @@
-//! The seeded simulation: one client against a network that drops, duplicates, delays and reorders, a collector that
-//! answers 413, 429, 503 and worse, a captive portal, clocks that jump and stand still, a user who changes his mind,
-//! storage that fails for a moment or for hours or loses records, and a host that is killed between any two steps and
-//! inside any commit, or whose power is cut. The same seed gives the same run.
+//! Seeded simulation of one client and its environment. The same seed gives the same run.
 //!
-//! After every call of the client its ledger must be exactly what the simulation's own books add up to, and each event
-//! that has left the queue must have had a reason for it at that moment; after every step the client must not ask to be
-//! woken in the past. While only the disk is broken everything must get through all the same. At the end everything is
-//! mended, and each event must have ended once, with the collector and in the ledger alike, and nothing but the state may
-//! be left in the store.
+//! The network drops, duplicates, delays and reorders. The collector answers 413, 429, 503 and worse; a captive portal
+//! answers in its place. Clocks jump and stand still, the user changes the decision about consent, storage fails
+//! briefly or for hours or loses records. The host is killed between any two steps and inside any commit, or its power
+//! is cut.
 //!
-//! The two sides may differ for an event only where nobody could have known better, and the simulation knows which events
-//! those are: what a dead process had sent while the disk took nothing at all that told of it, and what the medium lost.
+//! After every call of the client its ledger must equal the one of the simulation's oracle, and each event that has
+//! left the queue must have a reason. After every step the client must not ask for a wake-up in the past. While only
+//! the disk is broken, every event must still be delivered. At the end all faults are removed. Then each event must
+//! have exactly one outcome, the same with the collector and in the ledger, and the store must hold nothing but the
+//! state.
+//!
+//! The two sides can differ for an event only if no evidence was left, and the simulation knows these events: those
+//! that a killed process had sent while the disk accepted no trace of it, and those that the medium lost.
 
-mod books;
+mod checks;
 mod consent;
 mod disk;
-mod fault;
+mod lasting_fault;
+mod oracle;
 mod power;
 mod restart;
 mod server;
-mod verdict;
-mod world;
+mod steps;
 
 use std::collections::BTreeMap;
 
-use books::Accounts;
 use disk::Disk;
-use fault::Fault;
+use lasting_fault::ActiveFault;
+use oracle::Oracle;
 use power::History;
 use server::Server;
 
 use crate::random::Random;
 use crate::{Client, Config, Context, DropReason, Id, Ledger, Now};
 
-/// What a run amounted to, for a summary over many seeds.
+/// Totals of a run, for a summary over many seeds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Report {
-    /// Events handed to the client and accepted.
+    /// Events that the client accepted.
     pub tracked: u64,
     /// Events that reached the disk.
     pub persisted: u64,
-    /// Events the collector stored.
+    /// Events that the collector stored.
     pub stored: u64,
-    /// Events that the collector got again and recognised.
+    /// Events that the collector received again and recognised.
     pub duplicates: u64,
-    /// Times the host was killed.
+    /// Kills of the host.
     pub kills: u64,
-    /// Times that the power was cut, and the last changes of the disk were undone.
+    /// Power cuts, which undo the last changes of the disk.
     pub power_cuts: u64,
-    /// Uploads handed to the network.
+    /// Uploads given to the network.
     pub uploads: u64,
-    /// Seeds with faults that lasted.
+    /// Seeds with lasting faults.
     pub lasting: u64,
-    /// Faults that lasted.
+    /// LastingFault faults.
     pub faults: u64,
     /// Events sent from memory, because the disk refused them.
     pub from_memory: u64,
-    /// Times the user withdrew consent.
+    /// Withdrawals of consent.
     pub withdrawals: u64,
     /// Records that the disk lost.
     pub damaged: u64,
-    /// What the ledgers said of acknowledged events, when they ended: at a new grant and at the end.
+    /// Acknowledged events in the final ledgers: at a new grant and at the end.
     pub acked: u64,
-    /// What they said of dropped events, in the order of [`DropReason::ALL`].
+    /// Dropped events in the final ledgers, in the order of [`DropReason::ALL`].
     pub dropped: [u64; DropReason::ALL.len()],
     /// Events that the client dropped from a full queue or lost, although the collector has them.
-    pub disputed: u64,
-    /// Events that the collector has and no later life of the client knew of.
-    pub forgotten: u64,
+    pub ambiguous: u64,
+    /// Events that the collector has and that no later run of the client knows.
+    pub unknown_to_client: u64,
 }
 
 impl Report {
-    /// A ledger has ended.
+    /// Adds a final ledger.
     fn close(&mut self, ledger: &Ledger) {
         self.acked += ledger.acked;
         for (sum, dropped) in self.dropped.iter_mut().zip(ledger.dropped) {
@@ -98,28 +100,28 @@ impl std::ops::AddAssign for Report {
         for (sum, dropped) in self.dropped.iter_mut().zip(other.dropped) {
             *sum += dropped;
         }
-        self.disputed += other.disputed;
-        self.forgotten += other.forgotten;
+        self.ambiguous += other.ambiguous;
+        self.unknown_to_client += other.unknown_to_client;
     }
 }
 
-/// A defect planted in what surrounds the client, to see that the simulation notices.
+/// Defect planted in the environment, to check that the simulation detects it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Defect {
     /// None.
     #[default]
     None,
-    /// The disk says that it took events, and did not.
+    /// The disk claims to have stored events, but has not.
     LosesEvents,
-    /// The disk says that it deleted events, and did not.
+    /// The disk claims to have deleted events, but has not.
     KeepsEvents,
-    /// The disk never deletes what surrounded events.
+    /// The disk never deletes contexts.
     KeepsContexts,
     /// The disk never deletes batches.
     KeepsBatches,
     /// The disk keeps the first state for ever.
     ForgetsState,
-    /// The collector says that it stored a batch, and left out its first event.
+    /// The collector claims to have stored a batch, but skipped its first event.
     LyingCollector,
 }
 
@@ -135,8 +137,8 @@ impl Defect {
     ];
 }
 
-/// What kinds of trouble a seed brings, besides the network.
-struct Trouble {
+/// Kinds of faults of a seed, beside those of the network.
+struct FaultPlan {
     kills: bool,
     full: bool,
     consent: bool,
@@ -145,103 +147,103 @@ struct Trouble {
     lasting: bool,
 }
 
-/// An answer on its way back.
-struct Flight {
+/// A response on its way back.
+struct InFlightResponse {
     batch: Id,
-    /// The events of that batch.
+    /// Events of that batch.
     events: Vec<Id>,
     status: Option<u16>,
     body: String,
-    /// It is the collector's own answer to what it has taken or refused.
+    /// Sent by the collector, about what it accepted or refused.
     genuine: bool,
 }
 
-struct World {
+struct Simulator {
     random: Random,
-    trouble: Trouble,
+    plan: FaultPlan,
     config: Config,
     wall: i64,
     mono: u64,
-    /// When this life began, and how often its developer was told of a failing store.
+    /// Start of this run, and the number of its diagnostics about a failing store.
     life: (u64, u64),
     version: u64,
     disk: Disk,
     client: Client<Disk>,
     server: Server,
-    flights: Vec<Flight>,
-    fault: Option<Fault>,
-    healed: bool,
+    in_flight: Vec<InFlightResponse>,
+    fault: Option<ActiveFault>,
+    network_healed: bool,
     defect: Defect,
-    /// The install of each event that the client took.
+    /// Install of each event that the client accepted.
     tracked: BTreeMap<Id, Id>,
-    accounts: Accounts,
+    oracle: Oracle,
     history: History,
     report: Report,
 }
 
-/// Steps of trouble before everything is mended.
-const STEPS: u64 = 250;
-/// Steps allowed for everything to be delivered afterwards.
-const DRAIN: u64 = 20_000;
+/// Steps with faults, before all are removed.
+const FAULT_STEPS: u64 = 250;
+/// Steps allowed afterwards to deliver everything.
+const DRAIN_STEPS: u64 = 20_000;
 
 /// Runs one seed.
 ///
 /// # Panics
-/// If a contract is broken; the message names what.
+/// If an invariant is violated; the message names it.
 #[must_use]
 pub fn run(seed: u64) -> Report {
     run_with(seed, Defect::None)
 }
 
-/// Runs one seed with a planted defect, which is to be noticed sooner or later.
+/// Runs one seed with a planted defect, which should be detected.
 ///
 /// # Panics
-/// If a contract is broken; the message names what.
+/// If an invariant is violated; the message names it.
 #[must_use]
 pub fn run_with(seed: u64, defect: Defect) -> Report {
-    let mut world = World::new(seed, defect);
-    world.synchronise();
-    for _ in 0..STEPS {
-        world.step();
-        world.check_step();
+    let mut simulator = Simulator::new(seed, defect);
+    simulator.sync_disk();
+    for _ in 0..FAULT_STEPS {
+        simulator.step();
+        simulator.check_step();
     }
-    world.heal();
-    world.check();
-    world.report
+    simulator.heal();
+    simulator.check();
+    simulator.report
 }
 
-impl World {
+impl Simulator {
     fn new(seed: u64, defect: Defect) -> Self {
         let mut random = Random::new(&seed.to_le_bytes(), Now { wall: 0, mono: 0 }, 0);
-        let damage = random.up_to(9) == 0;
-        let trouble = Trouble {
-            kills: damage || random.up_to(3) > 0,
-            full: random.up_to(3) == 0,
-            consent: random.up_to(3) == 0,
+        let damage = random.gen_inclusive(9) == 0;
+        let plan = FaultPlan {
+            kills: damage || random.gen_inclusive(3) > 0,
+            full: random.gen_inclusive(3) == 0,
+            consent: random.gen_inclusive(3) == 0,
             damage,
-            power: random.up_to(3) == 0,
-            lasting: random.up_to(1) == 0,
+            power: random.gen_inclusive(3) == 0,
+            lasting: random.gen_inclusive(1) == 0,
         };
-        let (full_rows, full_bytes) = [(12, usize::MAX), (10_000, 3_000)][random.up_to(1) as usize];
+        let (small_len, small_bytes) = [(12, usize::MAX), (10_000, 3_000)][random.gen_inclusive(1) as usize];
         let config = Config {
-            consent_required: trouble.consent && random.up_to(1) == 0,
-            queue_rows: if trouble.full { full_rows } else { 10_000 },
-            queue_bytes: if trouble.full { full_bytes } else { usize::MAX },
-            batch_events: 1 + random.up_to(9) as usize,
-            flush_events: 1 + random.up_to(9) as usize,
-            flush_interval_ms: 1 + random.up_to(20_000),
-            persist_delay_ms: [0, 200, 2_000][random.up_to(2) as usize],
-            mono_stops_asleep: random.up_to(1) == 0,
+            consent_required: plan.consent && random.gen_inclusive(1) == 0,
+            max_queued_events: if plan.full { small_len } else { 10_000 },
+            max_queued_bytes: if plan.full { small_bytes } else { usize::MAX },
+            max_batch_events: 1 + random.gen_inclusive(9) as usize,
+            flush_events: 1 + random.gen_inclusive(9) as usize,
+            flush_interval_ms: 1 + random.gen_inclusive(20_000),
+            persist_delay_ms: [0, 200, 2_000][random.gen_inclusive(2) as usize],
+            mono_stops_asleep: random.gen_inclusive(1) == 0,
             ..Config::default()
         };
-        let server = Server::new(1 + random.up_to(9) as usize, defect);
+        let server = Server::new(1 + random.gen_inclusive(9) as usize, defect);
         let disk = Disk::default();
         disk.0.borrow_mut().defect = defect;
         let now = Now { wall: 1_700_000_000_000, mono: 0 };
         let client = open(&disk, &config, 0, &mut random, now);
         Self {
             random,
-            trouble,
+            plan,
             config,
             wall: now.wall,
             mono: now.mono,
@@ -250,12 +252,12 @@ impl World {
             disk,
             client,
             server,
-            flights: Vec::new(),
+            in_flight: Vec::new(),
             fault: None,
-            healed: false,
+            network_healed: false,
             defect,
             tracked: BTreeMap::new(),
-            accounts: Accounts::default(),
+            oracle: Oracle::default(),
             history: History::default(),
             report: Report::default(),
         }
@@ -265,13 +267,13 @@ impl World {
         Now { wall: self.wall, mono: self.mono }
     }
 
-    /// True once in `of` times.
+    /// Returns true once in `of` times.
     fn chance(&mut self, of: u64) -> bool {
-        self.random.up_to(of - 1) == 0
+        self.random.gen_inclusive(of - 1) == 0
     }
 }
 
-/// What surrounds events; long enough to matter to the caps.
+/// Returns a context that is long enough to matter to the limits.
 fn context(version: u64) -> String {
     Context { app_version: version.to_string(), ..Context::default() }.encode()
 }

@@ -1,57 +1,57 @@
-//! Power cuts: the device loses the changes that the system had not written out yet, last first. None from before the
-//! last sending or withdrawal: hosts see to it that those are on the medium (docs/adr/0004).
+//! Power cuts: the device loses the changes that the system had not written out yet, last first. Changes from before
+//! the last upload or withdrawal are safe, because hosts sync those (docs/adr/0004).
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::World;
-use super::books::Books;
+use super::Simulator;
+use super::oracle::ExpectedLedger;
 use crate::Id;
 use crate::store::MemoryStore;
 
-/// The disk and the books at one moment.
+/// Disk and oracle at one point in time.
 #[derive(Default)]
 struct Snapshot {
     store: MemoryStore,
     present: BTreeMap<u64, Id>,
     persisted: BTreeSet<Id>,
-    marked: BTreeSet<Id>,
-    durable: Books,
+    recorded: BTreeSet<Id>,
+    durable: ExpectedLedger,
 }
 
-/// What a power cut may go back to.
+/// Snapshots that a power cut can go back to.
 #[derive(Default)]
 pub(super) struct History {
     snapshots: Vec<Snapshot>,
-    /// How many changes the disk had taken at the last of them.
-    taken: u64,
+    /// Commits that the disk had accepted at the last snapshot.
+    commits: u64,
 }
 
-impl World {
-    /// After every call: the disk may have changed.
-    pub(super) fn remember(&mut self) {
+impl Simulator {
+    /// Takes a snapshot if the disk has changed. Runs after every call of the client.
+    pub(super) fn take_snapshot(&mut self) {
         let contents = self.disk.0.borrow();
-        if self.trouble.power && (contents.taken != self.history.taken || self.history.snapshots.is_empty()) {
-            self.history.taken = contents.taken;
+        if self.plan.power && (contents.commits != self.history.commits || self.history.snapshots.is_empty()) {
+            self.history.commits = contents.commits;
             self.history.snapshots.push(Snapshot {
                 store: contents.store.clone(),
                 present: contents.present.clone(),
                 persisted: contents.persisted.clone(),
-                marked: contents.marked.clone(),
-                durable: self.accounts.durable.clone(),
+                recorded: contents.recorded.clone(),
+                durable: self.oracle.durable.clone(),
             });
         }
     }
 
-    /// What the disk holds now stays.
-    pub(super) fn synchronise(&mut self) {
+    /// Makes the current contents of the disk safe from power cuts.
+    pub(super) fn sync_disk(&mut self) {
         self.history = History::default();
-        self.remember();
+        self.take_snapshot();
     }
 
-    /// The disk is again as it was at some moment since it was synchronised.
+    /// Reverts the disk to a random snapshot since the last sync.
     pub(super) fn cut_power(&mut self) {
         let most = self.history.snapshots.len() as u64 - 1;
-        self.history.snapshots.truncate(self.random.up_to(most) as usize + 1);
+        self.history.snapshots.truncate(self.random.gen_inclusive(most) as usize + 1);
         let Some(last) = self.history.snapshots.pop() else { return };
         self.report.power_cuts += 1;
         {
@@ -59,11 +59,11 @@ impl World {
             contents.store = last.store;
             contents.present = last.present;
             contents.persisted = last.persisted;
-            contents.marked = last.marked;
+            contents.recorded = last.recorded;
         }
-        self.accounts.durable = last.durable;
-        // A full disk is as full as it is now.
+        self.oracle.durable = last.durable;
+        // The limit of a full disk is its size now.
         self.set_disk(self.fault.map(|fault| fault.kind));
-        self.synchronise();
+        self.sync_disk();
     }
 }

@@ -1,4 +1,4 @@
-//! A collector that keeps the contract, behind a network that does not.
+//! A collector that keeps the protocol. The network in front of it is in `steps`.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -7,7 +7,7 @@ use subway_protocol::codec::problem::TYPE_PREFIX;
 use subway_protocol::json::{JsonError, ObjectWriter, Reader};
 
 use super::Defect;
-use super::books::Outcome;
+use super::oracle::Outcome;
 use crate::Id;
 
 /// Events with this code are rejected.
@@ -17,37 +17,37 @@ pub(super) const POISON: &str = "poison";
 /// A batch with an event of this code is refused as a whole, because it is too large (413).
 pub(super) const HUGE: &str = "huge";
 
-/// What the collector knows.
+/// State of the collector.
 #[derive(Default)]
 pub(super) struct Server {
-    /// Most events in a batch; more are refused (413).
-    most_events: usize,
-    /// Every event stored, once, and the install that sent it.
+    /// Most events in a batch; larger ones are refused (413).
+    max_events: usize,
+    /// Stored events, with the install that sent them.
     pub(super) stored: BTreeMap<Id, Id>,
-    /// Every event rejected.
+    /// Rejected events.
     pub(super) rejected: BTreeSet<Id>,
-    /// Every event that was refused alone, and with which of the two statuses.
+    /// Events that were refused alone, with the outcome for the status.
     pub(super) refused: BTreeMap<Id, Outcome>,
-    /// Which events each batch carried when it was first seen, and when it says it was first sent.
+    /// Events and first upload time of each batch when it was first received.
     batches: BTreeMap<Id, (Vec<Id>, i64)>,
-    /// When each event was first sent.
+    /// First upload time of each event.
     first_sent: BTreeMap<Id, i64>,
-    /// Which event had which place in the sequence of its install.
+    /// Event of each sequence number of an install.
     sequence: BTreeMap<(Id, u64), Id>,
-    /// Events that came again.
+    /// Number of events that were received again.
     pub(super) duplicates: u64,
-    /// Events of which no later life of the client knows: its storage took neither them nor a state that counts them, so
-    /// that their places in the sequence are given again.
-    pub(super) forgotten: BTreeSet<Id>,
-    /// Events whose context the client's storage has lost: they come without.
+    /// Events that no later run of the client knows: its storage accepted neither them nor a state that counts them, so
+    /// that their sequence numbers are reused.
+    pub(super) unknown_to_client: BTreeSet<Id>,
+    /// Events whose context the client's storage has lost; they are sent without one.
     pub(super) context_lost: BTreeSet<Id>,
-    /// Events that come in a new batch, because the client's storage has no record of the one they were sent in; and
-    /// whether its state says how old that may be.
+    /// Events that are sent in a new batch, because the client's storage lost the record of theirs. The value says
+    /// whether its state holds the time of the first upload.
     pub(super) rebatched: BTreeMap<Id, bool>,
     defect: Defect,
 }
 
-/// One event as it came.
+/// One received event.
 struct Event {
     id: Id,
     seq: u64,
@@ -65,17 +65,17 @@ struct Batch {
 }
 
 impl Server {
-    /// A collector that takes at most so many events in a batch.
-    pub(super) fn new(most_events: usize, defect: Defect) -> Self {
-        Self { most_events, defect, ..Self::default() }
+    /// Creates a collector with this limit on the events of a batch.
+    pub(super) fn new(max_events: usize, defect: Defect) -> Self {
+        Self { max_events, defect, ..Self::default() }
     }
 
-    /// The events of a batch.
+    /// Returns the IDs of a batch's events.
     pub(super) fn ids(body: &str) -> Vec<Id> {
         read(body).map(|batch| batch.events.iter().map(|event| event.id).collect()).unwrap_or_default()
     }
 
-    /// What became of an event here.
+    /// Returns the outcome of an event on the collector.
     pub(super) fn outcome(&self, id: Id) -> Option<Outcome> {
         if self.stored.contains_key(&id) {
             Some(Outcome::Acked)
@@ -86,12 +86,12 @@ impl Server {
         }
     }
 
-    /// Takes a batch, answers with status and body.
+    /// Receives a batch and returns status and body of the response.
     ///
     /// # Panics
-    /// If the client broke the contract: a batch that changed, a place in the sequence taken twice, events out of order,
-    /// an event under a context it was not recorded in.
-    pub(super) fn take(&mut self, body: &str) -> (u16, String) {
+    /// If the client violates the protocol: a batch that changed, a sequence number used twice, events out of order, an
+    /// event with a context other than the one it was recorded in.
+    pub(super) fn receive(&mut self, body: &str) -> (u16, String) {
         let batch = read(body).unwrap_or_else(|error| panic!("not a batch: {error:?} {body}"));
         let (Some(id), Some(install)) = (batch.id, batch.install) else { panic!("no identity: {body}") };
         assert!(!batch.events.is_empty(), "a batch has an event");
@@ -103,7 +103,7 @@ impl Server {
             self.check(event, &batch, install);
         }
         let has = |code: &str| batch.events.iter().any(|event| event.code == code);
-        let (status, code, outcome) = if batch.events.len() > self.most_events || has(HUGE) {
+        let (status, code, outcome) = if batch.events.len() > self.max_events || has(HUGE) {
             (413, "too_many_events", Outcome::TooLarge)
         } else if has(POISON) {
             (400, "invalid_field", Outcome::Poison)
@@ -119,15 +119,15 @@ impl Server {
     fn check(&mut self, event: &Event, batch: &Batch, install: Id) {
         assert!(event.seq > 0, "sequence numbers begin at 1");
         let known = self.sequence.entry((install, event.seq)).or_insert(event.id);
-        if self.forgotten.contains(known) {
+        if self.unknown_to_client.contains(known) {
             *known = event.id;
         }
         assert_eq!(*known, event.id, "a sequence number belongs to one event");
         let context = if self.context_lost.contains(&event.id) { "" } else { event.version.as_str() };
         assert_eq!(batch.version, context, "an event is sent with the context it was recorded in");
         let first = *self.first_sent.entry(event.id).or_insert(batch.first_sent_at);
-        if let Some(marked) = self.rebatched.remove(&event.id) {
-            assert!(!marked || batch.first_sent_at <= first, "an event does not become younger");
+        if let Some(recorded) = self.rebatched.remove(&event.id) {
+            assert!(!recorded || batch.first_sent_at <= first, "an event does not become younger");
             self.first_sent.insert(event.id, batch.first_sent_at);
         } else {
             assert_eq!(first, batch.first_sent_at, "an event keeps when it was first sent");
@@ -162,7 +162,7 @@ impl Server {
     }
 }
 
-/// What the collector says of a request that it refuses.
+/// Returns the body of a refusal.
 fn problem(status: u16, code: &str) -> String {
     format!(r#"{{"type":"{TYPE_PREFIX}{code}","title":"","status":{status},"detail":"","code":"{code}"}}"#)
 }

@@ -1,8 +1,8 @@
-//! Files that must be replaced, and files that must be left alone.
+//! Files that must be replaced, and files that must not be changed.
 
 use super::*;
 
-/// Every file of the directory: its name, when it was changed, the checksum of its bytes.
+/// Returns name, modification time and checksum of every file in the directory.
 fn files(dir: &TempDir) -> Vec<(OsString, std::time::SystemTime, u64)> {
     use std::hash::{DefaultHasher, Hash as _, Hasher as _};
     let sum = |bytes: Vec<u8>| {
@@ -28,7 +28,7 @@ fn a_file_of_a_later_version_is_left_as_it_is() {
         temp.apply(&[put(Key::State, "theirs")]).unwrap();
         temp.store.connection.pragma_update(None, "user_version", 2).unwrap();
         if copied {
-            table::empty_log(&temp.store.connection).unwrap();
+            table::truncate_log(&temp.store.connection).unwrap();
         }
         temp.apply(&[put(Key::Event(1), "theirs")]).unwrap();
         let dir = TempDir::new().unwrap();
@@ -55,14 +55,14 @@ fn a_file_of_a_later_version_is_left_as_it_is() {
     }
 }
 
-/// A store that has a damaged page in its middle and has not met it yet.
+/// Creates a store with a damaged page in its middle that it has not read yet.
 fn damaged() -> InTemp {
     let mut temp = InTemp::new();
     let value = "e".repeat(400);
     let mut writes = vec![put(Key::State, "state")];
     writes.extend((0..1000).map(|number| put(Key::Event(number), &value)));
     temp.apply(&writes).unwrap();
-    table::empty_log(&temp.store.connection).unwrap();
+    table::truncate_log(&temp.store.connection).unwrap();
     temp.store.connection.pragma_update(None, "cache_size", 0).unwrap();
     temp.store.connection.execute_batch("PRAGMA shrink_memory").unwrap();
     let mut bytes = fs::read(temp.file()).unwrap();
@@ -72,7 +72,7 @@ fn damaged() -> InTemp {
     temp
 }
 
-/// The names in the directory that tell of a recovery.
+/// Returns the names in the directory that belong to a recovery.
 fn traces_of_recovery(dir: &TempDir) -> Vec<String> {
     let names = files(dir).into_iter().map(|(name, ..)| name.into_string().unwrap());
     names.filter(|name| name.contains(".new") || name.contains(".damaged")).collect()
@@ -82,52 +82,53 @@ fn traces_of_recovery(dir: &TempDir) -> Vec<String> {
 fn a_recovery_that_a_full_medium_ends_costs_nothing() {
     let mut temp = damaged();
     let before = fs::read(temp.file()).unwrap();
-    let meets_it: Vec<Write<'_>> = (450..550).map(|number| Write { key: Key::Event(number), value: None }).collect();
+    let meets_it: Vec<StoreWrite<'_>> =
+        (450..550).map(|number| StoreWrite { key: Key::Event(number), value: None }).collect();
     ROOM.set(Some(20));
     for _ in 0..3 {
         let error = temp.store.apply(&meets_it).unwrap_err();
-        assert!(error.full, "{error}");
+        assert!(error.is_full(), "{error}");
         assert_eq!(traces_of_recovery(&temp.dir), [""; 0]);
         assert_eq!(fs::read(temp.file()).unwrap(), before);
     }
     assert_eq!(temp.get(Key::State).unwrap().as_deref(), Some("state"), "what is whole can still be read");
     ROOM.set(None);
     temp.apply(&meets_it).unwrap();
-    assert_eq!(temp.store.control().take_recoveries().len(), 1);
+    assert_eq!(temp.store.handle().take_recovery_reports().len(), 1);
     assert!((880..902).contains(&keys(&mut temp).len()), "{}", keys(&mut temp).len());
     assert_eq!(traces_of_recovery(&temp.dir), ["subway.db.damaged", "subway.db.damaged-wal"]);
 }
 
 #[test]
-fn a_start_on_a_damaged_file_and_a_full_medium_leaves_it_to_a_later_one() {
+fn recovery_on_a_full_medium_is_left_to_a_later_start() {
     let InTemp { store, dir } = damaged();
     drop(store);
     let path = dir.path().join(FILE);
-    // Damage that is met at the start already.
+    // Damage that is found at the start already.
     let mut bytes = fs::read(&path).unwrap();
     bytes[18] = 0xff;
     fs::write(&path, &bytes).unwrap();
     ROOM.set(Some(2));
     for _ in 0..2 {
         let Err(error) = SqliteStore::open(dir.path()) else { panic!("opened") };
-        assert!(matches!(error, OpenStoreError::NotNow { .. }) && error.leaves_memory(), "{error}");
+        assert!(matches!(error, OpenStoreError::Unavailable { .. }) && error.falls_back_to_memory(), "{error}");
         assert_eq!(fs::read(&path).unwrap(), bytes);
         assert_eq!(traces_of_recovery(&dir), [""; 0]);
     }
     ROOM.set(None);
     let store = SqliteStore::open(dir.path()).unwrap();
-    assert_eq!(store.control().take_recoveries().len(), 1);
+    assert_eq!(store.handle().take_recovery_reports().len(), 1);
 }
 
 #[test]
 fn a_recovery_that_was_killed_is_finished_or_begun_anew() {
-    // How far it came: the new file half written; whole; the damaged file moved; its log moved too.
+    // Steps at which it was killed: new file half written; complete; damaged file moved; its log moved too.
     for moved in 0..4 {
         let temp = damaged();
         let dir = temp.dir.path();
         let mut log = fs::read(dir.join("subway.db-wal")).unwrap_or_default();
         log.extend([7; 5000]);
-        recover::save(Some(&temp.store.connection), &temp.file()).unwrap();
+        recover::write_replacement(Some(&temp.store.connection), &temp.file()).unwrap();
         let copy = TempDir::new().unwrap();
         fs::copy(temp.file(), copy.path().join(FILE)).unwrap();
         fs::write(copy.path().join("subway.db-wal"), &log).unwrap();
@@ -145,7 +146,7 @@ fn a_recovery_that_was_killed_is_finished_or_begun_anew() {
         assert_eq!(found.first(), Some(&Key::State), "{moved}");
         assert!((900..1001).contains(&found.len()), "{moved}: {}", found.len());
         assert_eq!(store.apply(&[put(Key::Event(2000), "new")]), Ok(()));
-        assert_eq!(store.control().take_recoveries().len(), 1, "{moved}: it is said");
+        assert_eq!(store.handle().take_recovery_reports().len(), 1, "{moved}: it is said");
         assert!(traces_of_recovery(&copy).contains(&"subway.db.damaged".to_owned()), "{moved}");
         assert!(!copy.path().join("subway.db.new").exists());
         drop(store);
@@ -156,7 +157,7 @@ fn a_recovery_that_was_killed_is_finished_or_begun_anew() {
 /// On a medium that is really full.
 #[test]
 #[ignore = "by hand: SUBWAY_SMALL_DISK names a directory on a file system of a few megabytes"]
-fn a_damaged_file_on_a_medium_without_a_byte_left_is_saved_later() {
+fn a_damaged_file_on_a_full_medium_is_recovered_later() {
     let small = TempDir::new_in(std::env::var_os("SUBWAY_SMALL_DISK").unwrap()).unwrap();
     let dir = small.path().join("sdk");
     create_dir(&dir).unwrap();
@@ -167,7 +168,8 @@ fn a_damaged_file_on_a_medium_without_a_byte_left_is_saved_later() {
     let ballast = small.path().join("ballast");
     let mut file = File::create(&ballast).unwrap();
     while io::Write::write_all(&mut file, &[1; 512]).is_ok() {}
-    let meets_it: Vec<Write<'_>> = (450..550).map(|number| Write { key: Key::Event(number), value: None }).collect();
+    let meets_it: Vec<StoreWrite<'_>> =
+        (450..550).map(|number| StoreWrite { key: Key::Event(number), value: None }).collect();
     for _ in 0..3 {
         assert!(store.apply(&meets_it).is_err());
     }

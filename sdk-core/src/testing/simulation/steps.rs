@@ -1,28 +1,28 @@
-//! What happens: one step after the other.
+//! Steps of the simulation: calls of the client, responses, faults, and the final recovery.
 
-use super::books::{Cause, Outcome};
-use super::disk::Fate;
-use super::fault::Lasting;
+use super::disk::InjectedFault;
+use super::lasting_fault::LastingFault;
+use super::oracle::{Cause, Outcome};
 use super::server::{BAD, HUGE, POISON, Server};
-use super::{DRAIN, Flight, Report, World, context};
+use super::{DRAIN_STEPS, InFlightResponse, Report, Simulator, context};
 use crate::transport::{Task, UploadRequest, UploadResult};
 use crate::{Consent, Id, Input, Theme};
 
-/// Common properties of this many bytes are large beside everything else here.
+/// Size of common properties that is large compared with everything else here, bytes.
 const LARGE: usize = 1_500;
 
-impl World {
+impl Simulator {
     pub(super) fn step(&mut self) {
-        match self.random.up_to(20) {
+        match self.random.gen_inclusive(20) {
             0..=6 => self.track(),
             7..=11 => self.poll(),
-            12..=14 => self.land(),
+            12..=14 => self.deliver_response(),
             15 => self.pass_time(),
             16 => self.jump_or_sleep(),
             17 => self.host_event(),
-            18 if self.trouble.kills => self.kill(),
-            19 if self.trouble.lasting => self.break_something(),
-            _ => self.trouble_ahead(),
+            18 if self.plan.kills => self.kill(),
+            19 if self.plan.lasting => self.start_fault(),
+            _ => self.inject_fault(),
         }
         if self.disk.0.borrow().killed {
             self.kill();
@@ -31,12 +31,12 @@ impl World {
     }
 
     fn jump_or_sleep(&mut self) {
-        if self.random.up_to(1) == 0 { self.jump() } else { self.sleep() }
+        if self.random.gen_inclusive(1) == 0 { self.jump() } else { self.sleep() }
     }
 
     fn track(&mut self) {
-        let theme = Theme::ALL[self.random.up_to(10) as usize];
-        let code = match self.random.up_to(29) {
+        let theme = Theme::ALL[self.random.gen_inclusive(10) as usize];
+        let code = match self.random.gen_inclusive(29) {
             0 => BAD,
             1 => POISON,
             2 => HUGE,
@@ -49,13 +49,13 @@ impl World {
         }
     }
 
-    /// `false` if the client refused it.
+    /// Tracks a plain event; `false` if the client rejected it.
     pub(super) fn track_plain(&mut self) -> bool {
         self.track_event(Theme::Click, "fine", None)
     }
 
     fn track_event(&mut self, theme: Theme, code: &str, true_ts: Option<i64>) -> bool {
-        let pad = "x".repeat(self.random.up_to(99) as usize);
+        let pad = "x".repeat(self.random.gen_inclusive(99) as usize);
         let props = format!(r#"{{"version":"{}","pad":"{pad}"}}"#, self.version);
         let (now, session) = (self.now(), self.client.session_index());
         let tracked = self.client.track(now, Input { theme, code, props: &props, page: None, true_ts });
@@ -67,46 +67,50 @@ impl World {
                 self.report.tracked += 1;
                 self.tracked.insert(*id, self.client.install_id());
                 if self.client.consent() == Consent::Granted {
-                    self.enter(*id);
+                    self.assign_seq(*id);
                 } else {
-                    self.accounts.held.push(*id);
+                    self.oracle.consent_pending.push(*id);
                 }
             }
             Err(error) => self.refuse(error),
         }
-        self.settle(&Cause::Recording);
+        self.reconcile(&Cause::Recording);
         tracked.is_ok()
     }
 
     pub(super) fn poll(&mut self) {
         let task = self.client.poll_task(self.now());
-        self.settle(&Cause::Sending);
+        self.reconcile(&Cause::Sending);
         if self.disk.0.borrow().killed {
-            // The process died in the middle: nothing of this gets out.
+            // The process was killed during the call, so nothing of it is sent.
             return;
         }
-        let wake = self.client.next_wake();
+        let wake = self.client.poll_timeout();
         match task {
             Some(Task::Upload(request)) => {
                 assert_eq!(self.client.consent(), Consent::Granted, "nothing is sent without consent");
                 self.report.uploads += 1;
                 let events = Server::ids(&request.body);
                 for id in &events {
-                    let outcome = self.accounts.books.events.get(id);
-                    assert_eq!(outcome, Some(&Outcome::Waiting), "only what waits is sent: {id}");
+                    let outcome = self.oracle.expected.events.get(id);
+                    assert_eq!(outcome, Some(&Outcome::Queued), "only what waits is sent: {id}");
                 }
                 self.check_sources(&request, &events);
-                self.synchronise();
-                self.accounts.sent.extend(&events);
-                self.accounts.sent_now.extend(&events);
+                self.sync_disk();
+                self.oracle.sent.extend(&events);
+                self.oracle.sent_now.extend(&events);
                 self.send(&request, events);
             }
-            None => assert!(wake.is_none_or(|at| at > self.mono), "no work, and yet awake: {wake:?} at {}", self.mono),
+            None => assert!(
+                wake.is_none_or(|at| at > self.mono),
+                "no work, but a wake-up is due: {wake:?} at {}",
+                self.mono
+            ),
         }
     }
 
-    /// Neither an event nor a batch is sent that is not on the disk, unless the disk has refused it twice in a row or the
-    /// medium has lost it.
+    /// Checks that batch and events are on the disk before they are sent, unless the disk has refused them twice in a
+    /// row or the medium has lost them.
     fn check_sources(&mut self, request: &UploadRequest, events: &[Id]) {
         let contents = &mut *self.disk.0.borrow_mut();
         let fails = self.client.store_fails();
@@ -123,59 +127,59 @@ impl World {
         }
     }
 
-    /// The network: what becomes of a request.
+    /// Simulates the network and what happens to a request.
     fn send(&mut self, request: &UploadRequest, events: Vec<Id>) {
-        let lasting = self.fault.map(|fault| fault.kind).filter(|_| !self.healed);
-        let fault = if self.healed { 99 } else { self.random.up_to(19) };
+        let lasting = self.fault.map(|fault| fault.kind).filter(|_| !self.network_healed);
+        let fault = if self.network_healed { 99 } else { self.random.gen_inclusive(19) };
         let statuses = [503, 500, 502, 429, 408, 404, 405, 415, 301, 204, 400, 413];
         let mut genuine = false;
         let (status, body) = match (lasting, fault) {
-            (Some(Lasting::NetworkAway), _) | (_, 0) => (None, String::new()),
-            (Some(Lasting::Answers(status)), _) => (Some(status), String::new()),
+            (Some(LastingFault::NetworkAway), _) | (_, 0) => (None, String::new()),
+            (Some(LastingFault::Answers(status)), _) => (Some(status), String::new()),
             (_, 1) => (Some(200), String::from("<html>Welcome to the airport</html>")),
             (_, 2) => (Some(200), String::new()),
-            // Of somebody on the way, who may well answer as only the collector should.
-            (_, 3) => (Some(statuses[self.random.up_to(11) as usize]), String::new()),
-            (_, 4) => (Some([401, 403][self.random.up_to(1) as usize]), String::new()),
+            // Sent by an intermediary, which can answer like the collector.
+            (_, 3) => (Some(statuses[self.random.gen_inclusive(11) as usize]), String::new()),
+            (_, 4) => (Some([401, 403][self.random.gen_inclusive(1) as usize]), String::new()),
             (_, 5 | 6) => {
-                self.server.take(&request.body);
+                self.server.receive(&request.body);
                 ((fault == 6).then_some(504), String::new())
             }
             (_, 8) => return,
             _ => {
                 if fault == 7 {
-                    self.server.take(&request.body);
+                    self.server.receive(&request.body);
                 }
                 genuine = true;
-                let (status, body) = self.server.take(&request.body);
+                let (status, body) = self.server.receive(&request.body);
                 (Some(status), body)
             }
         };
-        self.flights.push(Flight { batch: request.batch_id, events, status, body, genuine });
+        self.in_flight.push(InFlightResponse { batch: request.batch_id, events, status, body, genuine });
     }
 
-    /// Some answer arrives, not necessarily the first sent, perhaps twice.
-    fn land(&mut self) {
-        if self.flights.is_empty() {
+    /// Delivers a random response, not necessarily to the first request, and sometimes twice.
+    fn deliver_response(&mut self) {
+        if self.in_flight.is_empty() {
             return;
         }
-        let at = self.random.up_to(self.flights.len() as u64 - 1) as usize;
-        let flight = self.flights.remove(at);
+        let at = self.random.gen_inclusive(self.in_flight.len() as u64 - 1) as usize;
+        let response = self.in_flight.remove(at);
         let times = if self.chance(9) { 2 } else { 1 };
         for _ in 0..times {
-            let retry_after_ms = self.chance(3).then(|| self.random.up_to(5_000));
-            let result = match flight.status {
-                Some(status) => UploadResult::Answer { status, retry_after_ms, body: &flight.body },
+            let retry_after_ms = self.chance(3).then(|| self.random.gen_inclusive(5_000));
+            let result = match response.status {
+                Some(status) => UploadResult::Response { status, retry_after_ms, body: &response.body },
                 None => UploadResult::Failed,
             };
-            self.client.on_result(self.now(), flight.batch, result);
-            self.settle(&Cause::Answer(&flight));
+            self.client.handle_upload_result(self.now(), response.batch, result);
+            self.reconcile(&Cause::Answer(&response));
         }
     }
 
     fn host_event(&mut self) {
         let now = self.now();
-        match self.random.up_to(10) {
+        match self.random.gen_inclusive(10) {
             0 => self.client.background(now),
             1 => self.client.foreground(now),
             2 => self.client.flush(now),
@@ -191,71 +195,71 @@ impl World {
                 self.client.set_context(&context(self.version));
             }
             8 => self.persist(),
-            _ if self.trouble.consent => self.decide(),
+            _ if self.plan.consent => self.change_consent(),
             _ => {}
         }
-        self.settle(&Cause::Other);
+        self.reconcile(&Cause::Other);
     }
 
-    /// The host expects to be killed.
+    /// Commits at once, as a host does that expects to be killed.
     fn persist(&mut self) {
         let done = self.client.commit(self.now());
-        self.settle(&Cause::Other);
+        self.reconcile(&Cause::Other);
         if done && self.client.consent() == Consent::Granted {
-            let (contents, accounts) = (self.disk.0.borrow(), &self.accounts);
-            for (seq, id) in &accounts.places {
-                let there = contents.present.get(seq) == Some(id) || accounts.damaged.contains(id);
+            let (contents, oracle) = (self.disk.0.borrow(), &self.oracle);
+            for (seq, id) in &oracle.queued {
+                let there = contents.present.get(seq) == Some(id) || oracle.damaged.contains(id);
                 assert!(there, "everything is stored, the client says, but not {id}");
             }
         }
     }
 
-    fn trouble_ahead(&mut self) {
-        if self.trouble.damage && self.chance(3) {
+    fn inject_fault(&mut self) {
+        if self.plan.damage && self.chance(3) {
             return self.damage();
         }
-        let fate = match self.random.up_to(2) {
-            1 if self.trouble.kills => Fate::KilledBefore,
-            2 if self.trouble.kills => Fate::KilledAfter,
-            _ => Fate::Fails,
+        let fault = match self.random.gen_inclusive(2) {
+            1 if self.plan.kills => InjectedFault::KillBefore,
+            2 if self.plan.kills => InjectedFault::KillAfter,
+            _ => InjectedFault::Refuse,
         };
         let contents = &mut *self.disk.0.borrow_mut();
-        contents.fate = fate;
-        contents.delay = self.random.up_to(2);
-        contents.times = 1 + self.random.up_to(5);
+        contents.fault = fault;
+        contents.delay = self.random.gen_inclusive(2);
+        contents.repetitions = 1 + self.random.gen_inclusive(5);
     }
 
-    /// First the network heals and the user agrees, then the disk: everything must be delivered, and the client must
-    /// rest.
+    /// Ends the faults of the network and grants consent, then ends those of the disk. Everything must be delivered,
+    /// and the client must become idle.
     pub(super) fn heal(&mut self) {
-        self.healed = true;
-        self.disk.0.borrow_mut().fate = Fate::Works;
-        if self.trouble.consent {
+        self.network_healed = true;
+        self.disk.0.borrow_mut().fault = InjectedFault::None;
+        if self.plan.consent {
             self.set_consent(Consent::Granted);
         }
-        let broken = self.fault.map(|fault| fault.kind).filter(|kind| kind.is_of_the_disk());
-        if matches!(broken, Some(Lasting::DiskFull | Lasting::DiskRefuses)) {
+        let broken = self.fault.map(|fault| fault.kind).filter(|kind| kind.affects_disk());
+        if matches!(broken, Some(LastingFault::DiskFull | LastingFault::DiskRefuses)) {
             self.client.flush(self.now());
-            self.drain(|world| world.client.ledger().queued == 0);
+            self.drain(|simulator| simulator.client.ledger().queued == 0);
         }
-        self.mend();
+        self.end_fault();
         self.client.flush(self.now());
-        self.drain(|world| world.client.next_wake().is_none());
+        self.drain(|simulator| simulator.client.poll_timeout().is_none());
     }
 
     fn drain(&mut self, done: impl Fn(&Self) -> bool) {
-        for _ in 0..DRAIN {
+        for _ in 0..DRAIN_STEPS {
             self.poll();
-            if !self.flights.is_empty() {
-                self.land();
+            if !self.in_flight.is_empty() {
+                self.deliver_response();
                 continue;
             }
             if done(self) {
                 return;
             }
-            let Some(wake) = self.client.next_wake() else { panic!("nobody will wake the client: {:?}", self.report) };
+            let Some(wake) = self.client.poll_timeout() else { panic!("no wake-up is scheduled: {:?}", self.report) };
             self.pass(wake.saturating_sub(self.mono));
         }
-        panic!("the client never rests: {:?} {:?}", self.client.ledger(), Report { ..self.report });
+        panic!("the client never becomes idle: {:?} {:?}", self.client.ledger(), Report { ..self.report });
     }
 }

@@ -1,30 +1,30 @@
-//! What the collector answers: a receipt, or an RFC 9457 problem.
+//! Responses of the collector: a receipt, or an RFC 9457 problem.
 
 use serde::Serialize;
 use serde::ser::SerializeMap;
 use serde::{Serializer, ser::SerializeStruct};
 
 use crate::Id;
-use crate::outcome::{Got, Violation, truncate};
+use crate::outcome::{Actual, Violation, truncate};
 
-/// Longest detail and longest field of a problem, bytes. Both may quote what came, which may be all of a body; an answer
-/// stays small whatever was asked.
+/// Longest detail and longest field of a problem, bytes. Both can quote the request, so they are truncated to keep the
+/// response small.
 const DETAIL_BYTES: usize = 1024;
 const FIELD_BYTES: usize = 256;
 
-/// What became of each event of one batch.
+/// Outcome of each event of one batch.
 #[derive(Clone, Debug, Serialize)]
 pub struct Receipt {
-    /// Which batch.
+    /// Batch that the receipt is for.
     #[serde(serialize_with = "id_text")]
     pub batch_id: Id,
     /// The collector's clock, milliseconds since the epoch.
     pub server_time: i64,
-    /// How many were stored.
+    /// Number of events that were stored.
     pub stored: u64,
-    /// Which had been seen before, by index.
+    /// Indices of events that were stored before.
     pub duplicate: Vec<u64>,
-    /// Which were rejected.
+    /// Events that were rejected.
     pub rejected: Vec<Rejection>,
 }
 
@@ -35,11 +35,11 @@ fn id_text<S: Serializer>(id: &Id, serializer: S) -> Result<S::Ok, S::Error> {
 /// One rejected event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejection {
-    /// Which event, by index.
+    /// Index of the event.
     pub index: u64,
-    /// Its identity, if it could be read.
+    /// ID of the event, if it could be read.
     pub id: Option<Id>,
-    /// The rule it breaks.
+    /// Rule that the event breaks.
     pub violation: Violation,
 }
 
@@ -58,26 +58,26 @@ impl Serialize for Rejection {
             map.serialize_entry("limit", &limit)?;
         }
         match &self.violation.got {
-            Some(Got::Number(number)) => map.serialize_entry("got", number)?,
-            Some(Got::Text(text)) => map.serialize_entry("got", text)?,
+            Some(Actual::Number(number)) => map.serialize_entry("got", number)?,
+            Some(Actual::Text(text)) => map.serialize_entry("got", text)?,
             None => {}
         }
         map.end()
     }
 }
 
-/// Why a whole request was refused. The wire form is the snake_case name; the status goes with it.
+/// Reason for the refusal of a whole request. The wire form is the snake_case name; each code has one HTTP status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ProblemCode {
     /// The body is not JSON, or not an object.
     MalformedJson,
-    /// The body claims to be gzip and is not, or is cut short.
+    /// The body claims to be gzip but is not, or is truncated.
     MalformedGzip,
     /// The envelope lacks a field.
     MissingField,
     /// A field of the envelope has the wrong type, form or size.
     InvalidField,
-    /// `v` is a version this collector does not speak.
+    /// `v` is a version that this collector does not support.
     UnsupportedVersion,
     /// `events` is empty.
     NoEvents,
@@ -87,17 +87,17 @@ pub enum ProblemCode {
     NoKey,
     /// No app has this key.
     UnknownKey,
-    /// The app demands signatures, and this one is absent, wrong, too old or used before.
+    /// The app requires signatures, and this one is absent, wrong, expired or reused.
     BadSignature,
     /// The bearer token is absent or wrong.
     BadToken,
-    /// Nothing is at this address.
+    /// No resource has this address.
     NotFound,
-    /// The address does not take this method.
+    /// The resource does not support this method.
     MethodNotAllowed,
     /// `content-encoding` is neither gzip nor identity.
     UnsupportedEncoding,
-    /// What is asked for does not go with how things are: a sink that is in use cannot be retired.
+    /// The request conflicts with the current state: a sink that is in use cannot be retired.
     Conflict,
     /// The body as sent exceeds `body_bytes`.
     BodyTooLarge,
@@ -105,9 +105,9 @@ pub enum ProblemCode {
     DecompressedTooLarge,
     /// The batch has more events than `events_per_batch`.
     TooManyEvents,
-    /// Too many requests; try again after the time in `Retry-After`.
+    /// Too many requests; retry after the time in `Retry-After`.
     TooManyRequests,
-    /// The collector cannot store now; try again after the time in `Retry-After`.
+    /// The collector cannot store now; retry after the time in `Retry-After`.
     Unavailable,
 }
 
@@ -136,7 +136,7 @@ impl ProblemCode {
         ProblemCode::Unavailable,
     ];
 
-    /// The wire form, the HTTP status and the title.
+    /// Returns the wire form, the HTTP status and the title.
     #[must_use]
     pub fn parts(self) -> (&'static str, u16, &'static str) {
         match self {
@@ -163,13 +163,13 @@ impl ProblemCode {
         }
     }
 
-    /// The wire form.
+    /// Returns the wire form.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         self.parts().0
     }
 
-    /// The HTTP status.
+    /// Returns the HTTP status.
     #[must_use]
     pub fn status(self) -> u16 {
         self.parts().1
@@ -179,47 +179,47 @@ impl ProblemCode {
 /// A refusal of a whole request, serialised as RFC 9457 `application/problem+json`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// Why.
+    /// Reason for the refusal.
     pub code: ProblemCode,
-    /// What happened, for a developer's eyes.
+    /// Explanation for a developer.
     pub detail: String,
-    /// Where: a field, a place in the JSON, a parameter.
+    /// Location of the error: a field, a position in the JSON, or a parameter.
     pub field: Option<String>,
-    /// The limit that was exceeded.
+    /// Limit that was exceeded.
     pub limit: Option<u64>,
-    /// What came.
-    pub got: Option<Got>,
-    /// Seconds after which it is worth trying again, if known. Travels in the header `Retry-After`, not in the document.
+    /// Value that was received instead.
+    pub got: Option<Actual>,
+    /// Seconds after which a retry can succeed, if known. Sent in the header `Retry-After`, not in the document.
     pub retry_after: Option<u64>,
 }
 
 impl Problem {
-    /// A refusal without a place.
+    /// Creates a problem without a location. Truncates `detail`.
     #[must_use]
     pub fn new(code: ProblemCode, mut detail: String) -> Self {
         detail.truncate(truncate(&detail, DETAIL_BYTES).len());
         Self { code, detail, field: None, limit: None, got: None, retry_after: None }
     }
 
-    /// The same, at `field`.
+    /// Sets the location.
     #[must_use]
     pub fn at(mut self, field: &str) -> Self {
         self.field = Some(truncate(field, FIELD_BYTES).to_owned());
         self
     }
 
-    /// The same, with the limit and what came.
+    /// Sets the limit and the value that was received.
     #[must_use]
-    pub fn limit(mut self, limit: u64, got: Got) -> Self {
+    pub fn limit(mut self, limit: u64, got: Actual) -> Self {
         self.limit = Some(limit);
         self.got = Some(got);
         self
     }
 
-    /// A rule broken by the envelope.
+    /// Creates the problem for a rule that the envelope breaks.
     #[must_use]
     pub fn from_violation(violation: &Violation) -> Self {
-        let at = Self::new(ProblemCode::InvalidField, violation.describe()).at(&violation.field);
+        let at = Self::new(ProblemCode::InvalidField, violation.to_string()).at(&violation.field);
         Self { limit: violation.limit, got: violation.got.clone(), ..at }
     }
 }
@@ -240,8 +240,8 @@ impl Serialize for Problem {
             out.serialize_field("limit", &limit)?;
         }
         match &self.got {
-            Some(Got::Number(number)) => out.serialize_field("got", number)?,
-            Some(Got::Text(text)) => out.serialize_field("got", text)?,
+            Some(Actual::Number(number)) => out.serialize_field("got", number)?,
+            Some(Actual::Text(text)) => out.serialize_field("got", text)?,
             None => {}
         }
         out.end()

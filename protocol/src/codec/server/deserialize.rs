@@ -1,4 +1,4 @@
-//! The shapes of the wire: objects that are only objects, and device clocks that may be absurd.
+//! Deserializers for the wire: strict about objects, lenient about device clocks.
 
 use std::fmt;
 
@@ -6,8 +6,8 @@ use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-/// Declares a struct that is read from a JSON object and from nothing else. A derived reader alone would also take an array
-/// of the fields' values in their order, so every object of the wire is declared with this.
+/// Declares a struct that deserializes from a JSON object only. The derived implementation also accepts an array of the
+/// values in field order, so every object of the wire is declared with this macro.
 macro_rules! object {
     ($(#[$outer:meta])* $vis:vis struct $name:ident<$a:lifetime> $fields:tt) => {
         $(#[$outer])*
@@ -17,25 +17,25 @@ macro_rules! object {
 
         impl<'de: $a, $a> serde::Deserialize<'de> for $name<$a> {
             fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                struct Only<$a>(std::marker::PhantomData<&$a ()>);
-                impl<'de: $a, $a> serde::de::Visitor<'de> for Only<$a> {
+                struct ObjectVisitor<$a>(std::marker::PhantomData<&$a ()>);
+                impl<'de: $a, $a> serde::de::Visitor<'de> for ObjectVisitor<$a> {
                     type Value = $name<$a>;
                     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                         f.write_str("a JSON object")
                     }
                     fn visit_map<M: serde::de::MapAccess<'de>>(self, map: M) -> Result<$name<$a>, M::Error> {
-                        // The derived reader, not this one: an inherent function goes first.
+                        // Calls the derived function, not this one: an inherent function takes precedence.
                         $name::deserialize(serde::de::value::MapAccessDeserializer::new(map))
                     }
                 }
-                deserializer.deserialize_map(Only(std::marker::PhantomData))
+                deserializer.deserialize_map(ObjectVisitor(std::marker::PhantomData))
             }
         }
     };
 }
 pub(super) use object;
 
-/// The text of a JSON value. What is wrong with it, without its place, which would count from the beginning of the value.
+/// Returns the text of a JSON number. The error has no position, because it would count from the start of the value.
 fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<&'de str, D::Error> {
     let raw = <&'de RawValue>::deserialize(deserializer)?.get();
     if raw.starts_with(|c: char| c == '-' || c.is_ascii_digit()) {
@@ -50,47 +50,48 @@ fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<&'de str, D::Err
     Err(D::Error::custom(format!("invalid type: {kind}, expected a number")))
 }
 
-/// A time of a clock that may be absurd, milliseconds since the epoch: any number is one. A fraction is cut off; what is
-/// beyond 64 bits is the nearest that is not.
+/// Time of a clock that can be wrong, milliseconds since the epoch. Accepts any number: fractions are truncated, and
+/// values beyond 64 bits saturate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Millis(pub(super) i64);
 
 impl<'de> Deserialize<'de> for Millis {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = number(deserializer)?;
-        // Beyond the range of a float is infinity, which the conversion takes for the largest.
+        // Beyond the range of a float is infinity, which the cast saturates.
         Ok(Self(text.parse().or_else(|_| text.parse().map(|number: f64| number as i64)).unwrap_or(0)))
     }
 }
 
-/// A reading of a monotonic clock, milliseconds: any number; `None` if no clock can have given it.
+/// MonoMillis of a monotonic clock, milliseconds. Accepts any number; `None` if it is outside the range of a clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Reading(pub(super) Option<u64>);
+pub(super) struct MonoMillis(pub(super) Option<u64>);
 
-impl<'de> Deserialize<'de> for Reading {
+impl<'de> Deserialize<'de> for MonoMillis {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let Millis(millis) = Millis::deserialize(deserializer)?;
         Ok(Self(u64::try_from(millis).ok().filter(|millis| *millis <= crate::limits::MAX_SAFE_INTEGER)))
     }
 }
 
-/// The elements of an array: the first `most`, and how many there are.
+/// Elements of an array: the first ones as text, and the count of all.
 pub(super) struct Elements<'a> {
     pub(super) kept: Vec<&'a RawValue>,
     pub(super) count: u64,
 }
 
-/// Reads [`Elements`]. Those beyond `most` are only counted: eight million of the smallest would take 128 MB.
-pub(super) struct Most(pub(super) u64);
+/// Deserializes [`Elements`] and keeps at most this many. The rest is only counted: eight million of the smallest would
+/// take 128 MB.
+pub(super) struct ElementsSeed(pub(super) u64);
 
-impl<'de> serde::de::DeserializeSeed<'de> for Most {
+impl<'de> serde::de::DeserializeSeed<'de> for ElementsSeed {
     type Value = Option<Elements<'de>>;
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_option(self)
     }
 }
 
-impl<'de> Visitor<'de> for Most {
+impl<'de> Visitor<'de> for ElementsSeed {
     type Value = Option<Elements<'de>>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -143,15 +144,15 @@ mod tests {
         for text in ["\"1\"", "[1]", "{}", "true"] {
             assert!(serde_json::from_str::<Millis>(text).is_err(), "{text}");
         }
-        assert_eq!(serde_json::from_str::<Reading>("-1").unwrap(), Reading(None));
-        assert_eq!(serde_json::from_str::<Reading>("7.5").unwrap(), Reading(Some(7)));
+        assert_eq!(serde_json::from_str::<MonoMillis>("-1").unwrap(), MonoMillis(None));
+        assert_eq!(serde_json::from_str::<MonoMillis>("7.5").unwrap(), MonoMillis(Some(7)));
     }
 
     #[test]
     fn no_more_elements_than_asked_for_are_kept() {
         use serde::de::DeserializeSeed;
         let read = |text: &'static str, most| {
-            let elements = Most(most).deserialize(&mut serde_json::Deserializer::from_str(text)).unwrap();
+            let elements = ElementsSeed(most).deserialize(&mut serde_json::Deserializer::from_str(text)).unwrap();
             elements.map(|elements| (elements.kept.len(), elements.count))
         };
         assert_eq!(read("[1,[2],3]", 9), Some((3, 3)));
