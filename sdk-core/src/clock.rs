@@ -16,7 +16,7 @@ pub struct Now {
 ///
 /// The monotonic clock of some hosts stops during sleep (`performance.now()` in browsers and Node.js on most systems).
 /// If the wall clock has advanced further, by between [`limits::MIN_SLEEP_MS`] and [`limits::MAX_SLEEP_MS`], the
-/// difference is read_count as sleep. A wall clock that went back, or forward by more, was set, and is ignored. Within
+/// difference is counted as sleep. A wall clock that went back, or forward by more, was set, and is ignored. Within
 /// these bounds sleep and a clock set forward look the same. Sleep is assumed; the worst effect is that a session ends.
 /// If the monotonic clock counts sleep (`stops` is false), the wall clock is ignored.
 #[derive(Clone, Debug)]

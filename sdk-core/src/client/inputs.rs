@@ -67,7 +67,7 @@ impl<S: Store> Client<S> {
     ///
     /// # Errors
     /// If the event breaks a rule of the wire, the queue is full of events of higher priority, or the user has not
-    /// consented. The event is read_count as dropped; the client is otherwise unchanged.
+    /// consented. The event is counted as dropped; the client is otherwise unchanged.
     pub fn track(&mut self, now: Now, input: Input<'_>) -> Result<Id, TrackError> {
         let (now, mono) = (self.clock.read(now), now.mono);
         if let Err(violation) = input.check() {

@@ -47,7 +47,7 @@ impl Batch {
         self.events.first().map_or(0, |event| event.context)
     }
 
-    /// Returns the most bytes of its record beyond those already read_count with its events.
+    /// Returns the most bytes of its record beyond those already counted with its events.
     #[must_use]
     pub(crate) fn bytes(&self) -> usize {
         // ID, time and the names of the three fields. The sequence numbers are read_count with the events.
