@@ -4,12 +4,14 @@
 
 mod deliver;
 mod letters;
+mod park;
 pub mod plan;
 mod poison;
 mod replay;
 mod shed;
 mod size;
 mod source;
+mod unpark;
 mod unreadable;
 mod worker;
 
@@ -83,6 +85,7 @@ pub enum FanoutError {
 pub struct Progress {
     name: String,
     delivered: watch::Receiver<u64>,
+    parked: watch::Receiver<u64>,
     down: watch::Receiver<bool>,
     wanted: watch::Sender<u64>,
     complete_from: watch::Receiver<Option<i64>>,
@@ -95,10 +98,16 @@ impl Progress {
         &self.name
     }
 
-    /// Every event up to this position is in the store, or dead.
+    /// Every event up to this position is in the store, dead or parked.
     #[must_use]
     pub fn delivered_to(&self) -> u64 {
         *self.delivered.borrow()
+    }
+
+    /// How many events wait beside the log.
+    #[must_use]
+    pub fn parked(&self) -> u64 {
+        *self.parked.borrow()
     }
 
     /// What the sink never got, because it was gone before or was given up, arrived before this time, milliseconds since the
@@ -114,7 +123,7 @@ impl Progress {
         *self.down.borrow()
     }
 
-    /// Waits until the store has every event up to `position`, at most for `patience`, and not at all for a sink that is
+    /// Waits until the store has every event up to `position`, but for those parked, at most for `patience`, and not at all for a sink that is
     /// down. The sink hurries for it. Returns whether it has.
     pub async fn wait_for(&self, position: u64, patience: Duration) -> bool {
         let mut delivered = self.delivered.clone();
@@ -222,6 +231,7 @@ impl Fanout {
         surroundings: &Surroundings,
     ) -> Result<(), FanoutError> {
         let (delivered_sender, delivered) = watch::channel(0);
+        let (parked_sender, parked) = watch::channel(0);
         let (down_sender, down) = watch::channel(false);
         let (wanted, wanted_receiver) = watch::channel(0);
         let name = sink.name().to_owned();
@@ -232,6 +242,7 @@ impl Fanout {
         let source = Source { spool: spool.clone(), history };
         let channels = worker::Channels {
             delivered_sender,
+            parked_sender,
             down_sender,
             wanted_receiver,
             complete_from: complete_from_sender,
@@ -241,7 +252,7 @@ impl Fanout {
         let mut worker = Worker::new(source, sink, (settings, prepared), channels, counts).open().await?;
         worker.shedding = shedding;
         self.workers.spawn(worker.run());
-        self.progress.push(Progress { name, delivered, down, wanted, complete_from });
+        self.progress.push(Progress { name, delivered, parked, down, wanted, complete_from });
         Ok(())
     }
 
@@ -271,6 +282,8 @@ impl Fanout {
 
 #[cfg(test)]
 mod expired_tests;
+#[cfg(test)]
+mod parked_tests;
 #[cfg(test)]
 mod poison_tests;
 #[cfg(test)]

@@ -71,6 +71,7 @@ fn of_sinks(status: &Status) -> Vec<(Gauge<'_>, u64)> {
     }
     gauges.extend(active().map(|(name, sink)| (Gauge::SinkPosition(name), sink.position())));
     gauges.extend(active().map(|(name, sink)| (Gauge::SinkPending(name), sink.pending)));
+    gauges.extend(active().map(|(name, sink)| (Gauge::SinkParked(name), sink.parked)));
     gauges.extend(active().map(|(name, sink)| (Gauge::SinkDead(name), sink.dead)));
     gauges.extend(active().map(|(name, sink)| (Gauge::SinkShed(name), sink.shed)));
     gauges.extend(active().map(|(name, _)| {

@@ -1,15 +1,17 @@
 //! How far each sink is, and what it is sending.
 
 use rusqlite::{Connection, OptionalExtension, params};
+use sha2::{Digest, Sha256};
 
 use super::backlog::Owners;
 use super::letters::{self, DeadLetter};
-use super::{Spool, SpoolError, Stored, Tx};
+use super::parked::{self, Parked};
+use super::{Spool, SpoolError, Stored, Tx, positions};
 
 /// How far a sink is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cursor {
-    /// Every event up to this position is delivered, dead or expired.
+    /// Every event up to this position is delivered, dead, expired or parked.
     pub delivered_to: u64,
     /// How many events are dead: those refused, and those shed (also the ones after [`Cursor::delivered_to`]).
     pub dead: u64,
@@ -36,6 +38,8 @@ pub struct Frozen {
     pub last: u64,
     /// Names it for the store: the same for the same events of the same data directory, never for others.
     pub token: String,
+    /// Positions of its events that are not sent with it, in order: they are parked once it is through.
+    pub without: Vec<u64>,
 }
 
 impl Cursor {
@@ -46,16 +50,26 @@ impl Cursor {
         self.delivered_to.max(frozen).max(self.suspect_to.unwrap_or(0))
     }
 
-    /// How many events are delivered, dead or expired.
+    /// How many events are delivered, dead, expired or parked.
     #[must_use]
     pub fn done(&self) -> u64 {
         self.delivered_to + self.shed_to.map_or(0, |to| to.saturating_sub(self.pinned_to()))
     }
 }
 
-/// The name of the batch `first..=last` of the data directory with this identity.
-pub(super) fn token(identity: &str, first: u64, last: u64) -> String {
-    format!("{identity}-{first}-{last}")
+/// The name of the batch `first..=last` of the data directory with this identity, but for the events `without`.
+pub(super) fn token(identity: &str, first: u64, last: u64, without: &[u64]) -> String {
+    let whole = format!("{identity}-{first}-{last}");
+    if without.is_empty() {
+        return whole;
+    }
+    let digest = Sha256::digest(positions::write(without));
+    digest[..8].iter().fold(format!("{whole}-without-"), |token, byte| format!("{token}{byte:02x}"))
+}
+
+fn frozen(sql: &Connection, first: u64, last: u64, without: Vec<u64>) -> Result<Option<Frozen>, SpoolError> {
+    let token = token(&identity(sql)?, first, last, &without);
+    Ok(Some(Frozen { first, last, token, without }))
 }
 
 pub(super) fn identity(sql: &Connection) -> Result<String, SpoolError> {
@@ -65,12 +79,14 @@ pub(super) fn identity(sql: &Connection) -> Result<String, SpoolError> {
 pub(super) fn load(sql: &Connection, sink: &str) -> Result<Cursor, SpoolError> {
     let query =
         "SELECT delivered_to, dead, frozen_first, frozen_last, suspect_to, shed, shed_to, (SELECT token FROM identity),
-        expired, complete_from FROM cursor WHERE sink = ?1";
+        expired, complete_from, frozen_without FROM cursor WHERE sink = ?1";
     let read = |row: &rusqlite::Row<'_>| {
         let frozen = match (row.get(2)?, row.get(3)?) {
             (Some(first), Some(last)) => {
                 let identity: String = row.get(7)?;
-                Some(Frozen { first, last, token: token(&identity, first, last) })
+                let without: Option<String> = row.get(10)?;
+                let without = without.map(|text| positions::read(&text)).unwrap_or_default();
+                Some(Frozen { first, last, token: token(&identity, first, last, &without), without })
             }
             _ => None,
         };
@@ -94,7 +110,7 @@ pub(super) fn load(sql: &Connection, sink: &str) -> Result<Cursor, SpoolError> {
 pub(super) fn save(sql: &Connection, sink: &str, cursor: &Cursor) -> Result<(), SpoolError> {
     let frozen = cursor.frozen.as_ref();
     let query = "UPDATE cursor SET delivered_to = ?2, dead = ?3, frozen_first = ?4, frozen_last = ?5, suspect_to = ?6, shed = ?7,
-        shed_to = ?8, expired = ?9, complete_from = ?10 WHERE sink = ?1";
+        shed_to = ?8, expired = ?9, complete_from = ?10, frozen_without = ?11 WHERE sink = ?1";
     sql.prepare_cached(query)?.execute(params![
         sink,
         cursor.delivered_to,
@@ -105,7 +121,8 @@ pub(super) fn save(sql: &Connection, sink: &str, cursor: &Cursor) -> Result<(), 
         cursor.shed,
         cursor.shed_to,
         cursor.expired,
-        cursor.complete_from
+        cursor.complete_from,
+        frozen.filter(|frozen| !frozen.without.is_empty()).map(|frozen| positions::write(&frozen.without))
     ])?;
     Ok(())
 }
@@ -116,7 +133,13 @@ fn bad(sink: &str, verb: &'static str, (first, last): (u64, u64), why: String) -
 
 /// `history`: those of the batch's events that the log no longer has, so that it can be sent again whatever happens to the
 /// place that they came from.
-fn freeze(tx: &mut Tx<'_>, sink: &str, (first, last): (u64, u64), history: &[Stored]) -> Result<Cursor, SpoolError> {
+fn freeze(
+    tx: &mut Tx<'_>,
+    sink: &str,
+    (first, last): (u64, u64),
+    history: &[Stored],
+    without: Vec<u64>,
+) -> Result<Cursor, SpoolError> {
     let mut cursor = load(tx.sql, sink)?;
     let why = match (&cursor.frozen, cursor.suspect_to) {
         (Some(frozen), _) => format!("{}..={} is frozen already", frozen.first, frozen.last),
@@ -124,6 +147,7 @@ fn freeze(tx: &mut Tx<'_>, sink: &str, (first, last): (u64, u64), history: &[Sto
             format!("the cursor is at {}, the head at {}", cursor.delivered_to, tx.counters.stored)
         }
         (None, Some(to)) if last > to => format!("the refused batch ends at {to}"),
+        _ if without.iter().any(|position| !(first..=last).contains(position)) => "without what is not in it".into(),
         _ => String::new(),
     };
     if !why.is_empty() {
@@ -137,7 +161,7 @@ fn freeze(tx: &mut Tx<'_>, sink: &str, (first, last): (u64, u64), history: &[Sto
             tx.grow(app, json.len() as u64);
         }
     }
-    cursor.frozen = Some(Frozen { first, last, token: token(&identity(tx.sql)?, first, last) });
+    cursor.frozen = frozen(tx.sql, first, last, without)?;
     save(tx.sql, sink, &cursor)?;
     Ok(cursor)
 }
@@ -191,44 +215,63 @@ fn resume(tx: &mut Tx<'_>, sink: &str) -> Result<Cursor, SpoolError> {
 
 fn narrow(tx: &mut Tx<'_>, sink: &str, last: u64, suspect: bool) -> Result<Cursor, SpoolError> {
     let mut cursor = load(tx.sql, sink)?;
-    let Some(frozen) = cursor.frozen.take().filter(|frozen| (frozen.first..frozen.last).contains(&last)) else {
+    let Some(before) = cursor.frozen.take().filter(|frozen| (frozen.first..frozen.last).contains(&last)) else {
         return Err(bad(sink, "narrow", (cursor.delivered_to + 1, last), "no frozen batch goes beyond it".into()));
     };
     if suspect {
-        cursor.suspect_to = Some(frozen.last);
+        cursor.suspect_to = Some(before.last);
     }
-    cursor.frozen = Some(Frozen { first: frozen.first, last, token: token(&identity(tx.sql)?, frozen.first, last) });
+    // What is cut off is looked at anew when its turn comes.
+    let without = before.without.into_iter().filter(|position| *position <= last).collect();
+    cursor.frozen = frozen(tx.sql, before.first, last, without)?;
     save(tx.sql, sink, &cursor)?;
     Ok(cursor)
 }
 
+/// What becomes of the events that a cursor passes, but for those delivered.
+#[derive(Clone, Debug, Default)]
+pub struct Passed {
+    /// Those that the store refused for good.
+    pub dead: Vec<DeadLetter>,
+    /// Those that wait beside the log.
+    pub parked: Vec<Parked>,
+    /// What is left of a refused batch is suspect no longer.
+    pub clear: bool,
+}
+
 /// What speaks against moving the cursor to `last`.
-fn obstacle(cursor: &Cursor, sink: &str, last: u64, head: u64, dead: &[DeadLetter]) -> Option<String> {
+fn obstacle(cursor: &Cursor, sink: &str, last: u64, head: u64, passed: &Passed) -> Option<String> {
     let first = cursor.delivered_to + 1;
     let end = if cursor.shed_to.is_some() { cursor.pinned_to() } else { head };
     match &cursor.frozen {
         Some(frozen) if last < frozen.last => Some(format!("{}..={} is frozen", frozen.first, frozen.last)),
         _ if last < first || last > end => Some(format!("the end is at {end}")),
-        _ if dead.iter().any(|letter| letter.sink != sink || !(first..=last).contains(&letter.position)) => {
+        _ if passed.dead.iter().any(|letter| letter.sink != sink || !(first..=last).contains(&letter.position)) => {
             Some("a dead letter is of another sink or range".into())
+        }
+        _ if passed.parked.iter().any(|parked| !(first..=last).contains(&parked.position)) => {
+            Some("a parked event is of another range".into())
         }
         _ => None,
     }
 }
 
-fn advance(tx: &mut Tx<'_>, sink: &str, last: u64, dead: &[DeadLetter], clear: bool) -> Result<Cursor, SpoolError> {
+fn advance(tx: &mut Tx<'_>, sink: &str, last: u64, passed: &Passed) -> Result<Cursor, SpoolError> {
     let mut cursor = load(tx.sql, sink)?;
-    if let Some(why) = obstacle(&cursor, sink, last, tx.counters.stored, dead) {
+    if let Some(why) = obstacle(&cursor, sink, last, tx.counters.stored, passed) {
         return Err(bad(sink, "advance", (cursor.delivered_to + 1, last), why));
     }
-    for letter in dead {
+    for letter in &passed.dead {
         letters::insert(tx.sql, letter)?;
+    }
+    for event in &passed.parked {
+        parked::insert(tx.sql, sink, event)?;
     }
     let pinned = cursor.pinned_to();
     cursor.delivered_to = last;
-    cursor.dead += dead.len() as u64;
+    cursor.dead += passed.dead.len() as u64;
     cursor.frozen = None;
-    cursor.suspect_to = cursor.suspect_to.filter(|to| last < *to && !clear);
+    cursor.suspect_to = cursor.suspect_to.filter(|to| last < *to && !passed.clear);
     if let Some(to) = cursor.shed_to {
         if cursor.suspect_to.is_none() && last >= pinned {
             (cursor.delivered_to, cursor.shed_to) = (to, None);
@@ -256,16 +299,23 @@ impl Spool {
     /// If the range does not follow the cursor, passes the head or the end of a refused batch, or another batch is
     /// frozen; or the database fails.
     pub fn freeze(&self, sink: &str, first: u64, last: u64) -> Result<Cursor, SpoolError> {
-        self.freeze_with(sink, first, last, Vec::new())
+        self.freeze_with(sink, (first, last), Vec::new(), Vec::new())
     }
 
-    /// [`Spool::freeze`] of a batch with events that the log no longer has: it takes them back until the batch is through.
+    /// [`Spool::freeze`] of a batch with events that the log no longer has: it takes them back until the batch is through. `without`:
+    /// positions of those, in order, that are not sent with it but parked once it is through.
     ///
     /// # Errors
     /// As [`Spool::freeze`].
-    pub fn freeze_with(&self, sink: &str, first: u64, last: u64, history: Vec<Stored>) -> Result<Cursor, SpoolError> {
+    pub fn freeze_with(
+        &self,
+        sink: &str,
+        range: (u64, u64),
+        history: Vec<Stored>,
+        without: Vec<u64>,
+    ) -> Result<Cursor, SpoolError> {
         let sink = sink.to_owned();
-        self.call(move |tx| freeze(tx, &sink, (first, last), &history))
+        self.call(move |tx| freeze(tx, &sink, range, &history, without))
     }
 
     /// Moves the cursor of a sink to `to`, because the events up to there are nowhere any more; those that it neither
@@ -314,8 +364,16 @@ impl Spool {
     /// # Errors
     /// If `last` lies before the end of the frozen batch, before the cursor or after the head; or the database fails.
     pub fn advance(&self, sink: &str, last: u64, dead: Vec<DeadLetter>, clear: bool) -> Result<Cursor, SpoolError> {
+        self.pass(sink, last, Passed { dead, clear, ..Passed::default() })
+    }
+
+    /// [`Spool::advance`], with events that are parked in the same commit.
+    ///
+    /// # Errors
+    /// As [`Spool::advance`].
+    pub fn pass(&self, sink: &str, last: u64, passed: Passed) -> Result<Cursor, SpoolError> {
         let sink = sink.to_owned();
-        self.call(move |tx| advance(tx, &sink, last, &dead, clear))
+        self.call(move |tx| advance(tx, &sink, last, &passed))
     }
 
     /// The token of the batch `first..=last`, as [`Spool::freeze`] would give it.

@@ -20,6 +20,8 @@ mod cursor;
 mod dedup;
 mod error;
 mod letters;
+mod parked;
+mod positions;
 mod read;
 mod room;
 mod sinks;
@@ -38,10 +40,11 @@ use tokio::sync::watch;
 
 pub use backlog::{Backlog, Full, SHARE};
 pub use clocks::Point;
-pub use cursor::{Cursor, Frozen};
+pub use cursor::{Cursor, Frozen, Passed};
 pub use dedup::{Extent, FOLDER as DEDUP_FOLDER, Horizon, Horizons, Settings as DedupSettings};
 pub use error::SpoolError;
 pub use letters::DeadLetter;
+pub use parked::{Group, Parked, ParkedRoom};
 pub use read::{Ledger, Reader, SinkLedger, Status, Stored};
 pub use sinks::{Ending, SinkLine, SinkState};
 pub use tx::{Counters, Tx};
@@ -61,6 +64,7 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0005_expired.sql"),
     include_str!("migrations/0006_backlog.sql"),
     include_str!("migrations/0007_letters.sql"),
+    include_str!("migrations/0008_parked.sql"),
 ];
 
 /// Reading connections that stay open when nobody reads: sinks and a scrape now and then. What reads beyond them closes its
@@ -299,6 +303,8 @@ impl Spool {
 mod backlog_tests;
 #[cfg(test)]
 mod fault_tests;
+#[cfg(test)]
+mod parked_tests;
 #[cfg(test)]
 mod state_tests;
 #[cfg(test)]

@@ -196,6 +196,8 @@ pub enum Gauge<'a> {
     SinkPosition(&'a str),
     /// Events a sink still has to deliver.
     SinkPending(&'a str),
+    /// Those of the pending that wait beside the log.
+    SinkParked(&'a str),
     /// Events a sink refused for good, or gave up.
     SinkDead(&'a str),
     /// Events a sink gave up because the spool was full.
@@ -255,6 +257,9 @@ impl Gauge<'_> {
             Gauge::SinkPosition(sink) => ("subway_sink_position", "Position up to which a sink is done.", Some(sink)),
             Gauge::SinkPending(sink) => {
                 ("subway_sink_pending_events", "Events a sink still has to deliver.", Some(sink))
+            }
+            Gauge::SinkParked(sink) => {
+                ("subway_sink_parked_events", "Pending events of a sink that wait beside the log.", Some(sink))
             }
             Gauge::SinkDead(sink) => {
                 ("subway_sink_dead_events", "Events a sink refused for good, or gave up.", Some(sink))
