@@ -89,8 +89,9 @@ impl Worker {
     /// that the store may make for one delivery, as far as there is room. What finds none is delivered in its turn.
     pub(super) async fn to_park(&self, batch: &SinkBatch) -> Result<Vec<u64>, SinkError> {
         // A record that cannot be read is dealt with when it is sent.
-        let Ok(needs) = self.sink.needs(batch, FEW) else { return Ok(Vec::new()) };
-        let things = beyond(needs, FEW);
+        let few = self.beside.few;
+        let Ok(needs) = self.sink.needs(batch, few) else { return Ok(Vec::new()) };
+        let things = beyond(needs, few);
         if things.is_empty() {
             return Ok(Vec::new());
         }

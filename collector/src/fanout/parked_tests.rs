@@ -35,7 +35,7 @@ impl Slow {
 
     /// What an event needs: nothing for every third.
     fn thing(&self, position: u64) -> Option<u64> {
-        (position % 3 != 0).then_some(position % self.things)
+        (!position.is_multiple_of(3)).then_some(position % self.things)
     }
 }
 
@@ -63,7 +63,7 @@ impl Sink for Slow {
         let needs: Vec<Need> = needs.collect();
         let different: BTreeSet<&String> = needs.iter().map(|need| &need.thing).collect();
         // Nothing need be said of a few.
-        Ok(if different.len() <= few && different.len() % 2 == 0 { Vec::new() } else { needs })
+        Ok(if different.len() <= few && different.len().is_multiple_of(2) { Vec::new() } else { needs })
     }
 
     async fn deliver(&self, batch: Arc<SinkBatch>) -> Result<Delivered, SinkError> {

@@ -14,6 +14,8 @@ use crate::spool::{DeadLetter, Group, Parked};
 
 /// While the log has events waiting, parked ones get one part of the worker's time and the log so many.
 const LOG_PARTS: u64 = 3;
+/// A round that takes longer makes the next ones smaller, milliseconds: a cluster that is busy makes an index in a second.
+const LONG_MS: u64 = 1000;
 /// Events sent by themselves in one go, so that the log waits no longer for them than for a few things that are made.
 const ALONE: usize = 20;
 
@@ -23,6 +25,8 @@ pub(super) struct Beside {
     pub(super) plan: Plan,
     /// How many there are.
     pub(super) events: u64,
+    /// Things that the store may make at once: [`FEW`], or less while it is slow.
+    pub(super) few: usize,
     /// The app whose turn was last.
     app: String,
     /// While the log has events waiting, none is sent before this time.
@@ -38,6 +42,7 @@ impl Beside {
         Self {
             plan: Plan::new(settings.clone()),
             events: 0,
+            few: FEW,
             app: String::new(),
             turn: 0,
             parted_at: None,
@@ -78,14 +83,20 @@ impl Worker {
             }
             Step::Idle | Step::WaitUntil(_) | Step::Next => {}
         }
-        let now = self.now();
-        self.beside.turn = now + LOG_PARTS * (now - began);
+        let (now, took) = (self.now(), self.now() - began);
+        self.beside.turn = now + LOG_PARTS * took;
+        self.beside.few = match self.beside.few {
+            _ if self.beside.events == 0 => FEW,
+            few if took > LONG_MS => (few / 2).max(1),
+            few => (few + 1).min(FEW),
+        };
         self.channels.parked_sender.send_replace(self.beside.events);
     }
 
     async fn send_parked(&mut self) -> Result<(), SinkError> {
         let (spool, name, app) = (self.source.spool.clone(), self.name.clone(), self.beside.app.clone());
-        let group = blocking(move || spool.parked_group(&name, &app, FEW)).await.map_err(fails)?;
+        let few = self.beside.few;
+        let group = blocking(move || spool.parked_group(&name, &app, few)).await.map_err(fails)?;
         let Some(group) = group else {
             self.beside.events = 0;
             return Ok(());
