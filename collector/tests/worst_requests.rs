@@ -27,7 +27,7 @@ const MOST_DELIVERY: Duration = Duration::from_secs(60);
 /// events over 1,000 days: each day within 400 of the arrival is an index there, which takes it some tenths of a second, once.
 const MOST_BEHIND_DAYS: Duration = Duration::from_secs(15);
 /// How long the stores may need for what the request itself has become.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_secs(600);
 const DAYS: &str = "1,000 days";
 const DAY_MS: i64 = 86_400_000;
 

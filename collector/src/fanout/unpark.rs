@@ -206,12 +206,14 @@ impl Worker {
         DeadLetter { sink, position, app_key, event_id, reason: reason.to_owned(), dead_at, record }
     }
 
-    /// Nothing was taken; the same is tried again after a pause, which the log does not share.
+    /// Nothing was taken; the same is tried again after a pause, which the log does not share: a cluster that makes no more indices
+    /// takes events of those that it has, so that the sink is not down.
     fn parked_failed(&mut self, error: &SinkError) {
         let asked = self.pause_asked(error);
         let (now, waiting) = (self.now(), self.beside.events);
         let pause_ms = self.beside.plan.failed(now, asked, random());
         self.counts.failed();
+        self.prepared &= !self.beside.plan.is_down();
         tracing::warn!(sink = self.name, %error, pause_ms, waiting, "a delivery of parked events failed");
     }
 }

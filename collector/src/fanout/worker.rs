@@ -191,7 +191,7 @@ impl Worker {
 
     /// Tells whether the sink is down.
     fn tell_down(&mut self) {
-        let is_down = self.plan.is_down() || self.beside.plan.is_down();
+        let is_down = self.plan.is_down();
         // After an outage the store may be another one.
         self.prepared &= !is_down;
         self.counts.set_down(is_down);
