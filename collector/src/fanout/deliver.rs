@@ -3,14 +3,15 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::blocking;
+use super::exclude::without;
 use super::letters::dead_letters;
 use super::plan::half;
 use super::size;
 use super::source::Cap;
 use super::worker::{TRIM_MS, Worker};
+use super::{blocking, fails};
 use crate::sinks::{Delivered, SinkBatch, SinkError};
-use crate::spool::{Cursor, SpoolError, Stored};
+use crate::spool::{Cursor, Passed, SpoolError, Stored};
 
 impl Worker {
     /// Reads the next events, freezes them as a batch and delivers it.
@@ -48,14 +49,18 @@ impl Worker {
             return Ok(Some(batch));
         }
         batch.last = size::cut(&batch.records, first, last, self.plan.settings().max_bytes);
-        batch.last = self.cut(&batch).clamp(first, batch.last);
-        batch.records.retain(|record| record.first <= batch.last);
         // What the log no longer has it keeps until the batch is through: retention may delete it from the store meanwhile.
         let history = batch.records.iter().filter(|record| record.first <= found.history_to);
-        let history =
+        let mut history: Vec<Stored> =
             history.map(|record| Stored { first: record.first, events: 1, json: record.json.clone() }).collect();
-        let (spool, name, last) = (self.source.spool.clone(), self.name.clone(), batch.last);
-        match blocking(move || spool.freeze_with(&name, first, last, history)).await {
+        let mut left_out = self.to_park(&batch).await?;
+        batch = without(batch, &left_out)?;
+        batch.last = self.cut(&batch).clamp(first, batch.last);
+        batch.records.retain(|record| record.first <= batch.last);
+        left_out.retain(|position| *position <= batch.last);
+        history.retain(|stored| stored.first <= batch.last);
+        let (spool, name, range) = (self.source.spool.clone(), self.name.clone(), (first, batch.last));
+        match blocking(move || spool.freeze_with(&name, range, history, left_out)).await {
             Ok(cursor) => self.cursor = cursor,
             Err(SpoolError::BadRange { .. }) => return Err(SinkError::retryable("")),
             Err(error) => return Err(fails(error)),
@@ -67,9 +72,13 @@ impl Worker {
     /// Delivers the frozen batch, exactly as it was if it was sent before.
     pub(super) async fn deliver_again(&mut self) {
         let Some(frozen) = self.cursor.frozen.clone() else { return };
-        match self.batch(frozen.first, frozen.last, frozen.token).await {
+        let batch = match self.batch(frozen.first, frozen.last, frozen.token).await {
+            Ok(batch) => batch,
+            Err(error) => return self.failed(&error),
+        };
+        match without(batch.clone(), &frozen.without) {
             Ok(batch) => self.deliver(batch).await,
-            Err(error) => self.failed(&error),
+            Err(record) => self.unreadable(&batch, &record).await,
         }
     }
 
@@ -87,6 +96,13 @@ impl Worker {
 
     pub(super) async fn deliver(&mut self, batch: SinkBatch) {
         let batch = Arc::new(batch);
+        if batch.records.is_empty() {
+            // All of it is parked: there is nothing to send, and nothing to learn of the store.
+            return match self.advance(batch.last, Vec::new(), false).await {
+                Ok(()) => self.tell_delivered(),
+                Err(error) => self.failed(&error),
+            };
+        }
         match self.send(Arc::clone(&batch)).await {
             Ok(delivered) => self.delivered(&batch, delivered).await,
             Err(SinkError::Unreadable(record)) => self.unreadable(&batch, &record).await,
@@ -106,6 +122,12 @@ impl Worker {
     }
 
     async fn delivered(&mut self, batch: &SinkBatch, delivered: Delivered) {
+        let parked = self.cursor.frozen.as_ref().map_or(0, |frozen| frozen.without.len() as u64);
+        let (sent, refused) = (batch.last - batch.first + 1 - parked, delivered.refused.len() as u64);
+        if let Some(one) = delivered.refused.first().filter(|_| parked > 0 && refused >= sent) {
+            // The store cannot see from the positions that it took nothing.
+            return self.refused(batch, one.reason.clone()).await;
+        }
         if self.remembers {
             // The commit that this costs is in nobody's way when nothing else waits.
             let caught_up = batch.last >= *self.head.borrow();
@@ -122,27 +144,44 @@ impl Worker {
                 return self.failed(&error);
             }
         }
-        self.succeeded(batch.last - batch.first + 1 - delivered.refused.len() as u64);
+        self.succeeded(sent - refused);
     }
 
     /// The cursor has moved, and the store took so many events.
     pub(super) fn succeeded(&mut self, taken: u64) {
+        self.taken += taken;
         self.metrics.delivered_events.inc_by(taken);
         self.plan.succeeded();
+        self.tell_delivered();
+    }
+
+    /// Tells how far the cursor is, and how many events wait beside the log.
+    fn tell_delivered(&mut self) {
+        self.channels.parked_sender.send_replace(self.beside.events);
         self.channels.delivered_sender.send_replace(self.cursor.delivered_to);
     }
 
-    /// Moves the cursor in one commit with the dead letters.
+    /// Moves the cursor in one commit with the dead letters and what is parked.
     pub(super) async fn advance(
         &mut self,
         last: u64,
         letters: Vec<crate::spool::DeadLetter>,
         clear: bool,
     ) -> Result<(), SinkError> {
+        let parked = self.parked_up_to(last, &letters).await?;
         let (spool, name) = (self.source.spool.clone(), self.name.clone());
-        let dead = letters.len() as u64;
-        self.cursor = blocking(move || spool.advance(&name, last, letters, clear)).await.map_err(fails)?;
+        let (dead, waiting) = (letters.len() as u64, parked.len() as u64);
+        let passed = Passed { dead: letters, parked, clear };
+        self.cursor = blocking(move || spool.pass(&name, last, passed)).await.map_err(fails)?;
         self.metrics.dead_lettered_events.inc_by(dead);
+        if waiting > 0 {
+            self.beside.events += waiting;
+            tracing::info!(
+                sink = self.name,
+                events = waiting,
+                "the store has to make too much for these events: they are parked"
+            );
+        }
         self.advanced_to = self.cursor.delivered_to;
         self.trim_due.get_or_insert(self.now() + TRIM_MS);
         if self.cursor.suspect_to.is_none() {
@@ -219,9 +258,4 @@ impl Worker {
         self.advanced_to = self.cursor.delivered_to;
         self.channels.delivered_sender.send_replace(self.cursor.delivered_to);
     }
-}
-
-/// A fault of the spool, to be tried again like one of the store.
-pub(super) fn fails(error: SpoolError) -> SinkError {
-    SinkError::retryable(error.to_string())
 }

@@ -85,7 +85,7 @@ async fn a_batch_out_of_the_store_is_sent_again_the_same_although_retention_has_
     let records = history.records(0, 10, 10, u64::MAX).unwrap();
     let stored =
         records.iter().map(|record| crate::spool::Stored { first: record.first, events: 1, json: record.json.clone() });
-    spool.freeze_with("model", 1, 10, stored.collect()).unwrap();
+    spool.freeze_with("model", (1, 10), stored.collect(), Vec::new()).unwrap();
     while embedded.upkeep(LATER).await.unwrap() {}
     spool.trim().unwrap();
     let model = Model::new([]);

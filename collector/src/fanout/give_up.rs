@@ -1,7 +1,7 @@
 //! What a worker does whose sink remembers its position: it gives up the oldest events itself, and tells the store.
 
 use super::blocking;
-use super::deliver::fails;
+use super::fails;
 use super::shed::{Shedding, report, shed};
 use super::worker::Worker;
 

@@ -7,7 +7,7 @@ use crate::sinks::{Refusal, SinkBatch, within};
 use crate::spool::DeadLetter;
 
 /// The JSON of a record with one event of `record`.
-fn alone(record: &Record<'_>, event: &Event<'_>) -> String {
+pub(super) fn alone(record: &Record<'_>, event: &Event<'_>) -> String {
     let alone = Record { events: vec![event.clone()], ..record.clone() };
     serde_json::to_string(&alone).unwrap_or_default()
 }

@@ -3,14 +3,18 @@
 //! [`plan`] decides (PURE), the worker does. Each sink has one worker, woken by the spool's head; nothing polls.
 
 mod deliver;
+mod exclude;
 mod give_up;
 mod letters;
+mod park;
+mod parking;
 pub(crate) mod plan;
 mod poison;
 mod replay;
 mod shed;
 mod size;
 mod source;
+mod unpark;
 mod unreadable;
 mod worker;
 
@@ -34,6 +38,11 @@ use worker::Worker;
 
 /// How long a start waits for stores to answer whether they can be used. One that is slower is found out later.
 const FIRST_CONTACT: Duration = Duration::from_secs(5);
+
+/// A fault of the spool, to be tried again like one of the store.
+fn fails(error: SpoolError) -> SinkError {
+    SinkError::retryable(error.to_string())
+}
 
 /// Runs `work` where it may block.
 async fn blocking<T: Send + 'static>(
@@ -91,6 +100,7 @@ pub enum FanoutError {
 pub(crate) struct Progress {
     name: String,
     delivered: watch::Receiver<u64>,
+    parked: watch::Receiver<u64>,
     down: watch::Receiver<bool>,
     wanted: watch::Sender<u64>,
     complete_from: watch::Receiver<Option<i64>>,
@@ -103,10 +113,16 @@ impl Progress {
         &self.name
     }
 
-    /// Every event up to this position is in the store, or dead.
+    /// Every event up to this position is in the store, dead or parked.
     #[must_use]
     pub(crate) fn delivered_to(&self) -> u64 {
         *self.delivered.borrow()
+    }
+
+    /// How many events wait beside the log.
+    #[must_use]
+    pub(crate) fn parked(&self) -> u64 {
+        *self.parked.borrow()
     }
 
     /// What the sink never got, because it was gone before or was given up, arrived before this time, milliseconds since the
@@ -122,7 +138,7 @@ impl Progress {
         *self.down.borrow()
     }
 
-    /// Waits until the store has every event up to `position`, at most for `patience`, and not at all for a sink that is
+    /// Waits until the store has every event up to `position`, but for those parked, at most for `patience`, and not at all for a sink that is
     /// down. The sink hurries for it. Returns whether it has.
     pub(crate) async fn wait_for(&self, position: u64, patience: Duration) -> bool {
         let mut delivered = self.delivered.clone();
@@ -230,6 +246,7 @@ impl Fanout {
         surroundings: &Surroundings,
     ) -> Result<(), FanoutError> {
         let (delivered_sender, delivered) = watch::channel(0);
+        let (parked_sender, parked) = watch::channel(0);
         let (down_sender, down) = watch::channel(false);
         let (wanted, wanted_receiver) = watch::channel(0);
         let name = sink.name().to_owned();
@@ -240,6 +257,7 @@ impl Fanout {
         let source = Source { spool: spool.clone(), history };
         let channels = worker::Channels {
             delivered_sender,
+            parked_sender,
             down_sender,
             wanted_receiver,
             complete_from: complete_from_sender,
@@ -249,7 +267,7 @@ impl Fanout {
         let mut worker = Worker::new(source, sink, (settings, prepared), channels, metrics).open().await?;
         worker.shedding = shedding;
         self.workers.spawn(worker.run());
-        self.progress.push(Progress { name, delivered, down, wanted, complete_from });
+        self.progress.push(Progress { name, delivered, parked, down, wanted, complete_from });
         Ok(())
     }
 
@@ -279,6 +297,8 @@ impl Fanout {
 
 #[cfg(test)]
 mod expired_tests;
+#[cfg(test)]
+mod parked_tests;
 #[cfg(test)]
 mod poison_tests;
 #[cfg(test)]

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::blocking;
-use super::deliver::fails;
+use super::fails;
 use super::letters::dead_letters;
 use super::plan::half;
 use super::worker::Worker;

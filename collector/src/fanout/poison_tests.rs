@@ -12,24 +12,24 @@ use crate::sinks::{Delivered, SinkBatch};
 
 /// What a store does to a request, decided by a seeded generator.
 #[derive(Clone, Copy, Debug)]
-struct Chances {
+pub(super) struct Chances {
     /// Of a thousand requests, those that never arrive.
-    lost: u64,
+    pub(super) lost: u64,
     /// Of a thousand requests, those that are taken without an answer.
-    unanswered: u64,
+    pub(super) unanswered: u64,
 }
 
 /// A store that refuses some events, knows batches by their tokens, and forgets nothing.
 pub(super) struct Model {
-    poison: Mutex<BTreeSet<u64>>,
-    refuses_all: Mutex<bool>,
+    pub(super) poison: Mutex<BTreeSet<u64>>,
+    pub(super) refuses_all: Mutex<bool>,
     most: u64,
     chances: Chances,
     random: Mutex<u64>,
     tokens: Mutex<BTreeMap<String, Vec<u64>>>,
     /// How often each event was brought in: more than once is a double.
     taken: Mutex<BTreeMap<u64, u32>>,
-    requests: watch::Sender<u64>,
+    pub(super) requests: watch::Sender<u64>,
 }
 
 impl Model {
@@ -37,7 +37,7 @@ impl Model {
         Self::hostile(poison, u64::MAX, Chances { lost: 0, unanswered: 0 }, 1)
     }
 
-    fn hostile(poison: impl IntoIterator<Item = u64>, most: u64, chances: Chances, seed: u64) -> Arc<Self> {
+    pub(super) fn hostile(poison: impl IntoIterator<Item = u64>, most: u64, chances: Chances, seed: u64) -> Arc<Self> {
         Arc::new(Self {
             poison: Mutex::new(poison.into_iter().collect()),
             refuses_all: Mutex::new(false),
@@ -62,7 +62,7 @@ impl Model {
         taken.keys().copied().collect()
     }
 
-    async fn requests(&self, at_least: u64) {
+    pub(super) async fn requests(&self, at_least: u64) {
         let mut requests = self.requests.subscribe();
         tokio::time::timeout(PATIENCE, requests.wait_for(|n| *n >= at_least)).await.unwrap().unwrap();
     }
@@ -122,7 +122,7 @@ async fn delivered(fanout: &Fanout, to: u64) {
     tokio::time::timeout(PATIENCE, delivered.wait_for(|at| *at >= to)).await.unwrap().unwrap();
 }
 
-fn letters(spool: &Spool) -> Vec<(u64, String)> {
+pub(super) fn letters(spool: &Spool) -> Vec<(u64, String)> {
     spool.dead_letters(None, 0, 9999).unwrap().into_iter().map(|letter| (letter.position, letter.reason)).collect()
 }
 

@@ -87,9 +87,7 @@ impl Replayer {
         letters: &[DeadLetter],
         report: &mut Replayed,
     ) -> Result<bool, String> {
-        let mut name = Sha256::new();
-        letters.iter().for_each(|letter| name.update(letter.position.to_be_bytes()));
-        let digest: String = name.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        let digest = digest(letters.iter().map(|letter| letter.position));
         let (first, last) = (letters[0].position, letters[letters.len() - 1].position);
         let spool = self.spool.clone();
         let token = blocking(move || spool.token(first, last)).await.map_err(text)?;
@@ -143,6 +141,13 @@ impl Replayer {
         let (spool, sink) = (self.spool.clone(), sink.to_owned());
         blocking(move || spool.settle(&sink, taken, refused)).await.map_err(text)
     }
+}
+
+/// Names a set of positions that need not follow each other.
+pub(super) fn digest(positions: impl Iterator<Item = u64>) -> String {
+    let mut name = Sha256::new();
+    positions.for_each(|position| name.update(position.to_be_bytes()));
+    name.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The letters' events as one batch; their positions need not follow each other.

@@ -2,7 +2,7 @@
 //! mends it. They go to the dead letters without any evidence, and everything around them is delivered.
 
 use super::blocking;
-use super::deliver::fails;
+use super::fails;
 use super::letters::dead_letters;
 use super::worker::Worker;
 use crate::sinks::{Refusal, SinkBatch, Unreadable};

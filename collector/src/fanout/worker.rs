@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
+use super::parking::Parking;
 use super::plan::{Place, Plan, Settings, Step};
 use super::shed::Shedding;
 use super::source::Source;
@@ -27,6 +28,7 @@ const OWN_DISK_MS: u64 = 1000;
 /// How a worker talks to the outside.
 pub(super) struct Channels {
     pub(super) delivered_sender: watch::Sender<u64>,
+    pub(super) parked_sender: watch::Sender<u64>,
     pub(super) down_sender: watch::Sender<bool>,
     pub(super) wanted_receiver: watch::Receiver<u64>,
     pub(super) complete_from: watch::Sender<Option<i64>>,
@@ -51,8 +53,12 @@ pub(super) struct Worker {
     pub(super) most_events: u64,
     /// A part of the batch that is being searched for what the store refuses was taken.
     pub(super) evidence: bool,
+    /// Events that wait beside the log.
+    pub(super) beside: Parking,
+    /// Events that the store has taken since the start.
+    pub(super) taken: u64,
     /// Whether the store was found to be usable since it was last down.
-    prepared: bool,
+    pub(super) prepared: bool,
     pub(super) advance_due: Option<u64>,
     pub(super) trim_due: Option<u64>,
     pub(super) head: watch::Receiver<u64>,
@@ -73,6 +79,8 @@ impl Worker {
         Self {
             name: sink.name().to_owned(),
             most_events: settings.max_events,
+            beside: Parking::new(&settings),
+            taken: 0,
             plan: Plan::new(settings),
             cursor: Cursor::default(),
             advanced_to: 0,
@@ -95,7 +103,9 @@ impl Worker {
     /// Learns how far the sink is.
     pub(super) async fn open(mut self) -> Result<Self, FanoutError> {
         let (spool, name) = (self.source.spool.clone(), self.name.clone());
-        self.cursor = blocking(move || spool.cursor(&name)).await?;
+        let (cursor, parked) = blocking(move || Ok((spool.cursor(&name)?, spool.parked_room(&name)?))).await?;
+        (self.cursor, self.beside.events) = (cursor, parked.events());
+        self.channels.parked_sender.send_replace(self.beside.events);
         self.advanced_to = self.cursor.delivered_to;
         self.channels.complete_from.send_replace(self.cursor.complete_from);
         let position = self.sink.position().await.map_err(|error| FanoutError::Sink(self.name.clone(), error))?;
@@ -148,14 +158,24 @@ impl Worker {
                 continue;
             }
             let place = Place { delivered_to: self.cursor.delivered_to, frozen: self.cursor.frozen.is_some(), head };
-            match self.plan.next(self.now(), place, hurry) {
+            let step = self.plan.next(self.now(), place, hurry);
+            let (waits, rests) = (step != Step::Idle, matches!(step, Step::Idle | Step::WaitUntil(_)));
+            let parked_due = |worker: &Self| !draining && worker.beside.is_due(worker.now(), waits);
+            match step {
                 Step::Idle | Step::WaitUntil(_) | Step::Probe if draining => break,
                 Step::Next | Step::Again if !self.prepared => self.prepare().await,
-                Step::Idle => self.sleep(None).await,
-                Step::WaitUntil(time) => self.sleep(Some(time)).await,
+                Step::Idle | Step::WaitUntil(_) if parked_due(&self) => self.unpark().await,
+                Step::Idle => self.sleep(self.beside.due(self.now(), false)).await,
+                Step::WaitUntil(time) => {
+                    let parked = self.beside.due(self.now(), true);
+                    self.sleep(Some(parked.map_or(time, |due| due.min(time)))).await;
+                }
                 Step::Next => self.deliver_next().await,
                 Step::Again => self.deliver_again().await,
                 Step::Probe => self.probe().await,
+            }
+            if !rests && parked_due(&self) {
+                self.unpark().await;
             }
             self.tell_down();
         }
@@ -239,23 +259,31 @@ impl Worker {
         }
     }
 
-    /// Nothing was taken; the same is tried again after a pause. What no waiting will mend is tried rarely.
+    /// How long a failure asks to be waited for at least, milliseconds. What no waiting will mend is tried rarely.
+    pub(super) fn pause_asked(&self, error: &SinkError) -> Option<u64> {
+        match error {
+            SinkError::Retryable { after_ms, .. } => *after_ms,
+            _ => Some(self.plan.settings().backoff_cap_ms),
+        }
+    }
+
+    /// Nothing was taken; the same is tried again after a pause.
     pub(super) fn failed(&mut self, error: &SinkError) {
         if self.source.spool.health().is_err() {
             self.plan.failed_ourselves(self.now(), OWN_DISK_MS);
             return tracing::warn!(sink = self.name, %error, "a delivery failed while the spool cannot be written");
         }
-        let asked = match error {
-            SinkError::Retryable { after_ms, .. } => *after_ms,
-            _ => Some(self.plan.settings().backoff_cap_ms),
-        };
-        let pause_ms = self.plan.failed(self.now(), asked, random());
+        let pause_ms = self.plan.failed(self.now(), self.pause_asked(error), random());
+        if matches!(error, SinkError::Retryable { .. }) {
+            // The store has no time for what is parked either.
+            self.beside.plan.failed_ourselves(self.now(), pause_ms);
+        }
         self.metrics.delivery_errors.inc();
         tracing::warn!(sink = self.name, %error, pause_ms, position = self.cursor.delivered_to, "a delivery failed");
     }
 }
 
 /// A number in `0.0..1.0`. Without the system's randomness the whole pause is taken, which only costs time.
-fn random() -> f64 {
+pub(super) fn random() -> f64 {
     getrandom::u32().map_or(1.0, |n| f64::from(n) / (f64::from(u32::MAX) + 1.0))
 }

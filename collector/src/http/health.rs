@@ -77,6 +77,7 @@ fn measure_sinks(status: &Status, to: &mut Gauges) {
         let lag_ms = now.saturating_sub(oldest).max(0).unsigned_abs();
         to.set(&gauges::SINK_POSITION, labels, sink.position());
         to.set(&gauges::SINK_PENDING_EVENTS, labels, sink.pending);
+        to.set(&gauges::SINK_PARKED_EVENTS, labels, sink.parked);
         to.set(&gauges::SINK_DISCARDED_EVENTS, labels, sink.dead);
         to.set(&gauges::SINK_DROPPED_EVENTS, labels, sink.shed);
         to.set(&gauges::SINK_DEAD_LETTER_BYTES, labels, status.letter_bytes.get(name).copied().unwrap_or(0));

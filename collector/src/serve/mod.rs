@@ -234,9 +234,10 @@ impl Freshness for CatchUp {
     async fn catch_up(&self) {
         let Some(source) = &self.source else { return };
         let head = self.spool.head();
-        if !source.wait_for(head, CATCH_UP).await {
-            let position = source.delivered_to();
-            tracing::warn!(position, head, "a question is answered from a store that is behind");
+        let reached = source.wait_for(head, CATCH_UP).await;
+        let (position, parked) = (source.delivered_to(), source.parked());
+        if !reached || parked > 0 {
+            tracing::warn!(position, parked, head, "a question is answered from a store that is behind");
         }
     }
 

@@ -114,6 +114,17 @@ pub(crate) struct Refusal {
     pub reason: String,
 }
 
+/// An event for which the store would first have to make something, and that takes it long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Need {
+    /// Position of the event.
+    pub position: u64,
+    /// Names what has to be made; made once it serves every event that needs it.
+    pub thing: String,
+    /// How unusual it is to need it: what the traffic of the moment needs comes first.
+    pub distance: u64,
+}
+
 /// A batch was delivered: every event is in the store, durably, except those refused.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Delivered {
@@ -245,6 +256,16 @@ pub(crate) trait Sink: Send + Sync {
     /// If a record cannot be read.
     fn cut(&self, batch: &SinkBatch) -> Result<u64, Unreadable> {
         Ok(batch.last)
+    }
+
+    /// Which events of `batch` need something that the store does not have yet and takes long to make; nothing need be said of a
+    /// batch that needs at most `few` such things. What is named here may be delivered later than its neighbours, beside the log, so
+    /// only a sink that takes events in any order may name it. Asked before each batch is frozen; must not touch the store.
+    ///
+    /// # Errors
+    /// If a record cannot be read.
+    fn needs(&self, _batch: &SinkBatch, _few: usize) -> Result<Vec<Need>, Unreadable> {
+        Ok(Vec::new())
     }
 
     /// Brings the events of the batch into the store. When it returns `Ok` they are durable there, each exactly once,

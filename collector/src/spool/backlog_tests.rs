@@ -177,7 +177,7 @@ fn what_a_sink_takes_back_from_the_store_counts_as_its_apps_own() {
     let json = ["{\"app_key\":\"demo\",\"events\":[]}", "{\"app_key\":\"gone\"}"];
     let history: Vec<_> =
         (1..=2).zip(json).map(|(first, json)| Stored { first, events: 1, json: json.to_owned() }).collect();
-    spool.freeze_with("late", 1, 2, history).unwrap();
+    spool.freeze_with("late", (1, 2), history, Vec::new()).unwrap();
     assert_eq!(counted(&spool, dir.path()), [(0, json[1].len() as u64), (demo, json[0].len() as u64)].into());
     spool.advance("late", 2, Vec::new(), false).unwrap();
     spool.trim().unwrap();

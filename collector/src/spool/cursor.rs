@@ -1,13 +1,14 @@
 //! How far each sink is, and what it is sending, as the database has it; `progress` moves it.
 
 use rusqlite::{Connection, OptionalExtension, params};
+use sha2::{Digest, Sha256};
 
-use super::{Reader, SpoolError};
+use super::{Reader, SpoolError, positions};
 
 /// How far a sink is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cursor {
-    /// Every event up to this position is delivered, dead or expired.
+    /// Every event up to this position is delivered, dead, expired or parked.
     pub delivered_to: u64,
     /// How many events are dead: those refused, and those shed (also the ones after [`Cursor::delivered_to`]).
     pub dead: u64,
@@ -34,6 +35,8 @@ pub struct Frozen {
     pub last: u64,
     /// Names it for the store: the same for the same events of the same data directory, never for others.
     pub token: String,
+    /// Positions of its events that are not sent with it, in order: they are parked once it is through.
+    pub without: Vec<u64>,
 }
 
 impl Cursor {
@@ -44,16 +47,25 @@ impl Cursor {
         self.delivered_to.max(frozen).max(self.suspect_to.unwrap_or(0))
     }
 
-    /// How many events are delivered, dead or expired.
+    /// How many events are delivered, dead, expired or parked.
     #[must_use]
     pub fn done(&self) -> u64 {
         self.delivered_to + self.shed_to.map_or(0, |to| to.saturating_sub(self.pinned_to()))
     }
 }
 
-/// The name of the batch `first..=last` of the data directory with this identity.
-pub(super) fn token(identity: &str, first: u64, last: u64) -> String {
-    format!("{identity}-{first}-{last}")
+/// The name of the batch `first..=last` of the data directory with this identity, but for the events `without`.
+pub(super) fn token(identity: &str, first: u64, last: u64, without: &[u64]) -> String {
+    let whole = format!("{identity}-{first}-{last}");
+    if without.is_empty() {
+        return whole;
+    }
+    format!("{whole}-without-{}", hex::encode(&Sha256::digest(positions::write(without))[..8]))
+}
+
+pub(super) fn frozen(sql: &Connection, first: u64, last: u64, without: Vec<u64>) -> Result<Option<Frozen>, SpoolError> {
+    let token = token(&identity(sql)?, first, last, &without);
+    Ok(Some(Frozen { first, last, token, without }))
 }
 
 pub(super) fn identity(sql: &Connection) -> Result<String, SpoolError> {
@@ -63,12 +75,14 @@ pub(super) fn identity(sql: &Connection) -> Result<String, SpoolError> {
 pub(super) fn load(sql: &Connection, sink: &str) -> Result<Cursor, SpoolError> {
     let query =
         "SELECT delivered_to, dead, frozen_first, frozen_last, suspect_to, shed, shed_to, (SELECT token FROM identity),
-        expired, complete_from FROM cursor WHERE sink = ?1";
+        expired, complete_from, frozen_without FROM cursor WHERE sink = ?1";
     let read = |row: &rusqlite::Row<'_>| {
         let frozen = match (row.get(2)?, row.get(3)?) {
             (Some(first), Some(last)) => {
                 let identity: String = row.get(7)?;
-                Some(Frozen { first, last, token: token(&identity, first, last) })
+                let without: Option<String> = row.get(10)?;
+                let without = without.map(|text| positions::read(&text)).unwrap_or_default();
+                Some(Frozen { first, last, token: token(&identity, first, last, &without), without })
             }
             _ => None,
         };
@@ -92,7 +106,7 @@ pub(super) fn load(sql: &Connection, sink: &str) -> Result<Cursor, SpoolError> {
 pub(super) fn save(sql: &Connection, sink: &str, cursor: &Cursor) -> Result<(), SpoolError> {
     let frozen = cursor.frozen.as_ref();
     let query = "UPDATE cursor SET delivered_to = ?2, dead = ?3, frozen_first = ?4, frozen_last = ?5, suspect_to = ?6, shed = ?7,
-        shed_to = ?8, expired = ?9, complete_from = ?10 WHERE sink = ?1";
+        shed_to = ?8, expired = ?9, complete_from = ?10, frozen_without = ?11 WHERE sink = ?1";
     sql.prepare_cached(query)?.execute(params![
         sink,
         cursor.delivered_to,
@@ -103,7 +117,8 @@ pub(super) fn save(sql: &Connection, sink: &str, cursor: &Cursor) -> Result<(), 
         cursor.shed,
         cursor.shed_to,
         cursor.expired,
-        cursor.complete_from
+        cursor.complete_from,
+        frozen.filter(|frozen| !frozen.without.is_empty()).map(|frozen| positions::write(&frozen.without))
     ])?;
     Ok(())
 }
@@ -114,7 +129,7 @@ impl Reader {
     /// # Errors
     /// If the database fails.
     pub fn token(&self, first: u64, last: u64) -> Result<String, SpoolError> {
-        Ok(token(&identity(&self.0)?, first, last))
+        Ok(token(&identity(&self.0)?, first, last, &[]))
     }
 
     /// See [`super::Spool::cursor`].

@@ -7,7 +7,7 @@ use serde::Serialize;
 use subway_protocol::RejectReason;
 
 use super::sinks::SinkState;
-use super::{Counters, Reader, SpoolError, arrival, cursor, letters};
+use super::{Counters, Reader, SpoolError, arrival, cursor, letters, parked};
 
 /// The ledger: where every event is that ever arrived in an accepted request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -38,6 +38,9 @@ pub struct SinkLedger {
     pub dead: u64,
     /// Still to be delivered.
     pub pending: u64,
+    /// Those of the pending that wait beside the log until the store has made what they need; left out of the JSON if there are none.
+    #[serde(skip_serializing_if = "none")]
+    pub parked: u64,
     /// Those of the dead that were given up because the spool was full; left out of the JSON if there are none.
     #[serde(skip_serializing_if = "none")]
     pub shed: u64,
@@ -58,10 +61,10 @@ pub struct SinkLedger {
 }
 
 impl SinkLedger {
-    /// The position up to which the sink is done.
+    /// The position up to which the sink is done, but for what is parked.
     #[must_use]
     pub fn position(&self) -> u64 {
-        self.delivered + self.dead + self.expired
+        self.delivered + self.dead + self.expired + self.parked
     }
 }
 
@@ -125,9 +128,12 @@ impl Reader {
         let ledger = ledger.reached(sink, position);
         let mut waiting = BTreeMap::new();
         for (name, delivered_to) in delivered_to {
-            let waits = ledger.sinks.get(&name).is_some_and(|sink| sink.state.is_active() && sink.pending > 0);
+            let Some(figures) = ledger.sinks.get(&name).filter(|sink| sink.state.is_active()) else { continue };
             let delivered_to = if name == sink { delivered_to.max(position) } else { delivered_to };
-            if let Some(arrived) = waits.then(|| arrival::of(&snapshot, delivered_to + 1)).transpose()?.flatten() {
+            let waits = figures.pending > figures.parked;
+            let in_log = waits.then(|| arrival::of(&snapshot, delivered_to + 1)).transpose()?.flatten();
+            let beside = parked::oldest(&snapshot, &name)?;
+            if let Some(arrived) = in_log.into_iter().chain(beside).min() {
                 waiting.insert(name, arrived);
             }
         }
@@ -153,7 +159,7 @@ pub struct Status {
 fn ledger(snapshot: &Connection) -> Result<(Ledger, BTreeMap<String, u64>), SpoolError> {
     let counters = Counters::load(snapshot)?;
     let (mut sinks, mut delivered_to) = (BTreeMap::new(), BTreeMap::new());
-    let letters = letters::totals(snapshot)?;
+    let (letters, parked) = (letters::totals(snapshot)?, parked::counts(snapshot)?);
     let mut statement = snapshot.prepare_cached("SELECT sink, state, retired_at, retired_to FROM cursor")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
@@ -162,14 +168,17 @@ fn ledger(snapshot: &Connection) -> Result<(Ledger, BTreeMap<String, u64>), Spoo
         let (retired_at, retired_to): (Option<i64>, Option<u64>) = (row.get(2)?, row.get(3)?);
         let cursor = cursor::load(snapshot, &name)?;
         let (done, dead, shed) = (cursor.done(), cursor.dead, cursor.shed);
-        let delivered = done - dead - cursor.expired;
-        let (pending, expired) = match retired_to {
-            Some(stored) => (0, cursor.expired + stored.saturating_sub(done)),
-            None => (counters.stored - done, cursor.expired),
+        let parked = parked.get(&name).copied().unwrap_or(0);
+        let delivered = done - dead - cursor.expired - parked;
+        let (pending, parked, expired) = match retired_to {
+            Some(stored) => (0, 0, cursor.expired + stored.saturating_sub(done) + parked),
+            None => (counters.stored - done + parked, parked, cursor.expired),
         };
         delivered_to.insert(name.clone(), cursor.delivered_to);
         let dropped_letters = letters.get(&name).map_or(0, |(_, dropped)| *dropped);
-        sinks.insert(name, SinkLedger { delivered, dead, pending, shed, dropped_letters, expired, state, retired_at });
+        let figures =
+            SinkLedger { delivered, dead, pending, parked, shed, dropped_letters, expired, state, retired_at };
+        sinks.insert(name, figures);
     }
     let rejected = RejectReason::ALL.iter().zip(counters.rejected);
     let rejected = rejected.filter(|(_, n)| *n > 0).map(|(reason, n)| (reason.as_str(), n)).collect();

@@ -21,6 +21,8 @@ mod dedup;
 mod error;
 mod ledger;
 mod letters;
+mod parked;
+mod positions;
 mod progress;
 mod read;
 mod room;
@@ -45,6 +47,8 @@ pub use dedup::{Extent, FOLDER as DEDUP_FOLDER, Horizon, Horizons, Settings as D
 pub use error::SpoolError;
 pub use ledger::{Ledger, SinkLedger, SinkLine, Status};
 pub use letters::DeadLetter;
+pub use parked::{Group, Parked, ParkedRoom};
+pub use progress::Passed;
 pub use read::{Reader, Stored};
 pub use sinks::{Ending, SinkState};
 pub use tx::{Counters, Tx};
@@ -64,6 +68,7 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0005_expired.sql"),
     include_str!("migrations/0006_backlog.sql"),
     include_str!("migrations/0007_letters.sql"),
+    include_str!("migrations/0008_parked.sql"),
 ];
 
 /// Reading connections that stay open when nobody reads: sinks and a scrape now and then. What reads beyond them closes its
@@ -302,6 +307,8 @@ impl Spool {
 mod backlog_tests;
 #[cfg(test)]
 mod fault_tests;
+#[cfg(test)]
+mod parked_tests;
 #[cfg(test)]
 mod state_tests;
 #[cfg(test)]

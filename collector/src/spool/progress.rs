@@ -3,8 +3,9 @@
 use rusqlite::params;
 
 use super::backlog::Owners;
-use super::cursor::{Cursor, Frozen, identity, load, save, token};
+use super::cursor::{Cursor, frozen, load, save};
 use super::letters::{self, DeadLetter};
+use super::parked::{self, Parked};
 use super::{Spool, SpoolError, Stored, Tx};
 
 fn bad(sink: &str, verb: &'static str, (first, last): (u64, u64), why: String) -> SpoolError {
@@ -13,7 +14,13 @@ fn bad(sink: &str, verb: &'static str, (first, last): (u64, u64), why: String) -
 
 /// `history`: those of the batch's events that the log no longer has, so that it can be sent again whatever happens to the
 /// place that they came from.
-fn freeze(tx: &mut Tx<'_>, sink: &str, (first, last): (u64, u64), history: &[Stored]) -> Result<Cursor, SpoolError> {
+fn freeze(
+    tx: &mut Tx<'_>,
+    sink: &str,
+    (first, last): (u64, u64),
+    history: &[Stored],
+    without: Vec<u64>,
+) -> Result<Cursor, SpoolError> {
     let mut cursor = load(tx.sql, sink)?;
     let why = match (&cursor.frozen, cursor.suspect_to) {
         (Some(frozen), _) => format!("{}..={} is frozen already", frozen.first, frozen.last),
@@ -21,6 +28,7 @@ fn freeze(tx: &mut Tx<'_>, sink: &str, (first, last): (u64, u64), history: &[Sto
             format!("the cursor is at {}, the head at {}", cursor.delivered_to, tx.counters.stored)
         }
         (None, Some(to)) if last > to => format!("the refused batch ends at {to}"),
+        _ if without.iter().any(|position| !(first..=last).contains(position)) => "without what is not in it".into(),
         _ => String::new(),
     };
     if !why.is_empty() {
@@ -34,7 +42,7 @@ fn freeze(tx: &mut Tx<'_>, sink: &str, (first, last): (u64, u64), history: &[Sto
             tx.grow(app, json.len() as u64);
         }
     }
-    cursor.frozen = Some(Frozen { first, last, token: token(&identity(tx.sql)?, first, last) });
+    cursor.frozen = frozen(tx.sql, first, last, without)?;
     save(tx.sql, sink, &cursor)?;
     Ok(cursor)
 }
@@ -88,44 +96,63 @@ fn resume(tx: &mut Tx<'_>, sink: &str) -> Result<Cursor, SpoolError> {
 
 fn narrow(tx: &mut Tx<'_>, sink: &str, last: u64, suspect: bool) -> Result<Cursor, SpoolError> {
     let mut cursor = load(tx.sql, sink)?;
-    let Some(frozen) = cursor.frozen.take().filter(|frozen| (frozen.first..frozen.last).contains(&last)) else {
+    let Some(before) = cursor.frozen.take().filter(|frozen| (frozen.first..frozen.last).contains(&last)) else {
         return Err(bad(sink, "narrow", (cursor.delivered_to + 1, last), "no frozen batch goes beyond it".into()));
     };
     if suspect {
-        cursor.suspect_to = Some(frozen.last);
+        cursor.suspect_to = Some(before.last);
     }
-    cursor.frozen = Some(Frozen { first: frozen.first, last, token: token(&identity(tx.sql)?, frozen.first, last) });
+    // What is cut off is looked at anew when its turn comes.
+    let without = before.without.into_iter().filter(|position| *position <= last).collect();
+    cursor.frozen = frozen(tx.sql, before.first, last, without)?;
     save(tx.sql, sink, &cursor)?;
     Ok(cursor)
 }
 
+/// What becomes of the events that a cursor passes, but for those delivered.
+#[derive(Clone, Debug, Default)]
+pub struct Passed {
+    /// Those that the store refused for good.
+    pub dead: Vec<DeadLetter>,
+    /// Those that wait beside the log.
+    pub parked: Vec<Parked>,
+    /// What is left of a refused batch is suspect no longer.
+    pub clear: bool,
+}
+
 /// What speaks against moving the cursor to `last`.
-fn obstacle(cursor: &Cursor, sink: &str, last: u64, head: u64, dead: &[DeadLetter]) -> Option<String> {
+fn obstacle(cursor: &Cursor, sink: &str, last: u64, head: u64, passed: &Passed) -> Option<String> {
     let first = cursor.delivered_to + 1;
     let end = if cursor.shed_to.is_some() { cursor.pinned_to() } else { head };
     match &cursor.frozen {
         Some(frozen) if last < frozen.last => Some(format!("{}..={} is frozen", frozen.first, frozen.last)),
         _ if last < first || last > end => Some(format!("the end is at {end}")),
-        _ if dead.iter().any(|letter| letter.sink != sink || !(first..=last).contains(&letter.position)) => {
+        _ if passed.dead.iter().any(|letter| letter.sink != sink || !(first..=last).contains(&letter.position)) => {
             Some("a dead letter is of another sink or range".into())
+        }
+        _ if passed.parked.iter().any(|parked| !(first..=last).contains(&parked.position)) => {
+            Some("a parked event is of another range".into())
         }
         _ => None,
     }
 }
 
-fn advance(tx: &mut Tx<'_>, sink: &str, last: u64, dead: &[DeadLetter], clear: bool) -> Result<Cursor, SpoolError> {
+fn advance(tx: &mut Tx<'_>, sink: &str, last: u64, passed: &Passed) -> Result<Cursor, SpoolError> {
     let mut cursor = load(tx.sql, sink)?;
-    if let Some(why) = obstacle(&cursor, sink, last, tx.counters.stored, dead) {
+    if let Some(why) = obstacle(&cursor, sink, last, tx.counters.stored, passed) {
         return Err(bad(sink, "advance", (cursor.delivered_to + 1, last), why));
     }
-    for letter in dead {
+    for letter in &passed.dead {
         letters::insert(tx.sql, letter)?;
+    }
+    for event in &passed.parked {
+        parked::insert(tx.sql, sink, event)?;
     }
     let pinned = cursor.pinned_to();
     cursor.delivered_to = last;
-    cursor.dead += dead.len() as u64;
+    cursor.dead += passed.dead.len() as u64;
     cursor.frozen = None;
-    cursor.suspect_to = cursor.suspect_to.filter(|to| last < *to && !clear);
+    cursor.suspect_to = cursor.suspect_to.filter(|to| last < *to && !passed.clear);
     if let Some(to) = cursor.shed_to {
         if cursor.suspect_to.is_none() && last >= pinned {
             (cursor.delivered_to, cursor.shed_to) = (to, None);
@@ -153,16 +180,23 @@ impl Spool {
     /// If the range does not follow the cursor, passes the head or the end of a refused batch, or another batch is
     /// frozen; or the database fails.
     pub fn freeze(&self, sink: &str, first: u64, last: u64) -> Result<Cursor, SpoolError> {
-        self.freeze_with(sink, first, last, Vec::new())
+        self.freeze_with(sink, (first, last), Vec::new(), Vec::new())
     }
 
-    /// [`Spool::freeze`] of a batch with events that the log no longer has: it takes them back until the batch is through.
+    /// [`Spool::freeze`] of a batch with events that the log no longer has: it takes them back until the batch is through. `without`:
+    /// positions of those, in order, that are not sent with it but parked once it is through.
     ///
     /// # Errors
     /// As [`Spool::freeze`].
-    pub fn freeze_with(&self, sink: &str, first: u64, last: u64, history: Vec<Stored>) -> Result<Cursor, SpoolError> {
+    pub fn freeze_with(
+        &self,
+        sink: &str,
+        range: (u64, u64),
+        history: Vec<Stored>,
+        without: Vec<u64>,
+    ) -> Result<Cursor, SpoolError> {
         let sink = sink.to_owned();
-        self.call(move |tx| freeze(tx, &sink, (first, last), &history))
+        self.call(move |tx| freeze(tx, &sink, range, &history, without))
     }
 
     /// Moves the cursor of a sink to `to`, because the events up to there are nowhere any more; those that it neither
@@ -211,8 +245,16 @@ impl Spool {
     /// # Errors
     /// If `last` lies before the end of the frozen batch, before the cursor or after the head; or the database fails.
     pub fn advance(&self, sink: &str, last: u64, dead: Vec<DeadLetter>, clear: bool) -> Result<Cursor, SpoolError> {
+        self.pass(sink, last, Passed { dead, clear, ..Passed::default() })
+    }
+
+    /// [`Spool::advance`], with events that are parked in the same commit.
+    ///
+    /// # Errors
+    /// As [`Spool::advance`].
+    pub fn pass(&self, sink: &str, last: u64, passed: Passed) -> Result<Cursor, SpoolError> {
         let sink = sink.to_owned();
-        self.call(move |tx| advance(tx, &sink, last, &dead, clear))
+        self.call(move |tx| advance(tx, &sink, last, &passed))
     }
 
     /// The token of the batch `first..=last`, as [`Spool::freeze`] would give it.

@@ -3,7 +3,7 @@
 use rusqlite::{OptionalExtension, params};
 use serde::Serialize;
 
-use super::{Spool, SpoolError, Tx, letters, lock};
+use super::{Spool, SpoolError, Tx, letters, lock, parked};
 
 /// What a sink is to the collector.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -115,10 +115,10 @@ fn forget(tx: &mut Tx<'_>, sink: &str) -> Result<bool, SpoolError> {
     if state(tx, sink)? != SinkState::Retired {
         return Err(SpoolError::NotRetired(sink.to_owned()));
     }
-    if letters::drop_oldest(tx, sink, 0)? > 0 {
+    if letters::drop_oldest(tx, sink, 0)? > 0 || parked::drop_some(tx, sink)? > 0 {
         return Ok(true);
     }
-    for table in ["dead_letter", "letters", "cursor"] {
+    for table in ["dead_letter", "letters", "parked_group", "cursor"] {
         tx.sql.execute(&format!("DELETE FROM {table} WHERE sink = ?1"), [sink])?;
     }
     Ok(false)
@@ -153,7 +153,7 @@ impl Spool {
         self.call(move |tx| retire(tx, &sink, now))
     }
 
-    /// Forgets a retired sink: its cursor, its figures and its dead letters. Under the same name a new one may begin.
+    /// Forgets a retired sink: its cursor, its figures, its dead letters and what is parked. Under the same name a new one may begin.
     ///
     /// # Errors
     /// [`SpoolError::UnknownSink`], [`SpoolError::NotRetired`], or the database fails.

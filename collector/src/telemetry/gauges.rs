@@ -47,6 +47,12 @@ pub(crate) const SINK_POSITION: Gauge =
 /// Events a sink still has to deliver.
 pub(crate) const SINK_PENDING_EVENTS: Gauge =
     Gauge { name: "subway_sink_pending_events", help: "Events a sink still has to deliver.", labels: &["sink"] };
+/// Pending events of a sink that wait beside the log.
+pub(crate) const SINK_PARKED_EVENTS: Gauge = Gauge {
+    name: "subway_sink_parked_events",
+    help: "Pending events of a sink that wait beside the log.",
+    labels: &["sink"],
+};
 /// Events a sink dead-lettered or dropped.
 pub(crate) const SINK_DISCARDED_EVENTS: Gauge =
     Gauge { name: "subway_sink_discarded_events", help: "Events a sink dead-lettered or dropped.", labels: &["sink"] };

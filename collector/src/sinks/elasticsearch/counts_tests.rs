@@ -2,9 +2,11 @@
 
 use serde_json::Value;
 
+use super::spread::NEW_INDICES;
 use super::tests::{DAY, Store, batch, event};
 use super::*;
 use crate::query::{CountQuery, Filter, Measure, Reader};
+use crate::sinks::days;
 
 #[tokio::test]
 async fn documents_that_count_equal_what_is_counted_by_hand() {

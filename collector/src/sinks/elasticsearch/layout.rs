@@ -43,6 +43,12 @@ impl Place {
             Place::Year(year) => names::ods_of_year(prefix, year),
         }
     }
+
+    /// The place whose index has this name.
+    pub(super) fn named(prefix: &str, name: &str) -> Option<Self> {
+        let last = names::last_day(prefix, name)?;
+        [Self::Day(last), Self::Year(names::year_of(last))].into_iter().find(|place| place.index(prefix) == name)
+    }
 }
 
 /// What was decided.
@@ -104,7 +110,7 @@ impl Layout {
     }
 
     /// Decides what is not decided yet; says whether there was anything.
-    fn decide(&mut self, wanted: &Wanted) -> bool {
+    pub(super) fn decide(&mut self, wanted: &Wanted) -> bool {
         let before = self.clone();
         for (app, day) in &wanted.days {
             let at = match self.old_days.iter().position(|one| one.app_key == *app) {
@@ -264,6 +270,18 @@ mod tests {
         assert_eq!(layout.decided(&when("a", TODAY - 402)), Some(Place::Year(2023)));
         assert_eq!(layout.decided(&when("b", TODAY - 402)), None, "another app has its own");
         assert_eq!(layout.old_indices(), OLD_DAYS);
+    }
+
+    #[test]
+    fn an_index_is_known_by_its_name() {
+        for place in [Place::Day(TODAY), Place::Day(-1), Place::Year(2024), Place::Year(1969)] {
+            assert_eq!(Place::named("p-q", &place.index("p-q")), Some(place));
+        }
+        for name in
+            ["p-q-uv-2024.10", "p-q-uv-2024", "p-q-ods-2024.10", "p-q-ods-2024.10.04-000001", "p-ods-2024", "p-q-users"]
+        {
+            assert_eq!(Place::named("p-q", name), None, "{name}");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use super::layout::OLD_DAYS;
 use super::tests::{DAY, Store, batch_of_text, event};
 use super::*;
 use crate::query::{EventsQuery, Reader};
+use crate::sinks::days;
 
 /// 2026-07-01: when everything here arrived.
 const ARRIVED: i64 = 1_782_864_000_000;

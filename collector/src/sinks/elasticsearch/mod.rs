@@ -12,14 +12,16 @@ mod counts;
 pub(crate) mod document;
 pub(crate) mod errors;
 mod layout;
+mod made;
 pub(crate) mod names;
 mod pause;
 mod retention;
 mod schema;
 pub(crate) mod server;
+mod spread;
 
 use std::collections::{BTreeSet, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -33,20 +35,17 @@ pub(crate) use self::schema::schema;
 use self::bulk::{Encoder, Form, Forms, Part, verdicts};
 use self::counts::{Collector, Counts};
 use self::errors::Verdict;
-use self::layout::{Layout, Layouts, Place, Wanted};
+use self::layout::{Layout, Layouts};
+use self::made::Made;
 use self::pause::Pauses;
 use self::retention::Retention;
 use self::server::Server;
-use super::days::{self, When};
-use super::{Delivered, Refusal, Sink, SinkBatch, SinkError, Unreadable};
+use super::days::When;
+use super::{Delivered, Need, Refusal, Sink, SinkBatch, SinkError, Unreadable};
 use crate::config::{Delivery, Elasticsearch as Settings};
 use crate::record::{Event, Record};
 use crate::telemetry::SinkMetrics;
 
-/// Most indices that one delivery may make: each takes the cluster tens of milliseconds, a busy one a second.
-const NEW_INDICES: usize = 20;
-/// Indices that are remembered as made. An app alone reaches fewer than 500, however it spreads its events.
-const KNOWN_INDICES: usize = 2000;
 /// Identities looked up by one request.
 const LOOKUPS: usize = 5000;
 
@@ -81,8 +80,7 @@ struct Elasticsearch {
     counts: Option<Counts>,
     retention: Arc<Retention>,
     layouts: Layouts,
-    /// Indices that are surely there.
-    made: Mutex<HashSet<Place>>,
+    made: Arc<Made>,
     metrics: SinkMetrics,
 }
 
@@ -131,14 +129,15 @@ impl Elasticsearch {
         delivery: &Delivery,
         zones: &[(String, String)],
     ) -> Result<Self, SinkError> {
+        let made = Arc::new(Made::new(settings.index_prefix()));
         Ok(Self {
             name: name.to_owned(),
             server: Server::new(settings, Duration::from_millis(delivery.timeout_ms))?,
             encoder: Arc::new(Encoder::new(settings)),
             counts: if settings.exact_counts { Some(Counts::new(settings, zones)?) } else { None },
-            retention: Arc::new(Retention::new(settings.index_prefix(), settings.retention_days)),
+            retention: Arc::new(Retention::new(settings.index_prefix(), settings.retention_days, Arc::clone(&made))),
             layouts: Layouts::new(settings),
-            made: Mutex::default(),
+            made,
             metrics: SinkMetrics::default(),
             settings: settings.clone(),
         })
@@ -186,27 +185,14 @@ impl Elasticsearch {
             progress.note(position, form, verdict);
         }
         if progress.later.is_none() && progress.blocked.is_none() {
-            let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-            if made.len() >= KNOWN_INDICES {
-                made.clear();
-            }
-            made.extend(part.places);
+            self.made.add(part.places);
         }
         Ok(())
     }
 
     /// Where the events of the batch go, with everything decided.
     async fn layout(&self, batch: &SinkBatch) -> Result<Arc<Layout>, SinkError> {
-        let known = self.layouts.known();
-        let mut wanted = Wanted::default();
-        if !days::surely_near(batch, usize::MAX) {
-            days::each(batch, |when| {
-                if known.decided(&when).is_none() {
-                    wanted.days.push((when.app_key.to_owned(), days::day_of(when.event_time)));
-                }
-                true
-            })?;
-        }
+        let wanted = spread::wanted(batch, &self.layouts.known())?;
         let layout = self.layouts.decide(&self.server, &wanted).await?;
         self.metrics.old_day_indices.set(layout.old_indices() as i64);
         Ok(layout)
@@ -301,25 +287,16 @@ impl Sink for Elasticsearch {
 
     async fn prepare(&self) -> Result<(), SinkError> {
         schema::prepare(&self.server, &self.settings).await?;
+        self.made.look(&self.server).await;
         self.layouts.load(&self.server).await
     }
 
     fn cut(&self, batch: &SinkBatch) -> Result<u64, Unreadable> {
-        if days::surely_near(batch, NEW_INDICES) {
-            return Ok(batch.last);
-        }
-        let (layout, made) = (self.layouts.known(), self.made.lock().unwrap_or_else(PoisonError::into_inner));
-        let (mut new, mut last) = (HashSet::new(), batch.last);
-        days::each(batch, |when| {
-            // What is not decided may get its day.
-            let place = layout.decided(&when).unwrap_or(Place::Day(days::day_of(when.event_time)));
-            let full = !made.contains(&place) && new.insert(place) && new.len() > NEW_INDICES;
-            if full {
-                last = when.position - 1;
-            }
-            !full
-        })?;
-        Ok(last)
+        spread::cut(batch, &self.layouts.known(), &self.made.known())
+    }
+
+    fn needs(&self, batch: &SinkBatch, few: usize) -> Result<Vec<Need>, Unreadable> {
+        spread::needs(batch, &self.layouts.known(), &self.made.known(), (few, self.settings.index_prefix()))
     }
 
     async fn deliver(&self, batch: Arc<SinkBatch>) -> Result<Delivered, SinkError> {

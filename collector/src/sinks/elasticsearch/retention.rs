@@ -1,10 +1,11 @@
-//! Deletes indices all of whose days are older than they should be.
+//! Deletes indices all of whose days are older than they should be, and learns once a day which are left.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use reqwest::Method;
 
 use super::super::{SinkError, days::day_of};
+use super::made::Made;
 use super::names;
 use super::server::Server;
 use crate::clock;
@@ -16,25 +17,31 @@ const NAMES: usize = 20;
 pub(super) struct Retention {
     prefix: String,
     days: i64,
+    made: Arc<Made>,
     /// The day of the last look.
     looked: Mutex<i64>,
 }
 
 impl Retention {
     /// `days` 0: nothing is ever deleted.
-    pub(super) fn new(prefix: &str, days: u64) -> Self {
+    pub(super) fn new(prefix: &str, days: u64, made: Arc<Made>) -> Self {
         let days = i64::try_from(days).unwrap_or(i64::MAX);
-        Self { prefix: prefix.to_owned(), days, looked: Mutex::new(i64::MIN) }
+        Self { prefix: prefix.to_owned(), days, made, looked: Mutex::new(i64::MIN) }
     }
 
-    /// Once a day deletes what is too old, in a task of its own: no event waits for it. A failure is logged and tried again
-    /// the next day.
+    /// Once a day deletes what is too old, and notes which indices are left whoever deletes them, in a task of its own: no event
+    /// waits for it. A failure is logged and tried again the next day.
     pub(super) fn look(self: &Arc<Self>, server: &Server) {
         let today = day_of(clock::now());
         let looked = std::mem::replace(&mut *self.looked.lock().unwrap_or_else(PoisonError::into_inner), today);
-        if self.days > 0 && looked != today {
+        if looked != today {
             let (this, server) = (Arc::clone(self), server.clone());
-            tokio::spawn(async move { this.delete_and_tell(&server, today).await });
+            tokio::spawn(async move {
+                if this.days > 0 {
+                    this.delete_and_tell(&server, today).await;
+                }
+                this.made.look(&server).await;
+            });
         }
     }
 
