@@ -17,7 +17,7 @@ use crate::record::Record;
 use crate::row::Row;
 use crate::sinks::sqlite::StoredRows;
 use crate::sinks::within;
-use crate::spool::{Reader as SpoolReader, SpoolError, Stored};
+use crate::spool::{SpoolError, SpoolReader, SpoolRecord};
 
 /// Events read from the store in one step: some milliseconds, some megabytes.
 const STORE_STEP: u64 = 5_000;
@@ -131,7 +131,7 @@ fn from_store(
 
 /// Writes what `records` hold after `position`, up to `head`; returns how far that is.
 fn from_spool(
-    records: &[Stored],
+    records: &[SpoolRecord],
     position: u64,
     head: u64,
     lines: &mut Lines<'_, impl Write>,
@@ -229,7 +229,7 @@ mod tests {
     use super::*;
     use crate::sinks::sqlite::EmbeddedSink;
     use crate::sinks::{Sink, SinkBatch, StoredRecord};
-    use crate::spool::{Settings, Spool};
+    use crate::spool::{Spool, SpoolSettings};
     use crate::telemetry::Telemetry;
 
     fn record(first: u64, count: u64) -> String {
@@ -241,7 +241,7 @@ mod tests {
 
     /// A spool that holds three records of four events.
     fn spool(dir: &Path) -> Spool {
-        let spool = Spool::open(dir, &Settings::default(), Arc::new(Telemetry::default())).unwrap();
+        let spool = Spool::open(dir, &SpoolSettings::default(), Arc::new(Telemetry::default())).unwrap();
         for first in [1, 5, 9] {
             spool.call(move |tx| tx.append(1, &record(first, 4), 4)).unwrap();
         }

@@ -2,7 +2,7 @@
 
 use std::sync::mpsc::{Sender, channel};
 
-use subway_collector::spool::{Spool, SpoolError, Tx, Write};
+use subway_collector::spool::{Spool, SpoolError, SpoolTask, Tx};
 use subway_protocol::Id;
 
 /// IDs of one commit.
@@ -16,10 +16,10 @@ struct See {
     told: Sender<usize>,
 }
 
-impl Write for See {
+impl SpoolTask for See {
     fn apply(&mut self, tx: &mut Tx<'_>) -> Result<(), SpoolError> {
         let new = &mut self.new;
-        tx.see(self.app, self.ids.iter().copied(), |_, fresh| *new += usize::from(fresh))
+        tx.insert_new_ids(self.app, self.ids.iter().copied(), |_, fresh| *new += usize::from(fresh))
     }
 
     fn done(self: Box<Self>, result: Result<(), &SpoolError>) {

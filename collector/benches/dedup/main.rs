@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use subway_collector::spool::{Settings, Spool};
+use subway_collector::spool::{Spool, SpoolSettings};
 use subway_protocol::Id;
 
 #[path = "../common/ids.rs"]
@@ -77,7 +77,7 @@ fn stretch(spool: &Spool, numbers: std::ops::Range<u64>, id: fn(u64) -> Id, new:
 
 fn pattern(id: fn(u64) -> Id, most: u64) -> Value {
     let folder = tempfile::tempdir().unwrap();
-    let spool = Spool::open(folder.path(), &Settings::default(), Arc::default()).unwrap();
+    let spool = Spool::open(folder.path(), &SpoolSettings::default(), Arc::default()).unwrap();
     let (mut at, mut rows) = (0, Vec::new());
     let mut all = Vec::new();
     for mark in MARKS.into_iter().filter(|mark| *mark <= most) {

@@ -21,7 +21,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use subway_collector::spool::{Settings, Spool};
+use subway_collector::spool::{Spool, SpoolSettings};
 
 /// Batches of one round; 100 events each.
 const BATCHES: usize = 3_000;
@@ -58,7 +58,7 @@ fn main() {
 
 /// Lets the app have sent `seen` random IDs.
 fn fill(data: &Path, seen: u64) {
-    let spool = Spool::open(data, &Settings::default(), Arc::default()).unwrap();
+    let spool = Spool::open(data, &SpoolSettings::default(), Arc::default()).unwrap();
     let app = spool.app_numbers(vec!["demo".into()]).unwrap()["demo"];
     for start in (0..seen).step_by(ids::GROUP as usize) {
         let new = ids::see(&spool, app, (start..start + ids::GROUP).map(ids::random).collect());

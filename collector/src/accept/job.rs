@@ -7,7 +7,7 @@ use super::signature::{Signature, bad};
 use super::{Decoded, Held, Terms, unavailable};
 use crate::clock::now;
 use crate::pipeline::{Last, Prepared};
-use crate::spool::{Full, Point, SpoolError, Tx, Write};
+use crate::spool::{CapacityExceeded, ClockAnchor, SpoolError, SpoolTask, Tx};
 
 /// The receipt, and how many stored events had their time corrected.
 type Outcome = Result<(Receipt, u64), Unstored>;
@@ -15,7 +15,7 @@ type Outcome = Result<(Receipt, u64), Unstored>;
 /// Why nothing of a batch was stored.
 pub(super) enum Unstored {
     /// There was no room left when its turn came.
-    Full(Full),
+    Full(CapacityExceeded),
     /// Any other reason.
     Refused(Problem),
 }
@@ -34,7 +34,7 @@ pub(super) struct Job {
     forget_before: i64,
     /// The cap of the spool, bytes of JSON.
     spool_bytes: u64,
-    full: Option<Full>,
+    full: Option<CapacityExceeded>,
     fresh: Vec<bool>,
     replayed: bool,
     reply: oneshot::Sender<Outcome>,
@@ -65,15 +65,15 @@ impl Job {
             return Ok(());
         }
         let install = self.prepared.install_id;
-        let last = tx.point(self.app, install)?.map(|point| Last {
+        let last = tx.clock_anchor(self.app, install)?.map(|point| Last {
             seq: point.seq,
             boot: point.boot,
             mono: point.mono,
             event_time: point.event_time,
         });
         if let Some(last) = self.prepared.order(&self.fresh, last) {
-            let point = Point { seq: last.seq, boot: last.boot, mono: last.mono, event_time: last.event_time };
-            tx.set_point(self.app, install, &point)?;
+            let point = ClockAnchor { seq: last.seq, boot: last.boot, mono: last.mono, event_time: last.event_time };
+            tx.set_clock_anchor(self.app, install, &point)?;
         }
         Ok(())
     }
@@ -93,22 +93,24 @@ impl Job {
     }
 }
 
-impl Write for Job {
+impl SpoolTask for Job {
     fn apply(&mut self, tx: &mut Tx<'_>) -> Result<(), SpoolError> {
         // Looked at when it arrived too; since then as much as fits in memory may have come in beside it.
-        self.full = tx.backlog(self.app).room(self.spool_bytes).err();
+        self.full = tx.backlog(self.app).check_capacity(self.spool_bytes).err();
         if self.full.is_some() {
             return Ok(());
         }
         if let Some(signature) = &self.signature {
-            self.replayed = !tx.use_signature(self.app, &signature.mac, signature.signed_at, self.forget_before)?;
+            self.replayed = !tx.record_signature(self.app, &signature.mac, signature.signed_at, self.forget_before)?;
             if self.replayed {
                 return Ok(());
             }
         }
         self.fresh = vec![false; self.prepared.candidates.len()];
         let fresh = &mut self.fresh;
-        tx.see(self.app, self.prepared.candidates.iter().map(|candidate| candidate.id), |at, new| fresh[at] = new)?;
+        tx.insert_new_ids(self.app, self.prepared.candidates.iter().map(|candidate| candidate.id), |at, new| {
+            fresh[at] = new
+        })?;
         self.order(tx)?;
         let stored = self.fresh.iter().filter(|fresh| **fresh).count() as u64;
         if self.prepared.sent.age_ms() > tx.horizon_ms(self.app) {

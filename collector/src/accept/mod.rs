@@ -20,7 +20,7 @@ use tokio::sync::{Semaphore, oneshot};
 pub(crate) use budget::{Budget, Held};
 pub use signature::sign;
 
-pub(crate) use crate::spool::{Ending, Extent, Ledger, SinkLine, SinkState, Status};
+pub(crate) use crate::spool::{DedupExtent, Ledger, SinkListEntry, SinkRemoval, SinkState, SpoolStatus};
 
 use crate::auth::App;
 use crate::config::Limits;
@@ -133,7 +133,7 @@ impl Acceptor {
     /// The problem to refuse the request with; nothing of it is stored then.
     pub(crate) async fn accept(self: &Arc<Self>, arrival: Arrival) -> Result<Receipt, Problem> {
         let (number, received_at) = (arrival.app.number, arrival.received_at);
-        self.room(number)?;
+        self.check_capacity(number)?;
         let mut place = self.places.hold(&arrival.app.quota.under_way().places);
         let limits = self.limits.load_full();
         let terms = Terms { signature_age_ms: limits.wire.signature_age_ms, spool_bytes: limits.spool_bytes };
@@ -158,7 +158,7 @@ impl Acceptor {
     ///
     /// # Errors
     /// If the spool cannot be read now.
-    pub(crate) async fn status(&self, sink: &'static str, position: u64) -> Result<Status, Problem> {
+    pub(crate) async fn status(&self, sink: &'static str, position: u64) -> Result<SpoolStatus, Problem> {
         self.ask_spool(move |spool| spool.status(sink, position)).await
     }
 
@@ -166,7 +166,7 @@ impl Acceptor {
     ///
     /// # Errors
     /// `not_found`, `conflict`, or the spool cannot be written now.
-    pub(crate) async fn end_sink(&self, sink: String, how: Ending) -> Result<(), Problem> {
+    pub(crate) async fn end_sink(&self, sink: String, how: SinkRemoval) -> Result<(), Problem> {
         self.ask_spool(move |spool| how.apply(spool, &sink)).await
     }
 
@@ -196,7 +196,7 @@ impl Acceptor {
 
     /// What the dedup index of each app holds, by the app's number.
     #[must_use]
-    pub(crate) fn dedup_extents(&self) -> BTreeMap<i64, Extent> {
+    pub(crate) fn dedup_extents(&self) -> BTreeMap<i64, DedupExtent> {
         self.spool.dedup_extents()
     }
 

@@ -6,20 +6,20 @@ use subway_protocol::codec::server::Problem;
 use subway_protocol::outcome::Actual;
 
 use super::{Acceptor, unavailable};
-use crate::spool::Full;
+use crate::spool::CapacityExceeded;
 
 const SPOOL: &str = "the spool is full because a sink takes nothing";
 const SHARE: &str = "this app's share of the spool is used up because a sink takes nothing";
 
 impl Acceptor {
     /// Whether the spool has room for more of this app.
-    pub(super) fn room(&self, app: i64) -> Result<(), Problem> {
-        self.spool.backlog(app).room(self.limits.load().spool_bytes).map_err(|full| self.full(full))
+    pub(super) fn check_capacity(&self, app: i64) -> Result<(), Problem> {
+        self.spool.backlog(app).check_capacity(self.limits.load().spool_bytes).map_err(|full| self.full(full))
     }
 
     /// Counts a refusal for want of room and puts it into words.
-    pub(super) fn full(&self, full: Full) -> Problem {
-        let Full::Share { limit, got } = full else { return unavailable(SPOOL) };
+    pub(super) fn full(&self, full: CapacityExceeded) -> Problem {
+        let CapacityExceeded::Share { limit, got } = full else { return unavailable(SPOOL) };
         self.telemetry.requests_over_share.inc();
         let detail = format!("{SHARE}: it may have {limit} bytes there now and has {got}");
         unavailable(&detail).limit(limit, Actual::Number(i64::try_from(got).unwrap_or(i64::MAX)))
@@ -33,15 +33,15 @@ impl Acceptor {
         let cap = self.limits.load().spool_bytes;
         let mut full = None;
         for app in apps {
-            full = self.spool.backlog(app).room(cap).err();
+            full = self.spool.backlog(app).check_capacity(cap).err();
             if full.is_none() {
                 break;
             }
         }
         match full {
-            Some(Full::Spool) => Err(SPOOL.into()),
-            Some(Full::Share { .. }) => Err(format!("every app is refused: {SHARE}")),
-            None => self.spool.health(),
+            Some(CapacityExceeded::Spool) => Err(SPOOL.into()),
+            Some(CapacityExceeded::Share { .. }) => Err(format!("every app is refused: {SHARE}")),
+            None => self.spool.health().map_err(|why| why.to_string()),
         }
     }
 

@@ -6,7 +6,7 @@ use jiff::tz::TimeZone;
 
 use super::*;
 use crate::config::Secret;
-use crate::spool::{Settings, Tx, Write};
+use crate::spool::{SpoolSettings, SpoolTask, Tx};
 
 const NOW: i64 = 1_431_835_512_345;
 
@@ -17,7 +17,7 @@ struct Barrier {
     fail: bool,
 }
 
-impl Write for Barrier {
+impl SpoolTask for Barrier {
     fn apply(&mut self, _: &mut Tx<'_>) -> Result<(), SpoolError> {
         self.reached.send(()).unwrap();
         let _ = self.go_on.recv();
@@ -46,7 +46,8 @@ impl Bench {
         let dir = tempfile::tempdir().unwrap();
         let telemetry = Arc::<Telemetry>::default();
         let spool =
-            Spool::open(dir.path(), &Settings { queue, ..Settings::default() }, Arc::clone(&telemetry)).unwrap();
+            Spool::open(dir.path(), &SpoolSettings { queue, ..SpoolSettings::default() }, Arc::clone(&telemetry))
+                .unwrap();
         let acceptor = Acceptor::new(spool.clone(), limits, Arc::clone(&telemetry));
         Self { acceptor, spool, telemetry, budget: Budget::new("bytes", 4 << 20), _dir: dir }
     }

@@ -15,7 +15,7 @@ use crate::record::Record;
 use crate::row::Row;
 use crate::serve::{CONFIG_PATH, DataDir, StartError, connect};
 use crate::sinks::{self, EMBEDDED};
-use crate::spool::{DeadLetter, Reader, Settings, Spool};
+use crate::spool::{DeadLetter, Spool, SpoolReader, SpoolSettings};
 use crate::telemetry::SinkMetrics;
 
 /// Dead letters read at a time.
@@ -34,21 +34,23 @@ pub(super) fn run(
     sink: Option<&str>,
     config: Option<&Path>,
 ) -> Result<(), Failure> {
-    let reader = Reader::open(data_dir).map_err(runtime)?;
+    let reader = SpoolReader::open(data_dir).map_err(runtime)?;
     let ledger = reader.ledger().map_err(runtime)?;
     if let Some(sink) = sink.filter(|sink| !ledger.sinks.contains_key(*sink)) {
         return Err(Failure::Runtime(format!("no sink is named {sink}")));
     }
     let names = ledger.sinks.keys().filter(|name| sink.is_none_or(|sink| sink == name.as_str()));
     let names: Vec<String> = names.cloned().collect();
-    let dropped = ledger.sinks.iter().map(|(name, sink)| (name.clone(), sink.dropped_letters));
+    let dropped = ledger.sinks.iter().map(|(name, sink)| (name.clone(), sink.dropped_dead_letters));
     let dropped: Vec<(String, u64)> = dropped.filter(|(name, letters)| names.contains(name) && *letters > 0).collect();
     match action {
         DeadLetters::Show => each(&reader, &names, |letter| print(&format!("{}\n", shown(&letter)))),
         DeadLetters::List => {
             let mut counts: BTreeMap<(String, String), u64> = BTreeMap::new();
-            for (name, sink) in ledger.sinks.iter().filter(|(name, sink)| names.contains(name) && sink.shed > 0) {
-                counts.insert((name.clone(), SHED.to_owned()), sink.shed);
+            for (name, sink) in
+                ledger.sinks.iter().filter(|(name, sink)| names.contains(name) && sink.dropped_oldest > 0)
+            {
+                counts.insert((name.clone(), SHED.to_owned()), sink.dropped_oldest);
             }
             for (name, letters) in &dropped {
                 counts.insert((name.clone(), DROPPED.to_owned()), *letters);
@@ -82,7 +84,7 @@ pub(super) fn run(
 
 /// Calls `visit` for every dead letter, page by page, sink by sink.
 fn each(
-    reader: &Reader,
+    reader: &SpoolReader,
     names: &[String],
     mut visit: impl FnMut(DeadLetter) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
@@ -143,7 +145,7 @@ fn from_here(data_dir: &DataDir, names: &[String], config: Option<&Path>) -> Res
         opened.push(sinks::open(sink, &config.zones(), SinkMetrics::default()).map_err(runtime)?);
     }
     let runtime_ = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(runtime)?;
-    let spool = Spool::open(data_dir.path(), &Settings::default(), Arc::default()).map_err(runtime)?;
+    let spool = Spool::open(data_dir.path(), &SpoolSettings::default(), Arc::default()).map_err(runtime)?;
     let replayer = Replayer::new(spool.clone(), opened);
     let result = runtime_.block_on(async {
         for name in names {

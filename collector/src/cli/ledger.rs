@@ -6,11 +6,11 @@ use super::output::{Failure, runtime};
 use crate::config::EMBEDDED;
 use crate::db::DbError;
 use crate::sinks::sqlite::StoredRows;
-use crate::spool::{Ledger, Reader};
+use crate::spool::{Ledger, SpoolReader};
 
 /// The ledger. The embedded store tells itself how far it is: the spool's cursor follows, and not at all after a crash.
 pub(super) fn ledger(data_dir: &Path) -> Result<Ledger, Failure> {
-    let spool = Reader::open(data_dir).map_err(runtime)?;
+    let spool = SpoolReader::open(data_dir).map_err(runtime)?;
     let before = spool.ledger().map_err(runtime)?;
     if before.sinks.get(EMBEDDED).is_none_or(|sink| !sink.state.is_active()) {
         // A store that is switched off stays as it is, and may be of an older version for ever.
@@ -21,7 +21,7 @@ pub(super) fn ledger(data_dir: &Path) -> Result<Ledger, Failure> {
         Err(DbError::Absent(_)) => 0,
         position => position.map_err(|error| Failure::Runtime(format!("the embedded store: {error}")))?,
     };
-    Ok(spool.ledger().map_err(runtime)?.reached(EMBEDDED, position))
+    Ok(spool.ledger().map_err(runtime)?.with_delivered_position(EMBEDDED, position))
 }
 
 #[cfg(test)]
@@ -30,12 +30,12 @@ mod tests {
 
     use super::*;
     use crate::sinks::sqlite::{FILE, MIGRATIONS};
-    use crate::spool::{Settings, Spool};
+    use crate::spool::{Spool, SpoolSettings};
 
     #[test]
     fn a_store_of_an_older_version_matters_only_while_it_is_switched_on() {
         let dir = tempfile::tempdir().unwrap();
-        let spool = Spool::open(dir.path(), &Settings::default(), Arc::default()).unwrap();
+        let spool = Spool::open(dir.path(), &SpoolSettings::default(), Arc::default()).unwrap();
         drop(crate::db::open(&dir.path().join(FILE), &MIGRATIONS[..1]).unwrap());
         spool.register(&[EMBEDDED]).unwrap();
         let Err(Failure::Runtime(said)) = ledger(dir.path()) else { panic!("an older store is read") };

@@ -8,7 +8,7 @@ use lexopt::ValueExt;
 use lexopt::prelude::{Long, Short, Value};
 
 use crate::config::addresses;
-use crate::spool::Ending;
+use crate::spool::SinkRemoval;
 
 /// What `--help` prints.
 pub(crate) const USAGE: &str = "\
@@ -83,7 +83,7 @@ pub(crate) enum Command {
     /// Print the sinks, or end one that the configuration no longer has.
     Sinks {
         /// What to do to it; `None`: print all.
-        ending: Option<Ending>,
+        ending: Option<SinkRemoval>,
         /// Where they are.
         data_dir: PathBuf,
         /// Which one.
@@ -209,7 +209,7 @@ fn command(words: &[&str], options: Options) -> Result<Command, String> {
         }
         ["sinks", "list"] => Ok(Command::Sinks { ending: None, data_dir: dir(data_dir)?, sink }),
         ["sinks", word @ ("retire" | "forget")] => {
-            let ending = Some(if *word == "retire" { Ending::Retire } else { Ending::Forget });
+            let ending = Some(if *word == "retire" { SinkRemoval::Retire } else { SinkRemoval::Forget });
             Ok(Command::Sinks { ending, data_dir: dir(data_dir)?, sink: Some(sink.ok_or("--sink is missing")?) })
         }
         ["sinks"] => Err("sinks needs list, retire or forget".into()),
@@ -282,7 +282,7 @@ mod tests {
             words("sinks list --data-dir d"),
             Ok(Command::Sinks { ending: None, data_dir: PathBuf::from("d"), sink: None })
         );
-        for (word, ending) in [("retire", Ending::Retire), ("forget", Ending::Forget)] {
+        for (word, ending) in [("retire", SinkRemoval::Retire), ("forget", SinkRemoval::Forget)] {
             assert_eq!(
                 words(&format!("sinks {word} --data-dir d --sink s")),
                 Ok(Command::Sinks { ending: Some(ending), data_dir: PathBuf::from("d"), sink: Some("s".into()) })

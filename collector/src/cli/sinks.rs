@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 use super::ledger::ledger;
 use super::output::{Failure, print, runtime};
 use crate::serve::{DataDir, StartError, connect};
-use crate::spool::{Ending, Settings, SinkLine, Spool, SpoolError};
+use crate::spool::{SinkListEntry, SinkRemoval, Spool, SpoolError, SpoolSettings};
 
-pub(super) fn run(ending: Option<Ending>, data_dir: &Path, sink: Option<&str>) -> Result<(), Failure> {
+pub(super) fn run(ending: Option<SinkRemoval>, data_dir: &Path, sink: Option<&str>) -> Result<(), Failure> {
     let Some((how, sink)) = ending.zip(sink) else { return list(data_dir, sink) };
     // Asked first: a directory that is not a collector's is not made one.
     if !ledger(data_dir)?.sinks.contains_key(sink) {
@@ -21,15 +21,15 @@ pub(super) fn run(ending: Option<Ending>, data_dir: &Path, sink: Option<&str>) -
         Err(StartError::InUse(_)) => through_the_collector(data_dir, how, sink)?,
         Err(error) => return Err(runtime(error)),
         Ok(taken) => {
-            let spool = Spool::open(taken.path(), &Settings::default(), Arc::default()).map_err(runtime)?;
+            let spool = Spool::open(taken.path(), &SpoolSettings::default(), Arc::default()).map_err(runtime)?;
             let done = how.apply(&spool, sink);
             spool.close();
             done.map_err(runtime)?;
         }
     }
     match how {
-        Ending::Retire => list(data_dir, Some(sink)),
-        Ending::Forget => print(&format!("{}\n", json!({"name": sink, "forgotten": true}))),
+        SinkRemoval::Retire => list(data_dir, Some(sink)),
+        SinkRemoval::Forget => print(&format!("{}\n", json!({"name": sink, "forgotten": true}))),
     }
 }
 
@@ -40,13 +40,13 @@ fn list(data_dir: &Path, only: Option<&str>) -> Result<(), Failure> {
         return Err(runtime(SpoolError::UnknownSink(sink.to_owned())));
     }
     for (name, figures) in sinks.into_iter().filter(|(name, _)| only.is_none_or(|only| only == name)) {
-        let line = serde_json::to_string(&SinkLine::new(name, figures)).map_err(runtime)?;
+        let line = serde_json::to_string(&SinkListEntry::new(name, figures)).map_err(runtime)?;
         print(&format!("{line}\n"))?;
     }
     Ok(())
 }
 
-fn through_the_collector(data_dir: &Path, how: Ending, sink: &str) -> Result<(), Failure> {
+fn through_the_collector(data_dir: &Path, how: SinkRemoval, sink: &str) -> Result<(), Failure> {
     let mut stream = connect(data_dir).map_err(|error| {
         Failure::Runtime(format!(
             "a collector runs on this data directory, but its control socket cannot be reached: {error}"

@@ -11,7 +11,7 @@ use super::source::Cap;
 use super::worker::{TRIM_MS, Worker};
 use super::{blocking, fails};
 use crate::sinks::{Delivered, SinkBatch, SinkError};
-use crate::spool::{Cursor, Passed, SpoolError, Stored};
+use crate::spool::{Cursor, SpoolError, SpoolRecord, Undelivered};
 
 impl Worker {
     /// Reads the next events, freezes them as a batch and delivers it.
@@ -32,7 +32,7 @@ impl Worker {
         let end = if self.remembers { u64::MAX } else { after.saturating_add(self.most_events) };
         let head = (*self.head.borrow()).min(end);
         // All of a refused batch is known to hold an event that is refused: its half says more than the whole.
-        let to = self.cursor.suspect_to.map_or(head, |to| half(after + 1, to).min(end));
+        let to = self.cursor.bisect_to.map_or(head, |to| half(after + 1, to).min(end));
         let cap = Cap { events: self.most_events, bytes: self.plan.settings().max_bytes };
         let source = self.source.clone();
         let found = blocking(move || source.read(after, to, cap)).await.map_err(fails)?;
@@ -51,8 +51,8 @@ impl Worker {
         batch.last = size::cut(&batch.records, first, last, self.plan.settings().max_bytes);
         // What the log no longer has it keeps until the batch is through: retention may delete it from the store meanwhile.
         let history = batch.records.iter().filter(|record| record.first <= found.history_to);
-        let mut history: Vec<Stored> =
-            history.map(|record| Stored { first: record.first, events: 1, json: record.json.clone() }).collect();
+        let mut history: Vec<SpoolRecord> =
+            history.map(|record| SpoolRecord { first: record.first, events: 1, json: record.json.clone() }).collect();
         let mut left_out = self.to_park(&batch).await?;
         batch = without(batch, &left_out)?;
         batch.last = self.cut(&batch).clamp(first, batch.last);
@@ -65,18 +65,18 @@ impl Worker {
             Err(SpoolError::BadRange { .. }) => return Err(SinkError::retryable("")),
             Err(error) => return Err(fails(error)),
         }
-        batch.token = self.cursor.frozen.as_ref().map(|frozen| frozen.token.clone()).unwrap_or_default();
+        batch.token = self.cursor.frozen.as_ref().map(|frozen| frozen.dedup_token.clone()).unwrap_or_default();
         Ok(Some(batch))
     }
 
     /// Delivers the frozen batch, exactly as it was if it was sent before.
     pub(super) async fn deliver_again(&mut self) {
         let Some(frozen) = self.cursor.frozen.clone() else { return };
-        let batch = match self.batch(frozen.first, frozen.last, frozen.token).await {
+        let batch = match self.batch(frozen.first, frozen.last, frozen.dedup_token).await {
             Ok(batch) => batch,
             Err(error) => return self.failed(&error),
         };
-        match without(batch.clone(), &frozen.without) {
+        match without(batch.clone(), &frozen.excluded) {
             Ok(batch) => self.deliver(batch).await,
             Err(record) => self.unreadable(&batch, &record).await,
         }
@@ -122,7 +122,7 @@ impl Worker {
     }
 
     async fn delivered(&mut self, batch: &SinkBatch, delivered: Delivered) {
-        let parked = self.cursor.frozen.as_ref().map_or(0, |frozen| frozen.without.len() as u64);
+        let parked = self.cursor.frozen.as_ref().map_or(0, |frozen| frozen.excluded.len() as u64);
         let (sent, refused) = (batch.last - batch.first + 1 - parked, delivered.refused.len() as u64);
         if let Some(one) = delivered.refused.first().filter(|_| parked > 0 && refused >= sent) {
             // The store cannot see from the positions that it took nothing.
@@ -137,7 +137,7 @@ impl Worker {
             (self.cursor.delivered_to, self.cursor.frozen) = (batch.last, None);
         } else {
             // A part of a refused batch was taken: whatever its neighbours are refused for, it is their own fault.
-            self.evidence |= self.cursor.suspect_to.is_some();
+            self.evidence |= self.cursor.bisect_to.is_some();
             let letters = dead_letters(&self.name, batch, &delivered.refused);
             if let Err(error) = self.advance(batch.last, letters, false).await {
                 // The batch stays frozen: it is sent again, and the store recognises it.
@@ -171,8 +171,8 @@ impl Worker {
         let parked = self.parked_up_to(last, &letters).await?;
         let (spool, name) = (self.source.spool.clone(), self.name.clone());
         let (dead, waiting) = (letters.len() as u64, parked.len() as u64);
-        let passed = Passed { dead: letters, parked, clear };
-        self.cursor = blocking(move || spool.pass(&name, last, passed)).await.map_err(fails)?;
+        let passed = Undelivered { dead_letters: letters, parked, end_bisect: clear };
+        self.cursor = blocking(move || spool.advance_with(&name, last, passed)).await.map_err(fails)?;
         self.metrics.dead_lettered_events.inc_by(dead);
         if waiting > 0 {
             self.beside.events += waiting;
@@ -184,7 +184,7 @@ impl Worker {
         }
         self.advanced_to = self.cursor.delivered_to;
         self.trim_due.get_or_insert(self.now() + TRIM_MS);
-        if self.cursor.suspect_to.is_none() {
+        if self.cursor.bisect_to.is_none() {
             self.evidence = false;
         }
         Ok(())
@@ -198,13 +198,13 @@ impl Worker {
         // Learnt until the next start: what the store takes at once.
         self.most_events = self.most_events.min(events.div_ceil(2));
         tracing::info!(sink = self.name, events, message, "a batch is too large for the store; its half is sent");
-        self.narrow(half(batch.first, batch.last), false).await;
+        self.shrink_frozen(half(batch.first, batch.last), false).await;
     }
 
     /// Cuts the frozen batch after `last`; what is left of it is sent next.
-    pub(super) async fn narrow(&mut self, last: u64, suspect: bool) {
+    pub(super) async fn shrink_frozen(&mut self, last: u64, suspect: bool) {
         let (spool, name) = (self.source.spool.clone(), self.name.clone());
-        match blocking(move || spool.narrow(&name, last, suspect)).await {
+        match blocking(move || spool.shrink_frozen(&name, last, suspect)).await {
             Ok(cursor) => {
                 self.cursor = cursor;
                 self.metrics.batch_splits.inc();

@@ -31,8 +31,8 @@ async fn taken(dir: &std::path::Path, spool: &Spool, count: u64) -> Arc<Embedded
 fn sums(spool: &Spool, name: &str) -> (u64, u64, u64, u64) {
     let ledger = spool.ledger().unwrap();
     let sink = &ledger.sinks[name];
-    assert_eq!(ledger.stored, sink.delivered + sink.dead + sink.pending + sink.expired, "{name}: {sink:?}");
-    (sink.delivered, sink.dead, sink.pending, sink.expired)
+    assert_eq!(ledger.stored, sink.delivered + sink.discarded + sink.pending + sink.expired, "{name}: {sink:?}");
+    (sink.delivered, sink.discarded, sink.pending, sink.expired)
 }
 
 #[tokio::test]
@@ -83,8 +83,11 @@ async fn a_batch_out_of_the_store_is_sent_again_the_same_although_retention_has_
     // As far as a worker gets before a crash: the batch is frozen, and nobody knows whether it was taken.
     let history = StoreHistory::new(dir.path());
     let records = history.records(0, 10, 10, u64::MAX).unwrap();
-    let stored =
-        records.iter().map(|record| crate::spool::Stored { first: record.first, events: 1, json: record.json.clone() });
+    let stored = records.iter().map(|record| crate::spool::SpoolRecord {
+        first: record.first,
+        events: 1,
+        json: record.json.clone(),
+    });
     spool.freeze_with("model", (1, 10), stored.collect(), Vec::new()).unwrap();
     while embedded.upkeep(LATER).await.unwrap() {}
     spool.trim().unwrap();
@@ -149,7 +152,7 @@ async fn a_store_whose_disk_is_full_gives_up_its_oldest_when_told_to_and_goes_on
     let sinks = vec![(Arc::clone(&embedded) as Arc<dyn Sink>, sheds.clone())];
     let fanout = Fanout::start(&spool, sinks, surroundings.clone()).await.unwrap();
     let mut stored = 0;
-    while spool.ledger().unwrap().sinks[EMBEDDED].shed == 0 {
+    while spool.ledger().unwrap().sinks[EMBEDDED].dropped_oldest == 0 {
         store(&spool, 10).await;
         stored += 10;
         assert!(stored < 1_000_000, "nothing is ever given up");

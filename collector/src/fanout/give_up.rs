@@ -17,7 +17,7 @@ impl Worker {
         if shed.is_ok_and(|events| events > 0) {
             let (spool, name) = (self.source.spool.clone(), self.name.clone());
             if let Ok(cursor) = blocking(move || spool.cursor(&name)).await {
-                self.skip_to = cursor.shed_to;
+                self.skip_to = cursor.dropped_to;
             }
         }
     }

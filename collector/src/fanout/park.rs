@@ -37,7 +37,7 @@ fn parked(batch: &SinkBatch, things: &BTreeMap<u64, String>) -> Result<Vec<Parke
                 position,
                 app_key: record.app_key.to_string(),
                 event_id: event.event_id.to_string(),
-                thing: thing.clone(),
+                resource: thing.clone(),
                 arrived: record.received_at,
                 record: alone(record, event),
             });
@@ -60,8 +60,8 @@ impl Worker {
         }
         let Ok(events) = parked(batch, &things) else { return Ok(Vec::new()) };
         let (spool, name) = (self.source.spool.clone(), self.name.clone());
-        let mut room = blocking(move || spool.parked_room(&name)).await.map_err(fails)?;
-        let fits = events.iter().filter(|event| room.take(&event.app_key, event.bytes()));
+        let mut quota = blocking(move || spool.parked_quota(&name)).await.map_err(fails)?;
+        let fits = events.iter().filter(|event| quota.reserve(&event.app_key, event.bytes()));
         Ok(fits.map(|event| event.position).collect())
     }
 
@@ -70,7 +70,7 @@ impl Worker {
     pub(super) async fn parked_up_to(&self, last: u64, dead: &[DeadLetter]) -> Result<Vec<Parked>, SinkError> {
         let Some(frozen) = self.cursor.frozen.as_ref() else { return Ok(Vec::new()) };
         let dead: BTreeSet<u64> = dead.iter().map(|letter| letter.position).collect();
-        let left_out = frozen.without.iter().filter(|position| **position <= last && !dead.contains(position));
+        let left_out = frozen.excluded.iter().filter(|position| **position <= last && !dead.contains(position));
         let mut things: BTreeMap<u64, String> = left_out.map(|position| (*position, String::new())).collect();
         let (Some((first, _)), Some((last, _))) = (things.first_key_value(), things.last_key_value()) else {
             return Ok(Vec::new());
@@ -155,7 +155,8 @@ mod tests {
     fn what_is_parked_is_a_record_of_its_own() {
         let things = [(5, "x".to_owned()), (11, "y".to_owned()), (13, "not in the batch".to_owned())].into();
         let found = parked(&batch(), &things).unwrap();
-        let seen: Vec<_> = found.iter().map(|one| (one.position, &*one.event_id, &*one.thing, one.arrived)).collect();
+        let seen: Vec<_> =
+            found.iter().map(|one| (one.position, &*one.event_id, &*one.resource, one.arrived)).collect();
         assert_eq!(seen, [(5, "e5", "x", 7), (11, "e11", "y", 7)]);
         let record: Record<'_> = serde_json::from_str(&found[1].record).unwrap();
         assert_eq!((record.events.len(), &*record.events[0].event_id), (1, "e11"));

@@ -27,7 +27,7 @@ impl Worker {
                 message,
                 "a batch is refused; it is cut in half"
             );
-            return self.narrow(half(batch.first, batch.last), true).await;
+            return self.shrink_frozen(half(batch.first, batch.last), true).await;
         }
         let letters = dead_letters(&self.name, batch, &[Refusal { position: batch.first, reason: message.clone() }]);
         if self.evidence {
@@ -70,7 +70,7 @@ impl Worker {
         mut letters: Vec<DeadLetter>,
     ) -> Result<Option<(u64, Vec<DeadLetter>)>, SinkError> {
         let head = *self.head.borrow();
-        let end = if self.cursor.shed_to.is_some() { self.cursor.pinned_to() } else { head };
+        let end = if self.cursor.dropped_to.is_some() { self.cursor.pinned_to() } else { head };
         for position in refused + 1..=end.min(refused.saturating_add(EVIDENCE_EVENTS)) {
             match self.send_alone(position).await? {
                 (_, None) => return Ok(Some((position, self.confirm(letters).await?))),
@@ -98,7 +98,7 @@ impl Worker {
     /// it does.
     async fn send_alone(&self, position: u64) -> Result<(Arc<SinkBatch>, Option<String>), SinkError> {
         let spool = self.source.spool.clone();
-        let token = blocking(move || spool.token(position, position)).await.map_err(fails)?;
+        let token = blocking(move || spool.dedup_token(position, position)).await.map_err(fails)?;
         let batch = Arc::new(self.batch(position, position, token).await?);
         let refusal = refusal_of_one(self.send(Arc::clone(&batch)).await)?;
         Ok((batch, refusal))

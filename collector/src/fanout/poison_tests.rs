@@ -146,7 +146,7 @@ async fn one_bad_event_in_a_hundred_thousand_is_found_within_36_requests_whereve
         assert_eq!(letters(&spool), [(poison, format!("row {poison} is bad"))]);
         assert_eq!(model.taken().len(), 99_999);
         let ledger = spool.ledger().unwrap().sinks["model"].clone();
-        assert_eq!((ledger.delivered, ledger.dead, ledger.pending), (99_999, 1, 0));
+        assert_eq!((ledger.delivered, ledger.discarded, ledger.pending), (99_999, 1, 0));
         fanout.drain(PATIENCE).await;
     }
 }
@@ -222,7 +222,7 @@ async fn dead_letters_are_replayed_exactly_once_and_doing_it_twice_changes_nothi
     assert_eq!(letters(&spool), [(5, "row 5 is bad".to_owned())]);
     assert_eq!(model.taken().len(), 29);
     let ledger = spool.ledger().unwrap().sinks["model"].clone();
-    assert_eq!((ledger.delivered, ledger.dead, ledger.pending), (29, 1, 0));
+    assert_eq!((ledger.delivered, ledger.discarded, ledger.pending), (29, 1, 0));
     assert!(replayer.replay("nobody", |_| ()).await.unwrap_err().contains("nobody"));
     fanout.drain(PATIENCE).await;
 }
@@ -271,7 +271,7 @@ async fn live(seed: u64) {
     while replayer.replay("model", |_| ()).await.is_err() {}
     let left = poison.iter().filter(|position| *position % 2 == 0).count() as u64;
     let ledger = spool.ledger().unwrap().sinks["model"].clone();
-    assert_eq!((ledger.delivered, ledger.dead, ledger.pending), (stored - left, left, 0), "seed {seed}");
+    assert_eq!((ledger.delivered, ledger.discarded, ledger.pending), (stored - left, left, 0), "seed {seed}");
     assert_eq!(model.taken().len() as u64, ledger.delivered, "seed {seed}");
     fanout.drain(PATIENCE).await;
 }
@@ -316,12 +316,12 @@ async fn a_full_spool_sheds_what_only_the_shedding_sink_waits_for_and_counts_it(
         assert!(fanout.progress()[1].wait_for(stored, PATIENCE).await);
         let ledger = spool.ledger().unwrap();
         let sink = &ledger.sinks["slow"];
-        assert_eq!(sink.delivered + sink.dead + sink.pending, ledger.stored);
-        assert_eq!((sink.dead, sink.delivered), (sink.shed, 0));
-        shed = sink.shed;
+        assert_eq!(sink.delivered + sink.discarded + sink.pending, ledger.stored);
+        assert_eq!((sink.discarded, sink.delivered), (sink.dropped_oldest, 0));
+        shed = sink.dropped_oldest;
         assert!(stored < 100_000, "nothing is shed");
     }
-    assert_eq!(spool.ledger().unwrap().sinks["good"].dead, 0);
+    assert_eq!(spool.ledger().unwrap().sinks["good"].discarded, 0);
     let frozen = spool.cursor("slow").unwrap().frozen;
     fanout.drain(Duration::from_millis(1)).await;
     spool.close();
@@ -332,7 +332,7 @@ async fn a_full_spool_sheds_what_only_the_shedding_sink_waits_for_and_counts_it(
     let fanout = Fanout::start(&spool, sinks, Surroundings::default()).await.unwrap();
     assert!(fanout.progress()[0].wait_for(stored, PATIENCE).await);
     let sink = spool.ledger().unwrap().sinks["slow"].clone();
-    assert_eq!((sink.delivered, sink.dead, sink.pending), (stored - sink.shed, sink.shed, 0));
+    assert_eq!((sink.delivered, sink.discarded, sink.pending), (stored - sink.dropped_oldest, sink.dropped_oldest, 0));
     let taken = well.taken();
     assert_eq!(taken.len() as u64, sink.delivered);
     assert!(frozen.is_some_and(|frozen| taken.contains(&frozen.first)));

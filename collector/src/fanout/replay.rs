@@ -9,7 +9,7 @@ use tokio::sync::Mutex;
 
 use super::blocking;
 use crate::sinks::{Sink, SinkBatch, SinkError, StoredRecord, refusal_of_one};
-use crate::spool::{DeadLetter, Spool, SpoolError};
+use crate::spool::{DeadLetter, ReplayMode, Spool, SpoolError};
 
 /// Letters sent together. A group that is refused is sent again one by one, which this bounds.
 const GROUP: u64 = 1000;
@@ -70,10 +70,10 @@ impl Replayer {
         let mut after = 0;
         loop {
             let (spool, owned) = (self.spool.clone(), name.to_owned());
-            let (letters, alone) = blocking(move || spool.mark_for_replay(&owned, after, GROUP)).await.map_err(text)?;
+            let (letters, mode) = blocking(move || spool.mark_for_replay(&owned, after, GROUP)).await.map_err(text)?;
             let Some(last) = letters.last() else { return Ok(report) };
             after = after.max(last.position);
-            if alone || !self.together(sink, &letters, &mut report).await? {
+            if mode == ReplayMode::Single || !self.together(sink, &letters, &mut report).await? {
                 self.one_by_one(sink, &letters, &mut report).await?;
             }
             progress(&report);
@@ -90,7 +90,7 @@ impl Replayer {
         let digest = digest(letters.iter().map(|letter| letter.position));
         let (first, last) = (letters[0].position, letters[letters.len() - 1].position);
         let spool = self.spool.clone();
-        let token = blocking(move || spool.token(first, last)).await.map_err(text)?;
+        let token = blocking(move || spool.dedup_token(first, last)).await.map_err(text)?;
         match sink.deliver(batch(letters, format!("{token}-replay-{digest}"))).await {
             Ok(delivered) => {
                 let refused: Vec<(u64, String)> =
@@ -102,7 +102,7 @@ impl Replayer {
             }
             Err(SinkError::Refused { .. } | SinkError::TooLarge { .. } | SinkError::Unreadable(_)) => {
                 let (spool, owned) = (self.spool.clone(), sink.name().to_owned());
-                blocking(move || spool.replay_alone(&owned)).await.map_err(text)?;
+                blocking(move || spool.replay_singly(&owned)).await.map_err(text)?;
                 Ok(false)
             }
             Err(error) => Err(error.to_string()),
@@ -118,7 +118,7 @@ impl Replayer {
     ) -> Result<(), String> {
         for letter in letters {
             let (spool, position) = (self.spool.clone(), letter.position);
-            let token = blocking(move || spool.token(position, position)).await.map_err(text)?;
+            let token = blocking(move || spool.dedup_token(position, position)).await.map_err(text)?;
             let result = sink.deliver(batch(std::slice::from_ref(letter), token)).await;
             let (taken, refused) = match refusal_of_one(result).map_err(|error| error.to_string())? {
                 None => (vec![position], Vec::new()),
@@ -139,7 +139,7 @@ impl Replayer {
         report.replayed += taken.len() as u64;
         report.refused += refused.len() as u64;
         let (spool, sink) = (self.spool.clone(), sink.to_owned());
-        blocking(move || spool.settle(&sink, taken, refused)).await.map_err(text)
+        blocking(move || spool.finish_replay(&sink, taken, refused)).await.map_err(text)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::blocking;
-use crate::spool::{SHARE, Spool, SpoolError};
+use crate::spool::{FREE_SPACE_MULTIPLE, Spool, SpoolError};
 
 /// The part of the cap at which events are given up, and the part that is kept then, percent. The distance is room for
 /// what clients send meanwhile, and spares them a search of the log for every batch.
@@ -12,7 +12,7 @@ const KEEP_PERCENT: u64 = 70;
 
 // Whoever has the whole log is refused at SHARE / (SHARE + 1) of the cap, everybody else later: nobody before events are
 // given up.
-const _: () = assert!(BEGIN_PERCENT * (SHARE + 1) < 100 * SHARE);
+const _: () = assert!(BEGIN_PERCENT * (FREE_SPACE_MULTIPLE + 1) < 100 * FREE_SPACE_MULTIPLE);
 
 /// How often a spool that is too full is tried again while nothing new is stored. What others waited for may have been
 /// delivered meanwhile, which no head tells: while clients are refused the head does not move.
@@ -60,7 +60,7 @@ pub(super) async fn shed(spool: &Spool, name: &str, shedding: &Shedding, remembe
     let (spool, name, others) = (spool.clone(), name.to_owned(), shedding.others.clone());
     let keep = shedding.cap / 100 * KEEP_PERCENT;
     blocking(move || {
-        let events = spool.shed(&name, keep, others, remembers)?;
+        let events = spool.drop_oldest(&name, keep, others, remembers)?;
         spool.trim()?;
         Ok(events)
     })
@@ -85,7 +85,7 @@ mod tests {
         let shedding = Shedding { others: vec!["other".into()], cap: spool.backlog_bytes() };
         let watcher = tokio::spawn(when_full(spool.clone(), "sheds".into(), shedding.clone()));
         tokio::time::sleep(2 * AGAIN).await;
-        assert_eq!(spool.ledger().unwrap().sinks["sheds"].shed, 0, "the other lacks everything");
+        assert_eq!(spool.ledger().unwrap().sinks["sheds"].dropped_oldest, 0, "the other lacks everything");
         let cursor = spool.clone();
         blocking(move || cursor.advance("other", 200, Vec::new(), false)).await.unwrap();
         let given_up = async {
@@ -95,7 +95,7 @@ mod tests {
         };
         tokio::time::timeout(PATIENCE, given_up).await.unwrap();
         let sinks = spool.ledger().unwrap().sinks;
-        assert!(sinks["sheds"].shed > 0 && sinks["other"].shed == 0, "{sinks:?}");
+        assert!(sinks["sheds"].dropped_oldest > 0 && sinks["other"].dropped_oldest == 0, "{sinks:?}");
         watcher.abort();
     }
 }

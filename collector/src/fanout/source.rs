@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::clock;
 use crate::sinks::{History, StoredRecord};
-use crate::spool::{Spool, SpoolError, Stored};
+use crate::spool::{Spool, SpoolError, SpoolRecord};
 
 /// How much is read at once.
 #[derive(Clone, Copy, Debug)]
@@ -73,7 +73,7 @@ impl Source {
         if gap_to <= after {
             let stored: Vec<_> = stored.into_iter().take_while(|record| record.first <= to).collect();
             let last = stored.last().map_or(after, |record| record.first + record.events - 1);
-            let bytes = stored.iter().map(Stored::expanded).fold(0, u64::saturating_add);
+            let bytes = stored.iter().map(SpoolRecord::expanded).fold(0, u64::saturating_add);
             let records = stored.into_iter().map(|stored| StoredRecord { first: stored.first, json: stored.json });
             return Ok(Found { records: records.collect(), last, bytes, ..Found::default() });
         }

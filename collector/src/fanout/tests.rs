@@ -13,7 +13,7 @@ use crate::sinks::{Delivered, Refusal, SinkBatch};
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(super) fn spool(dir: &Path) -> Spool {
-    Spool::open(dir, &crate::spool::Settings::default(), Arc::new(Telemetry::default())).unwrap()
+    Spool::open(dir, &crate::spool::SpoolSettings::default(), Arc::new(Telemetry::default())).unwrap()
 }
 
 /// Stores a batch of `count` events, as if a client had sent it.
@@ -154,7 +154,7 @@ async fn events_refused_one_by_one_become_dead_letters_and_the_ledger_adds_up() 
     assert!(fanout.progress()[0].wait_for(4, PATIENCE).await);
     fanout.drain(PATIENCE).await;
     let ledger = spool.ledger().unwrap();
-    assert_eq!((ledger.sinks["s"].delivered, ledger.sinks["s"].dead, ledger.sinks["s"].pending), (2, 2, 0));
+    assert_eq!((ledger.sinks["s"].delivered, ledger.sinks["s"].discarded, ledger.sinks["s"].pending), (2, 2, 0));
     let letters = spool.dead_letters(Some("s"), 0, 9).unwrap();
     assert_eq!(
         letters.iter().map(|letter| (letter.position, letter.event_id.as_str())).collect::<Vec<_>>(),

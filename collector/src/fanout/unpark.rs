@@ -10,7 +10,7 @@ use super::replay::digest;
 use super::worker::{Worker, random};
 use super::{blocking, fails};
 use crate::sinks::{SinkBatch, SinkError, StoredRecord, refusal_of_one};
-use crate::spool::{DeadLetter, Group, Parked};
+use crate::spool::{DeadLetter, Parked, ParkedGroup};
 
 /// While the log has events waiting, parked ones get one part of the worker's time and the log so many.
 const LOG_PARTS: u64 = 3;
@@ -59,15 +59,15 @@ impl Worker {
             return Ok(());
         };
         self.beside.app.clone_from(&group.events[0].app_key);
-        if group.alone || group.events.len() == 1 { self.send_each(group).await } else { self.send_group(group).await }
+        if group.singly || group.events.len() == 1 { self.send_each(group).await } else { self.send_group(group).await }
     }
 
     /// Sends a group at once. If nothing of it is taken, its events are sent one by one the next time.
-    async fn send_group(&mut self, group: Group) -> Result<(), SinkError> {
+    async fn send_group(&mut self, group: ParkedGroup) -> Result<(), SinkError> {
         let events = group.events;
         let (first, last) = (events[0].position, events[events.len() - 1].position);
         let (spool, digest) = (self.source.spool.clone(), digest(events.iter().map(|event| event.position)));
-        let token = blocking(move || spool.token(first, last)).await.map_err(fails)?;
+        let token = blocking(move || spool.dedup_token(first, last)).await.map_err(fails)?;
         match self.send(batch(&events, format!("{token}-parked-{digest}"))).await {
             Ok(delivered) if delivered.refused.len() < events.len() => {
                 let reasons: HashMap<u64, String> =
@@ -75,7 +75,7 @@ impl Worker {
                 let taken = events.iter().map(|event| event.position).filter(|at| !reasons.contains_key(at)).collect();
                 let dead = events.iter().filter_map(|event| Some(self.letter(event, reasons.get(&event.position)?)));
                 let dead = dead.collect();
-                self.settle_parked(taken, dead).await
+                self.record_parked_outcome(taken, dead).await
             }
             Ok(_) | Err(SinkError::Refused { .. } | SinkError::TooLarge { .. } | SinkError::Unreadable(_)) => {
                 self.beside.parted_at = Some(self.taken);
@@ -87,12 +87,12 @@ impl Worker {
 
     /// Sends some of a group one by one, each under the token that it would have as a batch. Those that are refused are dead if the
     /// store has taken others since it refused them before; if not, they wait for their next turn.
-    async fn send_each(&mut self, group: Group) -> Result<(), SinkError> {
+    async fn send_each(&mut self, group: ParkedGroup) -> Result<(), SinkError> {
         let (mut taken, mut refused, mut failure) = (Vec::new(), Vec::new(), None);
         let (some, rest) = group.events.split_at(group.events.len().min(ALONE));
         for event in some {
             let (spool, position) = (self.source.spool.clone(), event.position);
-            let token = blocking(move || spool.token(position, position)).await.map_err(fails)?;
+            let token = blocking(move || spool.dedup_token(position, position)).await.map_err(fails)?;
             match refusal_of_one(self.send(batch(std::slice::from_ref(event), token)).await) {
                 Ok(None) => taken.push(position),
                 Ok(Some(reason)) => refused.push((event, reason)),
@@ -115,7 +115,7 @@ impl Worker {
             }
         }
         let none = taken.is_empty() && dead.is_empty();
-        self.settle_parked(taken, dead).await?;
+        self.record_parked_outcome(taken, dead).await?;
         if let Some(error) = failure {
             return Err(error);
         }
@@ -136,17 +136,17 @@ impl Worker {
             self.beside.parted_at = None;
         }
         let (spool, name) = (self.source.spool.clone(), self.name.clone());
-        blocking(move || spool.part_group(&name, positions)).await.map_err(fails)
+        blocking(move || spool.send_parked_singly(&name, positions)).await.map_err(fails)
     }
 
-    async fn settle_parked(&mut self, taken: Vec<u64>, dead: Vec<DeadLetter>) -> Result<(), SinkError> {
+    async fn record_parked_outcome(&mut self, taken: Vec<u64>, dead: Vec<DeadLetter>) -> Result<(), SinkError> {
         let (delivered, refused) = (taken.len() as u64, dead.len() as u64);
         if delivered + refused == 0 {
             return Ok(());
         }
         let gone: HashSet<u64> = taken.iter().copied().chain(dead.iter().map(|letter| letter.position)).collect();
         let (spool, name) = (self.source.spool.clone(), self.name.clone());
-        blocking(move || spool.settle_parked(&name, taken, dead)).await.map_err(fails)?;
+        blocking(move || spool.record_parked_outcome(&name, taken, dead)).await.map_err(fails)?;
         self.beside.refused_at.retain(|position, _| !gone.contains(position));
         self.beside.events = self.beside.events.saturating_sub(delivered + refused);
         self.beside.plan.succeeded();

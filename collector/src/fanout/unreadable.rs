@@ -29,10 +29,10 @@ impl Worker {
                 // Its batches are not frozen; the record begins the next one.
                 return Box::pin(self.deliver(batch.up_to(before))).await;
             }
-            return self.narrow(before, false).await;
+            return self.shrink_frozen(before, false).await;
         }
         if end < batch.last && !self.remembers {
-            return self.narrow(end, false).await;
+            return self.shrink_frozen(end, false).await;
         }
         tracing::error!(
             sink = self.name,
@@ -45,7 +45,7 @@ impl Worker {
         let refused = (batch.first..=end).map(|position| Refusal { position, reason: reason.clone() });
         let letters = dead_letters(&self.name, batch, &refused.collect::<Vec<_>>());
         if self.remembers {
-            return self.give_up(end, letters).await;
+            return self.discard_to(end, letters).await;
         }
         match self.advance(end, letters, false).await {
             Ok(()) => self.succeeded(0),
@@ -55,12 +55,12 @@ impl Worker {
 
     /// The events up to `to`, which the store lacks, are dead. The store, which remembers its position, is told next; over
     /// a crash too.
-    async fn give_up(&mut self, to: u64, letters: Vec<crate::spool::DeadLetter>) {
+    async fn discard_to(&mut self, to: u64, letters: Vec<crate::spool::DeadLetter>) {
         if let Err(error) = self.tell_spool().await {
             return self.failed(&fails(error));
         }
         let (spool, name, dead) = (self.source.spool.clone(), self.name.clone(), letters.len() as u64);
-        match blocking(move || spool.give_up(&name, to, letters)).await {
+        match blocking(move || spool.discard_to(&name, to, letters)).await {
             Ok(()) => {
                 self.metrics.dead_lettered_events.inc_by(dead);
                 self.skip_to = Some(to);

@@ -45,8 +45,8 @@ impl Sink for Cutting {
 fn sums(spool: &Spool, name: &str) -> (u64, u64, u64) {
     let ledger = spool.ledger().unwrap();
     let sink = &ledger.sinks[name];
-    assert_eq!(ledger.stored, sink.delivered + sink.dead + sink.pending, "{name}: {sink:?}");
-    (sink.delivered, sink.dead, sink.pending)
+    assert_eq!(ledger.stored, sink.delivered + sink.discarded + sink.pending, "{name}: {sink:?}");
+    (sink.delivered, sink.discarded, sink.pending)
 }
 
 #[tokio::test]
@@ -105,7 +105,7 @@ async fn a_crash_before_the_embedded_store_was_told_changes_nothing() {
         record: String::new(),
     };
     spool.register(&[EMBEDDED]).unwrap();
-    spool.give_up(EMBEDDED, 2, vec![letter(1), letter(2)]).unwrap();
+    spool.discard_to(EMBEDDED, 2, vec![letter(1), letter(2)]).unwrap();
     assert_eq!(sums(&spool, EMBEDDED), (0, 2, 3));
     let embedded = Arc::new(EmbeddedSink::open(dir.path()).unwrap());
     let sinks = vec![(Arc::clone(&embedded) as Arc<dyn Sink>, settings())];

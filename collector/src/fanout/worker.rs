@@ -103,7 +103,7 @@ impl Worker {
     /// Learns how far the sink is.
     pub(super) async fn open(mut self) -> Result<Self, FanoutError> {
         let (spool, name) = (self.source.spool.clone(), self.name.clone());
-        let (cursor, parked) = blocking(move || Ok((spool.cursor(&name)?, spool.parked_room(&name)?))).await?;
+        let (cursor, parked) = blocking(move || Ok((spool.cursor(&name)?, spool.parked_quota(&name)?))).await?;
         (self.cursor, self.beside.events) = (cursor, parked.events());
         self.channels.parked_sender.send_replace(self.beside.events);
         self.advanced_to = self.cursor.delivered_to;
@@ -123,10 +123,10 @@ impl Worker {
                 );
             }
             self.remembers = true;
-            let Cursor { dead, shed_to, complete_from, .. } = self.cursor;
+            let Cursor { discarded, dropped_to, complete_from, .. } = self.cursor;
             // What was shed before the store could be told.
-            self.skip_to = shed_to;
-            self.cursor = Cursor { delivered_to: position, dead, complete_from, ..Cursor::default() };
+            self.skip_to = dropped_to;
+            self.cursor = Cursor { delivered_to: position, discarded, complete_from, ..Cursor::default() };
             self.advance_due = Some(0);
         }
         self.trim_due = Some(0);
@@ -146,7 +146,7 @@ impl Worker {
             let draining = *self.channels.draining.borrow_and_update();
             let wanted = *self.channels.wanted_receiver.borrow_and_update() > self.cursor.delivered_to;
             // The rest of a batch that was cut has waited already.
-            let hurry = draining || wanted || self.cursor.suspect_to.is_some();
+            let hurry = draining || wanted || self.cursor.bisect_to.is_some();
             if self.skip_to.is_some() {
                 // Nothing is delivered that was given up.
                 match self.plan.pause_ends(self.now()) {

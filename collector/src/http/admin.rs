@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::problem::Refusal;
 use super::{Shared, authorization, segments};
-use crate::accept::{Ending, Ledger, SinkLine};
+use crate::accept::{Ledger, SinkListEntry, SinkRemoval};
 
 /// Its addresses.
 pub(super) fn routes() -> Router<Arc<Shared>> {
@@ -30,14 +30,14 @@ async fn ledger(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Result
 
 #[derive(Serialize)]
 struct Sinks {
-    sinks: Vec<SinkLine>,
+    sinks: Vec<SinkListEntry>,
     /// There is no further page.
     next: Option<String>,
 }
 
 async fn list(shared: &Shared) -> Result<Json<Sinks>, Refusal> {
     let sinks = shared.status().await?.ledger.sinks.into_iter();
-    Ok(Json(Sinks { sinks: sinks.map(|(name, figures)| SinkLine::new(name, figures)).collect(), next: None }))
+    Ok(Json(Sinks { sinks: sinks.map(|(name, figures)| SinkListEntry::new(name, figures)).collect(), next: None }))
 }
 
 /// Every sink that ever was, but for those forgotten.
@@ -52,7 +52,7 @@ async fn retire(
     path: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
 ) -> Result<Json<Sinks>, Refusal> {
-    end(&shared, path, &headers, Ending::Retire).await
+    end(&shared, path, &headers, SinkRemoval::Retire).await
 }
 
 /// Forgets a retired sink; answers the list.
@@ -61,14 +61,14 @@ async fn forget(
     path: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
 ) -> Result<Json<Sinks>, Refusal> {
-    end(&shared, path, &headers, Ending::Forget).await
+    end(&shared, path, &headers, SinkRemoval::Forget).await
 }
 
 async fn end(
     shared: &Shared,
     path: Result<Path<String>, PathRejection>,
     headers: &HeaderMap,
-    how: Ending,
+    how: SinkRemoval,
 ) -> Result<Json<Sinks>, Refusal> {
     shared.live().keys.admin(authorization(headers))?;
     shared.acceptor.end_sink(segments(path)?, how).await?;

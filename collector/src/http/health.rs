@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::Shared;
 use super::problem::Refusal;
-use crate::accept::{SinkState, Status, unavailable};
+use crate::accept::{SinkState, SpoolStatus, unavailable};
 use crate::clock;
 use crate::telemetry::{self, Gauges, gauges};
 
@@ -63,7 +63,7 @@ fn measure_apps(shared: &Shared, to: &mut Gauges) {
 
 /// Sets what is known of the sinks. A sink that is not in the configuration has a state and nothing else: its figures do not
 /// change, and no alert may fire for them.
-fn measure_sinks(status: &Status, to: &mut Gauges) {
+fn measure_sinks(status: &SpoolStatus, to: &mut Gauges) {
     let now = clock::now();
     for (name, sink) in &status.ledger.sinks {
         for state in SinkState::ALL {
@@ -73,14 +73,14 @@ fn measure_sinks(status: &Status, to: &mut Gauges) {
             continue;
         }
         let labels = &[name.as_str()];
-        let oldest = status.waiting.get(name).copied().unwrap_or(now);
+        let oldest = status.oldest_pending.get(name).copied().unwrap_or(now);
         let lag_ms = now.saturating_sub(oldest).max(0).unsigned_abs();
         to.set(&gauges::SINK_POSITION, labels, sink.position());
         to.set(&gauges::SINK_PENDING_EVENTS, labels, sink.pending);
         to.set(&gauges::SINK_PARKED_EVENTS, labels, sink.parked);
-        to.set(&gauges::SINK_DISCARDED_EVENTS, labels, sink.dead);
-        to.set(&gauges::SINK_DROPPED_EVENTS, labels, sink.shed);
-        to.set(&gauges::SINK_DEAD_LETTER_BYTES, labels, status.letter_bytes.get(name).copied().unwrap_or(0));
+        to.set(&gauges::SINK_DISCARDED_EVENTS, labels, sink.discarded);
+        to.set(&gauges::SINK_DROPPED_EVENTS, labels, sink.dropped_oldest);
+        to.set(&gauges::SINK_DEAD_LETTER_BYTES, labels, status.dead_letter_bytes.get(name).copied().unwrap_or(0));
         to.set(&gauges::SINK_LAG_SECONDS, labels, lag_ms.div_ceil(1000));
     }
 }
@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn a_sink_is_done_with_what_it_has_what_is_dead_and_what_has_expired() {
-        let sink = SinkLedger { delivered: 30, dead: 4, expired: 200, pending: 1000, ..SinkLedger::default() };
+        let sink = SinkLedger { delivered: 30, discarded: 4, expired: 200, pending: 1000, ..SinkLedger::default() };
         let ledger = Ledger {
             received: 1234,
             stored: 1234,
@@ -104,7 +104,7 @@ mod tests {
             rejected: BTreeMap::new(),
             sinks: BTreeMap::from([("ch".to_owned(), sink)]),
         };
-        let status = Status { ledger, waiting: BTreeMap::new(), letter_bytes: BTreeMap::new() };
+        let status = SpoolStatus { ledger, oldest_pending: BTreeMap::new(), dead_letter_bytes: BTreeMap::new() };
         let mut measured = Gauges::default();
         measure_sinks(&status, &mut measured);
         assert_eq!(measured.get(&gauges::SINK_POSITION, &["ch"]), Some(234));

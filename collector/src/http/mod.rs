@@ -23,7 +23,7 @@ use axum::extract::{Path, Query};
 use axum::http::{HeaderMap, Uri};
 use subway_protocol::codec::server::{Problem, ProblemCode};
 
-use crate::accept::{Acceptor, Budget, Status, too_many};
+use crate::accept::{Acceptor, Budget, SpoolStatus, too_many};
 use crate::auth::Keys;
 use crate::config::{EMBEDDED, Limits, Network};
 use crate::limit::{Clients, Exceeded, Rate};
@@ -110,7 +110,7 @@ impl Shared {
     ///
     /// # Errors
     /// If the spool cannot be read now.
-    pub(crate) async fn status(&self) -> Result<Status, Problem> {
+    pub(crate) async fn status(&self) -> Result<SpoolStatus, Problem> {
         self.acceptor.status(EMBEDDED, self.freshness.position()).await
     }
 }

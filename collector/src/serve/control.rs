@@ -65,7 +65,7 @@ mod server {
 
     use super::{Path, QUESTION_BYTES, SOCKET, socket};
     use crate::fanout::Replayer;
-    use crate::spool::{Ending, Spool};
+    use crate::spool::{SinkRemoval, Spool};
 
     /// What is understood.
     const KNOWN: &str = "unknown question; known are `replay SINK`, `retire SINK` and `forget SINK`";
@@ -103,8 +103,8 @@ mod server {
         BufReader::new(read.take(QUESTION_BYTES)).read_line(&mut question).await?;
         let sink = match question.trim().split_once(' ') {
             Some(("replay", sink)) => sink,
-            Some(("retire", sink)) => return line(&mut write, &end(spool, Ending::Retire, sink).await).await,
-            Some(("forget", sink)) => return line(&mut write, &end(spool, Ending::Forget, sink).await).await,
+            Some(("retire", sink)) => return line(&mut write, &end(spool, SinkRemoval::Retire, sink).await).await,
+            Some(("forget", sink)) => return line(&mut write, &end(spool, SinkRemoval::Forget, sink).await).await,
             _ => return line(&mut write, &json!({"error": KNOWN})).await,
         };
         let (sender, mut progress) = tokio::sync::mpsc::unbounded_channel();
@@ -130,7 +130,7 @@ mod server {
         line(&mut write, &last).await
     }
 
-    async fn end(spool: Spool, how: Ending, sink: &str) -> Value {
+    async fn end(spool: Spool, how: SinkRemoval, sink: &str) -> Value {
         let sink = sink.to_owned();
         match tokio::task::spawn_blocking(move || how.apply(&spool, &sink)).await {
             Ok(Ok(())) => json!({"done": true}),

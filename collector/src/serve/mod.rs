@@ -267,7 +267,7 @@ impl Opened {
     fn new(config: Config) -> Result<Self, StartError> {
         let data_dir = DataDir::take(&config.data_dir)?;
         let telemetry = Arc::new(Telemetry::default());
-        let settings = spool::Settings {
+        let settings = spool::SpoolSettings {
             queue: usize::try_from(config.limits.queue_requests).unwrap_or(usize::MAX),
             commit_bytes: config.limits.commit_bytes,
             install_clocks: config.limits.install_clocks,

@@ -1,7 +1,7 @@
 use std::future::pending;
 
 use super::*;
-use crate::spool::{SpoolError, Tx, Write};
+use crate::spool::{SpoolError, SpoolTask, Tx};
 
 fn config(dir: &tempfile::TempDir) -> Config {
     Config { data_dir: dir.path().join("data"), ..Config::embedded() }
@@ -33,7 +33,7 @@ async fn an_address_is_told_once_everything_is_open() {
 /// A defect.
 struct Bomb;
 
-impl Write for Bomb {
+impl SpoolTask for Bomb {
     fn apply(&mut self, _: &mut Tx<'_>) -> Result<(), SpoolError> {
         panic!("a planned defect")
     }

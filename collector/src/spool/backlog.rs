@@ -1,7 +1,7 @@
-//! How much of the log each app has, and how much it may have: the room is shared by the rule of docs/adr/0009.
+//! Bytes of the log by app, and the share that an app is allowed: docs/adr/0009.
 //!
-//! The figures are counters of the database that change in the transactions that append and forget records, so they are
-//! exact after any crash and nobody has to look at the log for them.
+//! The figures are counters in the database. They change in the transactions that append and delete records, so they
+//! are exact after a crash and no read of the log is needed.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
@@ -11,112 +11,116 @@ use serde::Deserialize;
 
 use super::{SpoolError, lock};
 
-/// An app may have this many times what is free. One that is alone gets 8/9 of the room, two get 8/17 each: a part is always
-/// left for the others. A smaller number would leave more of the room unused, a larger one less to an app that comes late.
-pub const SHARE: u64 = 8;
+/// Allows an app this many times the free space of the log.
+///
+/// A single app gets 8/9 of the log, two apps get 8/17 each: some of it is always left for others. A smaller number
+/// leaves more of the log unused, a larger one leaves less to an app that starts later.
+pub const FREE_SPACE_MULTIPLE: u64 = 8;
 
-/// Stands for the app of a record whose JSON does not say it.
-const NOBODY: i64 = 0;
+/// Number that stands for the app of a record whose JSON does not name one.
+const UNKNOWN_APP: i64 = 0;
 
-/// What the counter of an app is called, before its number.
-const COUNTER: &str = "backlog:";
+/// Prefix of an app's counter, before its number.
+const COUNTER_PREFIX: &str = "backlog:";
 
-/// SQL for the number of the app that a row of `record` belongs to; rows from before the column `app` are asked for it.
-pub(super) const OWNER: &str = "coalesce(app, (SELECT no FROM app WHERE key = \
+/// SQL expression for the app number of a row of `record`. For rows older than the column `app` it reads the JSON.
+pub(super) const RECORD_APP_SQL: &str = "coalesce(app, (SELECT no FROM app WHERE key = \
     CASE WHEN json_valid(json) THEN json_extract(json, '$.app_key') END), 0)";
 
-/// How much of the log is one app's, and how much there is in all, bytes of JSON.
+/// Bytes of JSON in the log: of one app and of all apps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Backlog {
-    /// The app's.
+    /// Bytes of the app.
     pub own: u64,
-    /// Of all apps together.
+    /// Bytes of all apps together.
     pub total: u64,
 }
 
-/// Why there is no room for more.
+/// Reason why the log accepts no more of an app.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Full {
-    /// All of it is taken.
+pub enum CapacityExceeded {
+    /// The whole log is full.
     Spool,
-    /// The app has what it may have.
+    /// The app has used its share.
     Share {
-        /// What it may have now, bytes.
+        /// Bytes that the app is allowed now.
         limit: u64,
-        /// What it has, bytes.
+        /// Bytes that the app has.
         got: u64,
     },
 }
 
 impl Backlog {
-    /// What one app may have of a spool with room for `cap` bytes; it grows and shrinks with what is free.
+    /// Returns the bytes that one app is allowed in a spool of at most `cap` bytes. Grows and shrinks with the free
+    /// space.
     #[must_use]
     pub fn share(self, cap: u64) -> u64 {
-        cap.saturating_sub(self.total).saturating_mul(SHARE)
+        cap.saturating_sub(self.total).saturating_mul(FREE_SPACE_MULTIPLE)
     }
 
-    /// Whether the app may store more in a spool with room for `cap` bytes.
+    /// Checks that the app is allowed to store more in a spool of at most `cap` bytes.
     ///
     /// # Errors
-    /// Why not.
-    pub fn room(self, cap: u64) -> Result<(), Full> {
+    /// The limit that is reached.
+    pub fn check_capacity(self, cap: u64) -> Result<(), CapacityExceeded> {
         let limit = self.share(cap);
         if self.total > cap {
-            Err(Full::Spool)
+            Err(CapacityExceeded::Spool)
         } else if self.own > limit {
-            Err(Full::Share { limit, got: self.own })
+            Err(CapacityExceeded::Share { limit, got: self.own })
         } else {
             Ok(())
         }
     }
 }
 
-/// Bytes of JSON in the log by the number of their app; an app with none is absent.
-pub(super) type ByApp = BTreeMap<i64, u64>;
+/// Bytes of JSON in the log by app number. Apps without bytes are absent.
+pub(super) type BytesByApp = BTreeMap<i64, u64>;
 
-/// The figures of all apps, and those that the transaction in progress changes.
+/// Backlogs of all apps, with the changes of the transaction in progress.
 #[derive(Default)]
 pub(super) struct Backlogs {
-    /// As committed; everybody may read it.
-    committed: Arc<Mutex<ByApp>>,
-    changed: ByApp,
+    /// Committed values, shared with readers.
+    committed: Arc<Mutex<BytesByApp>>,
+    changed: BytesByApp,
 }
 
 impl Backlogs {
-    pub(super) fn new(committed: Arc<Mutex<ByApp>>) -> Self {
-        Self { committed, changed: ByApp::new() }
+    pub(super) fn new(committed: Arc<Mutex<BytesByApp>>) -> Self {
+        Self { committed, changed: BytesByApp::new() }
     }
 
-    /// Brings memory to what the database says.
+    /// Loads the committed values from the database.
     pub(super) fn load(&mut self, sql: &Connection) -> rusqlite::Result<()> {
         let query = "SELECT CAST(substr(name, ?2) AS INTEGER), value FROM counter WHERE substr(name, 1, ?2 - 1) = ?1";
         let mut statement = sql.prepare_cached(query)?;
-        let rows = statement.query_map(params![COUNTER, COUNTER.len() + 1], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let rows = statement
+            .query_map(params![COUNTER_PREFIX, COUNTER_PREFIX.len() + 1], |row| Ok((row.get(0)?, row.get(1)?)))?;
         *lock(&self.committed) = rows.collect::<rusqlite::Result<_>>()?;
         self.changed.clear();
         Ok(())
     }
 
-    /// A record of so many bytes has come.
+    /// Adds the bytes of a new record.
     pub(super) fn grow(&mut self, app: i64, bytes: u64) {
         self.changed.insert(app, self.of(app) + bytes);
     }
 
-    /// Records of so many bytes have gone.
+    /// Subtracts the bytes of deleted records.
     pub(super) fn shrink(&mut self, app: i64, bytes: u64) {
         self.changed.insert(app, self.of(app).saturating_sub(bytes));
     }
 
-    /// What the app has, as the transaction in progress leaves it.
+    /// Returns the app's bytes, with the changes of the transaction in progress.
     pub(super) fn of(&self, app: i64) -> u64 {
         let changed = self.changed.get(&app).copied();
         changed.unwrap_or_else(|| lock(&self.committed).get(&app).copied().unwrap_or(0))
     }
 
-    /// Writes what the transaction changed: one statement for each app that it touched.
+    /// Writes the changes of the transaction: one statement for each app that it changed.
     pub(super) fn save(&self, sql: &Connection) -> rusqlite::Result<()> {
         for (app, bytes) in &self.changed {
-            let name = format!("{COUNTER}{app}");
+            let name = format!("{COUNTER_PREFIX}{app}");
             if *bytes == 0 {
                 sql.prepare_cached("DELETE FROM counter WHERE name = ?1")?.execute([name])?;
             } else {
@@ -127,7 +131,7 @@ impl Backlogs {
         Ok(())
     }
 
-    /// The transaction is on disk.
+    /// Publishes the changes after the transaction was committed.
     pub(super) fn commit(&mut self) {
         let mut committed = lock(&self.committed);
         for (app, bytes) in std::mem::take(&mut self.changed) {
@@ -140,22 +144,22 @@ impl Backlogs {
     }
 }
 
-/// Finds the apps of records by their JSON. Asks the database once for each key.
+/// Finds the app of a record by its JSON. Queries the database once for each key.
 #[derive(Default)]
-pub(super) struct Owners(HashMap<String, i64>);
+pub(super) struct AppLookup(HashMap<String, i64>);
 
-impl Owners {
+impl AppLookup {
     pub(super) fn of(&mut self, sql: &Connection, json: &str) -> Result<i64, SpoolError> {
         #[derive(Deserialize)]
         struct Owned {
             app_key: String,
         }
-        let Ok(Owned { app_key }) = serde_json::from_str(json) else { return Ok(NOBODY) };
+        let Ok(Owned { app_key }) = serde_json::from_str(json) else { return Ok(UNKNOWN_APP) };
         if let Some(known) = self.0.get(&app_key) {
             return Ok(*known);
         }
         let mut statement = sql.prepare_cached("SELECT no FROM app WHERE key = ?1")?;
-        let app = statement.query_row([&app_key], |row| row.get(0)).optional()?.unwrap_or(NOBODY);
+        let app = statement.query_row([&app_key], |row| row.get(0)).optional()?.unwrap_or(UNKNOWN_APP);
         self.0.insert(app_key, app);
         Ok(app)
     }
@@ -165,13 +169,13 @@ impl Owners {
 mod tests {
     use super::*;
 
-    /// What each of the apps has once all of them send until they are refused, one record of `step` bytes after the other.
+    /// Returns what each app has after all of them sent records of `step` bytes in turn until each was refused.
     fn flood(cap: u64, step: u64, mut own: Vec<u64>) -> Vec<u64> {
         loop {
             let before = own.clone();
             for app in 0..own.len() {
                 let backlog = Backlog { own: own[app], total: own.iter().sum() };
-                own[app] += if backlog.room(cap).is_ok() { step } else { 0 };
+                own[app] += if backlog.check_capacity(cap).is_ok() { step } else { 0 };
             }
             if own == before {
                 return own;
@@ -183,7 +187,7 @@ mod tests {
     fn an_app_alone_gets_most_of_the_room_and_several_get_the_same() {
         for apps in [1, 2, 10, 100] {
             let got = flood(1_000_000, 10, vec![0; apps]);
-            let due = 1_000_000 * SHARE / (1 + SHARE * apps as u64);
+            let due = 1_000_000 * FREE_SPACE_MULTIPLE / (1 + FREE_SPACE_MULTIPLE * apps as u64);
             assert!(got.iter().all(|bytes| bytes.abs_diff(due) <= 100), "{apps}: {due}, {got:?}");
         }
     }
@@ -200,12 +204,12 @@ mod tests {
 
     #[test]
     fn a_refusal_says_what_may_be_and_what_is() {
-        let room = |own, total| Backlog { own, total }.room(900);
-        assert_eq!(room(800, 800), Ok(()), "800 = 8 * (900 - 800)");
-        assert_eq!(room(801, 801), Err(Full::Share { limit: 792, got: 801 }));
-        assert_eq!(room(1, 900), Err(Full::Share { limit: 0, got: 1 }));
-        assert_eq!(room(0, 900), Ok(()), "an app that has nothing is let in as long as there is room at all");
-        assert_eq!(room(0, 901), Err(Full::Spool));
-        assert_eq!(Backlog { own: 0, total: 0 }.room(u64::MAX), Ok(()));
+        let check_capacity = |own, total| Backlog { own, total }.check_capacity(900);
+        assert_eq!(check_capacity(800, 800), Ok(()), "800 = 8 * (900 - 800)");
+        assert_eq!(check_capacity(801, 801), Err(CapacityExceeded::Share { limit: 792, got: 801 }));
+        assert_eq!(check_capacity(1, 900), Err(CapacityExceeded::Share { limit: 0, got: 1 }));
+        assert_eq!(check_capacity(0, 900), Ok(()), "an app that has nothing is let in as long as there is room at all");
+        assert_eq!(check_capacity(0, 901), Err(CapacityExceeded::Spool));
+        assert_eq!(Backlog { own: 0, total: 0 }.check_capacity(u64::MAX), Ok(()));
     }
 }

@@ -6,7 +6,7 @@ use super::*;
 use crate::db;
 
 fn open(dir: &Path) -> Spool {
-    Spool::open(dir, &Settings::default(), Arc::default()).unwrap()
+    Spool::open(dir, &SpoolSettings::default(), Arc::default()).unwrap()
 }
 
 /// Appends a record of one event of `app` with `bytes` bytes of JSON.
@@ -23,8 +23,10 @@ fn counted(spool: &Spool, dir: &Path) -> BTreeMap<i64, u64> {
         let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
         rows.collect::<rusqlite::Result<_>>().unwrap()
     };
-    let recount =
-        group(&format!("SELECT {} AS owner, sum(octet_length(json)) FROM record GROUP BY owner", backlog::OWNER));
+    let recount = group(&format!(
+        "SELECT {} AS owner, sum(octet_length(json)) FROM record GROUP BY owner",
+        backlog::RECORD_APP_SQL
+    ));
     let kept =
         group("SELECT CAST(substr(name, 9) AS INTEGER), value FROM counter WHERE name GLOB 'backlog:*' ORDER BY name");
     let told = spool.backlogs();
@@ -106,7 +108,7 @@ fn whatever_happens_the_backlogs_are_what_a_recount_says() {
             let (next, head) = (cursor.pinned_to() + 1, spool.head());
             match dice.below(12) {
                 0..=4 => drop(append(&spool, dice.below(5).cast_signed() + 1, 1 + dice.below(40_000) as usize)),
-                5 if cursor.frozen.is_none() && cursor.shed_to.is_none() && next <= head => {
+                5 if cursor.frozen.is_none() && cursor.dropped_to.is_none() && next <= head => {
                     drop(spool.freeze(sink, next, next + dice.below(head - next + 1)).unwrap());
                 }
                 // What is frozen is delivered first; what was shed behind it is skipped.
@@ -114,7 +116,7 @@ fn whatever_happens_the_backlogs_are_what_a_recount_says() {
                     let to = cursor.frozen.map_or(head, |frozen| frozen.last);
                     let _ = spool.advance(sink, to, Vec::new(), false);
                 }
-                8 => drop(spool.shed(sink, dice.below(60_000), Vec::new(), false).unwrap()),
+                8 => drop(spool.drop_oldest(sink, dice.below(60_000), Vec::new(), false).unwrap()),
                 9 => spool.trim().unwrap(),
                 10 => {
                     let failed =
@@ -176,7 +178,7 @@ fn what_a_sink_takes_back_from_the_store_counts_as_its_apps_own() {
     spool.register(&["a", "late"]).unwrap();
     let json = ["{\"app_key\":\"demo\",\"events\":[]}", "{\"app_key\":\"gone\"}"];
     let history: Vec<_> =
-        (1..=2).zip(json).map(|(first, json)| Stored { first, events: 1, json: json.to_owned() }).collect();
+        (1..=2).zip(json).map(|(first, json)| SpoolRecord { first, events: 1, json: json.to_owned() }).collect();
     spool.freeze_with("late", (1, 2), history, Vec::new()).unwrap();
     assert_eq!(counted(&spool, dir.path()), [(0, json[1].len() as u64), (demo, json[0].len() as u64)].into());
     spool.advance("late", 2, Vec::new(), false).unwrap();

@@ -1,74 +1,84 @@
-//! How far each sink is, and what it is sending, as the database has it; `progress` moves it.
+//! Delivery progress of each sink and its frozen batch, as stored in the database. `progress` changes it.
 
 use rusqlite::{Connection, OptionalExtension, params};
 use sha2::{Digest, Sha256};
 
-use super::{Reader, SpoolError, positions};
+use super::{SpoolError, SpoolReader, positions};
 
-/// How far a sink is.
+/// Delivery progress of one sink.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cursor {
-    /// Every event up to this position is delivered, dead, expired or parked.
+    /// Last position up to which every event is delivered, discarded, expired or parked.
     pub delivered_to: u64,
-    /// How many events are dead: those refused, and those shed (also the ones after [`Cursor::delivered_to`]).
-    pub dead: u64,
-    /// How many of the dead were given up because the spool was full.
-    pub shed: u64,
-    /// How many events are expired: they were gone from the log and the embedded store before the sink came to them.
+    /// Number of discarded events: dead-lettered or dropped. Includes dropped events after [`Cursor::delivered_to`].
+    pub discarded: u64,
+    /// Number of discarded events that were dropped because the spool was full.
+    pub dropped_oldest: u64,
+    /// Number of expired events: deleted from the log and the embedded store before the sink reached them.
     pub expired: u64,
-    /// What is expired or shed arrived before this time, milliseconds since the epoch; `None`: nothing is.
+    /// Expired and dropped events arrived before this time, milliseconds since the epoch. `None` if there are none.
     pub complete_from: Option<i64>,
-    /// The batch being sent, if any.
-    pub frozen: Option<Frozen>,
-    /// Everything after `delivered_to` up to here belongs to a batch that the store refused because of what is in it.
-    pub suspect_to: Option<u64>,
-    /// The events after what is frozen or suspect, up to here, were given up because the spool was full.
-    pub shed_to: Option<u64>,
+    /// Batch that is being sent, if any.
+    pub frozen: Option<FrozenBatch>,
+    /// End of the bisect range: everything after `delivered_to` up to here belongs to a batch that the store refused
+    /// because of its content.
+    pub bisect_to: Option<u64>,
+    /// Events after the frozen batch and the bisect range, up to here, were dropped because the spool was full.
+    pub dropped_to: Option<u64>,
 }
 
-/// A sink batch whose bounds are fixed until it is delivered or cut, over crashes too.
+/// Sink batch with fixed bounds until it is delivered or shrunk, also across crashes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Frozen {
+pub struct FrozenBatch {
     /// Position of its first event.
     pub first: u64,
     /// Position of its last event.
     pub last: u64,
-    /// Names it for the store: the same for the same events of the same data directory, never for others.
-    pub token: String,
-    /// Positions of its events that are not sent with it, in order: they are parked once it is through.
-    pub without: Vec<u64>,
+    /// Identifies the batch for the store. It is the same for the same events of the same data directory, and differs
+    /// for all others.
+    pub dedup_token: String,
+    /// Positions of its events that are parked instead of sent, in order. They are parked when the cursor passes the
+    /// batch.
+    pub excluded: Vec<u64>,
 }
 
 impl Cursor {
-    /// The end of what may have been sent: the events up to here stay until it is known what became of them.
+    /// Returns the last position that the store may already have. Events up to here are neither trimmed nor dropped
+    /// until their outcome is known.
     #[must_use]
     pub fn pinned_to(&self) -> u64 {
         let frozen = self.frozen.as_ref().map_or(0, |frozen| frozen.last);
-        self.delivered_to.max(frozen).max(self.suspect_to.unwrap_or(0))
+        self.delivered_to.max(frozen).max(self.bisect_to.unwrap_or(0))
     }
 
-    /// How many events are delivered, dead, expired or parked.
+    /// Returns how many events are delivered, discarded, expired or parked.
     #[must_use]
-    pub fn done(&self) -> u64 {
-        self.delivered_to + self.shed_to.map_or(0, |to| to.saturating_sub(self.pinned_to()))
+    pub fn processed(&self) -> u64 {
+        self.delivered_to + self.dropped_to.map_or(0, |to| to.saturating_sub(self.pinned_to()))
     }
 }
 
-/// The name of the batch `first..=last` of the data directory with this identity, but for the events `without`.
-pub(super) fn token(identity: &str, first: u64, last: u64, without: &[u64]) -> String {
-    let whole = format!("{identity}-{first}-{last}");
-    if without.is_empty() {
+/// Returns the dedup token of the batch `first..=last` without the events `excluded`, for the data directory
+/// `data_dir_id`.
+pub(super) fn dedup_token(data_dir_id: &str, first: u64, last: u64, excluded: &[u64]) -> String {
+    let whole = format!("{data_dir_id}-{first}-{last}");
+    if excluded.is_empty() {
         return whole;
     }
-    format!("{whole}-without-{}", hex::encode(&Sha256::digest(positions::write(without))[..8]))
+    format!("{whole}-without-{}", hex::encode(&Sha256::digest(positions::write(excluded))[..8]))
 }
 
-pub(super) fn frozen(sql: &Connection, first: u64, last: u64, without: Vec<u64>) -> Result<Option<Frozen>, SpoolError> {
-    let token = token(&identity(sql)?, first, last, &without);
-    Ok(Some(Frozen { first, last, token, without }))
+pub(super) fn freeze_range(
+    sql: &Connection,
+    first: u64,
+    last: u64,
+    excluded: Vec<u64>,
+) -> Result<Option<FrozenBatch>, SpoolError> {
+    let dedup_token = dedup_token(&data_dir_id(sql)?, first, last, &excluded);
+    Ok(Some(FrozenBatch { first, last, dedup_token, excluded }))
 }
 
-pub(super) fn identity(sql: &Connection) -> Result<String, SpoolError> {
+pub(super) fn data_dir_id(sql: &Connection) -> Result<String, SpoolError> {
     Ok(sql.prepare_cached("SELECT token FROM identity")?.query_row([], |row| row.get(0))?)
 }
 
@@ -79,20 +89,25 @@ pub(super) fn load(sql: &Connection, sink: &str) -> Result<Cursor, SpoolError> {
     let read = |row: &rusqlite::Row<'_>| {
         let frozen = match (row.get(2)?, row.get(3)?) {
             (Some(first), Some(last)) => {
-                let identity: String = row.get(7)?;
-                let without: Option<String> = row.get(10)?;
-                let without = without.map(|text| positions::read(&text)).unwrap_or_default();
-                Some(Frozen { first, last, token: token(&identity, first, last, &without), without })
+                let data_dir_id: String = row.get(7)?;
+                let excluded: Option<String> = row.get(10)?;
+                let excluded = excluded.map(|text| positions::read(&text)).unwrap_or_default();
+                Some(FrozenBatch {
+                    first,
+                    last,
+                    dedup_token: dedup_token(&data_dir_id, first, last, &excluded),
+                    excluded,
+                })
             }
             _ => None,
         };
         Ok(Cursor {
             delivered_to: row.get(0)?,
-            dead: row.get(1)?,
+            discarded: row.get(1)?,
             frozen,
-            suspect_to: row.get(4)?,
-            shed: row.get(5)?,
-            shed_to: row.get(6)?,
+            bisect_to: row.get(4)?,
+            dropped_oldest: row.get(5)?,
+            dropped_to: row.get(6)?,
             expired: row.get(8)?,
             complete_from: row.get(9)?,
         })
@@ -110,26 +125,26 @@ pub(super) fn save(sql: &Connection, sink: &str, cursor: &Cursor) -> Result<(), 
     sql.prepare_cached(query)?.execute(params![
         sink,
         cursor.delivered_to,
-        cursor.dead,
+        cursor.discarded,
         frozen.map(|frozen| frozen.first),
         frozen.map(|frozen| frozen.last),
-        cursor.suspect_to,
-        cursor.shed,
-        cursor.shed_to,
+        cursor.bisect_to,
+        cursor.dropped_oldest,
+        cursor.dropped_to,
         cursor.expired,
         cursor.complete_from,
-        frozen.filter(|frozen| !frozen.without.is_empty()).map(|frozen| positions::write(&frozen.without))
+        frozen.filter(|frozen| !frozen.excluded.is_empty()).map(|frozen| positions::write(&frozen.excluded))
     ])?;
     Ok(())
 }
 
-impl Reader {
-    /// See [`super::Spool::token`].
+impl SpoolReader {
+    /// See [`super::Spool::dedup_token`].
     ///
     /// # Errors
     /// If the database fails.
-    pub fn token(&self, first: u64, last: u64) -> Result<String, SpoolError> {
-        Ok(token(&identity(&self.0)?, first, last, &[]))
+    pub fn dedup_token(&self, first: u64, last: u64) -> Result<String, SpoolError> {
+        Ok(dedup_token(&data_dir_id(&self.0)?, first, last, &[]))
     }
 
     /// See [`super::Spool::cursor`].

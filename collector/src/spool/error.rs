@@ -1,26 +1,26 @@
-//! What can go wrong in the spool.
+//! Errors of the spool.
 
 use crate::db::DbError;
 
-/// Why the spool could not do something.
+/// Reason why an operation of the spool failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SpoolError {
-    /// The database fails: disk full, damaged file, lock not to be had.
+    /// The database failed: disk full, file damaged, or locked for too long.
     #[error("the spool's database fails: {0}")]
     Db(#[from] DbError),
-    /// The transaction of this and other writes could not be committed; none of it is kept.
+    /// The transaction with this and other tasks was not committed. None of it is stored.
     #[error("the commit failed and nothing of it is kept: {0}")]
     Commit(String),
-    /// The operating system refuses something else.
+    /// Another operation of the operating system failed.
     #[error("{0}")]
     Io(String),
-    /// Too many writes wait for the disk already.
+    /// The queue of the writer is full.
     #[error("too many writes wait for the disk")]
     Busy,
     /// The spool has been closed.
     #[error("the spool is closed")]
     Closed,
-    /// No such sink has been registered.
+    /// No sink of this name is registered.
     #[error("no sink is named {0}")]
     UnknownSink(String),
     /// A sink that is in the configuration cannot be retired.
@@ -29,21 +29,26 @@ pub enum SpoolError {
     /// Only a retired sink can be forgotten.
     #[error("the sink {0} is not retired; retire it first")]
     NotRetired(String),
-    /// A range that does not follow the sink's cursor, or is not the frozen one.
+    /// The range does not follow the sink's cursor, or differs from the frozen batch.
     #[error("the sink {sink} cannot {verb} {first}..={last}: {why}")]
     BadRange {
-        /// Which sink.
+        /// Name of the sink.
         sink: String,
-        /// What was asked for.
+        /// Operation that was requested.
         verb: &'static str,
-        /// First position.
+        /// First position of the range.
         first: u64,
-        /// Last position.
+        /// Last position of the range.
         last: u64,
-        /// What is wrong with it.
+        /// What is wrong with the range.
         why: String,
     },
 }
+
+/// Reason why the spool cannot store events now: the error of the last commit.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct SpoolUnhealthy(pub(super) String);
 
 impl From<rusqlite::Error> for SpoolError {
     fn from(error: rusqlite::Error) -> Self {
@@ -52,7 +57,7 @@ impl From<rusqlite::Error> for SpoolError {
 }
 
 impl SpoolError {
-    /// Whether the transaction in which it happened must be rolled back.
+    /// Returns whether the transaction in which the error occurred must be rolled back.
     pub(super) fn aborts(&self) -> bool {
         matches!(self, SpoolError::Db(_) | SpoolError::Commit(_) | SpoolError::Io(_))
     }

@@ -9,7 +9,7 @@ use crate::db;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn open(dir: &Path) -> Spool {
-    Spool::open(dir, &Settings::default(), Arc::default()).unwrap()
+    Spool::open(dir, &SpoolSettings::default(), Arc::default()).unwrap()
 }
 
 /// The connection of another process to the spool's database.
@@ -44,7 +44,7 @@ fn horizons_outlive_a_database_that_could_not_be_read_again() {
         let sql = other(dir.path());
         sql.execute_batch(&format!("ALTER TABLE {table} RENAME TO away")).unwrap();
         fail(&spool);
-        eventually("it is not opened again", || spool.health().is_err_and(|why| why.contains(table)));
+        eventually("it is not opened again", || spool.health().is_err_and(|why| why.to_string().contains(table)));
         sql.execute_batch(&format!("ALTER TABLE away RENAME TO {table}")).unwrap();
         eventually("it does not recover", || spool.health().is_ok());
         assert_eq!(age(), Some(1234), "{table}");
@@ -88,7 +88,7 @@ fn letter(position: u64) -> DeadLetter {
 /// A spool whose sink `a` refused all of its 2,000 events.
 fn refused(dir: &Path, dead_letter_bytes: u64) -> (Spool, Arc<Telemetry>) {
     let telemetry = Arc::<Telemetry>::default();
-    let settings = Settings { dead_letter_bytes, ..Settings::default() };
+    let settings = SpoolSettings { dead_letter_bytes, ..SpoolSettings::default() };
     let spool = Spool::open(dir, &settings, Arc::clone(&telemetry)).unwrap();
     spool.register(&["a"]).unwrap();
     spool.call(|tx| tx.append(1, "{}", 2_000)).unwrap();
@@ -108,7 +108,7 @@ fn counted(dir: &Path) -> u64 {
 fn dead_letters_beyond_their_room_are_dropped_the_oldest_first_and_stay_counted() {
     let dir = tempfile::tempdir().unwrap();
     let (spool, _) = refused(dir.path(), 50_000);
-    let bytes = || spool.status("a", 0).unwrap().letter_bytes["a"];
+    let bytes = || spool.status("a", 0).unwrap().dead_letter_bytes["a"];
     assert!(bytes() > 300_000);
     assert_eq!(bytes(), counted(dir.path()));
     let (marked, _) = spool.mark_for_replay("a", 0, 3).unwrap();
@@ -122,14 +122,14 @@ fn dead_letters_beyond_their_room_are_dropped_the_oldest_first_and_stay_counted(
     assert_eq!(positions[..3], [1, 2, 3], "what is being sent again stays");
     assert_eq!(positions[3..], (newest + 1..=2_000).collect::<Vec<_>>());
     let ledger = spool.ledger().unwrap().sinks["a"].clone();
-    assert_eq!((ledger.dead, ledger.dropped_letters), (2_000, 2_000 - left.len() as u64));
-    spool.settle("a", vec![1, 2], vec![(3, "still no".into())]).unwrap();
+    assert_eq!((ledger.discarded, ledger.dropped_dead_letters), (2_000, 2_000 - left.len() as u64));
+    spool.finish_replay("a", vec![1, 2], vec![(3, "still no".into())]).unwrap();
     assert_eq!(bytes(), counted(dir.path()));
     let ledger = spool.ledger().unwrap().sinks["a"].clone();
-    assert_eq!((ledger.delivered, ledger.dead), (2, 1_998));
+    assert_eq!((ledger.delivered, ledger.discarded), (2, 1_998));
     spool.close();
-    let spool = Spool::open(dir.path(), &Settings::default(), Arc::default()).unwrap();
-    assert_eq!(spool.status("a", 0).unwrap().letter_bytes["a"], counted(dir.path()));
+    let spool = Spool::open(dir.path(), &SpoolSettings::default(), Arc::default()).unwrap();
+    assert_eq!(spool.status("a", 0).unwrap().dead_letter_bytes["a"], counted(dir.path()));
 }
 
 #[test]
@@ -143,7 +143,7 @@ fn a_sink_with_many_dead_letters_is_forgotten_in_steps() {
     spool.forget("a").unwrap();
     assert!(telemetry.commits.get() - before >= 4);
     assert_eq!((counted(dir.path()), spool.ledger().unwrap().sinks.len()), (0, 0));
-    assert!(spool.status("a", 0).unwrap().letter_bytes.is_empty());
+    assert!(spool.status("a", 0).unwrap().dead_letter_bytes.is_empty());
 }
 
 #[test]
@@ -158,5 +158,5 @@ fn letters_of_the_version_before_are_counted() {
     drop(sql);
     let spool = open(dir.path());
     spool.register(&["a"]).unwrap();
-    assert_eq!(spool.status("a", 0).unwrap().letter_bytes["a"], counted(dir.path()));
+    assert_eq!(spool.status("a", 0).unwrap().dead_letter_bytes["a"], counted(dir.path()));
 }

@@ -1,34 +1,61 @@
-//! The durable log between the answer to the client and the stores.
+//! Durable log between the answer to the client and the stores.
 //!
-//! One SQLite database (`spool.db`, WAL, `synchronous=FULL`) holds everything that must change together: the log, what
-//! was seen before, the clocks of the installs, the ledger, the cursors of the sinks. One thread writes it, in groups:
-//! whatever waits while a commit is on its way to the disk goes into the next one.
+//! # Limits
 //!
-//! Every method blocks (on SQLite, or on the writer's commit). From async code call them inside `spawn_blocking`;
-//! [`Spool::submit`] alone never blocks.
+//! Each limit is a field of [`SpoolSettings`]: tasks in the writer's queue, bytes of one commit, installs whose
+//! clocks are kept, bytes of a sink's dead letters. `spool_bytes` of the configuration bounds the log: its share by
+//! app is checked by [`Backlog`], before a batch is stored. Parked events have limits of their own.
 //!
-//! Invariants, in every committed state:
+//! # Layout on disk
+//!
+//! One SQLite database, `spool.db` (WAL, `synchronous=FULL`), holds everything that changes together: the log
+//! (`record`, one row of JSON per batch and install), new event IDs, clock anchors, counters, cursors, dead
+//! letters and parked events. Older event IDs are in files beside it, see `dedup`.
+//!
+//! # Write
+//!
+//! One thread writes. It commits in groups: the tasks that are queued while a commit is being synced form the next
+//! group. A client is answered after its group is on disk.
+//!
+//! # Read
+//!
+//! Readers have connections of their own and see one committed state. Each sink reads the records after its cursor. A
+//! record is deleted when every registered sink has passed it.
+//!
+//! # Recovery
+//!
+//! SQLite rolls back what was not committed, and the writer loads counters and sets from the tables. A frozen batch
+//! is sent again with the same bounds and the same dedup token.
+//!
+//! # Blocking
+//!
+//! Every method blocks, on SQLite or on the writer's commit, except [`Spool::submit`]. From async code call them
+//! inside `spawn_blocking`.
+//!
+//! # Invariants
+//!
+//! Each holds in every committed state:
 //! * the positions of stored events are 1, 2, 3, .. without gaps, and the head is the number of events ever stored;
 //! * received = stored + duplicate + all rejected;
 //! * the backlogs of all apps add up to the bytes of JSON in the log;
-//! * per sink, `delivered_to` only grows, and stored = delivered + dead + pending + expired until it is retired.
+//! * per sink, `delivered_to` only grows, and stored = delivered + discarded + pending + expired until it is retired.
 
 mod arrival;
 mod backlog;
 mod clocks;
 mod cursor;
+mod dead_letters;
 mod dedup;
 mod error;
 mod ledger;
-mod letters;
 mod parked;
 mod positions;
 mod progress;
 mod read;
-mod room;
 mod sinks;
-mod space;
+mod trim;
 mod tx;
+mod vacuum;
 mod writer;
 
 use std::collections::{BTreeMap, HashMap};
@@ -40,24 +67,24 @@ use std::thread::JoinHandle;
 
 use tokio::sync::watch;
 
-pub use backlog::{Backlog, Full, SHARE};
-pub use clocks::Point;
-pub use cursor::{Cursor, Frozen};
-pub use dedup::{Extent, FOLDER as DEDUP_FOLDER, Horizon, Horizons, Settings as DedupSettings};
-pub use error::SpoolError;
-pub use ledger::{Ledger, SinkLedger, SinkLine, Status};
-pub use letters::DeadLetter;
-pub use parked::{Group, Parked, ParkedRoom};
-pub use progress::Passed;
-pub use read::{Reader, Stored};
-pub use sinks::{Ending, SinkState};
-pub use tx::{Counters, Tx};
-pub use writer::Write;
+pub use backlog::{Backlog, CapacityExceeded, FREE_SPACE_MULTIPLE};
+pub use clocks::ClockAnchor;
+pub use cursor::{Cursor, FrozenBatch};
+pub use dead_letters::{DeadLetter, ReplayMode};
+pub use dedup::{DEDUP_FOLDER, DedupExtent, DedupSettings, Horizon, Horizons};
+pub use error::{SpoolError, SpoolUnhealthy};
+pub use ledger::{Ledger, SinkLedger, SinkListEntry, SpoolStatus};
+pub use parked::{Parked, ParkedGroup, ParkedQuota};
+pub use progress::Undelivered;
+pub use read::{SpoolReader, SpoolRecord};
+pub use sinks::{SinkRemoval, SinkState};
+pub use tx::{SpoolCounters, Tx};
+pub use writer::SpoolTask;
 
 use crate::telemetry::Telemetry;
-use writer::{Command, Shared, Writer};
+use writer::{Command, Writer, WriterStatus};
 
-/// The database's file name inside the data directory.
+/// Name of the database file inside the data directory.
 pub const FILE: &str = "spool.db";
 
 pub(crate) const MIGRATIONS: &[&str] = &[
@@ -71,26 +98,26 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0008_parked.sql"),
 ];
 
-/// Reading connections that stay open when nobody reads: sinks and a scrape now and then. What reads beyond them closes its
-/// own, so that a flood of questions leaves no files open.
+/// Reading connections that stay open while idle: enough for the sinks and an occasional scrape. A reader beyond them
+/// closes its connection, so that a burst of queries leaves no files open.
 const POOLED_READERS: usize = 8;
 
-/// The spool's caps.
+/// Limits of the spool.
 #[derive(Clone, Debug)]
-pub struct Settings {
-    /// Writes that may wait for the writer. Beyond it the collector says 503 rather than let answers grow old.
+pub struct SpoolSettings {
+    /// Tasks queued for the writer. Beyond this the collector answers 503, because later answers would take too long.
     pub queue: usize,
-    /// Bytes of JSON that one commit may hold. Bounds the time and the memory of one transaction.
+    /// Bytes of JSON in one commit. Bounds the time and the memory of a transaction.
     pub commit_bytes: u64,
-    /// Installs per app whose clocks are remembered.
+    /// Installs per app whose clock anchors are kept.
     pub install_clocks: u64,
-    /// Bytes that the dead letters of one sink may take; beyond it the oldest are dropped.
+    /// Bytes of one sink's dead letters. Beyond this the oldest are deleted.
     pub dead_letter_bytes: u64,
-    /// The dedup index's caps.
+    /// Limits of the dedup index.
     pub dedup: DedupSettings,
 }
 
-impl Default for Settings {
+impl Default for SpoolSettings {
     fn default() -> Self {
         Self {
             queue: 1024,
@@ -102,7 +129,7 @@ impl Default for Settings {
     }
 }
 
-/// A handle to the open spool; clones share it.
+/// Handle to the open spool. Clones share it.
 #[derive(Clone)]
 pub struct Spool {
     inner: Arc<Inner>,
@@ -111,29 +138,29 @@ pub struct Spool {
 struct Inner {
     dir: PathBuf,
     sender: SyncSender<Command>,
-    shared: Arc<Shared>,
+    shared: Arc<WriterStatus>,
     head: watch::Receiver<u64>,
-    readers: Mutex<Vec<Reader>>,
+    readers: Mutex<Vec<SpoolReader>>,
     thread: Mutex<Option<JoinHandle<()>>>,
-    /// The sinks that the log is kept for.
+    /// Sinks that the log is kept for.
     active: Mutex<Vec<String>>,
     dead_letter_bytes: u64,
 }
 
-/// A poisoned lock guards plain values here, which are whole at every moment.
+/// Ignores mutex poisoning: the guarded values are consistent even if a holder panicked.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Spool {
-    /// Opens (or makes) the spool in the directory `dir` and starts its writer.
+    /// Opens or creates the spool in the directory `dir` and starts its writer.
     ///
     /// # Errors
     /// If the database cannot be opened or migrated, or a thread cannot be started.
-    pub fn open(dir: &Path, settings: &Settings, telemetry: Arc<Telemetry>) -> Result<Self, SpoolError> {
+    pub fn open(dir: &Path, settings: &SpoolSettings, telemetry: Arc<Telemetry>) -> Result<Self, SpoolError> {
         let (sender, receiver) = sync_channel(settings.queue);
         let (head_sender, head) = watch::channel(0);
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(WriterStatus::default());
         let writer = Writer::open(dir, settings, receiver, head_sender, Arc::clone(&shared), telemetry)?;
         let thread = std::thread::Builder::new()
             .name("spool-writer".into())
@@ -153,15 +180,15 @@ impl Spool {
         })
     }
 
-    /// Hands a write to the writer, without waiting for it. Its `done` is called after the commit.
+    /// Queues a task for the writer without waiting. Its `done` is called after the commit.
     ///
     /// # Errors
-    /// The write itself, if the queue is full or the writer has ended; nothing happens to it then.
-    pub fn submit(&self, write: Box<dyn Write>) -> Result<(), (Box<dyn Write>, SpoolError)> {
-        match self.inner.sender.try_send(Command::Write(write)) {
+    /// Returns the task unchanged if the queue is full or the writer has ended.
+    pub fn submit(&self, write: Box<dyn SpoolTask>) -> Result<(), (Box<dyn SpoolTask>, SpoolError)> {
+        match self.inner.sender.try_send(Command::SpoolTask(write)) {
             Ok(()) => Ok(()),
-            Err(TrySendError::Full(Command::Write(write))) => Err((write, SpoolError::Busy)),
-            Err(TrySendError::Disconnected(Command::Write(write))) => Err((write, SpoolError::Closed)),
+            Err(TrySendError::Full(Command::SpoolTask(write))) => Err((write, SpoolError::Busy)),
+            Err(TrySendError::Disconnected(Command::SpoolTask(write))) => Err((write, SpoolError::Closed)),
             Err(TrySendError::Full(Command::Close) | TrySendError::Disconnected(Command::Close)) => Ok(()),
         }
     }
@@ -173,59 +200,59 @@ impl Spool {
     ) -> Result<T, SpoolError> {
         let (reply, answer) = std::sync::mpsc::channel();
         let call = writer::Call { action: Some(action), result: None, reply };
-        self.inner.sender.send(Command::Write(Box::new(call))).map_err(|_| SpoolError::Closed)?;
+        self.inner.sender.send(Command::SpoolTask(Box::new(call))).map_err(|_| SpoolError::Closed)?;
         answer.recv().unwrap_or(Err(SpoolError::Closed))
     }
 
-    /// The position of the newest event on disk; 0 if there is none.
+    /// Returns the position of the newest event on disk, or 0 if there is none.
     #[must_use]
     pub fn head(&self) -> u64 {
         *self.inner.head.borrow()
     }
 
-    /// The head, to be awaited: changes after every commit that appends.
+    /// Returns a receiver of the head. It changes after every commit that appends events.
     #[must_use]
     pub fn watch_head(&self) -> watch::Receiver<u64> {
         self.inner.head.clone()
     }
 
-    /// Resolves when the writer has ended, which without [`Spool::close`] is a defect.
+    /// Resolves when the writer has ended. Without [`Spool::close`] that is a defect.
     pub async fn ended(&self) {
         let mut head = self.inner.head.clone();
         while head.changed().await.is_ok() {}
     }
 
-    /// Bytes of JSON in the log that some sink still needs (as of the last trim).
+    /// Returns the bytes of JSON in the log that some sink still needs, as of the last trim.
     #[must_use]
     pub fn backlog_bytes(&self) -> u64 {
         self.inner.shared.backlog.load(Ordering::Relaxed)
     }
 
-    /// How much of the log is the app's, and how much there is in all (as of the last commit).
+    /// Returns the bytes of the app and of all apps in the log, as of the last commit.
     #[must_use]
     pub fn backlog(&self, app: i64) -> Backlog {
         let own = lock(&self.inner.shared.backlogs).get(&app).copied().unwrap_or(0);
         Backlog { own, total: self.backlog_bytes() }
     }
 
-    /// Bytes of JSON in the log by the number of their app; an app with none is absent.
+    /// Returns the bytes of JSON in the log by app number. Apps without bytes are absent.
     #[must_use]
     pub fn backlogs(&self) -> BTreeMap<i64, u64> {
         lock(&self.inner.shared.backlogs).clone()
     }
 
-    /// Whether the spool can store right now.
+    /// Checks that the spool can store events now.
     ///
     /// # Errors
-    /// Why not, as a sentence: the last commit failed and no probe has succeeded since, or the writer has ended.
-    pub fn health(&self) -> Result<(), String> {
-        match &*lock(&self.inner.shared.trouble) {
-            Some(trouble) => Err(trouble.clone()),
+    /// The last commit failed and no probe has succeeded since, or the writer has ended.
+    pub fn health(&self) -> Result<(), SpoolUnhealthy> {
+        match &*lock(&self.inner.shared.last_error) {
+            Some(last_error) => Err(SpoolUnhealthy(last_error.clone())),
             None => Ok(()),
         }
     }
 
-    /// Numbers for these app keys, the same for ever.
+    /// Returns the numbers of these app keys, assigning new ones. A number never changes.
     ///
     /// # Errors
     /// If the database fails.
@@ -233,7 +260,7 @@ impl Spool {
         self.call(move |tx| keys.into_iter().map(|key| Ok((key.clone(), tx.app_number(&key)?))).collect())
     }
 
-    /// Says how far back each app's dedup index reaches. Until told nothing is forgotten.
+    /// Sets how far back each app's dedup index reaches. Until the first call no event ID is forgotten.
     ///
     /// # Errors
     /// If the database fails.
@@ -244,18 +271,18 @@ impl Spool {
         })
     }
 
-    /// What the dedup index of each app holds, by the app's number, as of the last look.
+    /// Returns the extent of each app's dedup index by app number, as of its last change.
     #[must_use]
-    pub fn dedup_extents(&self) -> BTreeMap<i64, Extent> {
+    pub fn dedup_extents(&self) -> BTreeMap<i64, DedupExtent> {
         lock(&self.inner.shared.extents).clone()
     }
 
-    /// Runs `action` on a reading connection. Readers never wait for the writer, nor the writer for them.
-    fn read<T>(&self, action: impl FnOnce(&Reader) -> Result<T, SpoolError>) -> Result<T, SpoolError> {
+    /// Runs `action` on a reading connection. Readers and the writer do not wait for each other.
+    fn read<T>(&self, action: impl FnOnce(&SpoolReader) -> Result<T, SpoolError>) -> Result<T, SpoolError> {
         let pooled = lock(&self.inner.readers).pop();
         let reader = match pooled {
             Some(reader) => reader,
-            None => Reader::open(&self.inner.dir)?,
+            None => SpoolReader::open(&self.inner.dir)?,
         };
         let result = action(&reader);
         let mut pooled = lock(&self.inner.readers);
@@ -265,33 +292,35 @@ impl Spool {
         result
     }
 
-    /// The records that hold the events after `position`, in order: whole records, at least one if there is any, then as
-    /// many as fit in `max_events` and `max_bytes` of JSON ([`Stored::expanded`]). Only the first can begin at or before `position`; its
-    /// reader skips the events up to there.
+    /// Reads whole records with the events after `position`, in order: at least one if there is any, and at most
+    /// `max_events` and `max_bytes` of JSON ([`SpoolRecord::expanded`]) beyond the first.
+    ///
+    /// Only the first record can begin at or before `position`. The caller skips its events up to there.
     ///
     /// # Errors
     /// If the database fails.
-    pub fn read_after(&self, position: u64, max_events: u64, max_bytes: u64) -> Result<Vec<Stored>, SpoolError> {
+    pub fn read_after(&self, position: u64, max_events: u64, max_bytes: u64) -> Result<Vec<SpoolRecord>, SpoolError> {
         self.read(|reader| reader.read_after(position, max_events, max_bytes))
     }
 
-    /// The ledger of docs/protocol.md section 8, from one committed state.
+    /// Reads the ledger of docs/protocol.md section 8 from one committed state.
     ///
     /// # Errors
     /// If the database fails.
     pub fn ledger(&self) -> Result<Ledger, SpoolError> {
-        self.read(Reader::ledger)
+        self.read(SpoolReader::ledger)
     }
 
-    /// The ledger, and how long what each active sink lacks has waited. See [`Reader::status`].
+    /// Reads the ledger and the age of each active sink's oldest pending event. See [`SpoolReader::status`].
     ///
     /// # Errors
     /// If the database fails.
-    pub fn status(&self, sink: &str, position: u64) -> Result<Status, SpoolError> {
+    pub fn status(&self, sink: &str, position: u64) -> Result<SpoolStatus, SpoolError> {
         self.read(|reader| reader.status(sink, position))
     }
 
-    /// Commits what waits, closes the database and ends the writer. Later writes are refused. Doing it twice is fine.
+    /// Commits the queued tasks, closes the database and ends the writer. Later tasks are refused. A second call has
+    /// no effect.
     pub fn close(&self) {
         let thread = lock(&self.inner.thread).take();
         lock(&self.inner.readers).clear();

@@ -1,90 +1,95 @@
-//! Parked events: those that wait beside the log until the store has made what they need, which takes it long. The cursor passes
-//! them, so that nobody waits behind them, and they stay pending: the ledger counts them so until they are delivered or dead.
+//! Parked events: events that wait in a table of their own until their store has created the resource that they need
+//! (docs/adr/0013).
+//!
+//! The cursor passes them, so that events behind them are not delayed. They stay pending in the ledger until they are
+//! delivered or dead-lettered.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::cursor::{load, save};
-use super::letters::{self, DeadLetter};
-use super::{Backlog, Reader, Spool, SpoolError, Tx, positions};
+use super::dead_letters::{self, DeadLetter};
+use super::{Backlog, Spool, SpoolError, SpoolReader, Tx, positions};
 
-/// Events that may be parked for one sink: some hundred requests' worth, so that a sender who names every day again and again
-/// finds an end of it.
-pub(super) const MOST_EVENTS: u64 = 100_000;
-/// Bytes that they may take, each with a copy of what its record shares: bounds the disk, as `dead_letter_bytes` does.
-pub(super) const MOST_BYTES: u64 = 256 * 1024 * 1024;
+/// Parked events of one sink: some hundred requests' worth. Bounds what a sender gets by naming every day again and
+/// again.
+pub(super) const MAX_EVENTS: u64 = 100_000;
+/// Bytes of one sink's parked events, each with a copy of what its record shares. Bounds the disk, as
+/// `dead_letter_bytes` does.
+pub(super) const MAX_BYTES: u64 = 256 * 1024 * 1024;
 
-/// Rows looked through for the things that an app's oldest parked events need: bounds the time, whatever is parked.
-const LOOKED_THROUGH: u64 = 1000;
-/// Events sent together: bounds what has to be sent one by one if they are refused.
-const GROUP_EVENTS: usize = 1000;
-/// Bytes sent together, but for the last event. Bounds memory.
-const GROUP_BYTES: usize = 4 * 1024 * 1024;
-/// Rows deleted by one transaction when a sink is forgotten, so that it never holds up the answers to clients for long.
-const DROPPED_AT_ONCE: u64 = 500;
-/// About what a row takes besides its record, bytes.
-const ROW_BYTES: u64 = 128;
+/// Rows scanned for the resources that an app's oldest parked events need. Bounds the time of a scan.
+const MAX_SCANNED_ROWS: u64 = 1000;
+/// Events sent together. Bounds what has to be sent one by one if they are refused.
+const MAX_GROUP_EVENTS: usize = 1000;
+/// Bytes sent together, not counting the last event. Bounds memory.
+const MAX_GROUP_BYTES: usize = 4 * 1024 * 1024;
+/// Rows deleted by one transaction when a sink is forgotten. Bounds how long the answers to clients wait behind it.
+const DELETE_CHUNK_ROWS: u64 = 500;
+/// Estimated bytes of a row without its record.
+const ROW_OVERHEAD_BYTES: u64 = 128;
 
-/// An event that waits beside the log.
+/// Parked event of a sink.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parked {
     /// The event's position in the spool.
     pub position: u64,
-    /// Its app.
+    /// Key of its app.
     pub app_key: String,
-    /// Its identity.
+    /// ID of the event.
     pub event_id: String,
-    /// What the store has to make for it; others that need the same go with it.
-    pub thing: String,
-    /// When it arrived, milliseconds since the epoch.
+    /// Resource that the store has to create for it. Events that need the same one are sent together.
+    pub resource: String,
+    /// Time of its arrival, milliseconds since the epoch.
     pub arrived: i64,
     /// JSON of a [`crate::record::Record`] with this one event.
     pub record: String,
 }
 
 impl Parked {
-    /// About how many bytes it takes.
+    /// Returns about how many bytes it takes.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.record.len() as u64 + ROW_BYTES
+        self.record.len() as u64 + ROW_OVERHEAD_BYTES
     }
 }
 
-/// Parked events that are sent next, the same until it is known what became of them.
+/// Parked events that are sent next. The group stays the same until its outcome is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Group {
-    /// In the order of their positions; never none.
+pub struct ParkedGroup {
+    /// Events in the order of their positions, at least one.
     pub events: Vec<Parked>,
-    /// Each is sent by itself: together they were refused.
-    pub alone: bool,
+    /// Whether each is sent by itself, because the group was refused.
+    pub singly: bool,
 }
 
-/// How much is parked for one sink, and whether there is room for more.
+/// Parked events of one sink by app, and the free space for more.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ParkedRoom {
+pub struct ParkedQuota {
     /// Events and bytes by app.
     apps: BTreeMap<String, (u64, u64)>,
     events: u64,
     bytes: u64,
 }
 
-impl ParkedRoom {
-    /// Takes room for one more event of `app`; `false` if there is none for this app: the room is shared as that of the log
-    /// is (docs/adr/0009), so that no app takes it all.
-    pub fn take(&mut self, app: &str, bytes: u64) -> bool {
+impl ParkedQuota {
+    /// Reserves space for one more event of `app`. Returns `false` if the app's share is used up.
+    ///
+    /// The space is shared as that of the log is (docs/adr/0009), so that no app takes all of it.
+    pub fn reserve(&mut self, app: &str, bytes: u64) -> bool {
         let (events_before, bytes_before) = self.apps.get(app).copied().unwrap_or_default();
         let (own_events, own_bytes) = (events_before + 1, bytes_before + bytes);
-        let fits = |own, total, cap| Backlog { own, total }.room(cap).is_ok();
-        let room = fits(own_events, self.events + 1, MOST_EVENTS) && fits(own_bytes, self.bytes + bytes, MOST_BYTES);
-        if room {
+        let fits = |own, total, cap| Backlog { own, total }.check_capacity(cap).is_ok();
+        let has_room = fits(own_events, self.events + 1, MAX_EVENTS) && fits(own_bytes, self.bytes + bytes, MAX_BYTES);
+        if has_room {
             self.apps.insert(app.to_owned(), (own_events, own_bytes));
             (self.events, self.bytes) = (self.events + 1, self.bytes + bytes);
         }
-        room
+        has_room
     }
 
-    /// How many events are parked.
+    /// Returns how many events are parked.
     #[must_use]
     pub fn events(&self) -> u64 {
         self.events
@@ -94,13 +99,13 @@ impl ParkedRoom {
 pub(super) fn insert(sql: &Connection, sink: &str, parked: &Parked) -> Result<(), SpoolError> {
     let query = "INSERT INTO parked (sink, position, app_key, event_id, thing, arrived, bytes, record)
         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
-    let Parked { position, app_key, event_id, thing, arrived, record } = parked;
+    let Parked { position, app_key, event_id, resource, arrived, record } = parked;
     sql.prepare_cached(query)?.execute(params![
         sink,
         position,
         app_key,
         event_id,
-        thing,
+        resource,
         arrived,
         parked.bytes(),
         record
@@ -113,59 +118,60 @@ fn remove(sql: &Connection, sink: &str, position: u64) -> Result<bool, SpoolErro
     Ok(sql.prepare_cached(query)?.execute(params![sink, position])? > 0)
 }
 
-/// How many events are parked for each sink; of a sink with none nothing is here.
+/// Returns the number of parked events by sink. Sinks without any are absent.
 pub(super) fn counts(sql: &Connection) -> Result<BTreeMap<String, u64>, SpoolError> {
     let mut statement = sql.prepare_cached("SELECT sink, sum(events) FROM parked_total GROUP BY sink")?;
     let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-/// When the oldest parked event of a sink arrived; `None` if there is none.
+/// Returns when the oldest parked event of a sink arrived, or `None` if there is none.
 pub(super) fn oldest(sql: &Connection, sink: &str) -> Result<Option<i64>, SpoolError> {
     let query = "SELECT arrived FROM parked WHERE sink = ?1 ORDER BY position LIMIT 1";
     Ok(sql.prepare_cached(query)?.query_row([sink], |row| row.get(0)).optional()?)
 }
 
-/// Drops some of what is parked for a sink that is forgotten. Returns how many.
-pub(super) fn drop_some(tx: &Tx<'_>, sink: &str) -> Result<usize, SpoolError> {
+/// Deletes some parked events of a sink that is being forgotten. Returns how many.
+pub(super) fn delete_chunk(tx: &Tx<'_>, sink: &str) -> Result<usize, SpoolError> {
     let query = "DELETE FROM parked WHERE sink = ?1 AND position IN
         (SELECT position FROM parked WHERE sink = ?1 ORDER BY position LIMIT ?2)";
-    Ok(tx.sql.prepare_cached(query)?.execute(params![sink, DROPPED_AT_ONCE])?)
+    Ok(tx.sql.prepare_cached(query)?.execute(params![sink, DELETE_CHUNK_ROWS])?)
 }
 
-/// Notes which events are being sent. None: nothing is.
-fn note_group(sql: &Connection, sink: &str, positions: &[u64], alone: bool) -> Result<(), SpoolError> {
+/// Stores the group that is being sent. An empty one means that none is.
+fn save_group(sql: &Connection, sink: &str, positions: &[u64], singly: bool) -> Result<(), SpoolError> {
     if positions.is_empty() {
         sql.prepare_cached("DELETE FROM parked_group WHERE sink = ?1")?.execute([sink])?;
     } else {
         let query = "INSERT OR REPLACE INTO parked_group VALUES (?1, ?2, ?3)";
-        sql.prepare_cached(query)?.execute(params![sink, positions::write(positions), alone])?;
+        sql.prepare_cached(query)?.execute(params![sink, positions::write(positions), singly])?;
     }
     Ok(())
 }
 
-/// The events being sent that are still parked, and whether each is sent alone.
-fn noted_group(sql: &Connection, sink: &str) -> Result<(Vec<u64>, bool), SpoolError> {
+/// Returns the positions of the group that is being sent, and whether each event is sent by itself.
+fn load_group(sql: &Connection, sink: &str) -> Result<(Vec<u64>, bool), SpoolError> {
     let mut statement = sql.prepare_cached("SELECT positions, alone FROM parked_group WHERE sink = ?1")?;
-    let noted = statement.query_row([sink], |row| Ok((row.get::<_, String>(0)?, row.get(1)?))).optional()?;
-    Ok(noted.map(|(text, alone)| (positions::read(&text), alone)).unwrap_or_default())
+    let group = statement.query_row([sink], |row| Ok((row.get::<_, String>(0)?, row.get(1)?))).optional()?;
+    Ok(group.map(|(text, singly)| (positions::read(&text), singly)).unwrap_or_default())
 }
 
-fn settle(tx: &mut Tx<'_>, sink: &str, taken: &[u64], dead: &[DeadLetter]) -> Result<(), SpoolError> {
+fn record_outcome(tx: &mut Tx<'_>, sink: &str, taken: &[u64], dead_letters: &[DeadLetter]) -> Result<(), SpoolError> {
     let mut cursor = load(tx.sql, sink)?;
-    let (mut left, alone) = noted_group(tx.sql, sink)?;
+    let (mut left, singly) = load_group(tx.sql, sink)?;
     for position in taken {
         remove(tx.sql, sink, *position)?;
     }
-    for letter in dead {
+    for letter in dead_letters {
         if remove(tx.sql, sink, letter.position)? {
-            letters::insert(tx.sql, letter)?;
-            cursor.dead += 1;
+            dead_letters::insert(tx.sql, letter)?;
+            cursor.discarded += 1;
         }
     }
-    let gone: BTreeSet<u64> = taken.iter().copied().chain(dead.iter().map(|letter| letter.position)).collect();
-    left.retain(|position| !gone.contains(position));
-    note_group(tx.sql, sink, &left, alone)?;
+    let finished: BTreeSet<u64> =
+        taken.iter().copied().chain(dead_letters.iter().map(|letter| letter.position)).collect();
+    left.retain(|position| !finished.contains(position));
+    save_group(tx.sql, sink, &left, singly)?;
     save(tx.sql, sink, &cursor)
 }
 
@@ -176,62 +182,64 @@ fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Parked> {
         position: row.get(0)?,
         app_key: row.get(1)?,
         event_id: row.get(2)?,
-        thing: row.get(3)?,
+        resource: row.get(3)?,
         arrived: row.get(4)?,
         record: row.get(5)?,
     })
 }
 
-impl Reader {
-    /// How much is parked for `sink`.
+impl SpoolReader {
+    /// Reads how much is parked for `sink`.
     ///
     /// # Errors
     /// If the database fails.
-    pub fn parked_room(&self, sink: &str) -> Result<ParkedRoom, SpoolError> {
-        let mut room = ParkedRoom::default();
+    pub fn parked_quota(&self, sink: &str) -> Result<ParkedQuota, SpoolError> {
+        let mut quota = ParkedQuota::default();
         let query = "SELECT app_key, events, bytes FROM parked_total WHERE sink = ?1";
         let mut statement = self.0.prepare_cached(query)?;
         let mut rows = statement.query([sink])?;
         while let Some(row) = rows.next()? {
             let (app, events, bytes) = (row.get(0)?, row.get(1)?, row.get(2)?);
-            (room.events, room.bytes) = (room.events + events, room.bytes + bytes);
-            room.apps.insert(app, (events, bytes));
+            (quota.events, quota.bytes) = (quota.events + events, quota.bytes + bytes);
+            quota.apps.insert(app, (events, bytes));
         }
-        Ok(room)
+        Ok(quota)
     }
 
-    /// The parked events of `sink` that are being sent; those gone meanwhile are left out. `None` if none is.
-    fn noted(&self, sink: &str) -> Result<Option<Group>, SpoolError> {
-        let (positions, alone) = noted_group(&self.0, sink)?;
+    /// Reads the group of `sink` that is being sent, without events that are gone by now. `None` if it is empty.
+    fn current_group(&self, sink: &str) -> Result<Option<ParkedGroup>, SpoolError> {
+        let (positions, singly) = load_group(&self.0, sink)?;
         let mut statement =
             self.0.prepare_cached(&format!("SELECT {COLUMNS} FROM parked WHERE sink = ?1 AND position = ?2"))?;
         let mut events = Vec::new();
         for position in positions {
             events.extend(statement.query_row(params![sink, position], read).optional()?);
         }
-        Ok((!events.is_empty()).then_some(Group { events, alone }))
+        Ok((!events.is_empty()).then_some(ParkedGroup { events, singly }))
     }
 
-    /// Some parked events that need at most `things` things, those of the oldest event of the next app after `app`: every app has
-    /// its turn. Whatever else needs these things goes with it.
-    fn next(&self, sink: &str, app: &str, things: usize) -> Result<Vec<Parked>, SpoolError> {
+    /// Selects the next group: parked events that need at most `max_resources` resources, those of the oldest events
+    /// of the next app after `app`.
+    ///
+    /// Apps take turns. Events of other apps that need the same resources are included.
+    fn select_group(&self, sink: &str, app: &str, max_resources: usize) -> Result<Vec<Parked>, SpoolError> {
         let query = "SELECT app_key FROM parked_total WHERE sink = ?1 ORDER BY app_key <= ?2, app_key LIMIT 1";
         let mut statement = self.0.prepare_cached(query)?;
-        let next: Option<String> = statement.query_row([sink, app], |row| row.get(0)).optional()?;
-        let Some(next) = next else { return Ok(Vec::new()) };
+        let next_app: Option<String> = statement.query_row([sink, app], |row| row.get(0)).optional()?;
+        let Some(next_app) = next_app else { return Ok(Vec::new()) };
         let query = "SELECT thing FROM parked WHERE sink = ?1 AND app_key = ?2 ORDER BY position LIMIT ?3";
         let mut statement = self.0.prepare_cached(query)?;
-        let mut rows = statement.query(params![sink, next, LOOKED_THROUGH])?;
-        let mut wanted = BTreeSet::new();
-        while let Some(row) = rows.next()?.filter(|_| wanted.len() < things) {
-            wanted.insert(row.get::<_, String>(0)?);
+        let mut rows = statement.query(params![sink, next_app, MAX_SCANNED_ROWS])?;
+        let mut resources = BTreeSet::new();
+        while let Some(row) = rows.next()?.filter(|_| resources.len() < max_resources) {
+            resources.insert(row.get::<_, String>(0)?);
         }
         let query = format!("SELECT {COLUMNS} FROM parked WHERE sink = ?1 AND thing = ?2 ORDER BY position");
         let mut statement = self.0.prepare_cached(&query)?;
         let (mut events, mut bytes) = (Vec::new(), 0);
-        for thing in wanted {
-            let mut rows = statement.query([sink, &thing])?;
-            while events.len() < GROUP_EVENTS && bytes < GROUP_BYTES {
+        for resource in resources {
+            let mut rows = statement.query([sink, &resource])?;
+            while events.len() < MAX_GROUP_EVENTS && bytes < MAX_GROUP_BYTES {
                 let Some(row) = rows.next()? else { break };
                 let parked = read(row)?;
                 bytes += parked.record.len();
@@ -244,49 +252,58 @@ impl Reader {
 }
 
 impl Spool {
-    /// How much is parked for `sink`.
+    /// Returns how much is parked for `sink`.
     ///
     /// # Errors
     /// If the database fails.
-    pub fn parked_room(&self, sink: &str) -> Result<ParkedRoom, SpoolError> {
-        self.read(|reader| reader.parked_room(sink))
+    pub fn parked_quota(&self, sink: &str) -> Result<ParkedQuota, SpoolError> {
+        self.read(|reader| reader.parked_quota(sink))
     }
 
-    /// The parked events of `sink` to be sent next, noted before they are: those of before a crash come first and unchanged,
-    /// then those of the app after `app` that need at most `things` things. `None` if nothing is parked.
+    /// Returns the next group of parked events of `sink`, and stores it before it is sent.
+    ///
+    /// A group from before a crash is returned unchanged. Otherwise selects events of the app after `app` that need at
+    /// most `max_resources` resources. `None` if nothing is parked.
     ///
     /// # Errors
     /// If the database fails.
-    pub fn parked_group(&self, sink: &str, app: &str, things: usize) -> Result<Option<Group>, SpoolError> {
-        if let Some(group) = self.read(|reader| reader.noted(sink))? {
+    pub fn parked_group(&self, sink: &str, app: &str, max_resources: usize) -> Result<Option<ParkedGroup>, SpoolError> {
+        if let Some(group) = self.read(|reader| reader.current_group(sink))? {
             return Ok(Some(group));
         }
-        let events = self.read(|reader| reader.next(sink, app, things))?;
+        let events = self.read(|reader| reader.select_group(sink, app, max_resources))?;
         if events.is_empty() {
             return Ok(None);
         }
         let (sink, positions) = (sink.to_owned(), events.iter().map(|parked| parked.position).collect::<Vec<_>>());
-        self.call(move |tx| note_group(tx.sql, &sink, &positions, false))?;
-        Ok(Some(Group { events, alone: false }))
+        self.call(move |tx| save_group(tx.sql, &sink, &positions, false))?;
+        Ok(Some(ParkedGroup { events, singly: false }))
     }
 
-    /// Each of the parked events at `positions` is sent by itself from now on: together they were refused. None: nothing is
-    /// being sent any more, and all of them wait for their next turn.
+    /// Changes the group that is being sent to the events at `positions`, each sent by itself, because the group was
+    /// refused.
+    ///
+    /// Without positions no group is being sent any more, and its events wait for their next turn.
     ///
     /// # Errors
     /// If the database fails.
-    pub fn part_group(&self, sink: &str, positions: Vec<u64>) -> Result<(), SpoolError> {
+    pub fn send_parked_singly(&self, sink: &str, positions: Vec<u64>) -> Result<(), SpoolError> {
         let sink = sink.to_owned();
-        self.call(move |tx| note_group(tx.sql, &sink, &positions, true))
+        self.call(move |tx| save_group(tx.sql, &sink, &positions, true))
     }
 
-    /// What became of parked events, in one commit: the `taken` are delivered, those of the letters are `dead`, and neither waits any
-    /// more.
+    /// Records the outcome of parked events in one commit: the `taken` are delivered and `dead_letters` are kept. Both
+    /// are no longer parked.
     ///
     /// # Errors
     /// If the sink is not registered, or the database fails.
-    pub fn settle_parked(&self, sink: &str, taken: Vec<u64>, dead: Vec<DeadLetter>) -> Result<(), SpoolError> {
+    pub fn record_parked_outcome(
+        &self,
+        sink: &str,
+        taken: Vec<u64>,
+        dead_letters: Vec<DeadLetter>,
+    ) -> Result<(), SpoolError> {
         let sink = sink.to_owned();
-        self.call(move |tx| settle(tx, &sink, &taken, &dead))
+        self.call(move |tx| record_outcome(tx, &sink, &taken, &dead_letters))
     }
 }

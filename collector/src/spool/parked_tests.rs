@@ -1,11 +1,11 @@
 //! What is parked is pending, whatever happens, and has an end.
 
-use super::parked::{MOST_BYTES, MOST_EVENTS};
+use super::parked::{MAX_BYTES, MAX_EVENTS};
 use super::*;
 use crate::db;
 
 fn open(dir: &Path) -> Spool {
-    Spool::open(dir, &Settings::default(), Arc::default()).unwrap()
+    Spool::open(dir, &SpoolSettings::default(), Arc::default()).unwrap()
 }
 
 /// A spool with 100 events, of which the sink `a` has taken none.
@@ -16,12 +16,12 @@ fn hundred(dir: &Path) -> Spool {
     spool
 }
 
-fn parked(position: u64, app: &str, thing: &str) -> Parked {
+fn parked(position: u64, app: &str, resource: &str) -> Parked {
     Parked {
         position,
         app_key: app.into(),
         event_id: format!("e{position}"),
-        thing: thing.into(),
+        resource: resource.into(),
         arrived: 1000 + position.cast_signed(),
         record: "{}".into(),
     }
@@ -40,18 +40,18 @@ fn letter(position: u64) -> DeadLetter {
 }
 
 /// Passes the events up to `last`, of which some are parked.
-fn pass(spool: &Spool, last: u64, parked: Vec<Parked>) {
-    spool.pass("a", last, Passed { parked, ..Passed::default() }).unwrap();
+fn advance_with(spool: &Spool, last: u64, parked: Vec<Parked>) {
+    spool.advance_with("a", last, Undelivered { parked, ..Undelivered::default() }).unwrap();
 }
 
 fn figures(spool: &Spool) -> SinkLedger {
     let ledger = spool.ledger().unwrap();
     let sink = ledger.sinks["a"].clone();
-    assert_eq!(sink.delivered + sink.dead + sink.pending + sink.expired, ledger.stored);
+    assert_eq!(sink.delivered + sink.discarded + sink.pending + sink.expired, ledger.stored);
     sink
 }
 
-fn positions(group: &Group) -> Vec<u64> {
+fn positions(group: &ParkedGroup) -> Vec<u64> {
     group.events.iter().map(|event| event.position).collect()
 }
 
@@ -59,29 +59,29 @@ fn positions(group: &Group) -> Vec<u64> {
 fn what_is_parked_is_pending_until_it_is_delivered_or_dead() {
     let dir = tempfile::tempdir().unwrap();
     let spool = hundred(dir.path());
-    pass(&spool, 50, vec![parked(3, "x", "d1"), parked(4, "x", "d2"), parked(40, "y", "d1")]);
+    advance_with(&spool, 50, vec![parked(3, "x", "d1"), parked(4, "x", "d2"), parked(40, "y", "d1")]);
     let expected = SinkLedger { delivered: 47, pending: 53, parked: 3, ..SinkLedger::default() };
     assert_eq!(figures(&spool), expected);
     assert_eq!(figures(&spool).position(), 50);
     // The log does not keep what is parked, and its age stays known.
-    pass(&spool, 100, Vec::new());
+    advance_with(&spool, 100, Vec::new());
     spool.trim().unwrap();
     assert_eq!(spool.read_after(0, 99, 99).unwrap(), []);
-    assert_eq!(spool.status("nobody", 0).unwrap().waiting["a"], 1003);
-    let outside = Passed { parked: vec![parked(7, "x", "d")], ..Passed::default() };
-    assert!(matches!(spool.pass("a", 100, outside), Err(SpoolError::BadRange { .. })));
-    spool.settle_parked("a", vec![3], vec![letter(40)]).unwrap();
-    let expected = SinkLedger { delivered: 98, dead: 1, pending: 1, parked: 1, ..SinkLedger::default() };
+    assert_eq!(spool.status("nobody", 0).unwrap().oldest_pending["a"], 1003);
+    let outside = Undelivered { parked: vec![parked(7, "x", "d")], ..Undelivered::default() };
+    assert!(matches!(spool.advance_with("a", 100, outside), Err(SpoolError::BadRange { .. })));
+    spool.record_parked_outcome("a", vec![3], vec![letter(40)]).unwrap();
+    let expected = SinkLedger { delivered: 98, discarded: 1, pending: 1, parked: 1, ..SinkLedger::default() };
     assert_eq!(figures(&spool), expected);
     spool.close();
     let spool = open(dir.path());
     assert_eq!(figures(&spool), expected);
     // Twice is once.
-    spool.settle_parked("a", vec![3, 4], vec![letter(40)]).unwrap();
-    assert_eq!(figures(&spool), SinkLedger { delivered: 99, dead: 1, ..SinkLedger::default() });
+    spool.record_parked_outcome("a", vec![3, 4], vec![letter(40)]).unwrap();
+    assert_eq!(figures(&spool), SinkLedger { delivered: 99, discarded: 1, ..SinkLedger::default() });
     assert_eq!(spool.dead_letters(Some("a"), 0, 9).unwrap(), [letter(40)]);
-    assert!(spool.status("nobody", 0).unwrap().waiting.is_empty());
-    assert_eq!(spool.parked_room("a").unwrap(), ParkedRoom::default());
+    assert!(spool.status("nobody", 0).unwrap().oldest_pending.is_empty());
+    assert_eq!(spool.parked_quota("a").unwrap(), ParkedQuota::default());
 }
 
 #[test]
@@ -89,21 +89,21 @@ fn every_app_has_its_turn_and_takes_along_what_needs_the_same() {
     let dir = tempfile::tempdir().unwrap();
     let spool = hundred(dir.path());
     let of_x = (1..=20).map(|n| parked(n, "x", &format!("d{}", n % 10)));
-    pass(&spool, 100, of_x.chain([parked(31, "y", "d1"), parked(32, "y", "other")]).collect());
+    advance_with(&spool, 100, of_x.chain([parked(31, "y", "d1"), parked(32, "y", "other")]).collect());
     let next = |app: &str| spool.parked_group("a", app, 3).unwrap().unwrap();
     let first = next("");
-    assert_eq!((positions(&first), first.alone), (vec![1, 2, 3, 11, 12, 13, 31], false));
+    assert_eq!((positions(&first), first.singly), (vec![1, 2, 3, 11, 12, 13, 31], false));
     assert_eq!(next("x"), first, "what is being sent is the same until it is settled");
-    spool.part_group("a", vec![2, 3, 1]).unwrap();
-    let alone = next("x");
-    assert_eq!((positions(&alone), alone.alone), (vec![2, 3, 1], true));
-    spool.settle_parked("a", vec![3], Vec::new()).unwrap();
+    spool.send_parked_singly("a", vec![2, 3, 1]).unwrap();
+    let singly = next("x");
+    assert_eq!((positions(&singly), singly.singly), (vec![2, 3, 1], true));
+    spool.record_parked_outcome("a", vec![3], Vec::new()).unwrap();
     assert_eq!(positions(&next("x")), [2, 1]);
-    spool.part_group("a", Vec::new()).unwrap();
+    spool.send_parked_singly("a", Vec::new()).unwrap();
     assert_eq!(positions(&next("x")), [1, 11, 31, 32], "the other app's turn");
-    spool.settle_parked("a", vec![1, 11, 31, 32], Vec::new()).unwrap();
+    spool.record_parked_outcome("a", vec![1, 11, 31, 32], Vec::new()).unwrap();
     assert_eq!(positions(&next("y")), [2, 4, 5, 12, 14, 15], "and round again");
-    spool.settle_parked("a", (1..=100).collect(), Vec::new()).unwrap();
+    spool.record_parked_outcome("a", (1..=100).collect(), Vec::new()).unwrap();
     assert_eq!(spool.parked_group("a", "x", 3).unwrap(), None);
 }
 
@@ -112,45 +112,49 @@ fn the_events_a_frozen_batch_goes_without_are_the_same_until_it_is_through() {
     let dir = tempfile::tempdir().unwrap();
     let spool = hundred(dir.path());
     let whole = spool.freeze("a", 1, 50).unwrap().frozen.unwrap();
-    spool.narrow("a", 40, false).unwrap();
+    spool.shrink_frozen("a", 40, false).unwrap();
     spool.advance("a", 40, Vec::new(), false).unwrap();
     assert!(spool.freeze_with("a", (41, 60), Vec::new(), vec![40, 41]).is_err(), "without what is not in it");
     let without: Vec<u64> = (42..=55).chain([59]).collect();
     let frozen = spool.freeze_with("a", (41, 60), Vec::new(), without.clone()).unwrap().frozen.unwrap();
-    assert_eq!(frozen.without, without);
-    assert!(frozen.token.contains("-41-60-without-") && !whole.token.contains("without"), "{}", frozen.token);
+    assert_eq!(frozen.excluded, without);
+    assert!(
+        frozen.dedup_token.contains("-41-60-without-") && !whole.dedup_token.contains("without"),
+        "{}",
+        frozen.dedup_token
+    );
     spool.close();
     let spool = open(dir.path());
     assert_eq!(spool.cursor("a").unwrap().frozen, Some(frozen.clone()));
-    let narrow = spool.narrow("a", 57, true).unwrap().frozen.unwrap();
-    assert_eq!(narrow.without, (42..=55).collect::<Vec<_>>());
-    assert_ne!(narrow.token, frozen.token);
+    let shrink_frozen = spool.shrink_frozen("a", 57, true).unwrap().frozen.unwrap();
+    assert_eq!(shrink_frozen.excluded, (42..=55).collect::<Vec<_>>());
+    assert_ne!(shrink_frozen.dedup_token, frozen.dedup_token);
     assert_eq!(figures(&spool).parked, 0, "not before the cursor passes them");
 }
 
 #[test]
 fn the_room_is_bounded_and_no_app_takes_it_all() {
-    let mut room = ParkedRoom::default();
+    let mut quota = ParkedQuota::default();
     let mut taken = 0;
-    while room.take("greedy", 1) {
+    while quota.reserve("greedy", 1) {
         taken += 1;
     }
-    assert_eq!(taken, MOST_EVENTS * SHARE / (SHARE + 1));
-    assert!((0..1000).all(|_| room.take("other", 1)));
-    assert_eq!(room.events(), taken + 1000);
-    let (mut room, mut bytes) = (ParkedRoom::default(), 0);
-    while room.take("greedy", 1024 * 1024) {
+    assert_eq!(taken, MAX_EVENTS * FREE_SPACE_MULTIPLE / (FREE_SPACE_MULTIPLE + 1));
+    assert!((0..1000).all(|_| quota.reserve("other", 1)));
+    assert_eq!(quota.events(), taken + 1000);
+    let (mut quota, mut bytes) = (ParkedQuota::default(), 0);
+    while quota.reserve("greedy", 1024 * 1024) {
         bytes += 1024 * 1024;
     }
-    assert!(bytes <= MOST_BYTES * SHARE / (SHARE + 1) && bytes > MOST_BYTES / 2, "{bytes}");
-    assert!(room.take("other", 1024 * 1024));
+    assert!(bytes <= MAX_BYTES * FREE_SPACE_MULTIPLE / (FREE_SPACE_MULTIPLE + 1) && bytes > MAX_BYTES / 2, "{bytes}");
+    assert!(quota.reserve("other", 1024 * 1024));
 }
 
 #[test]
 fn a_retired_sink_counts_what_is_parked_as_expired_and_a_forgotten_one_drops_it() {
     let dir = tempfile::tempdir().unwrap();
     let spool = hundred(dir.path());
-    pass(&spool, 60, (1..=60).map(|n| parked(n, "x", "d")).collect());
+    advance_with(&spool, 60, (1..=60).map(|n| parked(n, "x", "d")).collect());
     spool.register(&[]).unwrap();
     assert_eq!((figures(&spool).pending, figures(&spool).parked), (100, 60));
     spool.retire("a").unwrap();
@@ -182,7 +186,7 @@ fn a_spool_of_the_version_before_goes_on_with_its_frozen_batch() {
     let spool = open(dir.path());
     spool.register(&["a"]).unwrap();
     let frozen = spool.cursor("a").unwrap().frozen.unwrap();
-    assert_eq!((frozen.first, frozen.last, &frozen.without[..]), (3, 5, &[][..]));
-    assert_eq!(frozen.token, spool.token(3, 5).unwrap(), "the store knows it by its name");
+    assert_eq!((frozen.first, frozen.last, &frozen.excluded[..]), (3, 5, &[][..]));
+    assert_eq!(frozen.dedup_token, spool.dedup_token(3, 5).unwrap(), "the store knows it by its name");
     assert_eq!(figures(&spool), SinkLedger { delivered: 2, pending: 7, ..SinkLedger::default() });
 }

@@ -1,8 +1,8 @@
-//! Sets of positions as the database keeps them: `5-9,12`. What is parked together mostly lies together.
+//! Text form of sets of positions in the database, such as `5-9,12`. Parked events are mostly consecutive.
 
 use std::fmt::Write;
 
-/// The text of `positions`, which are in order.
+/// Formats `positions`, which are in order.
 pub(super) fn write(positions: &[u64]) -> String {
     let mut out = String::new();
     for run in positions.chunk_by(|one, next| one + 1 == *next) {
@@ -17,7 +17,7 @@ pub(super) fn write(positions: &[u64]) -> String {
     out
 }
 
-/// The positions that `text` names, as far as it can be read.
+/// Parses a set of positions and skips what is not a position.
 pub(super) fn read(text: &str) -> Vec<u64> {
     let run = |run: &str| {
         let (first, last) = run.split_once('-').unwrap_or((run, run));

@@ -1,4 +1,4 @@
-//! Reading the spool, also that of a running collector.
+//! Read access to the spool, also to that of a running collector.
 
 use std::path::Path;
 
@@ -7,19 +7,19 @@ use rusqlite::Connection;
 use super::{FILE, MIGRATIONS, SpoolError};
 use crate::db;
 
-/// One record of the log.
+/// Record of the log: the stored events of one batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stored {
+pub struct SpoolRecord {
     /// Position of its first event.
     pub first: u64,
-    /// How many events it holds.
+    /// Number of its events.
     pub events: u64,
-    /// The JSON of a [`crate::record::Record`].
+    /// JSON of a [`crate::record::Record`].
     pub json: String,
 }
 
-impl Stored {
-    /// Bytes of JSON once what the events share has been copied to each of them, as most stores do.
+impl SpoolRecord {
+    /// Returns the bytes of JSON after copying what the events share to each of them, as most stores do.
     #[must_use]
     pub fn expanded(&self) -> u64 {
         let shared = crate::record::shared_bytes(&self.json).unwrap_or(0);
@@ -27,14 +27,15 @@ impl Stored {
     }
 }
 
-/// A connection that only reads.
-pub struct Reader(pub(super) Connection);
+/// Read-only connection to the spool.
+pub struct SpoolReader(pub(super) Connection);
 
-impl Reader {
+impl SpoolReader {
     /// Opens the spool in the directory `dir` for reading.
     ///
     /// # Errors
-    /// If there is none, it cannot be opened, or it was written by a newer collector, or by an older one and not migrated yet.
+    /// If the spool does not exist, cannot be opened, was written by a newer collector, or by an older one and is not
+    /// migrated yet.
     pub fn open(dir: &Path) -> Result<Self, SpoolError> {
         Ok(Self(db::open_reader(&dir.join(FILE), MIGRATIONS)?))
     }
@@ -43,14 +44,14 @@ impl Reader {
     ///
     /// # Errors
     /// If the database fails.
-    pub fn read_after(&self, position: u64, max_events: u64, max_bytes: u64) -> Result<Vec<Stored>, SpoolError> {
+    pub fn read_after(&self, position: u64, max_events: u64, max_bytes: u64) -> Result<Vec<SpoolRecord>, SpoolError> {
         let sql = "SELECT first, events, json FROM record
             WHERE first >= (SELECT coalesce(max(first), 0) FROM record WHERE first <= ?1) ORDER BY first";
         let mut statement = self.0.prepare_cached(sql)?;
         let mut rows = statement.query([position + 1])?;
         let (mut out, mut events, mut bytes) = (Vec::new(), 0, 0);
         while let Some(row) = rows.next()? {
-            let stored = Stored { first: row.get(0)?, events: row.get(1)?, json: row.get(2)? };
+            let stored = SpoolRecord { first: row.get(0)?, events: row.get(1)?, json: row.get(2)? };
             if stored.first + stored.events <= position + 1 {
                 continue;
             }

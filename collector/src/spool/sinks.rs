@@ -1,20 +1,21 @@
-//! Which sinks there are, and what each is to the collector: in the configuration, no longer in it, or retired.
+//! Registered sinks and their states: in the configuration, removed from it, or retired.
 
 use rusqlite::{OptionalExtension, params};
 use serde::Serialize;
 
-use super::{Spool, SpoolError, Tx, letters, lock, parked};
+use super::{Spool, SpoolError, Tx, dead_letters, lock, parked};
 
-/// What a sink is to the collector.
+/// State of a sink.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SinkState {
-    /// The configuration has it: events are delivered to it, and the log keeps what it lacks.
+    /// The sink is in the configuration: events are delivered to it, and the log keeps what it lacks.
     #[default]
     Active,
-    /// The configuration has it no longer. Nothing is delivered, and the log keeps nothing for it; it may come back.
+    /// The sink is no longer in the configuration. Nothing is delivered and the log keeps nothing for it. It can
+    /// return.
     Unconfigured,
-    /// Somebody has said that it will not come back: its figures stay as they were then.
+    /// An operator has declared that the sink will not return. Its counts stay as they were then.
     Retired,
 }
 
@@ -22,7 +23,7 @@ impl SinkState {
     /// Every state.
     pub const ALL: [Self; 3] = [Self::Active, Self::Unconfigured, Self::Retired];
 
-    /// The name in the ledger, the metrics and the database.
+    /// Returns the name used in the ledger, the metrics and the database.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -32,29 +33,29 @@ impl SinkState {
         }
     }
 
-    /// The state of this name; one that is unknown says nothing, as `active` does.
-    pub(super) fn named(name: &str) -> Self {
+    /// Returns the state of this name, or `active` if the name is unknown.
+    pub(super) fn from_name(name: &str) -> Self {
         Self::ALL.into_iter().find(|state| state.as_str() == name).unwrap_or_default()
     }
 
-    /// Whether it is in the configuration.
+    /// Returns whether the sink is in the configuration.
     #[must_use]
     pub fn is_active(&self) -> bool {
         *self == Self::Active
     }
 }
 
-/// What can be done to a sink that the configuration no longer has.
+/// Ways to remove a sink that is no longer in the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// [`Spool::retire`].
+pub enum SinkRemoval {
+    /// Keeps its counts, see [`Spool::retire`].
     Retire,
-    /// [`Spool::forget`].
+    /// Deletes it, see [`Spool::forget`].
     Forget,
 }
 
-impl Ending {
-    /// The word for it in commands.
+impl SinkRemoval {
+    /// Returns the word used in commands.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -63,7 +64,7 @@ impl Ending {
         }
     }
 
-    /// Does it.
+    /// Removes the sink.
     ///
     /// # Errors
     /// As [`Spool::retire`] and [`Spool::forget`].
@@ -77,7 +78,8 @@ impl Ending {
     }
 }
 
-/// Brings the states in line with the configuration. Returns the retired ones that are in it again, with their positions.
+/// Updates the states to match the configuration. Returns the retired sinks that are in it again, with their
+/// positions.
 fn register(tx: &mut Tx<'_>, sinks: &[String]) -> Result<Vec<(String, u64)>, SpoolError> {
     tx.sql.execute("UPDATE cursor SET state = 'unconfigured' WHERE state = 'active'", [])?;
     let mut again = Vec::new();
@@ -95,7 +97,7 @@ fn register(tx: &mut Tx<'_>, sinks: &[String]) -> Result<Vec<(String, u64)>, Spo
 fn state(tx: &Tx<'_>, sink: &str) -> Result<SinkState, SpoolError> {
     let query = "SELECT state FROM cursor WHERE sink = ?1";
     let name: Option<String> = tx.sql.prepare_cached(query)?.query_row([sink], |row| row.get(0)).optional()?;
-    name.map(|name| SinkState::named(&name)).ok_or_else(|| SpoolError::UnknownSink(sink.to_owned()))
+    name.map(|name| SinkState::from_name(&name)).ok_or_else(|| SpoolError::UnknownSink(sink.to_owned()))
 }
 
 fn retire(tx: &mut Tx<'_>, sink: &str, now: i64) -> Result<(), SpoolError> {
@@ -110,12 +112,12 @@ fn retire(tx: &mut Tx<'_>, sink: &str, now: i64) -> Result<(), SpoolError> {
     }
 }
 
-/// Forgets some of a sink. `false` if nothing is left of it.
+/// Deletes some rows of a sink. Returns `false` when none are left.
 fn forget(tx: &mut Tx<'_>, sink: &str) -> Result<bool, SpoolError> {
     if state(tx, sink)? != SinkState::Retired {
         return Err(SpoolError::NotRetired(sink.to_owned()));
     }
-    if letters::drop_oldest(tx, sink, 0)? > 0 || parked::drop_some(tx, sink)? > 0 {
+    if dead_letters::delete_oldest(tx, sink, 0)? > 0 || parked::delete_chunk(tx, sink)? > 0 {
         return Ok(true);
     }
     for table in ["dead_letter", "letters", "parked_group", "cursor"] {
@@ -125,8 +127,10 @@ fn forget(tx: &mut Tx<'_>, sink: &str) -> Result<bool, SpoolError> {
 }
 
 impl Spool {
-    /// Says which sinks the log is kept for: those that the configuration has. New ones begin at the first event ever
-    /// stored, one that was away goes on where it left off; what the log no longer has of that they have to get elsewhere.
+    /// Registers the sinks of the configuration, for which the log is kept.
+    ///
+    /// New ones begin at the first event ever stored. One that was removed continues at its cursor. Both get events
+    /// that are no longer in the log from elsewhere.
     ///
     /// # Errors
     /// If the database fails.
@@ -144,7 +148,7 @@ impl Spool {
         Ok(())
     }
 
-    /// Notes that `sink`, which the configuration no longer has, will not come back. Twice is once.
+    /// Retires `sink`, which is no longer in the configuration. A second call has no effect.
     ///
     /// # Errors
     /// [`SpoolError::UnknownSink`], [`SpoolError::SinkInUse`], or the database fails.
@@ -153,7 +157,7 @@ impl Spool {
         self.call(move |tx| retire(tx, &sink, now))
     }
 
-    /// Forgets a retired sink: its cursor, its figures, its dead letters and what is parked. Under the same name a new one may begin.
+    /// Deletes a retired sink with its cursor, counts, dead letters and parked events. A new sink can use the name.
     ///
     /// # Errors
     /// [`SpoolError::UnknownSink`], [`SpoolError::NotRetired`], or the database fails.

@@ -6,7 +6,7 @@ use super::*;
 use crate::db;
 
 fn open(dir: &Path) -> Spool {
-    Spool::open(dir, &Settings::default(), Arc::default()).unwrap()
+    Spool::open(dir, &SpoolSettings::default(), Arc::default()).unwrap()
 }
 
 fn append(spool: &Spool, records: u64) {
@@ -31,7 +31,7 @@ fn a_sink_taken_out_of_the_configuration_is_unconfigured_and_holds_nothing() {
     assert!(spool.read_after(0, 9, 99).unwrap().is_empty());
     let gone = SinkLedger { pending: 2, state: SinkState::Unconfigured, ..SinkLedger::default() };
     assert_eq!(figures(&spool, "b"), gone);
-    assert!(spool.status("a", 2).unwrap().waiting.is_empty(), "nobody waits for what is not delivered");
+    assert!(spool.status("a", 2).unwrap().oldest_pending.is_empty(), "nobody waits for what is not delivered");
     spool.register(&["a", "b"]).unwrap();
     assert_eq!(figures(&spool, "b").state, SinkState::Active);
 }
@@ -80,7 +80,7 @@ fn a_retired_sink_that_comes_back_goes_on_where_it_left_off_and_a_forgotten_one_
     spool.register(&["a"]).unwrap();
     spool.retire("b").unwrap();
     spool.register(&["a", "b"]).unwrap();
-    let back = SinkLedger { delivered: 3, dead: 1, pending: 6, ..SinkLedger::default() };
+    let back = SinkLedger { delivered: 3, discarded: 1, pending: 6, ..SinkLedger::default() };
     assert_eq!(figures(&spool, "b"), back);
     spool.register(&["a"]).unwrap();
     spool.retire("b").unwrap();
@@ -98,7 +98,7 @@ fn a_scrape_reads_as_little_with_a_hundred_thousand_records_as_with_a_hundred() 
         let spool = open(dir.path());
         spool.register(&["a", "b"]).unwrap();
         append(&spool, records);
-        let mut reader = Reader::open(dir.path()).unwrap();
+        let mut reader = SpoolReader::open(dir.path()).unwrap();
         let counted = Arc::new(AtomicU64::new(0));
         let count = Arc::clone(&counted);
         // Called after every step of SQLite's machine.
@@ -106,7 +106,7 @@ fn a_scrape_reads_as_little_with_a_hundred_thousand_records_as_with_a_hundred() 
         reader.0.progress_handler(1, Some(step)).unwrap();
         let status = reader.status("a", 0).unwrap();
         assert_eq!(status.ledger.sinks["b"].pending, 2 * records);
-        assert_eq!(status.waiting.len(), 2);
+        assert_eq!(status.oldest_pending.len(), 2);
         counted.load(Ordering::Relaxed)
     };
     let (few, many) = (steps(100), steps(100_000));
@@ -131,7 +131,7 @@ fn what_waits_is_as_old_as_its_arrival_whatever_is_trimmed() {
             Ok(())
         })
         .unwrap();
-    let waiting = |position| spool.status("a", position).unwrap().waiting.get("a").copied();
+    let waiting = |position| spool.status("a", position).unwrap().oldest_pending.get("a").copied();
     for (position, expected) in [(0, 1000), (1, 1000), (2, 5000), (3, 5000), (4, 9000), (5, 9000)] {
         assert_eq!(waiting(position), Some(expected), "{position}");
     }
@@ -147,7 +147,7 @@ fn what_waits_is_as_old_as_its_arrival_whatever_is_trimmed() {
         open(dir.path())
     };
     append(&reopened, 1);
-    let arrived = reopened.status("a", 0).unwrap().waiting["a"];
+    let arrived = reopened.status("a", 0).unwrap().oldest_pending["a"];
     assert!((began..=crate::clock::now()).contains(&arrived), "{arrived}");
 }
 
@@ -155,9 +155,9 @@ fn what_waits_is_as_old_as_its_arrival_whatever_is_trimmed() {
 fn an_arrival_is_noted_once_a_second_and_when_the_clock_is_set_back() {
     let sql = rusqlite::Connection::open_in_memory().unwrap();
     sql.execute_batch("CREATE TABLE arrival (first INTEGER PRIMARY KEY, at INTEGER NOT NULL)").unwrap();
-    let mut noted = None;
+    let mut arrival_noted = None;
     for (first, now) in [(1, 10_000), (2, 10_999), (3, 11_000), (4, 11_500), (5, 3_000), (6, 3_500)] {
-        noted = arrival::note(&sql, noted, first, now).unwrap();
+        arrival_noted = arrival::note(&sql, arrival_noted, first, now).unwrap();
     }
     let count = |query: &str| sql.query_row(query, [], |row| row.get::<_, u64>(0)).unwrap();
     assert_eq!(count("SELECT count(*) FROM arrival"), 3);
@@ -176,6 +176,6 @@ fn a_spool_of_the_version_before_says_how_old_its_records_are() {
         let spool = open(dir.path());
         let status = spool.status("a", 0).unwrap();
         assert_eq!(status.ledger.sinks["a"], SinkLedger { pending: 2, ..SinkLedger::default() });
-        assert_eq!(status.waiting["a"] == 1_431_835_512_345, known, "{json}");
+        assert_eq!(status.oldest_pending["a"] == 1_431_835_512_345, known, "{json}");
     }
 }

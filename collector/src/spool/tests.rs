@@ -6,7 +6,7 @@ use crate::db::DbError;
 use subway_protocol::Id;
 
 fn open(dir: &Path) -> Spool {
-    Spool::open(dir, &Settings::default(), Arc::default()).unwrap()
+    Spool::open(dir, &SpoolSettings::default(), Arc::default()).unwrap()
 }
 
 fn append(spool: &Spool, json: &str, events: u64) -> u64 {
@@ -79,9 +79,9 @@ fn a_frozen_batch_is_the_same_until_it_is_delivered() {
     assert_eq!(spool.cursor("a").unwrap().frozen, Some(frozen.clone()));
     assert!(matches!(spool.advance("a", 5, Vec::new(), false), Err(SpoolError::BadRange { .. })));
     spool.advance("a", 6, vec![letter("a", 2)], false).unwrap();
-    assert_eq!(spool.cursor("a").unwrap(), Cursor { delivered_to: 6, dead: 1, ..Cursor::default() });
+    assert_eq!(spool.cursor("a").unwrap(), Cursor { delivered_to: 6, discarded: 1, ..Cursor::default() });
     let next = spool.freeze("a", 7, 20).unwrap().frozen.unwrap();
-    assert_ne!(next.token, frozen.token);
+    assert_ne!(next.dedup_token, frozen.dedup_token);
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn tokens_of_two_directories_differ() {
         let spool = open(dir.path());
         spool.register(&["a"]).unwrap();
         append(&spool, "x", 1);
-        spool.freeze("a", 1, 1).unwrap().frozen.unwrap().token
+        spool.freeze("a", 1, 1).unwrap().frozen.unwrap().dedup_token
     };
     assert_ne!(token(), token());
 }
@@ -130,7 +130,7 @@ fn only_what_every_sink_has_passed_is_forgotten() {
     spool.advance("b", 9, Vec::new(), false).unwrap();
     spool.trim().unwrap();
     assert_eq!(spool.backlog_bytes(), 3);
-    assert_eq!(spool.read_after(9, 9, 9).unwrap(), [Stored { first: 6, events: 5, json: "yyy".into() }]);
+    assert_eq!(spool.read_after(9, 9, 9).unwrap(), [SpoolRecord { first: 6, events: 5, json: "yyy".into() }]);
     spool.advance("b", 10, Vec::new(), false).unwrap();
     spool.trim().unwrap();
     assert_eq!((spool.backlog_bytes(), spool.head()), (0, 10));
@@ -154,7 +154,7 @@ fn the_ledger_adds_up_and_is_read_beside_the_writer() {
         })
         .unwrap();
     spool.advance("a", 7, vec![letter("a", 7)], false).unwrap();
-    let ledger = Reader::open(dir.path()).unwrap().ledger().unwrap();
+    let ledger = SpoolReader::open(dir.path()).unwrap().ledger().unwrap();
     assert_eq!(
         serde_json::to_value(&ledger).unwrap(),
         serde_json::json!({"received": 14, "stored": 10, "duplicate": 1, "rejected": {"unknown_theme": 3},
@@ -169,18 +169,18 @@ fn the_ledger_adds_up_and_is_read_beside_the_writer() {
 fn an_id_is_new_once_for_each_app() {
     let dir = tempfile::tempdir().unwrap();
     let spool = open(dir.path());
-    let see = |app: i64, ids: &'static [u8]| {
+    let insert_new_ids = |app: i64, ids: &'static [u8]| {
         spool
             .call(move |tx| {
                 let mut found = vec![false; ids.len()];
-                tx.see(app, ids.iter().map(|id| Id::from_bytes([*id; 16])), |at, new| found[at] = new)?;
+                tx.insert_new_ids(app, ids.iter().map(|id| Id::from_bytes([*id; 16])), |at, new| found[at] = new)?;
                 Ok(found)
             })
             .unwrap()
     };
-    assert_eq!(see(1, &[1, 2, 1]), [true, true, false]);
-    assert_eq!(see(2, &[1]), [true]);
-    assert_eq!(see(1, &[3, 2]), [true, false]);
+    assert_eq!(insert_new_ids(1, &[1, 2, 1]), [true, true, false]);
+    assert_eq!(insert_new_ids(2, &[1]), [true]);
+    assert_eq!(insert_new_ids(1, &[3, 2]), [true, false]);
 }
 
 #[test]
@@ -188,7 +188,7 @@ fn a_signature_can_be_used_once_until_it_is_forgotten() {
     let dir = tempfile::tempdir().unwrap();
     let spool = open(dir.path());
     let use_it =
-        |signed_at: i64, forget: i64| spool.call(move |tx| tx.use_signature(1, b"mac", signed_at, forget)).unwrap();
+        |signed_at: i64, forget: i64| spool.call(move |tx| tx.record_signature(1, b"mac", signed_at, forget)).unwrap();
     assert_eq!([use_it(1000, 0), use_it(1000, 0), use_it(1000, 1000), use_it(1000, 1001)], [true, false, false, true]);
 }
 
@@ -197,11 +197,11 @@ fn an_install_keeps_its_last_point_and_an_app_its_number() {
     let dir = tempfile::tempdir().unwrap();
     let spool = open(dir.path());
     let install = Id::from_bytes([1; 16]);
-    let point = |seq| Point { seq, boot: "b".into(), mono: 7, event_time: -1 };
-    spool.call(move |tx| tx.set_point(1, install, &point(1))).unwrap();
-    spool.call(move |tx| tx.set_point(1, install, &point(2))).unwrap();
-    assert_eq!(spool.call(move |tx| tx.point(1, install)).unwrap(), Some(point(2)));
-    assert_eq!(spool.call(move |tx| tx.point(2, install)).unwrap(), None);
+    let clock_anchor = |seq| ClockAnchor { seq, boot: "b".into(), mono: 7, event_time: -1 };
+    spool.call(move |tx| tx.set_clock_anchor(1, install, &clock_anchor(1))).unwrap();
+    spool.call(move |tx| tx.set_clock_anchor(1, install, &clock_anchor(2))).unwrap();
+    assert_eq!(spool.call(move |tx| tx.clock_anchor(1, install)).unwrap(), Some(clock_anchor(2)));
+    assert_eq!(spool.call(move |tx| tx.clock_anchor(2, install)).unwrap(), None);
     let numbers = spool.app_numbers(vec!["b".into(), "a".into()]).unwrap();
     spool.close();
     let spool = open(dir.path());
@@ -216,7 +216,7 @@ struct Told {
     told: Sender<Result<(), String>>,
 }
 
-impl Write for Told {
+impl SpoolTask for Told {
     fn apply(&mut self, tx: &mut Tx<'_>) -> Result<(), SpoolError> {
         tx.append(1, self.json, 1)?;
         if self.fail { Err(SpoolError::Io("planned".into())) } else { Ok(()) }
@@ -239,7 +239,7 @@ fn a_failed_group_leaves_nothing_and_the_next_one_goes_on() {
     assert_eq!(answers.recv().unwrap(), Ok(()));
     write("bad", true);
     assert_eq!(answers.recv().unwrap(), Err("planned".into()));
-    assert!(spool.health().is_err_and(|why| why.contains("planned")));
+    assert!(spool.health().is_err_and(|why| why.to_string().contains("planned")));
     write("good", false);
     assert_eq!(answers.recv().unwrap(), Ok(()));
     assert_eq!(spool.health(), Ok(()));
@@ -284,18 +284,18 @@ fn the_spool_of_a_newer_collector_is_refused() {
     open(dir.path()).close();
     let sql = rusqlite::Connection::open(dir.path().join(FILE)).unwrap();
     sql.pragma_update(None, "user_version", 99).unwrap();
-    let refused = Spool::open(dir.path(), &Settings::default(), Arc::default());
+    let refused = Spool::open(dir.path(), &SpoolSettings::default(), Arc::default());
     assert!(matches!(refused.err(), Some(SpoolError::Db(DbError::Newer { found: 99, .. }))));
 }
 
 #[test]
 fn a_store_that_knows_better_moves_events_from_pending_to_delivered_and_nothing_else() {
-    let sink = |delivered, dead, pending| SinkLedger { delivered, dead, pending, ..SinkLedger::default() };
+    let sink = |delivered, discarded, pending| SinkLedger { delivered, discarded, pending, ..SinkLedger::default() };
     let ledger =
         |sinks| Ledger { received: 12, stored: 10, duplicate: 2, unverified: 0, rejected: BTreeMap::new(), sinks };
     let after = |position| {
         let sinks = BTreeMap::from([("other".to_owned(), sink(1, 0, 9)), ("s".to_owned(), sink(3, 1, 6))]);
-        let ledger = ledger(sinks).reached("s", position);
+        let ledger = ledger(sinks).with_delivered_position("s", position);
         assert_eq!((ledger.received, ledger.stored, &ledger.sinks["other"]), (12, 10, &sink(1, 0, 9)));
         ledger.sinks["s"].clone()
     };
@@ -304,7 +304,7 @@ fn a_store_that_knows_better_moves_events_from_pending_to_delivered_and_nothing_
     assert_eq!(after(7), sink(6, 1, 3));
     assert_eq!(after(10), sink(9, 1, 0));
     assert_eq!(after(99), sink(9, 1, 0), "no more than there is");
-    assert_eq!(ledger(BTreeMap::new()).reached("s", 5), ledger(BTreeMap::new()));
+    assert_eq!(ledger(BTreeMap::new()).with_delivered_position("s", 5), ledger(BTreeMap::new()));
 }
 
 #[test]
@@ -333,13 +333,13 @@ fn a_spool_that_has_become_empty_gives_its_pages_back() {
 #[test]
 fn the_clocks_of_one_app_are_bounded_and_those_of_others_stay() {
     let dir = tempfile::tempdir().unwrap();
-    let settings = Settings { install_clocks: 100, ..Settings::default() };
+    let settings = SpoolSettings { install_clocks: 100, ..SpoolSettings::default() };
     let telemetry = Arc::<Telemetry>::default();
     let spool = Spool::open(dir.path(), &settings, Arc::clone(&telemetry)).unwrap();
     let install = |number: u64| Id::from_bytes(u128::from(number).to_be_bytes());
-    let point = || Point { seq: 1, boot: "b".into(), mono: 7, event_time: 1 };
-    let set = |app, number| spool.call(move |tx| tx.set_point(app, install(number), &point())).unwrap();
-    let known = |app, number| spool.call(move |tx| tx.point(app, install(number))).unwrap().is_some();
+    let clock_anchor = || ClockAnchor { seq: 1, boot: "b".into(), mono: 7, event_time: 1 };
+    let set = |app, number| spool.call(move |tx| tx.set_clock_anchor(app, install(number), &clock_anchor())).unwrap();
+    let known = |app, number| spool.call(move |tx| tx.clock_anchor(app, install(number))).unwrap().is_some();
     set(2, 0);
     for number in 0..1_000 {
         set(1, number);
@@ -352,7 +352,7 @@ fn the_clocks_of_one_app_are_bounded_and_those_of_others_stay() {
     }
     spool.close();
     let spool = Spool::open(dir.path(), &settings, Arc::default()).unwrap();
-    assert!(spool.call(move |tx| tx.point(1, install(999))).unwrap().is_some());
+    assert!(spool.call(move |tx| tx.clock_anchor(1, install(999))).unwrap().is_some());
     let sql = rusqlite::Connection::open(dir.path().join(FILE)).unwrap();
     let rows: i64 = sql.query_row("SELECT count(*) FROM install_clock", [], |row| row.get(0)).unwrap();
     assert!(rows <= 101, "{rows}");
@@ -361,7 +361,7 @@ fn the_clocks_of_one_app_are_bounded_and_those_of_others_stay() {
 #[test]
 fn however_many_read_at_once_few_connections_stay_open() {
     fn nested(spool: &Spool, depth: usize) -> u64 {
-        let read = |_: &Reader| Ok(if depth == 0 { spool.head() } else { nested(spool, depth - 1) });
+        let read = |_: &SpoolReader| Ok(if depth == 0 { spool.head() } else { nested(spool, depth - 1) });
         spool.read(read).unwrap()
     }
     let dir = tempfile::tempdir().unwrap();

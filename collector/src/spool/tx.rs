@@ -1,23 +1,24 @@
-//! What can be done inside one transaction of the writer.
+//! Operations inside one transaction of the writer.
 
 use rusqlite::{Connection, params};
 use subway_protocol::{Id, RejectReason};
 
 use super::SpoolError;
 use super::backlog::{Backlog, Backlogs};
-use super::clocks::{Clocks, Point};
+use super::clocks::{ClockAnchor, Clocks};
 use super::dedup::Dedup;
 
-/// The figures that change with every commit: the ledger's left side, and the bytes in the log.
+/// Counters that change with every commit: the ledger's counts of requests, and the bytes in the log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
+pub struct SpoolCounters {
     /// Events that arrived in accepted requests.
     pub received: u64,
-    /// Events stored; also the head.
+    /// Events stored, which is also the head.
     pub stored: u64,
-    /// Events seen before.
+    /// Events whose ID was seen before.
     pub duplicate: u64,
-    /// Those of the stored that came so late that the dedup index no longer reaches back to when they were first sent.
+    /// Stored events that were first sent before the horizon of the dedup index, so that a duplicate would not be
+    /// found.
     pub unverified: u64,
     /// Events rejected, in the order of [`RejectReason::ALL`].
     pub rejected: [u64; RejectReason::ALL.len()],
@@ -25,21 +26,21 @@ pub struct Counters {
     pub backlog: u64,
 }
 
-impl Counters {
+impl SpoolCounters {
     pub(super) fn load(connection: &Connection) -> rusqlite::Result<Self> {
         let mut counters = Self::default();
         let mut statement = connection.prepare_cached("SELECT name, value FROM counter")?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             let (name, value) = (row.get_ref(0)?.as_str()?, row.get::<_, u64>(1)?);
-            if let Some(place) = counters.place(name) {
-                *place = value;
+            if let Some(field_mut) = counters.field_mut(name) {
+                *field_mut = value;
             }
         }
         Ok(counters)
     }
 
-    fn place(&mut self, name: &str) -> Option<&mut u64> {
+    fn field_mut(&mut self, name: &str) -> Option<&mut u64> {
         match name {
             "received" => Some(&mut self.received),
             "stored" => Some(&mut self.stored),
@@ -53,7 +54,7 @@ impl Counters {
         }
     }
 
-    /// Writes what differs from `before`.
+    /// Writes the counters that differ from `before`.
     pub(super) fn save(&self, before: &Self, connection: &Connection) -> rusqlite::Result<()> {
         let sql = "INSERT INTO counter VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = excluded.value";
         let mut statement = connection.prepare_cached(sql)?;
@@ -74,33 +75,33 @@ impl Counters {
     }
 }
 
-/// A transaction of the writer. Everything done in it is committed together or not at all.
+/// Transaction of the writer. All of it is committed together, or none.
 pub struct Tx<'c> {
     pub(super) sql: &'c Connection,
-    /// The ledger's left side as this transaction leaves it.
-    pub counters: &'c mut Counters,
+    /// Counters with the changes of this transaction.
+    pub counters: &'c mut SpoolCounters,
     pub(super) backlogs: &'c mut Backlogs,
     pub(super) dedup: &'c mut Dedup,
     pub(super) clocks: &'c mut Clocks,
-    /// When the transaction began, milliseconds since the epoch.
+    /// Start of the transaction, milliseconds since the epoch.
     pub(super) now: i64,
 }
 
 impl Tx<'_> {
-    /// How much of the log is the app's, as this transaction leaves it.
+    /// Returns the backlog of the app, with the changes of this transaction.
     #[must_use]
     pub fn backlog(&self, app: i64) -> Backlog {
         Backlog { own: self.backlogs.of(app), total: self.counters.backlog }
     }
 
-    /// A record of so many bytes has come.
-    pub(super) fn grow(&mut self, app: i64, bytes: u64) {
+    /// Adds the bytes of a new record.
+    pub(super) fn grow_backlog(&mut self, app: i64, bytes: u64) {
         self.counters.backlog += bytes;
         self.backlogs.grow(app, bytes);
     }
 
-    /// Records of so many bytes have gone.
-    pub(super) fn shrink(&mut self, app: i64, bytes: u64) {
+    /// Subtracts the bytes of deleted records.
+    pub(super) fn shrink_backlog(&mut self, app: i64, bytes: u64) {
         self.counters.backlog = self.counters.backlog.saturating_sub(bytes);
         self.backlogs.shrink(app, bytes);
     }
@@ -110,12 +111,13 @@ impl Tx<'_> {
         Ok(self.sql.prepare_cached("SELECT no FROM app WHERE key = ?1")?.query_row([key], |row| row.get(0))?)
     }
 
-    /// Notes a signature as used. `false` if it had been used before. Forgets those signed before `forget_before`
-    /// (milliseconds since the epoch), which would be refused for their age.
+    /// Records a signature. Returns `false` if it was recorded before.
+    ///
+    /// Deletes signatures older than `forget_before` (milliseconds since the epoch), which are refused for their age.
     ///
     /// # Errors
     /// If the database fails.
-    pub fn use_signature(
+    pub fn record_signature(
         &mut self,
         app: i64,
         mac: &[u8],
@@ -130,42 +132,44 @@ impl Tx<'_> {
         Ok(new == 1)
     }
 
-    /// Notes event IDs as seen. Calls `found` with each one's index and whether it is new.
+    /// Adds new event IDs to the dedup index. Calls `found` with the index of each ID and whether it is new.
     ///
     /// # Errors
     /// If the database fails.
-    pub fn see(
+    pub fn insert_new_ids(
         &mut self,
         app: i64,
         ids: impl Iterator<Item = Id>,
         found: impl FnMut(usize, bool),
     ) -> Result<(), SpoolError> {
-        self.dedup.see(self.sql, app, ids, found)
+        self.dedup.insert_new_ids(self.sql, app, ids, found)
     }
 
-    /// How far back the dedup index of `app` reaches, milliseconds: what was first sent longer ago may have been forgotten.
+    /// Returns how far back the dedup index of `app` reaches, milliseconds. IDs that were first sent earlier may be
+    /// forgotten.
     #[must_use]
     pub fn horizon_ms(&self, app: i64) -> i64 {
         self.dedup.horizon_ms(app, self.now)
     }
 
-    /// The last known point of an install.
+    /// Returns the last clock anchor of an install.
     ///
     /// # Errors
     /// If the database fails.
-    pub fn point(&mut self, app: i64, install: Id) -> Result<Option<Point>, SpoolError> {
-        self.clocks.point(self.sql, app, install)
+    pub fn clock_anchor(&mut self, app: i64, install: Id) -> Result<Option<ClockAnchor>, SpoolError> {
+        self.clocks.clock_anchor(self.sql, app, install)
     }
 
-    /// Replaces the last known point of an install.
+    /// Replaces the clock anchor of an install.
     ///
     /// # Errors
     /// If the database fails.
-    pub fn set_point(&mut self, app: i64, install: Id, point: &Point) -> Result<(), SpoolError> {
-        self.clocks.set_point(self.sql, app, install, point)
+    pub fn set_clock_anchor(&mut self, app: i64, install: Id, clock_anchor: &ClockAnchor) -> Result<(), SpoolError> {
+        self.clocks.set_clock_anchor(self.sql, app, install, clock_anchor)
     }
 
-    /// Appends a record of `events` events of `app`, as JSON of [`crate::record::Record`]. Returns the position of its first.
+    /// Appends a record of `events` events of `app`, as JSON of [`crate::record::Record`]. Returns the position of its
+    /// first event.
     ///
     /// # Errors
     /// If the database fails.
@@ -174,7 +178,7 @@ impl Tx<'_> {
         let insert = "INSERT INTO record (first, events, json, app) VALUES (?1, ?2, ?3, ?4)";
         self.sql.prepare_cached(insert)?.execute(params![first, events, json, app])?;
         self.counters.stored += events;
-        self.grow(app, json.len() as u64);
+        self.grow_backlog(app, json.len() as u64);
         Ok(first)
     }
 }

@@ -1,4 +1,4 @@
-//! The one thread that writes the spool, in groups.
+//! Thread that writes the spool and commits in groups.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,62 +10,62 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::watch;
 
-use super::backlog::{Backlogs, ByApp};
+use super::backlog::{Backlogs, BytesByApp};
 use super::clocks::Clocks;
-use super::dedup::{Dedup, Extent, Horizons};
-use super::{Counters, FILE, MIGRATIONS, Settings, SpoolError, Tx, arrival, lock, space};
+use super::dedup::{Dedup, DedupExtent, Horizons};
+use super::{FILE, MIGRATIONS, SpoolCounters, SpoolError, SpoolSettings, Tx, arrival, lock, vacuum};
 use crate::clock;
 use crate::db::{self, Layout};
 use crate::telemetry::{self, Telemetry};
 
-/// How often a writer that could not commit tries whether it can again, when nobody writes.
-const PROBE: Duration = Duration::from_millis(500);
+/// Interval at which a writer probes whether it can commit again after a failure, while no task is queued.
+const PROBE_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How often a writer that nobody writes to looks after what is on its way: a part, or pages to give back.
-const SOON: Duration = Duration::from_millis(20);
+/// Interval at which an idle writer checks for finished parts and for pages to release.
+const BUSY_INTERVAL: Duration = Duration::from_millis(20);
 
-/// How often it looks whether something has expired.
-const SELDOM: Duration = Duration::from_secs(60);
+/// Interval at which it checks for expired parts.
+const EXPIRY_INTERVAL: Duration = Duration::from_secs(60);
 
-/// SQLite's page cache of the writer, KiB. Records and IDs are appended; what is looked up are the clocks of installs.
+/// SQLite's page cache of the writer, KiB. Records and IDs are appended; only clock anchors are looked up.
 const CACHE_KIB: i64 = 64 * 1024;
 
-/// SQLite's page size of the spool, bytes. Records are tens of kilobytes and go over many pages, each of which costs
+/// SQLite's page size of the spool, bytes. Records have tens of kilobytes and span many pages, each of which costs
 /// system calls.
 const LAYOUT: Layout = Layout { page_bytes: 16 * 1024, gives_back: true };
 
-/// Pages in the write-ahead log before it is copied into the database: 16 MiB, so that a busy collector copies a page
+/// Pages in the write-ahead log before it is copied into the database: 16 MiB. A busy collector then copies a page
 /// once for many commits.
 const CHECKPOINT_PAGES: i64 = 1024;
 
-/// Something to be done in a transaction of the writer.
-pub trait Write: Send {
-    /// Does it. Must not fail for any reason but the database: one failure undoes the whole group.
+/// Task that runs in a transaction of the writer.
+pub trait SpoolTask: Send {
+    /// Runs the task. It must only fail if the database fails, because one failure rolls back the whole group.
     ///
     /// # Errors
     /// If the database fails.
     fn apply(&mut self, tx: &mut Tx<'_>) -> Result<(), SpoolError>;
 
-    /// Called once, after the commit is on disk, or with the reason why there is none.
+    /// Reports the result. Called once, after the commit is on disk or has failed.
     fn done(self: Box<Self>, result: Result<(), &SpoolError>);
 
-    /// About how many bytes it adds to the transaction.
+    /// Returns about how many bytes the task adds to the transaction.
     fn bytes(&self) -> u64;
 }
 
 pub(super) enum Command {
-    Write(Box<dyn Write>),
+    SpoolTask(Box<dyn SpoolTask>),
     Close,
 }
 
-/// A call whose result is sent back after the commit.
+/// Task of [`super::Spool::call`]: sends its result back after the commit.
 pub(super) struct Call<F, T> {
     pub(super) action: Option<F>,
     pub(super) result: Option<Result<T, SpoolError>>,
     pub(super) reply: Sender<Result<T, SpoolError>>,
 }
 
-impl<T: Send, F: FnOnce(&mut Tx<'_>) -> Result<T, SpoolError> + Send> Write for Call<F, T> {
+impl<T: Send, F: FnOnce(&mut Tx<'_>) -> Result<T, SpoolError> + Send> SpoolTask for Call<F, T> {
     fn apply(&mut self, tx: &mut Tx<'_>) -> Result<(), SpoolError> {
         match self.action.take().map(|action| action(tx)) {
             Some(Err(error)) if error.aborts() => Err(error),
@@ -90,58 +90,58 @@ impl<T: Send, F: FnOnce(&mut Tx<'_>) -> Result<T, SpoolError> + Send> Write for 
     }
 }
 
-/// What the writer tells everybody.
+/// State that the writer shares with the handles.
 #[derive(Default)]
-pub(super) struct Shared {
+pub(super) struct WriterStatus {
     pub(super) backlog: AtomicU64,
-    pub(super) backlogs: Arc<Mutex<ByApp>>,
-    pub(super) trouble: Mutex<Option<String>>,
-    pub(super) extents: Mutex<BTreeMap<i64, Extent>>,
+    pub(super) backlogs: Arc<Mutex<BytesByApp>>,
+    pub(super) last_error: Mutex<Option<String>>,
+    pub(super) extents: Mutex<BTreeMap<i64, DedupExtent>>,
 }
 
-/// What the writer keeps in memory beside the connection.
-struct State {
+/// Writer's state in memory besides the connection.
+struct WriterState {
     dedup: Dedup,
     clocks: Clocks,
 }
 
 pub(super) struct Writer {
     dir: PathBuf,
-    /// None after a failure: the next transaction begins with a fresh connection.
+    /// `None` after a failure: the next transaction opens a new connection.
     connection: Option<Connection>,
-    /// None only until the database has been opened for the first time, and if it could not be opened again.
-    state: Option<State>,
-    /// How far back the dedup index reaches, as last told; kept here because `state` may be lost and be made anew.
+    /// `None` before the database was opened, and after reopening it failed.
+    state: Option<WriterState>,
+    /// Last horizons that were set. Kept here because `state` may be lost and loaded again.
     horizons: Option<Horizons>,
-    counters: Counters,
+    counters: SpoolCounters,
     backlogs: Backlogs,
-    settings: Settings,
-    looked_at: Instant,
-    /// When an arrival was last noted, milliseconds since the epoch.
-    noted: Option<i64>,
+    settings: SpoolSettings,
+    expiry_checked_at: Instant,
+    /// Time of the last arrival note, milliseconds since the epoch.
+    arrival_noted: Option<i64>,
     receiver: Receiver<Command>,
     head: watch::Sender<u64>,
-    shared: Arc<Shared>,
+    shared: Arc<WriterStatus>,
     telemetry: Arc<Telemetry>,
 }
 
-/// Says so if the writer ends for any reason but being told to.
-struct Obituary(Arc<Shared>, bool);
+/// Drop guard: marks the spool unhealthy if the writer thread exits without a close command.
+struct ExitReporter(Arc<WriterStatus>, bool);
 
-impl Drop for Obituary {
+impl Drop for ExitReporter {
     fn drop(&mut self) {
         let why = if self.1 { "the spool is closed" } else { "the spool's writer has ended unexpectedly" };
-        *lock(&self.0.trouble) = Some(why.into());
+        *lock(&self.0.last_error) = Some(why.into());
     }
 }
 
 impl Writer {
     pub(super) fn open(
         dir: &Path,
-        settings: &Settings,
+        settings: &SpoolSettings,
         receiver: Receiver<Command>,
         head: watch::Sender<u64>,
-        shared: Arc<Shared>,
+        shared: Arc<WriterStatus>,
         telemetry: Arc<Telemetry>,
     ) -> Result<Self, SpoolError> {
         let mut writer = Self {
@@ -149,11 +149,11 @@ impl Writer {
             connection: None,
             state: None,
             horizons: None,
-            counters: Counters::default(),
+            counters: SpoolCounters::default(),
             backlogs: Backlogs::new(Arc::clone(&shared.backlogs)),
             settings: settings.clone(),
-            looked_at: Instant::now(),
-            noted: None,
+            expiry_checked_at: Instant::now(),
+            arrival_noted: None,
             receiver,
             head,
             shared,
@@ -161,7 +161,7 @@ impl Writer {
         };
         writer.connect()?;
         if let Some(connection) = &writer.connection {
-            space::rewrite(connection);
+            vacuum::enable_vacuum(connection);
         }
         Ok(writer)
     }
@@ -172,8 +172,8 @@ impl Writer {
             connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
             connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
             self.load(&mut connection)?;
-            space::limit_log(&connection)?;
-            self.counters = Counters::load(&connection)?;
+            vacuum::limit_wal(&connection)?;
+            self.counters = SpoolCounters::load(&connection)?;
             self.backlogs.load(&connection)?;
             self.connection = Some(connection);
             self.publish();
@@ -182,7 +182,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Brings memory to what the database says.
+    /// Loads the state in memory from the database.
     fn load(&mut self, connection: &mut Connection) -> Result<(), SpoolError> {
         if let Some(mut state) = self.state.take() {
             self.horizons = state.dedup.horizons().or(self.horizons.take());
@@ -197,7 +197,7 @@ impl Writer {
         if let Some(horizons) = self.horizons.clone() {
             dedup.set_horizons(horizons);
         }
-        self.state = Some(State { dedup, clocks: Clocks::open(connection, self.settings.install_clocks)? });
+        self.state = Some(WriterState { dedup, clocks: Clocks::open(connection, self.settings.install_clocks)? });
         Ok(())
     }
 
@@ -213,38 +213,38 @@ impl Writer {
         self.head.send_if_modified(|head| std::mem::replace(head, stored) != stored);
     }
 
-    /// Serves until told to close.
+    /// Commits groups until the close command.
     pub(super) fn run(mut self) {
-        let mut obituary = Obituary(Arc::clone(&self.shared), false);
+        let mut exit_reporter = ExitReporter(Arc::clone(&self.shared), false);
         let mut group = Vec::new();
-        while self.collect(&mut group) {
+        while self.collect_group(&mut group) {
             self.commit_and_answer(&mut group);
         }
         if !group.is_empty() {
             self.commit_and_answer(&mut group);
         }
-        obituary.1 = true;
+        exit_reporter.1 = true;
     }
 
-    /// How long to wait for a write before looking after other things.
-    fn patience(&self) -> Duration {
+    /// Returns how long to wait for a task before doing maintenance.
+    fn idle_timeout(&self) -> Duration {
         let busy = self.state.as_ref().is_some_and(|state| state.dedup.is_busy() || state.clocks.wants_transaction());
-        if lock(&self.shared.trouble).is_some() {
-            PROBE
-        } else if busy || self.connection.as_ref().is_some_and(space::has_spare) {
-            SOON
+        if lock(&self.shared.last_error).is_some() {
+            PROBE_INTERVAL
+        } else if busy || self.connection.as_ref().is_some_and(vacuum::has_free_pages) {
+            BUSY_INTERVAL
         } else {
-            SELDOM
+            EXPIRY_INTERVAL
         }
     }
 
-    /// Waits for a write and takes along whatever else waits. `false` if this is the last group.
-    fn collect(&mut self, group: &mut Vec<Box<dyn Write>>) -> bool {
+    /// Waits for a task and takes all that are queued. Returns `false` if this is the last group.
+    fn collect_group(&mut self, group: &mut Vec<Box<dyn SpoolTask>>) -> bool {
         let mut bytes = 0;
         let first = match self.receiver.try_recv() {
             Ok(command) => Ok(command),
             Err(TryRecvError::Disconnected) => return false,
-            Err(TryRecvError::Empty) => self.receiver.recv_timeout(self.patience()),
+            Err(TryRecvError::Empty) => self.receiver.recv_timeout(self.idle_timeout()),
         };
         let mut next = match first {
             Ok(command) => Some(command),
@@ -254,9 +254,9 @@ impl Writer {
         while let Some(command) = next {
             match command {
                 Command::Close => return false,
-                Command::Write(write) => {
-                    bytes += write.bytes();
-                    group.push(write);
+                Command::SpoolTask(task) => {
+                    bytes += task.bytes();
+                    group.push(task);
                 }
             }
             let room = bytes < self.settings.commit_bytes && group.len() < self.settings.queue;
@@ -265,24 +265,25 @@ impl Writer {
         true
     }
 
-    /// Whether an empty group has something to do.
+    /// Returns whether an empty group has work to do.
     fn wants_transaction(&mut self) -> bool {
-        if self.looked_at.elapsed() >= SELDOM {
-            self.looked_at = Instant::now();
+        if self.expiry_checked_at.elapsed() >= EXPIRY_INTERVAL {
+            self.expiry_checked_at = Instant::now();
             if let Some(state) = &mut self.state {
-                state.dedup.look_for_expired();
+                state.dedup.schedule_expiry();
             }
         }
-        let wants = |state: &State| state.dedup.wants_transaction() || state.clocks.wants_transaction();
-        lock(&self.shared.trouble).is_some()
+        let wants = |state: &WriterState| state.dedup.wants_transaction() || state.clocks.wants_transaction();
+        lock(&self.shared.last_error).is_some()
             || self.state.as_ref().is_none_or(wants)
-            || self.connection.as_ref().is_some_and(space::has_spare)
+            || self.connection.as_ref().is_some_and(vacuum::has_free_pages)
     }
 
-    /// Commits the group and tells everybody in it. An empty one is a probe after a failure, or does what is due.
-    fn commit_and_answer(&mut self, group: &mut Vec<Box<dyn Write>>) {
+    /// Commits the group and reports the result to each task. An empty group probes after a failure, or does due
+    /// maintenance.
+    fn commit_and_answer(&mut self, group: &mut Vec<Box<dyn SpoolTask>>) {
         if let Some(state) = &mut self.state {
-            state.dedup.upkeep();
+            state.dedup.run_maintenance();
         }
         if group.is_empty() && !self.wants_transaction() {
             return;
@@ -296,57 +297,57 @@ impl Writer {
                     self.telemetry.commits.inc();
                     telemetry::observe(&self.telemetry.commit_duration, began.elapsed());
                 }
-                if lock(&self.shared.trouble).take().is_some() {
+                if lock(&self.shared.last_error).take().is_some() {
                     tracing::info!("the spool stores again");
                 }
             }
             Err(error) => {
                 self.connection = None;
                 self.telemetry.commit_failures.inc_by(u64::from(!group.is_empty()));
-                if lock(&self.shared.trouble).replace(error.to_string()).is_none() {
+                if lock(&self.shared.last_error).replace(error.to_string()).is_none() {
                     tracing::error!(%error, writes = group.len(), "a commit failed; nothing of it is kept");
                 }
             }
         }
-        for write in group.drain(..) {
-            write.done(result.as_ref().map(|_| ()));
+        for task in group.drain(..) {
+            task.done(result.as_ref().map(|_| ()));
         }
     }
 
-    fn commit(&mut self, group: &mut [Box<dyn Write>]) -> Result<(), SpoolError> {
+    fn commit(&mut self, group: &mut [Box<dyn SpoolTask>]) -> Result<(), SpoolError> {
         self.connect()?;
-        let (Some(connection), Some(State { dedup, clocks })) = (&mut self.connection, &mut self.state) else {
+        let (Some(connection), Some(WriterState { dedup, clocks })) = (&mut self.connection, &mut self.state) else {
             return Err(SpoolError::Closed);
         };
-        dedup.make_room()?;
+        dedup.wait_below_cap()?;
         let now = clock::now();
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut counters = self.counters.clone();
-        dedup.install(&transaction, now)?;
+        dedup.apply_results(&transaction, now)?;
         let backlogs = &mut self.backlogs;
         let mut tx = Tx { sql: &transaction, counters: &mut counters, backlogs, dedup, clocks, now };
-        for write in group.iter_mut() {
-            write.apply(&mut tx)?;
+        for task in group.iter_mut() {
+            task.apply(&mut tx)?;
         }
         if group.is_empty() {
             transaction.prepare_cached("INSERT OR REPLACE INTO counter VALUES ('probe', 0)")?.execute([])?;
         }
         dedup.flush(&transaction, now)?;
-        clocks.forget(&transaction)?;
-        space::give_back(&transaction, group.is_empty())?;
-        let mut noted = self.noted;
+        clocks.evict_old(&transaction)?;
+        vacuum::release_pages(&transaction, group.is_empty())?;
+        let mut arrival_noted = self.arrival_noted;
         if counters.stored > self.counters.stored {
-            noted = arrival::note(&transaction, noted, self.counters.stored + 1, now)?;
+            arrival_noted = arrival::note(&transaction, arrival_noted, self.counters.stored + 1, now)?;
         }
         counters.save(&self.counters, &transaction)?;
         self.backlogs.save(&transaction)?;
         transaction.commit()?;
         self.backlogs.commit();
-        (self.counters, self.noted) = (counters, noted);
+        (self.counters, self.arrival_noted) = (counters, arrival_noted);
         lock(&self.shared.extents).extend(dedup.committed(now));
-        self.telemetry.install_clocks_evicted.inc_by(clocks.take_forgotten());
-        if group.is_empty() && !space::has_spare(connection) {
-            space::settle(connection);
+        self.telemetry.install_clocks_evicted.inc_by(clocks.take_evicted());
+        if group.is_empty() && !vacuum::has_free_pages(connection) {
+            vacuum::checkpoint(connection);
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 use std::process::{Command, Output};
 use std::sync::Arc;
 
-use subway_collector::spool::{DeadLetter, Settings, Spool, SpoolError, Tx, Write};
+use subway_collector::spool::{DeadLetter, Spool, SpoolError, SpoolSettings, SpoolTask, Tx};
 
 use super::support::{BINARY, Collector, Site, batch, events};
 
@@ -94,7 +94,7 @@ fn dead_letters_are_none_at_first_and_an_unknown_sink_is_an_error() {
 /// Two stored events.
 struct TwoEvents;
 
-impl Write for TwoEvents {
+impl SpoolTask for TwoEvents {
     fn apply(&mut self, tx: &mut Tx<'_>) -> Result<(), SpoolError> {
         tx.append(1, "{}", 2).map(drop)
     }
@@ -109,7 +109,7 @@ impl Write for TwoEvents {
 #[test]
 fn letters_that_were_dropped_are_named_by_list_and_replay() {
     let dir = tempfile::tempdir().unwrap();
-    let settings = Settings { dead_letter_bytes: 1, ..Settings::default() };
+    let settings = SpoolSettings { dead_letter_bytes: 1, ..SpoolSettings::default() };
     let spool = Spool::open(dir.path(), &settings, Arc::default()).unwrap();
     spool.submit(Box::new(TwoEvents)).map_err(|_| "the spool takes no write").unwrap();
     spool.register(&["ch"]).unwrap();
@@ -122,7 +122,7 @@ fn letters_that_were_dropped_are_named_by_list_and_replay() {
         dead_at: 1,
         record: "{}".into(),
     };
-    spool.give_up("ch", 2, vec![letter(1), letter(2)]).unwrap();
+    spool.discard_to("ch", 2, vec![letter(1), letter(2)]).unwrap();
     spool.trim().unwrap();
     spool.close();
     let said = |words: &[&str]| {

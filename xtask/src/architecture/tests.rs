@@ -31,17 +31,17 @@ fn a_forbidden_layer_is_found_however_it_is_named() {
         "use self::super::super::spool::*;",
         "fn f() { let spool = crate::spool::Spool::open(); }",
         "fn f(spool: &super::super::spool::Spool) {}",
-        "fn f() -> impl Iterator<Item = crate::spool::Stored> { todo() }",
+        "fn f() -> impl Iterator<Item = crate::spool::SpoolRecord> { todo() }",
         "#[cfg(test)] mod tests { fn f() {} }\nfn f() { crate::spool::open() }",
         "mod inner { use super::super::super::spool::Spool; }",
-        "fn f() { assert!(matches!(x, crate::spool::Full::Spool)); }",
+        "fn f() { assert!(matches!(x, crate::spool::CapacityExceeded::Spool)); }",
         "fn f() { tokio::select! { a = b => { use crate::{auth, spool::Spool}; } } }",
         "macro_rules! m { () => { $crate::spool::open() } }",
         "#[derive(Serialize)] struct A { #[serde(with = \"crate::spool::text\")] a: u8 }",
         "#[cfg(any(test, feature = \"x\"))] use crate::spool::Spool;",
         "#[cfg(not(test))] use crate::spool::Spool;",
         "use crate::{self as root}; fn f() { root::spool::open() }",
-        "impl A { fn f(&self) -> crate::spool::Full { x } }",
+        "impl A { fn f(&self) -> crate::spool::CapacityExceeded { x } }",
     ] {
         assert_eq!(wrong("http/ingest.rs", text), names_spool, "{text}");
     }

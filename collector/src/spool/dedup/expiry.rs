@@ -1,66 +1,67 @@
-//! What the index forgets, and when the clock is believed that decides it.
+//! Expiry of event IDs, and the check that the clock is right before an ID expires by age.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::part::Meta;
-use super::upkeep::{save_app, unname};
+use super::maintenance::{delete_part_row, save_app};
+use super::part::PartMeta;
 use super::{Change, Dedup, plan};
 use crate::clock::{self, ALLOWANCE_MS, ClockGuard};
 use crate::spool::SpoolError;
 
-/// The time at which the clock was last believed: noted, so that a start has something to compare the clock with.
+/// SQL for the last time at which the clock was trusted. It is stored so that the next start can compare the clock
+/// with it.
 const NOTED: &str = "SELECT value FROM counter WHERE name = 'clock'";
 const NOTE: &str = "INSERT OR REPLACE INTO counter VALUES ('clock', ?1)";
 
-/// When the newest ID was seen.
+/// SQL for the time at which the newest ID was seen.
 const NEWEST: &str = "SELECT max(at) FROM (SELECT max(at) AS at FROM fresh UNION ALL SELECT max(seen_to) FROM part)";
 
-/// The guard of a collector that starts at `now`.
-pub(super) fn guard(sql: &Connection, now: i64) -> Result<ClockGuard, SpoolError> {
+/// Creates the clock guard of a collector that starts at `now`.
+pub(super) fn clock_guard(sql: &Connection, now: i64) -> Result<ClockGuard, SpoolError> {
     let noted: Option<i64> = sql.query_row(NOTED, [], |row| row.get(0)).optional()?;
-    let believed = match noted {
+    let trusted = match noted {
         Some(noted) => noted,
         // Of a data directory from before it was noted: what lies in the future was seen by a clock that was wrong.
         None => sql.query_row(NEWEST, [], |row| row.get::<_, Option<i64>>(0))?.unwrap_or(now).min(now),
     };
-    Ok(ClockGuard::new(believed, clock::monotonic()))
+    Ok(ClockGuard::new(trusted, clock::monotonic()))
 }
 
 impl Dedup {
-    /// Whether anything may be forgotten for its age at `now`.
-    fn believes(&mut self, sql: &Connection, now: i64) -> Result<bool, SpoolError> {
-        let doubted = self.guard.doubts();
-        let believed = self.guard.believes(now, clock::monotonic());
-        if believed {
+    /// Returns whether the clock is trusted at `now`, so that IDs can expire by age.
+    fn trust_clock(&mut self, sql: &Connection, now: i64) -> Result<bool, SpoolError> {
+        let was_doubted = self.clock_guard.doubts();
+        let trusted = self.clock_guard.believes(now, clock::monotonic());
+        if trusted {
             sql.prepare_cached(NOTE)?.execute([now])?;
-        } else if !doubted {
+        } else if !was_doubted {
             tracing::warn!(
                 now,
                 "the clock is weeks from where it was: no event ID is forgotten for its age until it is right again, or has gone on \
                  for hours"
             );
         }
-        Ok(believed)
+        Ok(trusted)
     }
 
-    /// Takes the parts out of the database that lie beyond their app's horizon.
+    /// Deletes the parts beyond their app's horizon from the database.
     pub(super) fn expire(&mut self, sql: &Connection, now: i64) -> Result<(), SpoolError> {
         let Some(horizons) = self.horizons.clone() else { return Ok(()) };
-        let believed = self.believes(sql, now)?;
+        let trusted = self.trust_clock(sql, now)?;
         for (app, index) in &self.apps {
-            let mut metas: Vec<Meta> = index.parts.iter().map(|part| part.meta).collect();
+            let mut metas: Vec<PartMeta> = index.parts.iter().map(|part| part.meta).collect();
             let mut known = index.forgotten_to;
-            if believed && date(sql, &mut metas, &mut known, now)? {
+            if trusted && clamp_future(sql, &mut metas, &mut known, now)? {
                 save_app(sql, *app, index.sealed_to, known)?;
-                self.changes.push(Change::Dated { app: *app, parts: metas.clone(), forgotten_to: known });
+                self.changes.push(Change::Redated { app: *app, parts: metas.clone(), forgotten_to: known });
             }
-            let at = believed.then_some(now);
-            let count = plan::expired(&metas, index.loose_ids() * 16, horizons.of(*app), at);
+            let at = trusted.then_some(now);
+            let count = plan::count_expired(&metas, index.unsealed_ids() * 16, horizons.of(*app), at);
             let Some(to) = metas[..count].iter().map(|part| part.to).max() else { continue };
-            let to = if believed { to.min(now) } else { to };
+            let to = if trusted { to.min(now) } else { to };
             let forgotten_to = known.map_or(to, |known| known.max(to));
             for part in &metas[..count] {
-                unname(sql, part.no)?;
+                delete_part_row(sql, part.no)?;
             }
             save_app(sql, *app, index.sealed_to, Some(forgotten_to))?;
             let parts = metas[..count].iter().map(|part| part.no).collect();
@@ -70,9 +71,14 @@ impl Dedup {
     }
 }
 
-/// Times far in the future are those of a clock that was wrong. They become `now`, so that what was seen then can expire.
-/// Returns whether there were any.
-fn date(sql: &Connection, parts: &mut [Meta], forgotten_to: &mut Option<i64>, now: i64) -> Result<bool, SpoolError> {
+/// Replaces times far in the future, which a wrong clock wrote, by `now`, so that those IDs can expire. Returns
+/// whether there were any.
+fn clamp_future(
+    sql: &Connection,
+    parts: &mut [PartMeta],
+    forgotten_to: &mut Option<i64>,
+    now: i64,
+) -> Result<bool, SpoolError> {
     let latest = now.saturating_add(ALLOWANCE_MS);
     let mut dated = false;
     for part in parts.iter_mut().filter(|part| part.to > latest) {

@@ -1,20 +1,21 @@
-//! What a failed read says of a file.
+//! Classification of read errors: transient, or damage of the file.
 
 use std::io;
 
-/// "Too many open files", in the system and in the process: they have no kind of their own.
-const NO_FILE_LEFT: [i32; 2] = [23, 24];
+/// `ENFILE` and `EMFILE`, "too many open files" in the system and in the process. `std` has no kind for them.
+const FILE_LIMIT_ERRNOS: [i32; 2] = [23, 24];
 
-/// Whether an error says nothing of the file: the system has no room to read it now, or does not let this user. A part is
-/// lost only for what is wrong with itself.
-pub(super) fn may_pass(error: &io::Error) -> bool {
-    let no_file_left = error.raw_os_error().is_some_and(|code| NO_FILE_LEFT.contains(&code));
+/// Returns whether the error is independent of the file's content: the system is out of resources, or denies access.
+///
+/// A part is given up only for damage of its own file.
+pub(super) fn is_transient(error: &io::Error) -> bool {
+    let no_file_left = error.raw_os_error().is_some_and(|code| FILE_LIMIT_ERRNOS.contains(&code));
     let kinds = [io::ErrorKind::PermissionDenied, io::ErrorKind::OutOfMemory, io::ErrorKind::Interrupted];
     no_file_left || kinds.contains(&error.kind())
 }
 
-/// The error of a file that is not what was written.
-pub(super) fn damaged(why: &str) -> io::Error {
+/// Creates the error for a file whose content differs from what was written.
+pub(super) fn corrupt(why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, why)
 }
 
@@ -25,11 +26,11 @@ mod tests {
     #[test]
     fn only_what_is_wrong_with_the_file_is_held_against_it() {
         let passing = [23, 24].map(io::Error::from_raw_os_error);
-        assert!(passing.iter().all(may_pass));
-        assert!(may_pass(&io::ErrorKind::PermissionDenied.into()));
+        assert!(passing.iter().all(is_transient));
+        assert!(is_transient(&io::ErrorKind::PermissionDenied.into()));
         for lasting in [io::ErrorKind::NotFound, io::ErrorKind::UnexpectedEof] {
-            assert!(!may_pass(&lasting.into()), "{lasting}");
+            assert!(!is_transient(&lasting.into()), "{lasting}");
         }
-        assert!(!may_pass(&damaged("its size is wrong")) && !may_pass(&io::Error::from_raw_os_error(5)));
+        assert!(!is_transient(&corrupt("its size is wrong")) && !is_transient(&io::Error::from_raw_os_error(5)));
     }
 }

@@ -1,8 +1,8 @@
-//! A blocked Bloom filter: an ID touches one cache line, and sets one bit in each of its eight words.
+//! Blocked Bloom filter: an ID uses one cache line, and one bit in each of its eight words.
 
 use std::io::{self, Write};
 
-/// Bits for each ID. At 12 about one ID in 250 that is not there seems to be; each such costs one read of a page.
+/// Bits per ID. At 12 about one absent ID in 250 is a false positive, which costs one read of a page.
 const BITS_PER_ID: u64 = 12;
 
 /// Bits of a block: one cache line.
@@ -11,41 +11,41 @@ const BLOCK_BITS: u64 = 512;
 /// Bytes of a block.
 const BLOCK_BYTES: usize = 64;
 
-/// Spreads a hash again, so that the bits within a block do not depend on which block it is.
-const SPREAD: u64 = 0xD6E8_FEB8_6659_FD93;
+/// Multiplier that mixes a hash again, so that the bits within a block are independent of the block's index.
+const BLOCK_HASH_MULTIPLIER: u64 = 0xD6E8_FEB8_6659_FD93;
 
 #[derive(Clone, Copy, Default)]
 #[repr(align(64))]
 struct Block([u64; 8]);
 
-/// Says of a hash that its ID is not there, or that it may be.
+/// Filter of ID hashes with false positives but without false negatives.
 pub(super) struct Filter {
     blocks: Vec<Block>,
 }
 
-/// How many blocks a filter of so many IDs has.
+/// Returns the number of blocks of a filter of `ids` IDs.
 fn blocks(ids: u64) -> u64 {
     (ids * BITS_PER_ID).div_ceil(BLOCK_BITS).max(1)
 }
 
-/// How many bytes a filter of so many IDs takes, in memory and on disk.
+/// Returns the bytes of a filter of `ids` IDs, in memory and on disk.
 pub(super) fn bytes(ids: u64) -> u64 {
     blocks(ids) * BLOCK_BYTES as u64
 }
 
 impl Filter {
-    /// An empty filter with room for so many IDs.
+    /// Creates an empty filter for `ids` IDs.
     pub(super) fn with_capacity(ids: u64) -> Self {
         Self { blocks: vec![Block::default(); usize::try_from(blocks(ids)).unwrap_or(usize::MAX)] }
     }
 
-    fn place(&self, hash: u64) -> (usize, u64) {
+    fn locate(&self, hash: u64) -> (usize, u64) {
         let at = (u128::from(hash) * self.blocks.len() as u128) >> 64;
-        (at as usize, hash.wrapping_mul(SPREAD) >> 16)
+        (at as usize, hash.wrapping_mul(BLOCK_HASH_MULTIPLIER) >> 16)
     }
 
     pub(super) fn insert(&mut self, hash: u64) {
-        let (at, mut bits) = self.place(hash);
+        let (at, mut bits) = self.locate(hash);
         if let Some(block) = self.blocks.get_mut(at) {
             for word in &mut block.0 {
                 *word |= 1 << (bits & 63);
@@ -54,15 +54,17 @@ impl Filter {
         }
     }
 
-    /// Reads the first word of the block that the hash is looked for in. Whoever asks [`Filter::may_contain`] for many hashes
-    /// asks this for all of them first: so short a step lets the processor wait for many blocks at once.
-    pub(super) fn touch(&self, hash: u64) -> u64 {
-        self.blocks.get(self.place(hash).0).map_or(0, |block| block.0[0])
+    /// Reads the first word of the block that contains the hash, to load its cache line.
+    ///
+    /// Call it for many hashes before calling [`Filter::may_contain`] for them: the step is so short that the
+    /// processor loads many blocks at once.
+    pub(super) fn prefetch(&self, hash: u64) -> u64 {
+        self.blocks.get(self.locate(hash).0).map_or(0, |block| block.0[0])
     }
 
-    /// Never `false` for a hash that was inserted.
+    /// Returns whether the hash may have been inserted. Never `false` for one that was.
     pub(super) fn may_contain(&self, hash: u64) -> bool {
-        let (at, mut bits) = self.place(hash);
+        let (at, mut bits) = self.locate(hash);
         let Some(block) = self.blocks.get(at) else { return true };
         let mut all = 1;
         for word in block.0 {
@@ -80,7 +82,7 @@ impl Filter {
         self.blocks.iter().flat_map(|block| block.0).try_for_each(|word| out.write_all(&word.to_le_bytes()))
     }
 
-    /// The filter that [`Filter::write`] wrote.
+    /// Reads a filter that [`Filter::write`] wrote.
     pub(super) fn read(bytes: &[u8]) -> Self {
         let block = |bytes: &[u8]| {
             let mut block = Block::default();

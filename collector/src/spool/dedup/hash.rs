@@ -1,16 +1,17 @@
-//! One keyed hash of an event ID, for the set in memory and for the filters.
+//! Keyed hash of an event ID, for the sets in memory and for the filters.
 
 use std::hash::{BuildHasher, Hasher};
 
-/// The key of a data directory. Random, so that a sender cannot choose IDs that fall into one place of a filter or set.
+/// Hash key of a data directory. It is random, so that a sender cannot choose IDs that collide in a filter or set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct HashKey {
     low: u64,
     high: u64,
 }
 
-/// The finaliser of MurmurHash3: every bit of the result depends on every bit of `x`, and no two `x` give the same.
-fn finished(mut x: u64) -> u64 {
+/// Applies the finaliser of MurmurHash3: every bit of the result depends on every bit of `x`, and the mapping is one
+/// to one.
+fn finalize(mut x: u64) -> u64 {
     x = (x ^ (x >> 33)).wrapping_mul(0xFF51_AFD7_ED55_8CCD);
     x = (x ^ (x >> 33)).wrapping_mul(0xC4CE_B9FE_1A85_EC53);
     x ^ (x >> 33)
@@ -27,7 +28,7 @@ impl HashKey {
     }
 
     pub(super) fn hash(self, id: u128) -> u64 {
-        finished(finished(id as u64 ^ self.low) ^ (id >> 64) as u64 ^ self.high)
+        finalize(finalize(id as u64 ^ self.low) ^ (id >> 64) as u64 ^ self.high)
     }
 }
 
@@ -39,7 +40,7 @@ impl BuildHasher for HashKey {
     }
 }
 
-/// Hashes one `u128`; other input is not given to it, and is mixed in all the same.
+/// Hasher of one `u128`. Other input does not occur, and is mixed in as well.
 pub(super) struct IdHasher {
     key: HashKey,
     hash: u64,
@@ -52,7 +53,7 @@ impl Hasher for IdHasher {
 
     fn write(&mut self, bytes: &[u8]) {
         for byte in bytes {
-            self.hash = finished(self.hash ^ u64::from(*byte) ^ self.key.low);
+            self.hash = finalize(self.hash ^ u64::from(*byte) ^ self.key.low);
         }
     }
 

@@ -1,4 +1,4 @@
-//! Opens the index: what memory has to know of it, and the files that nobody names any more.
+//! Opens the index: loads the state in memory and removes orphaned files.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::path::Path;
@@ -6,16 +6,16 @@ use std::path::Path;
 use rusqlite::Connection;
 
 use super::hash::HashKey;
-use super::part::{Meta, Part};
+use super::part::{Part, PartMeta};
 use super::worker::Workers;
-use super::{Dedup, Settings, legacy, upkeep};
+use super::{Dedup, DedupSettings, maintenance, migrate};
 use crate::spool::SpoolError;
 
-/// The folder of the parts inside the data directory.
-pub const FOLDER: &str = "dedup";
+/// Name of the folder of the parts inside the data directory.
+pub const DEDUP_FOLDER: &str = "dedup";
 
 fn io(error: &std::io::Error) -> SpoolError {
-    SpoolError::Io(format!("{FOLDER}: {error}"))
+    SpoolError::Io(format!("{DEDUP_FOLDER}: {error}"))
 }
 
 fn make_folder(folder: &Path) -> std::io::Result<()> {
@@ -26,9 +26,9 @@ fn make_folder(folder: &Path) -> std::io::Result<()> {
     builder.create(folder)
 }
 
-/// Removes the files that no part is named after: what a crash left, and what is merged or expired. One that cannot be removed only
-/// takes room.
-fn sweep(folder: &Path, parts: &[Meta]) -> std::io::Result<()> {
+/// Removes the files that belong to no part: left by a crash, merged or expired. One that cannot be removed only uses
+/// disk space.
+fn remove_orphans(folder: &Path, parts: &[PartMeta]) -> std::io::Result<()> {
     let named: HashSet<_> = parts.iter().map(|part| super::part::path(folder, part.no)).collect();
     for file in std::fs::read_dir(folder)? {
         let path = file?.path();
@@ -41,11 +41,11 @@ fn sweep(folder: &Path, parts: &[Meta]) -> std::io::Result<()> {
     Ok(())
 }
 
-fn parts(sql: &Connection) -> Result<Vec<Meta>, SpoolError> {
+fn parts(sql: &Connection) -> Result<Vec<PartMeta>, SpoolError> {
     let query = "SELECT no, app, ids, seen_from, seen_to FROM part ORDER BY seen_to, no";
     let mut statement = sql.prepare(query)?;
     let read = |row: &rusqlite::Row<'_>| {
-        Ok(Meta { no: row.get(0)?, app: row.get(1)?, ids: row.get(2)?, from: row.get(3)?, to: row.get(4)? })
+        Ok(PartMeta { no: row.get(0)?, app: row.get(1)?, ids: row.get(2)?, from: row.get(3)?, to: row.get(4)? })
     };
     Ok(statement.query_map([], read)?.collect::<rusqlite::Result<_>>()?)
 }
@@ -58,16 +58,16 @@ impl Dedup {
     /// lost, and said so.
     pub(in crate::spool) fn open(
         dir: &Path,
-        settings: &Settings,
+        settings: &DedupSettings,
         sql: &mut Connection,
         now: i64,
     ) -> Result<Self, SpoolError> {
-        let folder = dir.join(FOLDER);
+        let folder = dir.join(DEDUP_FOLDER);
         make_folder(&folder).map_err(|error| io(&error))?;
         let key = HashKey::new(sql.query_row("SELECT key FROM dedup_key", [], |row| row.get(0))?);
-        legacy::convert(sql, &folder, key, now)?;
+        migrate::migrate_seen_table(sql, &folder, key, now)?;
         let metas = parts(sql)?;
-        sweep(&folder, &metas).map_err(|error| io(&error))?;
+        remove_orphans(&folder, &metas).map_err(|error| io(&error))?;
         let mut dedup = Self {
             workers: Workers::start(&folder, key).map_err(|error| io(&error))?,
             folder,
@@ -80,15 +80,15 @@ impl Dedup {
             next_part: metas.iter().map(|part| part.no + 1).max().unwrap_or(1),
             touched: Vec::new(),
             changes: Vec::new(),
-            changed: BTreeSet::new(),
+            extents_changed: BTreeSet::new(),
             results: VecDeque::new(),
-            garbage: VecDeque::new(),
+            apps_with_garbage: VecDeque::new(),
             expiry_due: false,
-            retry: upkeep::Retry::default(),
-            guard: super::expiry::guard(sql, now)?,
+            retry: maintenance::RetryTimes::default(),
+            clock_guard: super::expiry::clock_guard(sql, now)?,
             open_files: 0,
-            sought: Vec::new(),
-            hits: Vec::new(),
+            lookups: Vec::new(),
+            candidates: Vec::new(),
         };
         dedup.load_apps(sql)?;
         dedup.load_parts(sql, metas)?;
@@ -106,8 +106,9 @@ impl Dedup {
         Ok(())
     }
 
-    /// The filters of small parts first: each saves a read of a page for every new ID, whatever it takes.
-    fn load_parts(&mut self, sql: &Connection, metas: Vec<Meta>) -> Result<(), SpoolError> {
+    /// Opens the parts. Loads the filters of small parts first: each filter saves one read of a page per new ID,
+    /// whatever its size.
+    fn load_parts(&mut self, sql: &Connection, metas: Vec<PartMeta>) -> Result<(), SpoolError> {
         let mut by_size: Vec<usize> = (0..metas.len()).collect();
         by_size.sort_by_key(|at| metas[*at].ids);
         let mut room = self.settings.memory_bytes;
@@ -123,22 +124,22 @@ impl Dedup {
                     part.close();
                     self.app(meta.app).parts.push(part);
                 }
-                Err(error) if super::fault::may_pass(&error) => {
+                Err(error) if super::fault::is_transient(&error) => {
                     let file = super::part::path(&self.folder, meta.no);
                     return Err(SpoolError::Io(format!("{}: {error}", file.display())));
                 }
-                Err(error) => self.forget_lost(sql, meta, &error.to_string())?,
+                Err(error) => self.record_lost(sql, meta, &error.to_string())?,
             }
         }
         Ok(())
     }
 
-    /// Fills the sets from the log, all but what is in parts or on its way there.
+    /// Loads the sets from the table `fresh`, without the IDs that are in parts or being written to one.
     fn load_fresh(&mut self, sql: &Connection) -> Result<(), SpoolError> {
         for index in self.apps.values_mut() {
             index.fresh.clear();
             index.new.clear();
-            index.span = None;
+            index.seen_span = None;
         }
         self.touched.clear();
         self.fresh_ids = 0;
@@ -148,24 +149,26 @@ impl Dedup {
             let (app, no, at) = (row.get(0)?, row.get::<_, u64>(1)?, row.get(2)?);
             self.next_row = self.next_row.max(no + 1);
             let index = self.app(app);
-            if no <= index.sealing.as_ref().map_or(index.sealed_to, |sealing| sealing.upto) {
+            if no <= index.sealing.as_ref().map_or(index.sealed_to, |sealing| sealing.last_row) {
                 continue;
             }
             let before = index.fresh.len();
             let bytes = row.get_ref(3)?.as_blob().map_err(rusqlite::Error::from)?;
             index.fresh.extend(bytes.as_chunks::<16>().0.iter().map(|id| u128::from_be_bytes(*id)));
-            index.note_span(at, at);
+            index.extend_seen_span(at, at);
             let more = index.fresh.len() - before;
             self.fresh_ids += more as u64;
         }
-        self.garbage = self.apps.keys().copied().collect();
+        self.apps_with_garbage = self.apps.keys().copied().collect();
         let sealed = self.apps.values().map(|index| index.sealed_to + 1).max().unwrap_or(1);
         self.next_row = self.next_row.max(sealed);
         Ok(())
     }
 
-    /// After a transaction failed: brings memory to what the database says now. A commit that was reported as failed may
-    /// have reached the disk after all. `false` if only opening everything anew will do.
+    /// Loads the state in memory again after a failed transaction. A commit that was reported as failed may have
+    /// reached the disk.
+    ///
+    /// Returns `false` if the index has to be opened again instead.
     ///
     /// # Errors
     /// If the database fails.
@@ -176,7 +179,7 @@ impl Dedup {
         if known != named {
             return Ok(false);
         }
-        self.discard_changes();
+        self.roll_back_changes();
         self.load_fresh(sql)?;
         Ok(true)
     }

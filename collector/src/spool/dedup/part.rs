@@ -1,54 +1,53 @@
-//! A part: the IDs of one app and time, sorted, in a file that never changes.
+//! Part of the index: the IDs of one app and period, sorted, in a file that never changes.
 //!
-//! The file: pages of 256 IDs (16 bytes each, most significant first, ascending); the first ID of each page and each page's
-//! checksum (CRC-32); the filter; and a footer. Everything else is little-endian. Every byte that is read is
-//! checked before it is believed.
+//! The file consists of pages of 256 IDs (16 bytes each, big-endian, ascending), the first ID and the CRC-32 of each
+//! page, the filter, and a footer. All other numbers are little-endian. Every byte is verified when it is read.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use super::fault::damaged;
+use super::fault::corrupt;
 use super::filter::{self, Filter};
 use super::hash::HashKey;
-use super::unfinished::{Unfinished, check_room};
+use super::partial_file::{PartialFile, check_free_space};
 
-/// IDs in a page: 4 KiB, what one read of a disk gives.
+/// IDs in a page: 4 KiB, the unit in which a disk reads.
 const PAGE_IDS: usize = 256;
 const ID_BYTES: usize = 16;
 const PAGE_BYTES: usize = PAGE_IDS * ID_BYTES;
-/// What a page costs beside its IDs: its first ID and its checksum.
+/// Bytes of a page besides its IDs: its first ID and its checksum.
 const FENCE_BYTES: usize = ID_BYTES + 4;
 
-/// IDs whose blocks of a filter are brought near at once: as many as the nearest cache has lines for, beside the IDs.
-const TOUCHED: usize = 256;
+/// IDs whose filter blocks are prefetched together: the first-level cache has lines for as many, besides the IDs.
+const PREFETCHED_IDS: usize = 256;
 
 const MAGIC: [u8; 8] = *b"SUBWAYID";
 const FOOTER_BYTES: usize = 64;
 
-/// Bytes written before the disk is made to keep up, so that one part's last sync does not hold up the commits of others.
+/// Bytes written before they are synced, so that the last sync of a part is short and does not delay commits.
 const SYNC_BYTES: usize = 4 * 1024 * 1024;
 
-/// What the database knows of a part.
+/// Row of a part in the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Meta {
-    /// Names its file.
+pub(super) struct PartMeta {
+    /// Number of the part, from which its file is named.
     pub(super) no: u64,
     pub(super) app: i64,
     pub(super) ids: u64,
-    /// When the first and the last of its IDs were seen, milliseconds since the epoch.
+    /// Times at which the first and the last of its IDs were seen, milliseconds since the epoch.
     pub(super) from: i64,
     pub(super) to: i64,
 }
 
-impl Meta {
-    /// Bytes of its file.
+impl PartMeta {
+    /// Returns the bytes of its file.
     pub(super) fn bytes(&self) -> u64 {
         bytes(self.ids)
     }
 }
 
-/// Bytes of the file of so many IDs.
+/// Returns the bytes of the file of `ids` IDs.
 pub(super) fn bytes(ids: u64) -> u64 {
     ids * ID_BYTES as u64 + pages(ids) * FENCE_BYTES as u64 + filter::bytes(ids) + FOOTER_BYTES as u64
 }
@@ -57,24 +56,24 @@ fn pages(ids: u64) -> u64 {
     ids.div_ceil(PAGE_IDS as u64)
 }
 
-/// The file of the part `no` in the folder of the parts.
+/// Returns the path of the part `no` in the folder of the parts.
 pub(super) fn path(folder: &Path, no: u64) -> PathBuf {
     folder.join(format!("{no:010}.ids"))
 }
 
-/// An ID that is looked for.
+/// Event ID that is looked up.
 #[derive(Clone, Copy)]
-pub(super) struct Sought {
+pub(super) struct IdLookup {
     pub(super) id: u128,
     pub(super) hash: u64,
-    /// Where it stands in the batch.
+    /// Index of the ID in the batch.
     pub(super) at: usize,
     pub(super) found: bool,
 }
 
-/// A part that can be searched.
+/// Part that is open for searches.
 pub(super) struct Part {
-    pub(super) meta: Meta,
+    pub(super) meta: PartMeta,
     path: PathBuf,
     file: Option<File>,
     firsts: Vec<u128>,
@@ -88,7 +87,7 @@ fn ids(page: &[u8]) -> impl ExactSizeIterator<Item = u128> {
     page.as_chunks::<ID_BYTES>().0.iter().map(|id| u128::from_be_bytes(*id))
 }
 
-fn footer(meta: &Meta, key: HashKey, fences: u32, filter: u32, last: u128) -> [u8; FOOTER_BYTES] {
+fn footer(meta: &PartMeta, key: HashKey, fences: u32, filter: u32, last: u128) -> [u8; FOOTER_BYTES] {
     let mut out = Vec::with_capacity(FOOTER_BYTES);
     out.extend(MAGIC);
     out.extend(&key.bytes()[..8]);
@@ -106,15 +105,15 @@ fn footer(meta: &Meta, key: HashKey, fences: u32, filter: u32, last: u128) -> [u
 }
 
 impl Part {
-    /// Opens the file of a part. `with_filter`: loads its filter too; without one every search reads a page.
+    /// Opens the file of a part. Loads its filter if `with_filter`; without one every search reads a page.
     ///
     /// # Errors
-    /// If it is missing, cut short, not the one that was written, or cannot be read.
-    pub(super) fn open(folder: &Path, meta: Meta, key: HashKey, with_filter: bool) -> io::Result<Self> {
+    /// If the file is missing, truncated, different from what was written, or unreadable.
+    pub(super) fn open(folder: &Path, meta: PartMeta, key: HashKey, with_filter: bool) -> io::Result<Self> {
         let path = path(folder, meta.no);
         let mut file = File::open(&path)?;
         if file.metadata()?.len() != meta.bytes() {
-            return Err(damaged("its size is wrong"));
+            return Err(corrupt("its size is wrong"));
         }
         let mut foot = [0; FOOTER_BYTES];
         file.seek(SeekFrom::End(-(FOOTER_BYTES as i64)))?;
@@ -125,7 +124,7 @@ impl Part {
         last.copy_from_slice(&foot[16..32]);
         let last = u128::from_be_bytes(last);
         if foot != footer(&meta, key, fences_sum, filter_sum, last) {
-            return Err(damaged("its footer is wrong"));
+            return Err(corrupt("its footer is wrong"));
         }
         let count = usize::try_from(pages(meta.ids)).unwrap_or(usize::MAX);
         let mut fences = vec![0; count * FENCE_BYTES];
@@ -136,12 +135,12 @@ impl Part {
             let mut bytes = vec![0; usize::try_from(filter::bytes(meta.ids)).unwrap_or(usize::MAX)];
             file.read_exact(&mut bytes)?;
             if crc32fast::hash(&bytes) != filter_sum {
-                return Err(damaged("the checksum of its filter is wrong"));
+                return Err(corrupt("the checksum of its filter is wrong"));
             }
             filter = Some(Filter::read(&bytes));
         }
         if crc32fast::hash(&fences) != fences_sum {
-            return Err(damaged("the checksum of its index is wrong"));
+            return Err(corrupt("the checksum of its index is wrong"));
         }
         let (firsts, sums) = fences.split_at(count * ID_BYTES);
         let firsts = ids(firsts).collect();
@@ -153,7 +152,7 @@ impl Part {
         &self.path
     }
 
-    /// Bytes that its filter takes in memory.
+    /// Returns the bytes of its filter in memory.
     pub(super) fn filter_bytes(&self) -> u64 {
         self.filter.as_ref().map_or(0, Filter::bytes)
     }
@@ -162,7 +161,7 @@ impl Part {
         self.filter = None;
     }
 
-    /// Gives its open file back; the next search opens it again. Whether there was one.
+    /// Closes the file until the next search. Returns whether it was open.
     pub(super) fn close(&mut self) -> bool {
         self.file.take().is_some()
     }
@@ -171,39 +170,39 @@ impl Part {
         self.file.is_some()
     }
 
-    /// Marks those of `sought` that it holds. `hits` is room to work in.
+    /// Marks the `lookups` that the part contains. `candidates` is a reused buffer.
     ///
     /// # Errors
     /// If the file cannot be read or is damaged.
-    pub(super) fn search(&mut self, sought: &mut [Sought], hits: &mut Vec<usize>) -> io::Result<()> {
+    pub(super) fn search(&mut self, lookups: &mut [IdLookup], candidates: &mut Vec<usize>) -> io::Result<()> {
         let first = self.firsts.first().copied().unwrap_or(u128::MAX);
         let range = first..=self.last;
-        hits.clear();
+        candidates.clear();
         let (mut at, mut touched) = (0, 0);
-        for group in sought.chunks(TOUCHED) {
-            let sought_here = |one: &Sought| !one.found && range.contains(&one.id);
+        for group in lookups.chunks(PREFETCHED_IDS) {
+            let sought_here = |one: &IdLookup| !one.found && range.contains(&one.id);
             if let Some(filter) = &self.filter {
                 let blocks = group.iter().filter(|one| sought_here(one));
-                touched = blocks.fold(touched, |touched, one| touched ^ filter.touch(one.hash));
+                touched = blocks.fold(touched, |touched, one| touched ^ filter.prefetch(one.hash));
             }
             for one in group {
                 if sought_here(one) && self.filter.as_ref().is_none_or(|filter| filter.may_contain(one.hash)) {
-                    hits.push(at);
+                    candidates.push(at);
                 }
                 at += 1;
             }
         }
         std::hint::black_box(touched);
         let mut loaded = usize::MAX;
-        for at in hits.drain(..) {
-            let id = sought[at].id;
+        for at in candidates.drain(..) {
+            let id = lookups[at].id;
             let page = self.firsts.partition_point(|first| *first <= id).saturating_sub(1);
             if page != loaded {
                 self.load(page)?;
                 loaded = page;
             }
             let found = self.page.as_chunks::<ID_BYTES>().0.binary_search(&id.to_be_bytes()).is_ok();
-            sought[at].found = found;
+            lookups[at].found = found;
         }
         Ok(())
     }
@@ -219,14 +218,14 @@ impl Part {
         self.page.resize(end.saturating_sub(start), 0);
         read_at(file, &mut self.page, start as u64)?;
         if self.sums.get(at) != Some(&crc32fast::hash(&self.page)) {
-            return Err(damaged("the checksum of a page is wrong"));
+            return Err(corrupt("the checksum of a page is wrong"));
         }
         Ok(())
     }
 
-    /// All its IDs, ascending.
-    pub(super) fn into_ids(self) -> Ids {
-        Ids { part: self, page: 0, at: 0 }
+    /// Returns all its IDs in ascending order.
+    pub(super) fn into_ids(self) -> PartIds {
+        PartIds { part: self, page: 0, at: 0 }
     }
 }
 
@@ -241,15 +240,15 @@ fn read_at(file: &mut File, buffer: &mut [u8], start: u64) -> io::Result<()> {
     file.read_exact(buffer)
 }
 
-/// Reads a part from its beginning to its end.
-pub(super) struct Ids {
+/// Sequential reader of a part.
+pub(super) struct PartIds {
     part: Part,
     page: usize,
     at: usize,
 }
 
-impl Ids {
-    /// The next ID, `None` at the end.
+impl PartIds {
+    /// Returns the next ID, or `None` at the end.
     ///
     /// # Errors
     /// If the file cannot be read or is damaged.
@@ -267,10 +266,10 @@ impl Ids {
     }
 }
 
-/// A part being written.
-pub(super) struct Draft {
+/// Writer of a new part file.
+pub(super) struct PartWriter {
     out: BufWriter<File>,
-    path: Unfinished,
+    path: PartialFile,
     key: HashKey,
     page: Vec<u8>,
     firsts: Vec<u128>,
@@ -281,21 +280,21 @@ pub(super) struct Draft {
     unsynced: usize,
 }
 
-impl Draft {
-    /// Begins the file of the part `no`. `expected`: how many IDs come.
+impl PartWriter {
+    /// Creates the file of the part `no` for `expected` IDs.
     ///
     /// # Errors
-    /// If the file cannot be made.
+    /// If the file cannot be created.
     pub(super) fn new(folder: &Path, no: u64, expected: u64, key: HashKey) -> io::Result<Self> {
         let path = path(folder, no);
-        check_room(folder, bytes(expected))?;
+        check_free_space(folder, bytes(expected))?;
         let mut options = std::fs::OpenOptions::new();
         options.write(true).create(true).truncate(true);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         Ok(Self {
             out: BufWriter::with_capacity(256 * 1024, options.open(&path)?),
-            path: Unfinished::at(path),
+            path: PartialFile::at(path),
             key,
             page: Vec::with_capacity(PAGE_BYTES),
             firsts: Vec::new(),
@@ -307,7 +306,7 @@ impl Draft {
         })
     }
 
-    /// Appends an ID, which must not be smaller than the one before.
+    /// Appends an ID, which must not be smaller than the previous one.
     ///
     /// # Errors
     /// If the file cannot be written.
@@ -335,7 +334,7 @@ impl Draft {
         Ok(())
     }
 
-    /// Ends the file and brings it to the disk with its name. `app`, `from`, `to`: see [`Meta`].
+    /// Completes the file and syncs it with its name. See [`PartMeta`] for `app`, `from` and `to`.
     ///
     /// # Errors
     /// If it cannot be written.
@@ -343,13 +342,13 @@ impl Draft {
         if !self.page.is_empty() {
             self.end_page()?;
         }
-        let meta = Meta { no, app, ids: self.ids, from, to };
+        let meta = PartMeta { no, app, ids: self.ids, from, to };
         let mut fences: Vec<u8> = self.firsts.iter().flat_map(|id| id.to_be_bytes()).collect();
         fences.extend(self.sums.iter().flat_map(|sum| sum.to_le_bytes()));
         self.out.write_all(&fences)?;
         // The filter has to be as large as the file's size says.
         if self.filter.bytes() != filter::bytes(self.ids) {
-            return Err(damaged("a part was begun for another number of IDs than it got"));
+            return Err(corrupt("a part was begun for another number of IDs than it got"));
         }
         let mut filter = Vec::with_capacity(usize::try_from(self.filter.bytes()).unwrap_or(0));
         self.filter.write(&mut filter)?;
@@ -363,7 +362,7 @@ impl Draft {
         }
         Ok(Part {
             meta,
-            path: self.path.finished(),
+            path: self.path.keep(),
             file: None,
             firsts: self.firsts,
             sums: self.sums,
@@ -374,7 +373,7 @@ impl Draft {
     }
 }
 
-/// Makes the names in a folder durable.
+/// Syncs the file names of a folder.
 pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
     if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
 }

@@ -14,10 +14,10 @@ use crate::spool::{FILE, MIGRATIONS};
 
 const LAYOUT: db::Layout = db::Layout { page_bytes: 4096, gives_back: true };
 
-const SMALL: Settings = Settings { fresh_ids: 40, memory_bytes: 4096, reserve_bytes: 0 };
+const SMALL: DedupSettings = DedupSettings { fresh_ids: 40, memory_bytes: 4096, reserve_bytes: 0 };
 
-fn few_ids(fresh_ids: u64, memory_bytes: u64) -> Settings {
-    Settings { fresh_ids, memory_bytes, reserve_bytes: 0 }
+fn few_ids(fresh_ids: u64, memory_bytes: u64) -> DedupSettings {
+    DedupSettings { fresh_ids, memory_bytes, reserve_bytes: 0 }
 }
 
 fn wide() -> Horizons {
@@ -29,7 +29,7 @@ struct Lab {
     dir: tempfile::TempDir,
     sql: Option<Connection>,
     dedup: Option<Dedup>,
-    settings: Settings,
+    settings: DedupSettings,
     horizons: Horizons,
     now: i64,
 }
@@ -43,7 +43,7 @@ enum Crash {
 }
 
 impl Lab {
-    fn new(settings: Settings, horizons: Horizons) -> Self {
+    fn new(settings: DedupSettings, horizons: Horizons) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut lab = Self { dir, sql: None, dedup: None, settings, horizons, now: 1_000 };
         lab.open();
@@ -51,7 +51,7 @@ impl Lab {
     }
 
     fn folder(&self) -> PathBuf {
-        self.dir.path().join(FOLDER)
+        self.dir.path().join(DEDUP_FOLDER)
     }
 
     fn files(&self) -> usize {
@@ -70,15 +70,15 @@ impl Lab {
     }
 
     /// One transaction; gives what was new, or `None` if the crash came before the commit.
-    fn see(&mut self, app: i64, ids: &[u128], crash: Crash) -> Option<Vec<bool>> {
+    fn insert_new_ids(&mut self, app: i64, ids: &[u128], crash: Crash) -> Option<Vec<bool>> {
         self.now += 1;
         let (sql, dedup) = (self.sql.as_mut().unwrap(), self.dedup.as_mut().unwrap());
         let mut new = vec![false; ids.len()];
-        dedup.make_room().unwrap();
+        dedup.wait_below_cap().unwrap();
         let transaction = sql.transaction_with_behavior(TransactionBehavior::Immediate).unwrap();
-        dedup.install(&transaction, self.now).unwrap();
+        dedup.apply_results(&transaction, self.now).unwrap();
         let ids = ids.iter().map(|id| Id::from_bytes(id.to_be_bytes()));
-        dedup.see(&transaction, app, ids, |at, fresh| new[at] = fresh).unwrap();
+        dedup.insert_new_ids(&transaction, app, ids, |at, fresh| new[at] = fresh).unwrap();
         dedup.flush(&transaction, self.now).unwrap();
         if crash == Crash::BeforeCommit {
             drop(transaction);
@@ -90,7 +90,7 @@ impl Lab {
             self.open();
         } else {
             dedup.committed(self.now);
-            dedup.upkeep();
+            dedup.run_maintenance();
         }
         Some(new)
     }
@@ -98,14 +98,14 @@ impl Lab {
     /// Lets the threads finish and installs what they made, until nothing is on its way.
     fn settle(&mut self) {
         while self.dedup.as_ref().unwrap().is_busy() {
-            self.see(0, &[], Crash::Never);
+            self.insert_new_ids(0, &[], Crash::Never);
             // However long the threads take, nothing grows old meanwhile.
             self.now -= 1;
             std::thread::yield_now();
         }
     }
 
-    fn extent(&self, app: i64) -> Extent {
+    fn extent(&self, app: i64) -> DedupExtent {
         self.dedup.as_ref().unwrap().extents().get(&app).copied().unwrap_or_default()
     }
 }
@@ -140,14 +140,14 @@ fn id(number: u16) -> u128 {
     }
 }
 
-fn agree(steps: Vec<Step>, settings: &Settings, horizons: &Horizons) {
+fn agree(steps: Vec<Step>, settings: &DedupSettings, horizons: &Horizons) {
     let mut lab = Lab::new(settings.clone(), horizons.clone());
     let mut model: HashMap<(i64, u128), i64> = HashMap::new();
     for step in steps {
         match step {
             Step::See { app, ids, crash } => {
                 let ids: Vec<u128> = ids.into_iter().map(id).collect();
-                let Some(found) = lab.see(app, &ids, crash) else { continue };
+                let Some(found) = lab.insert_new_ids(app, &ids, crash) else { continue };
                 let forgotten = lab.extent(app).forgotten_to.unwrap_or(0);
                 for (id, new) in ids.iter().zip(found) {
                     match model.get(&(app, *id)) {
@@ -170,8 +170,8 @@ fn agree(steps: Vec<Step>, settings: &Settings, horizons: &Horizons) {
                 // The commit fails; the collector goes on with a fresh connection, as the writer does.
                 let (sql, dedup) = (lab.sql.as_mut().unwrap(), lab.dedup.as_mut().unwrap());
                 let transaction = sql.transaction_with_behavior(TransactionBehavior::Immediate).unwrap();
-                dedup.install(&transaction, lab.now).unwrap();
-                dedup.see(&transaction, 1, [Id::from_bytes([0xAB; 16])].into_iter(), |_, _| {}).unwrap();
+                dedup.apply_results(&transaction, lab.now).unwrap();
+                dedup.insert_new_ids(&transaction, 1, [Id::from_bytes([0xAB; 16])].into_iter(), |_, _| {}).unwrap();
                 dedup.flush(&transaction, lab.now).unwrap();
                 drop(transaction);
                 assert!(dedup.reload(sql).unwrap());
@@ -184,7 +184,7 @@ fn agree(steps: Vec<Step>, settings: &Settings, horizons: &Horizons) {
     assert_eq!(lab.files() as i64, named, "no file is left behind");
     for ((app, id), seen) in model {
         if lab.extent(app).forgotten_to.unwrap_or(0) < seen {
-            assert_eq!(lab.see(app, &[id], Crash::Never).unwrap(), [false]);
+            assert_eq!(lab.insert_new_ids(app, &[id], Crash::Never).unwrap(), [false]);
         }
     }
 }
@@ -214,18 +214,22 @@ fn a_flood_of_one_app_ends_only_its_own_horizon() {
     let horizons = Horizons { other: Horizon::default(), apps: [(1, small)].into() };
     let mut lab = Lab::new(few_ids(500, 1 << 20), horizons);
     let quiet = many(0..300);
-    assert_eq!(lab.see(2, &quiet, Crash::Never).unwrap(), [true; 300]);
+    assert_eq!(lab.insert_new_ids(2, &quiet, Crash::Never).unwrap(), [true; 300]);
     for start in (0..100_000).step_by(500) {
-        lab.see(1, &many(start..start + 500), Crash::Never);
+        lab.insert_new_ids(1, &many(start..start + 500), Crash::Never);
     }
     lab.settle();
     let (flooded, kept) = (lab.extent(1), lab.extent(2));
     assert!(flooded.forgotten_to.is_some() && flooded.bytes <= 100_000, "{flooded:?}");
     assert!(flooded.bytes >= 60_000, "a share of the horizon goes at once, not all of it: {flooded:?}");
     assert_eq!((kept.ids, kept.forgotten_to), (300, None));
-    assert_eq!(lab.see(2, &quiet, Crash::Never).unwrap(), [false; 300]);
-    assert_eq!(lab.see(1, &many(99_000..99_500), Crash::Never).unwrap(), [false; 500], "the newest are known");
-    assert_eq!(lab.see(1, &many(0..500), Crash::Never).unwrap(), [true; 500], "the oldest are not");
+    assert_eq!(lab.insert_new_ids(2, &quiet, Crash::Never).unwrap(), [false; 300]);
+    assert_eq!(
+        lab.insert_new_ids(1, &many(99_000..99_500), Crash::Never).unwrap(),
+        [false; 500],
+        "the newest are known"
+    );
+    assert_eq!(lab.insert_new_ids(1, &many(0..500), Crash::Never).unwrap(), [true; 500], "the oldest are not");
     assert!(lab.files() < 30, "{}", lab.files());
 }
 
@@ -233,12 +237,12 @@ fn a_flood_of_one_app_ends_only_its_own_horizon() {
 fn what_is_older_than_the_horizon_goes_and_the_horizon_in_force_says_so() {
     let horizons = Horizons { other: Horizon { age_ms: 1_000, bytes: 1 << 30 }, apps: HashMap::new() };
     let mut lab = Lab::new(few_ids(100, 1 << 20), horizons);
-    lab.see(1, &many(0..100), Crash::Never);
+    lab.insert_new_ids(1, &many(0..100), Crash::Never);
     lab.settle();
     let horizon = |lab: &Lab| lab.dedup.as_ref().unwrap().horizon_ms(1, lab.now);
     assert_eq!((lab.extent(1).forgotten_to, horizon(&lab)), (None, 1_000));
     lab.now += 2_000;
-    lab.dedup.as_mut().unwrap().look_for_expired();
+    lab.dedup.as_mut().unwrap().schedule_expiry();
     lab.settle();
     assert_eq!((lab.extent(1).ids, lab.files()), (0, 0));
     lab.now += 500;
@@ -246,9 +250,9 @@ fn what_is_older_than_the_horizon_goes_and_the_horizon_in_force_says_so() {
 }
 
 /// Spoils the file of the only part in `lab` and gives what a search for its IDs then finds new.
-fn after_damage(reopen: bool, spoil: impl Fn(&Path)) -> (Vec<bool>, Extent) {
+fn after_damage(reopen: bool, spoil: impl Fn(&Path)) -> (Vec<bool>, DedupExtent) {
     let mut lab = Lab::new(few_ids(1000, 1 << 20), wide());
-    lab.see(1, &many(0..1000), Crash::Never);
+    lab.insert_new_ids(1, &many(0..1000), Crash::Never);
     lab.settle();
     let before = lab.extent(1);
     assert_eq!((before.ids, lab.files()), (1000, 1));
@@ -257,12 +261,12 @@ fn after_damage(reopen: bool, spoil: impl Fn(&Path)) -> (Vec<bool>, Extent) {
     if reopen {
         lab.open();
     }
-    let new = lab.see(1, &many(0..1000), Crash::Never).unwrap();
+    let new = lab.insert_new_ids(1, &many(0..1000), Crash::Never).unwrap();
     let extent = lab.extent(1);
     assert!(extent.lost_parts == 0 || extent.horizon_ms(lab.now) < lab.now, "the horizon in force is shorter");
     lab.open();
     assert_eq!(
-        lab.see(1, &many(0..1000), Crash::Never).unwrap(),
+        lab.insert_new_ids(1, &many(0..1000), Crash::Never).unwrap(),
         [false; 1000],
         "what was stored again is known again"
     );
@@ -299,11 +303,11 @@ fn a_part_that_is_missing_or_damaged_is_lost_aloud_and_never_believed() {
 fn without_memory_for_filters_it_is_as_exact() {
     let mut lab = Lab::new(few_ids(500, 0), wide());
     for start in (0..10_000).step_by(500) {
-        assert_eq!(lab.see(1, &many(start..start + 500), Crash::Never).unwrap(), [true; 500]);
+        assert_eq!(lab.insert_new_ids(1, &many(start..start + 500), Crash::Never).unwrap(), [true; 500]);
     }
     lab.settle();
-    assert_eq!(lab.see(1, &many(0..10_000), Crash::Never).unwrap(), [false; 10_000]);
-    assert_eq!(lab.see(1, &many(10_000..10_100), Crash::Never).unwrap(), [true; 100]);
+    assert_eq!(lab.insert_new_ids(1, &many(0..10_000), Crash::Never).unwrap(), [false; 10_000]);
+    assert_eq!(lab.insert_new_ids(1, &many(10_000..10_100), Crash::Never).unwrap(), [true; 100]);
 }
 
 #[test]
@@ -314,17 +318,17 @@ fn an_index_that_cannot_be_written_keeps_its_memory_bounded_and_goes_on_once_it_
     std::fs::write(&folder, b"in the way").unwrap();
     let mut stored = 0;
     let refusal = loop {
-        if let Err(error) = lab.dedup.as_mut().unwrap().make_room() {
+        if let Err(error) = lab.dedup.as_mut().unwrap().wait_below_cap() {
             break error.to_string();
         }
-        lab.see(1, &many(stored..stored + 50), Crash::Never);
+        lab.insert_new_ids(1, &many(stored..stored + 50), Crash::Never);
         stored += 50;
         assert!(stored <= 1_000, "memory is bounded");
     };
     assert!(refusal.contains("the dedup index cannot be written"), "{refusal}");
     std::fs::remove_file(&folder).unwrap();
     std::fs::create_dir(&folder).unwrap();
-    assert_eq!(lab.see(1, &many(0..stored), Crash::Never).unwrap(), vec![false; stored as usize]);
+    assert_eq!(lab.insert_new_ids(1, &many(0..stored), Crash::Never).unwrap(), vec![false; stored as usize]);
     lab.settle();
     assert!(lab.files() > 0);
 }
@@ -342,20 +346,20 @@ fn the_table_of_older_data_directories_becomes_parts_that_know_every_id() {
         }
         sql.execute("INSERT INTO install VALUES (1, ?1, 5, 'b', 6, 7)", [[1u8; 16]]).unwrap();
     }
-    let spool = crate::spool::Spool::open(dir.path(), &crate::spool::Settings::default(), Arc::default()).unwrap();
-    let see = |app: i64, ids: Vec<u128>| {
+    let spool = crate::spool::Spool::open(dir.path(), &crate::spool::SpoolSettings::default(), Arc::default()).unwrap();
+    let insert_new_ids = |app: i64, ids: Vec<u128>| {
         let act = move |tx: &mut crate::spool::Tx<'_>| {
             let mut new = 0;
             let ids = ids.iter().map(|id| Id::from_bytes(id.to_be_bytes()));
-            tx.see(app, ids, |_, fresh| new += u64::from(fresh))?;
+            tx.insert_new_ids(app, ids, |_, fresh| new += u64::from(fresh))?;
             Ok(new)
         };
         spool.call(act).unwrap()
     };
     let of = |app: u128| many(0..20_000).into_iter().filter(move |id| id % 2 == app).collect::<Vec<_>>();
-    assert_eq!((see(0, of(0)), see(1, of(1))), (0, 0), "every ID is known, of its own app");
-    assert_eq!(see(0, of(1)), of(1).len() as u64);
-    let point = spool.call(|tx| tx.point(1, Id::from_bytes([1; 16]))).unwrap().unwrap();
+    assert_eq!((insert_new_ids(0, of(0)), insert_new_ids(1, of(1))), (0, 0), "every ID is known, of its own app");
+    assert_eq!(insert_new_ids(0, of(1)), of(1).len() as u64);
+    let point = spool.call(|tx| tx.clock_anchor(1, Id::from_bytes([1; 16]))).unwrap().unwrap();
     assert_eq!((point.seq, point.event_time), (5, 7));
     spool.close();
     let sql = Connection::open(&path).unwrap();

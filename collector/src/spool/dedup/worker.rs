@@ -1,4 +1,4 @@
-//! Writes part files, away from the thread that commits: one thread seals what is in memory, one merges parts.
+//! Threads that write part files, apart from the thread that commits: one seals sets, one merges parts.
 
 use std::collections::HashSet;
 use std::io;
@@ -8,33 +8,33 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
-use super::fault::may_pass;
+use super::fault::is_transient;
 use super::hash::HashKey;
-use super::part::{Draft, Ids, Meta, Part};
+use super::part::{Part, PartIds, PartMeta, PartWriter};
 
-/// IDs between two looks at whether the collector wants to stop.
-const STEP: u64 = 64 * 1024;
+/// IDs between two checks for a stop of the collector.
+const STOP_CHECK_IDS: u64 = 64 * 1024;
 
-/// IDs in memory, that are or will be in a part.
+/// Set of IDs that are or will be in a part.
 pub(super) type IdSet = HashSet<u128, HashKey>;
 
-/// Something to be written.
+/// Part to be written.
 pub(super) enum Task {
-    /// These IDs become the part `meta.no`.
-    Seal { meta: Meta, ids: Arc<IdSet> },
-    /// These parts become the part `meta.no`.
-    Merge { meta: Meta, sources: Vec<Meta> },
+    /// Write these IDs to the part `meta.no`.
+    Seal { meta: PartMeta, ids: Arc<IdSet> },
+    /// Merge these parts into the part `meta.no`.
+    Merge { meta: PartMeta, sources: Vec<PartMeta> },
 }
 
-/// What became of a task.
-pub(super) enum Done {
+/// Result of a task.
+pub(super) enum WorkerResult {
     Sealed { app: i64, part: Result<Part, String> },
     Merged { app: i64, sources: Vec<u64>, part: Result<Part, MergeError> },
 }
 
-/// Why parts could not be merged.
+/// Reason why parts could not be merged.
 pub(super) struct MergeError {
-    /// The part that cannot be read, if that is why.
+    /// Number of the unreadable part, if that is the reason.
     pub(super) source: Option<u64>,
     pub(super) why: String,
 }
@@ -43,25 +43,25 @@ pub(super) struct MergeError {
 pub(super) struct Workers {
     seals: Option<Sender<Task>>,
     merges: Option<Sender<Task>>,
-    pub(super) done: Receiver<Done>,
+    pub(super) done: Receiver<WorkerResult>,
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
 }
 
-/// What a thread needs.
+/// State of one thread.
 #[derive(Clone)]
 struct Worker {
     folder: PathBuf,
     key: HashKey,
     stop: Arc<AtomicBool>,
-    done: Sender<Done>,
+    done: Sender<WorkerResult>,
 }
 
 impl Workers {
     /// Starts the threads for the parts in `folder`.
     ///
     /// # Errors
-    /// If the system gives no thread.
+    /// If the system cannot start a thread.
     pub(super) fn start(folder: &Path, key: HashKey) -> io::Result<Self> {
         let (sender, done) = channel();
         let stop = Arc::new(AtomicBool::new(false));
@@ -78,8 +78,8 @@ impl Workers {
         Ok(Self { seals, merges, done, stop, threads })
     }
 
-    /// Hands a task to its thread; what becomes of it comes out of `done`.
-    pub(super) fn begin(&self, task: Task) {
+    /// Submits a task to its thread. The result is received from `done`.
+    pub(super) fn submit(&self, task: Task) {
         let thread = match task {
             Task::Seal { .. } => &self.seals,
             Task::Merge { .. } => &self.merges,
@@ -90,7 +90,8 @@ impl Workers {
 }
 
 impl Drop for Workers {
-    /// Breaks off what is being written: it is not named in the database, and is removed at the next start.
+    /// Stops the threads. A part that is being written has no row in the database, and its file is removed at the next
+    /// start.
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         (self.seals, self.merges) = (None, None);
@@ -106,12 +107,12 @@ impl Worker {
             let done = match task {
                 Task::Seal { meta, ids } => {
                     let part = self.seal(meta, &ids).map_err(|error| error.to_string());
-                    Done::Sealed { app: meta.app, part }
+                    WorkerResult::Sealed { app: meta.app, part }
                 }
                 Task::Merge { meta, sources } => {
-                    let part = self.merge(meta, &sources);
+                    let part = self.plan_merge(meta, &sources);
                     let sources = sources.iter().map(|source| source.no).collect();
-                    Done::Merged { app: meta.app, sources, part }
+                    WorkerResult::Merged { app: meta.app, sources, part }
                 }
             };
             if self.done.send(done).is_err() {
@@ -120,48 +121,48 @@ impl Worker {
         }
     }
 
-    fn go_on(&self, written: u64) -> io::Result<()> {
-        if written.is_multiple_of(STEP) && self.stop.load(Ordering::Relaxed) {
+    fn check_stop(&self, written: u64) -> io::Result<()> {
+        if written.is_multiple_of(STOP_CHECK_IDS) && self.stop.load(Ordering::Relaxed) {
             return Err(io::Error::new(io::ErrorKind::Interrupted, "the collector is stopping"));
         }
         Ok(())
     }
 
-    fn seal(&self, meta: Meta, ids: &IdSet) -> io::Result<Part> {
+    fn seal(&self, meta: PartMeta, ids: &IdSet) -> io::Result<Part> {
         let mut sorted: Vec<u128> = ids.iter().copied().collect();
         sorted.sort_unstable();
-        let mut draft = Draft::new(&self.folder, meta.no, meta.ids, self.key)?;
+        let mut writer = PartWriter::new(&self.folder, meta.no, meta.ids, self.key)?;
         for (at, id) in (0..).zip(sorted) {
-            self.go_on(at)?;
-            draft.push(id)?;
+            self.check_stop(at)?;
+            writer.push(id)?;
         }
-        draft.finish(meta.no, meta.app, meta.from, meta.to)
+        writer.finish(meta.no, meta.app, meta.from, meta.to)
     }
 
-    fn merge(&self, meta: Meta, sources: &[Meta]) -> Result<Part, MergeError> {
+    fn plan_merge(&self, meta: PartMeta, sources: &[PartMeta]) -> Result<Part, MergeError> {
         let other = |error: io::Error| MergeError { source: None, why: error.to_string() };
         let of = |no: u64| {
-            move |error: io::Error| MergeError { source: (!may_pass(&error)).then_some(no), why: error.to_string() }
+            move |error: io::Error| MergeError { source: (!is_transient(&error)).then_some(no), why: error.to_string() }
         };
-        let mut heads: Vec<(u128, u64, Ids)> = Vec::new();
+        let mut heads: Vec<(u128, u64, PartIds)> = Vec::new();
         for source in sources {
             let mut ids = Part::open(&self.folder, *source, self.key, false).map_err(of(source.no))?.into_ids();
             if let Some(first) = ids.next().map_err(of(source.no))? {
                 heads.push((first, source.no, ids));
             }
         }
-        let mut draft = Draft::new(&self.folder, meta.no, meta.ids, self.key).map_err(other)?;
+        let mut writer = PartWriter::new(&self.folder, meta.no, meta.ids, self.key).map_err(other)?;
         let mut written = 0;
         while let Some(least) = (0..heads.len()).min_by_key(|at| heads[*at].0) {
-            self.go_on(written).map_err(other)?;
+            self.check_stop(written).map_err(other)?;
             let (id, no, ids) = &mut heads[least];
-            draft.push(*id).map_err(other)?;
+            writer.push(*id).map_err(other)?;
             written += 1;
             match ids.next().map_err(of(*no))? {
                 Some(next) => *id = next,
                 None => drop(heads.swap_remove(least)),
             }
         }
-        draft.finish(meta.no, meta.app, meta.from, meta.to).map_err(other)
+        writer.finish(meta.no, meta.app, meta.from, meta.to).map_err(other)
     }
 }

@@ -1,33 +1,33 @@
-//! Dead letters: events that a sink refused for good, kept whole with the reason, until they are sent again.
+//! Dead letters: events that a sink refused permanently, stored whole with the reason until they are replayed.
 
 use std::collections::BTreeMap;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::cursor::{load, save};
-use super::{Reader, Spool, SpoolError, Tx};
+use super::{Spool, SpoolError, SpoolReader, Tx};
 
-/// An event that a sink refused for good.
+/// Event that a sink refused permanently.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadLetter {
-    /// Which sink.
+    /// Name of the sink.
     pub sink: String,
     /// The event's position in the spool.
     pub position: u64,
-    /// Its app; empty if the record cannot be read.
+    /// Key of its app. Empty if the record is unreadable.
     pub app_key: String,
-    /// Its identity; empty if the record cannot be read.
+    /// ID of the event. Empty if the record is unreadable.
     pub event_id: String,
-    /// What the store said.
+    /// Reason, in the store's words.
     pub reason: String,
-    /// When, milliseconds since the epoch.
+    /// Time of the refusal, milliseconds since the epoch.
     pub dead_at: i64,
     /// JSON of a [`crate::record::Record`] with this one event.
     pub record: String,
 }
 
-/// Letters dropped by one transaction, so that it never holds up the answers to clients for long.
-const DROPPED_AT_ONCE: u64 = 500;
+/// Rows deleted by one transaction. Bounds how long the answers to clients wait behind it.
+const DELETE_CHUNK_ROWS: u64 = 500;
 
 const COLUMNS: &str = "sink, position, app_key, event_id, reason, dead_at, record";
 
@@ -57,38 +57,49 @@ pub(super) fn insert(sql: &Connection, letter: &DeadLetter) -> Result<(), SpoolE
     Ok(())
 }
 
-/// The letters of a sink marked with `mode`.
-fn marked(sql: &Connection, sink: &str, mode: u8) -> Result<Vec<DeadLetter>, SpoolError> {
+/// Returns the dead letters of a sink that are marked for replay in `mode`.
+fn marked(sql: &Connection, sink: &str, mode: ReplayMode) -> Result<Vec<DeadLetter>, SpoolError> {
     let query = format!("SELECT {COLUMNS} FROM dead_letter WHERE sink = ?1 AND replay = ?2 ORDER BY position");
-    Ok(sql.prepare_cached(&query)?.query_map(params![sink, mode], read)?.collect::<rusqlite::Result<_>>()?)
+    Ok(sql.prepare_cached(&query)?.query_map(params![sink, mode as u8], read)?.collect::<rusqlite::Result<_>>()?)
 }
 
-/// To be sent again together, or each alone.
-const TOGETHER: u8 = 1;
-const ALONE: u8 = 2;
+/// How marked dead letters are replayed. The number is the value of the column `replay`, where 0 means not marked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplayMode {
+    /// All of them in one batch.
+    Batch = 1,
+    /// Each in a batch of its own, because the common batch was refused.
+    Single = 2,
+}
 
-/// Marks the first letters of a sink after `after` to be sent again together; if some are marked already, those it is.
-fn mark(tx: &mut Tx<'_>, sink: &str, after: u64, limit: u64) -> Result<(Vec<DeadLetter>, bool), SpoolError> {
-    for (mode, alone) in [(TOGETHER, false), (ALONE, true)] {
+/// Marks the first dead letters of a sink after `after` for replay in one batch. If some are marked already, returns
+/// those instead.
+fn mark_for_replay(
+    tx: &mut Tx<'_>,
+    sink: &str,
+    after: u64,
+    limit: u64,
+) -> Result<(Vec<DeadLetter>, ReplayMode), SpoolError> {
+    for mode in [ReplayMode::Batch, ReplayMode::Single] {
         let earlier = marked(tx.sql, sink, mode)?;
         if !earlier.is_empty() {
-            return Ok((earlier, alone));
+            return Ok((earlier, mode));
         }
     }
     let mark = "UPDATE dead_letter SET replay = ?4 WHERE sink = ?1 AND position IN
         (SELECT position FROM dead_letter WHERE sink = ?1 AND position > ?2 ORDER BY position LIMIT ?3)";
-    tx.sql.prepare_cached(mark)?.execute(params![sink, after, limit, TOGETHER])?;
-    Ok((marked(tx.sql, sink, TOGETHER)?, false))
+    tx.sql.prepare_cached(mark)?.execute(params![sink, after, limit, ReplayMode::Batch as u8])?;
+    Ok((marked(tx.sql, sink, ReplayMode::Batch)?, ReplayMode::Batch))
 }
 
-fn settle(tx: &mut Tx<'_>, sink: &str, taken: &[u64], refused: &[(u64, String)]) -> Result<(), SpoolError> {
+fn finish_replay(tx: &mut Tx<'_>, sink: &str, taken: &[u64], refused: &[(u64, String)]) -> Result<(), SpoolError> {
     let mut cursor = load(tx.sql, sink)?;
     for position in taken {
         let gone = tx
             .sql
             .prepare_cached("DELETE FROM dead_letter WHERE sink = ?1 AND position = ?2")?
             .execute(params![sink, position])?;
-        cursor.dead = cursor.dead.saturating_sub(gone as u64);
+        cursor.discarded = cursor.discarded.saturating_sub(gone as u64);
     }
     let sql = "UPDATE dead_letter SET replay = 0, reason = ?3 WHERE sink = ?1 AND position = ?2";
     for (position, reason) in refused {
@@ -97,12 +108,14 @@ fn settle(tx: &mut Tx<'_>, sink: &str, taken: &[u64], refused: &[(u64, String)])
     save(tx.sql, sink, &cursor)
 }
 
-/// Drops some of the oldest letters of a sink if all of them take more than `most` bytes, but none that is being sent again: what
-/// becomes of those is not known yet. They stay counted as dead. Returns how many.
-pub(super) fn drop_oldest(tx: &Tx<'_>, sink: &str, most: u64) -> Result<u64, SpoolError> {
+/// Deletes some of the oldest dead letters of a sink if they take more than `max_bytes` in all. Returns how many.
+///
+/// Keeps those that are being replayed, because their outcome is not known yet. Deleted ones stay counted as
+/// discarded.
+pub(super) fn delete_oldest(tx: &Tx<'_>, sink: &str, max_bytes: u64) -> Result<u64, SpoolError> {
     let query = "SELECT bytes FROM letters WHERE sink = ?1";
     let bytes: Option<u64> = tx.sql.prepare_cached(query)?.query_row([sink], |row| row.get(0)).optional()?;
-    let excess = bytes.unwrap_or(0).saturating_sub(most);
+    let excess = bytes.unwrap_or(0).saturating_sub(max_bytes);
     if excess == 0 {
         return Ok(0);
     }
@@ -110,7 +123,7 @@ pub(super) fn drop_oldest(tx: &Tx<'_>, sink: &str, most: u64) -> Result<u64, Spo
     let (mut last, mut count, mut gone) = (0, 0, 0);
     {
         let mut statement = tx.sql.prepare_cached(query)?;
-        let mut rows = statement.query(params![sink, DROPPED_AT_ONCE])?;
+        let mut rows = statement.query(params![sink, DELETE_CHUNK_ROWS])?;
         while let Some(row) = rows.next()?.filter(|_| gone < excess) {
             (last, count, gone) = (row.get::<_, u64>(0)?, count + 1, gone + row.get::<_, u64>(1)?);
         }
@@ -123,28 +136,28 @@ pub(super) fn drop_oldest(tx: &Tx<'_>, sink: &str, most: u64) -> Result<u64, Spo
     Ok(count)
 }
 
-/// [`drop_oldest`] for each of `sinks`. `false` if there is nothing more to drop.
-pub(super) fn shrink(tx: &Tx<'_>, sinks: &[String], most: u64) -> Result<bool, SpoolError> {
+/// Calls [`delete_oldest`] for each of `sinks`. Returns whether more remain to be deleted.
+pub(super) fn trim_all(tx: &Tx<'_>, sinks: &[String], max_bytes: u64) -> Result<bool, SpoolError> {
     let mut more = false;
     for sink in sinks {
-        let letters = drop_oldest(tx, sink, most)?;
+        let letters = delete_oldest(tx, sink, max_bytes)?;
         if letters > 0 {
             tracing::warn!(sink, letters, "the dead letters take too much room: the oldest are dropped");
         }
-        more |= letters == DROPPED_AT_ONCE;
+        more |= letters == DELETE_CHUNK_ROWS;
     }
     Ok(more)
 }
 
-/// Bytes that the letters of each sink take, and how many were dropped.
+/// Returns the bytes of each sink's dead letters, and how many were deleted for their size.
 pub(super) fn totals(sql: &Connection) -> Result<BTreeMap<String, (u64, u64)>, SpoolError> {
     let mut statement = sql.prepare_cached("SELECT sink, bytes, dropped FROM letters")?;
     let rows = statement.query_map([], |row| Ok((row.get(0)?, (row.get(1)?, row.get(2)?))))?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-impl Reader {
-    /// Dead letters of one sink or of all, by sink and position: at most `limit`, those after position `after`.
+impl SpoolReader {
+    /// Returns at most `limit` dead letters of one sink or of all, those after position `after`, by sink and position.
     ///
     /// # Errors
     /// If the database fails.
@@ -156,7 +169,7 @@ impl Reader {
         Ok(statement.query_map(params![sink, after, limit], read)?.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// How many dead letters a sink has; what was shed left none.
+    /// Returns how many dead letters a sink has. Dropped events have none.
     ///
     /// # Errors
     /// If the database fails.
@@ -167,7 +180,7 @@ impl Reader {
 }
 
 impl Spool {
-    /// Dead letters, by sink and position. See [`Reader::dead_letters`].
+    /// Returns dead letters by sink and position. See [`SpoolReader::dead_letters`].
     ///
     /// # Errors
     /// If the database fails.
@@ -175,7 +188,7 @@ impl Spool {
         self.read(|reader| reader.dead_letters(sink, after, limit))
     }
 
-    /// How many dead letters a sink has. See [`Reader::count_dead_letters`].
+    /// Returns how many dead letters a sink has. See [`SpoolReader::count_dead_letters`].
     ///
     /// # Errors
     /// If the database fails.
@@ -183,36 +196,43 @@ impl Spool {
         self.read(|reader| reader.count_dead_letters(sink))
     }
 
-    /// The next dead letters of `sink` after position `after` to be sent again together, at most `limit`. They stay
-    /// marked, also over a crash, until [`Spool::settle`]: what was marked before comes first. `true`: each alone.
+    /// Marks at most `limit` dead letters of `sink` after position `after` for replay, and returns them with the mode.
+    ///
+    /// The marks stay until [`Spool::finish_replay`], also across crashes. Dead letters that were marked before come
+    /// first.
     ///
     /// # Errors
     /// If the database fails.
-    pub fn mark_for_replay(&self, sink: &str, after: u64, limit: u64) -> Result<(Vec<DeadLetter>, bool), SpoolError> {
+    pub fn mark_for_replay(
+        &self,
+        sink: &str,
+        after: u64,
+        limit: u64,
+    ) -> Result<(Vec<DeadLetter>, ReplayMode), SpoolError> {
         let sink = sink.to_owned();
-        self.call(move |tx| mark(tx, &sink, after, limit))
+        self.call(move |tx| mark_for_replay(tx, &sink, after, limit))
     }
 
-    /// The marked letters are to be sent each alone from now on: together they were refused.
+    /// Changes the marked dead letters to [`ReplayMode::Single`], because the common batch was refused.
     ///
     /// # Errors
     /// If the database fails.
-    pub fn replay_alone(&self, sink: &str) -> Result<(), SpoolError> {
+    pub fn replay_singly(&self, sink: &str) -> Result<(), SpoolError> {
         let sink = sink.to_owned();
         self.call(move |tx| {
             let sql = "UPDATE dead_letter SET replay = ?2 WHERE sink = ?1 AND replay > 0";
-            tx.sql.prepare_cached(sql)?.execute(params![sink, ALONE])?;
+            tx.sql.prepare_cached(sql)?.execute(params![sink, ReplayMode::Single as u8])?;
             Ok(())
         })
     }
 
-    /// What became of marked dead letters: the `taken` are delivered now and letters no longer, the `refused` stay, with
-    /// what the store says now.
+    /// Records the outcome of a replay. The `taken` are delivered and deleted here, the `refused` stay with the new
+    /// reason.
     ///
     /// # Errors
     /// If the sink is not registered, or the database fails.
-    pub fn settle(&self, sink: &str, taken: Vec<u64>, refused: Vec<(u64, String)>) -> Result<(), SpoolError> {
+    pub fn finish_replay(&self, sink: &str, taken: Vec<u64>, refused: Vec<(u64, String)>) -> Result<(), SpoolError> {
         let sink = sink.to_owned();
-        self.call(move |tx| settle(tx, &sink, &taken, &refused))
+        self.call(move |tx| finish_replay(tx, &sink, &taken, &refused))
     }
 }

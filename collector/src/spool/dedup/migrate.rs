@@ -1,23 +1,29 @@
-//! Data directories from before there were parts: every ID ever seen is a row of the table `seen`.
+//! Migration of data directories from before parts existed: every event ID is a row of the table `seen`.
 
 use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 use super::hash::HashKey;
-use super::part::{Draft, Part};
+use super::part::{Part, PartWriter};
 use crate::spool::SpoolError;
 
-/// IDs of one part made from the table. Its IDs are in order, so that each part is a range of them.
+/// IDs of one part made from the table. The table is in order of IDs, so each part is a range of them.
 const PART_IDS: u64 = 16 * 1024 * 1024;
 
 fn io(error: std::io::Error) -> SpoolError {
     SpoolError::Io(format!("the dedup index cannot be brought to its new form: {error}"))
 }
 
-/// Writes the table's IDs to parts and drops it, in one transaction. Nothing is known of when they were seen, so they count
-/// as seen at `now`: none is forgotten earlier than it would have been.
-pub(super) fn convert(sql: &mut Connection, folder: &Path, key: HashKey, now: i64) -> Result<(), SpoolError> {
+/// Writes the table's IDs to parts and drops it, in one transaction.
+///
+/// The table has no times, so the IDs count as seen at `now`. None expires earlier than it would have.
+pub(super) fn migrate_seen_table(
+    sql: &mut Connection,
+    folder: &Path,
+    key: HashKey,
+    now: i64,
+) -> Result<(), SpoolError> {
     let there = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'seen'";
     if sql.query_row(there, [], |_| Ok(())).optional()?.is_none() {
         return Ok(());
@@ -36,12 +42,12 @@ pub(super) fn convert(sql: &mut Connection, folder: &Path, key: HashKey, now: i6
         while left > 0 {
             let ids = left.min(PART_IDS);
             no += 1;
-            let mut draft = Draft::new(folder, no, ids, key).map_err(io)?;
+            let mut writer = PartWriter::new(folder, no, ids, key).map_err(io)?;
             for _ in 0..ids {
                 let Some(row) = rows.next()? else { break };
-                draft.push(u128::from_be_bytes(row.get(0)?)).map_err(io)?;
+                writer.push(u128::from_be_bytes(row.get(0)?)).map_err(io)?;
             }
-            name(&transaction, &draft.finish(no, app, now, now).map_err(io)?)?;
+            insert_part_row(&transaction, &writer.finish(no, app, now, now).map_err(io)?)?;
             left -= ids;
         }
     }
@@ -50,8 +56,8 @@ pub(super) fn convert(sql: &mut Connection, folder: &Path, key: HashKey, now: i6
     Ok(())
 }
 
-/// Names a part in the database.
-pub(super) fn name(sql: &Connection, part: &Part) -> Result<(), SpoolError> {
+/// Inserts the row of a part into the database.
+pub(super) fn insert_part_row(sql: &Connection, part: &Part) -> Result<(), SpoolError> {
     let meta = &part.meta;
     sql.prepare_cached("INSERT INTO part (no, app, ids, seen_from, seen_to) VALUES (?1, ?2, ?3, ?4, ?5)")?
         .execute(params![meta.no, meta.app, meta.ids, meta.from, meta.to])?;

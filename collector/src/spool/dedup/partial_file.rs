@@ -1,14 +1,14 @@
-//! Files of parts that are being written: one that is given up leaves nothing behind.
+//! Files that are still being written, which are removed if the writing is abandoned.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::disk;
 
-/// The path of a file that goes unless it is finished.
-pub(super) struct Unfinished(PathBuf);
+/// Path of a file that is removed on drop unless it was kept.
+pub(super) struct PartialFile(PathBuf);
 
-impl Unfinished {
+impl PartialFile {
     pub(super) fn at(path: PathBuf) -> Self {
         Self(path)
     }
@@ -17,13 +17,13 @@ impl Unfinished {
         &self.0
     }
 
-    /// The file is whole and stays.
-    pub(super) fn finished(mut self) -> PathBuf {
+    /// Keeps the file, which is complete.
+    pub(super) fn keep(mut self) -> PathBuf {
         std::mem::take(&mut self.0)
     }
 }
 
-impl Drop for Unfinished {
+impl Drop for PartialFile {
     fn drop(&mut self) {
         if !self.0.as_os_str().is_empty()
             && let Err(error) = std::fs::remove_file(&self.0)
@@ -33,8 +33,8 @@ impl Drop for Unfinished {
     }
 }
 
-/// Refuses to begin what cannot be ended: filling the disk up would stop the commits of everybody meanwhile.
-pub(super) fn check_room(folder: &Path, bytes: u64) -> io::Result<()> {
+/// Checks that the disk has space for `bytes` more. A full disk would stop all commits.
+pub(super) fn check_free_space(folder: &Path, bytes: u64) -> io::Result<()> {
     match disk::free_bytes(folder) {
         Some(free) if free < bytes => {
             Err(io::Error::new(io::ErrorKind::StorageFull, format!("{bytes} bytes are needed, {free} are free")))
