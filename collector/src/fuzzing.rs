@@ -107,7 +107,7 @@ pub fn judge(body: &[u8], received_at: i64) -> Result<Judged, Problem> {
 #[must_use]
 pub fn document(record: &Record<'_>, event: &Event<'_>, as_text: bool) -> String {
     let mut out = Vec::new();
-    document::write(&mut out, &document::Shared::new(record), event, 1, as_text);
+    document::write(&mut out, &document::SharedFields::new(record), event, 1, as_text);
     String::from_utf8(out).unwrap_or_default()
 }
 

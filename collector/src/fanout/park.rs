@@ -17,14 +17,14 @@ use crate::spool::{DeadLetter, Parked};
 fn beyond(needs: Vec<Need>, few: usize) -> BTreeMap<u64, String> {
     let mut things: HashMap<&str, u64> = HashMap::new();
     for need in &needs {
-        let distance = things.entry(&need.thing).or_insert(need.distance);
+        let distance = things.entry(&need.resource).or_insert(need.distance);
         *distance = need.distance.min(*distance);
     }
     let mut ranked: Vec<(u64, &str)> = things.into_iter().map(|(thing, distance)| (distance, thing)).collect();
     ranked.sort_unstable();
     let first: BTreeSet<String> = ranked.into_iter().take(few).map(|(_, thing)| thing.to_owned()).collect();
-    let others = needs.into_iter().filter(|need| !first.contains(&need.thing));
-    others.map(|need| (need.position, need.thing)).collect()
+    let others = needs.into_iter().filter(|need| !first.contains(&need.resource));
+    others.map(|need| (need.position, need.resource)).collect()
 }
 
 /// The events of `batch` at the positions of `things`, to be parked, each for what it needs.
@@ -78,7 +78,7 @@ impl Worker {
         let batch = self.batch(*first, *last, String::new()).await?;
         for need in self.sink.needs(&batch, 0)? {
             if let Some(thing) = things.get_mut(&need.position) {
-                *thing = need.thing;
+                *thing = need.resource;
             }
         }
         Ok(parked(&batch, &things)?)
@@ -93,7 +93,7 @@ mod tests {
     use serde_json::json;
 
     fn need(position: u64, thing: &str, distance: u64) -> Need {
-        Need { position, thing: thing.into(), distance }
+        Need { position, resource: thing.into(), distance }
     }
 
     fn record(first: u64, count: u64) -> StoredRecord {

@@ -60,10 +60,10 @@ impl Sink for Slow {
         let made = self.made.lock().unwrap();
         let needs = positions(batch)?.into_iter().filter_map(|position| {
             let thing = self.thing(position).filter(|thing| !made.contains(thing))?;
-            Some(Need { position, thing: thing.to_string(), distance: thing })
+            Some(Need { position, resource: thing.to_string(), distance: thing })
         });
         let needs: Vec<Need> = needs.collect();
-        let different: BTreeSet<&String> = needs.iter().map(|need| &need.thing).collect();
+        let different: BTreeSet<&String> = needs.iter().map(|need| &need.resource).collect();
         // Nothing need be said of a few.
         Ok(if different.len() <= few && different.len().is_multiple_of(2) { Vec::new() } else { needs })
     }

@@ -120,7 +120,7 @@ pub(crate) struct Need {
     /// Position of the event.
     pub position: u64,
     /// Names what has to be made; made once it serves every event that needs it.
-    pub thing: String,
+    pub resource: String,
     /// How unusual it is to need it: what the traffic of the moment needs comes first.
     pub distance: u64,
 }

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::{ElasticsearchReader, OPTIONS, ReadError, read_error, too_long};
-use crate::sinks::elasticsearch::server::Flavour;
+use crate::sinks::elasticsearch::server::Distribution;
 
 /// Combinations in one page. Each page goes over all matching events again, so there should be few; the store allows 65,535
 /// (`search.max_buckets`). Few in tests, so that they turn pages.
@@ -23,7 +23,7 @@ pub(super) struct Walk<'a> {
     reader: &'a ElasticsearchReader,
     indices: String,
     /// The point in time and whose it is, from the second page on.
-    point: Option<(String, Flavour)>,
+    point: Option<(String, Distribution)>,
     body: Value,
     done: bool,
 }
@@ -143,26 +143,26 @@ impl<'a> Walk<'a> {
     }
 
     async fn open_point(&mut self) -> Result<(), ReadError> {
-        let flavour = self.reader.server.flavour().await.map_err(read_error)?;
-        let (path, name) = match flavour {
-            Flavour::Elasticsearch => ("_pit", "id"),
-            Flavour::OpenSearch => ("_search/point_in_time", "pit_id"),
+        let distribution = self.reader.server.distribution().await.map_err(read_error)?;
+        let (path, name) = match distribution {
+            Distribution::Elasticsearch => ("_pit", "id"),
+            Distribution::OpenSearch => ("_search/point_in_time", "pit_id"),
         };
         let path = format!("/{}/{path}?keep_alive={KEEP_ALIVE}&{OPTIONS}", self.indices);
         let answer = self.reader.ask(&path, &Value::Null).await?;
         let answer: Value = serde_json::from_slice(&answer).map_err(|error| ReadError::Failed(error.to_string()))?;
         let point = answer[name].as_str().unwrap_or_default().to_owned();
         self.body["pit"] = json!({"id": point, "keep_alive": KEEP_ALIVE});
-        self.point = Some((point, flavour));
+        self.point = Some((point, distribution));
         Ok(())
     }
 
     /// Lets the store forget the point in time. Nobody waits for it; the store forgets by itself after a while.
     pub(super) fn end(self) {
-        let Some((point, flavour)) = self.point else { return };
-        let (path, body) = match flavour {
-            Flavour::Elasticsearch => ("/_pit", json!({"id": point})),
-            Flavour::OpenSearch => ("/_search/point_in_time", json!({"pit_id": [point]})),
+        let Some((point, distribution)) = self.point else { return };
+        let (path, body) = match distribution {
+            Distribution::Elasticsearch => ("/_pit", json!({"id": point})),
+            Distribution::OpenSearch => ("/_search/point_in_time", json!({"pit_id": [point]})),
         };
         let server = self.reader.server.clone();
         tokio::spawn(async move { server.ask(Method::DELETE, path, Some(&body)).await });

@@ -1,4 +1,4 @@
-//! A batch as bulk requests, and what the store answers to one.
+//! Encodes batches as bulk requests and reads the responses.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
@@ -10,46 +10,47 @@ use serde_json::value::RawValue;
 
 use super::super::days::When;
 use super::super::{SinkBatch, SinkError};
-use super::document::{self, Shared};
+use super::document::{self, SharedFields};
 use super::errors::{Verdict, judge};
-use super::layout::{Layout, Place};
+use super::layout::{EventIndex, Layout};
 use super::names;
 use crate::config::{BulkCompression as Compression, Elasticsearch as Settings};
 use crate::record::{Event, Record};
 
-/// Where bulks go. What is not needed of the answer is not sent back; a refresh is left to the index or to who asks.
+/// Path of bulk requests. The response is reduced to what is read, and the refresh is left to the index or to
+/// queries.
 pub(super) const PATH: &str = "/_bulk?refresh=false&filter_path=errors,items.*.status,items.*.error";
 
-/// How one event is written.
+/// Form in which an event is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Form {
-    /// Its properties only as text, because the store did not take them as an object.
+pub(super) struct DocumentForm {
+    /// Properties are stored only as text, because the store refused them as an object.
     pub(super) as_text: bool,
-    /// Under an identity that holds the app too, because another app has an event of this ID.
-    pub(super) foreign: bool,
+    /// The document's ID contains the app, because another app has an event with this ID.
+    pub(super) app_scoped_id: bool,
 }
 
-/// Which events are wanted, and in which form.
-pub(super) type Forms = BTreeMap<u64, Form>;
+/// Positions of the events to send, with their forms.
+pub(super) type DocumentForms = BTreeMap<u64, DocumentForm>;
 
-/// One bulk request: its body and the events in it, in order.
-pub(super) struct Part {
+/// Bulk request: its body and its events, in order.
+pub(super) struct BulkRequest {
     pub(super) body: Bytes,
-    pub(super) items: Vec<(u64, Form)>,
-    /// The indices that it writes to.
-    pub(super) places: BTreeSet<Place>,
-    /// How many of the events go by years.
-    pub(super) far: u64,
+    pub(super) items: Vec<(u64, DocumentForm)>,
+    /// Indices that it writes to.
+    pub(super) indices: BTreeSet<EventIndex>,
+    /// Number of its events that go to indices of years.
+    pub(super) far_events: u64,
 }
 
-/// Makes bulk requests out of batches.
-pub(super) struct Encoder {
+/// Encoder of batches as bulk requests.
+pub(super) struct BulkEncoder {
     prefix: String,
     bulk_bytes: usize,
     pub(super) gzip: bool,
 }
 
-impl Encoder {
+impl BulkEncoder {
     pub(super) fn new(settings: &Settings) -> Self {
         Self {
             prefix: settings.index_prefix().to_owned(),
@@ -58,8 +59,10 @@ impl Encoder {
         }
     }
 
-    /// Gives the batch, or those of its events that are in `wanted`, to `send` in parts, until it says that no more are
-    /// wanted. `see` is shown the same events. `layout` must have a place for each.
+    /// Encodes the batch, or the `selected` events of it, and passes the requests to `send` until it returns `false`.
+    /// Calls `observe` for each event.
+    ///
+    /// `layout` must have decided the index of each event.
     ///
     /// # Errors
     /// If a record cannot be read.
@@ -67,29 +70,29 @@ impl Encoder {
         &self,
         batch: &SinkBatch,
         layout: &Layout,
-        wanted: Option<&Forms>,
-        mut see: impl FnMut(&Record<'_>, &Event<'_>, u64),
-        send: &mut dyn FnMut(Part) -> bool,
+        selected: Option<&DocumentForms>,
+        mut observe: impl FnMut(&Record<'_>, &Event<'_>, u64),
+        send: &mut dyn FnMut(BulkRequest) -> bool,
     ) -> Result<(), SinkError> {
-        let mut draft = Draft::new(self, layout);
+        let mut builder = BulkBuilder::new(self, layout);
         let mut more = true;
         batch.for_each_record(|record: &Record<'_>, first, events| {
             if !more {
                 return Ok(());
             }
-            let shared = Shared::new(record);
+            let shared = SharedFields::new(record);
             for (event, position) in events.iter().zip(first..) {
-                let form = match wanted {
-                    None => Form::default(),
+                let form = match selected {
+                    None => DocumentForm::default(),
                     Some(forms) => match forms.get(&position) {
                         Some(form) => *form,
                         None => continue,
                     },
                 };
-                draft.push(record, &shared, event, position, form);
-                see(record, event, position);
-                if draft.body.len() >= self.bulk_bytes {
-                    more = send(draft.take(self)?);
+                builder.push(record, &shared, event, position, form);
+                observe(record, event, position);
+                if builder.body.len() >= self.bulk_bytes {
+                    more = send(builder.take(self)?);
                 }
                 if !more {
                     return Ok(());
@@ -97,53 +100,60 @@ impl Encoder {
             }
             Ok::<(), SinkError>(())
         })?;
-        if more && !draft.items.is_empty() {
-            send(draft.take(self)?);
+        if more && !builder.items.is_empty() {
+            send(builder.take(self)?);
         }
         Ok(())
     }
 }
 
-/// A part that is being written.
-struct Draft<'a> {
+/// Builder of one bulk request.
+struct BulkBuilder<'a> {
     prefix: &'a str,
     layout: &'a Layout,
     body: Vec<u8>,
-    items: Vec<(u64, Form)>,
-    places: BTreeSet<Place>,
-    far: u64,
-    /// The place of the last event, and the beginning of an action for it.
-    place: Option<Place>,
+    items: Vec<(u64, DocumentForm)>,
+    indices: BTreeSet<EventIndex>,
+    far_events: u64,
+    /// Index of the last event, and the beginning of an action for it.
+    index: Option<EventIndex>,
     action: Vec<u8>,
 }
 
-impl<'a> Draft<'a> {
-    fn new(encoder: &'a Encoder, layout: &'a Layout) -> Self {
+impl<'a> BulkBuilder<'a> {
+    fn new(encoder: &'a BulkEncoder, layout: &'a Layout) -> Self {
         Self {
             prefix: &encoder.prefix,
             layout,
             body: Vec::new(),
             items: Vec::new(),
-            places: BTreeSet::new(),
-            far: 0,
-            place: None,
+            indices: BTreeSet::new(),
+            far_events: 0,
+            index: None,
             action: Vec::new(),
         }
     }
 
-    fn push(&mut self, record: &Record<'_>, shared: &Shared, event: &Event<'_>, position: u64, form: Form) {
+    fn push(
+        &mut self,
+        record: &Record<'_>,
+        shared: &SharedFields,
+        event: &Event<'_>,
+        position: u64,
+        form: DocumentForm,
+    ) {
         let (event_time, received_at) = (event.event_time, record.received_at);
-        let place = self.layout.place(&When { app_key: &record.app_key, position, event_time, received_at });
-        if self.place != Some(place) {
-            self.place = Some(place);
+        let index = self.layout.event_index(&When { app_key: &record.app_key, position, event_time, received_at });
+        if self.index != Some(index) {
+            self.index = Some(index);
             self.action.clear();
-            document::string(&mut self.action, "{\"create\":{\"_index\":", &place.index(self.prefix));
+            document::string(&mut self.action, "{\"create\":{\"_index\":", &index.name(self.prefix));
             self.action.extend_from_slice(b",\"_id\":");
-            self.places.insert(place);
+            self.indices.insert(index);
         }
-        self.far += u64::from(matches!(place, Place::Year(_)));
+        self.far_events += u64::from(matches!(index, EventIndex::Year(_)));
         self.body.extend_from_slice(&self.action);
-        if form.foreign {
+        if form.app_scoped_id {
             document::string(&mut self.body, "", &names::id(&[&record.app_key, &event.event_id]));
         } else {
             document::string(&mut self.body, "", &names::id(&[&event.event_id]));
@@ -153,20 +163,20 @@ impl<'a> Draft<'a> {
         self.items.push((position, form));
     }
 
-    fn take(&mut self, encoder: &Encoder) -> Result<Part, SinkError> {
+    fn take(&mut self, encoder: &BulkEncoder) -> Result<BulkRequest, SinkError> {
         let next = Vec::with_capacity(if encoder.gzip { self.body.capacity() } else { 0 });
         let plain = std::mem::replace(&mut self.body, next);
-        self.place = None;
-        Ok(Part {
+        self.index = None;
+        Ok(BulkRequest {
             body: pack(plain, encoder.gzip)?,
             items: std::mem::take(&mut self.items),
-            places: std::mem::take(&mut self.places),
-            far: std::mem::take(&mut self.far),
+            indices: std::mem::take(&mut self.indices),
+            far_events: std::mem::take(&mut self.far_events),
         })
     }
 }
 
-/// The body as it travels. The fastest level: the next ones cost twice the time for a tenth less.
+/// Compresses a body if `gzip`, with the fastest level: the next ones take twice the time for a tenth less.
 pub(super) fn pack(plain: Vec<u8>, gzip: bool) -> Result<Bytes, SinkError> {
     if !gzip {
         return Ok(Bytes::from(plain));
@@ -177,30 +187,30 @@ pub(super) fn pack(plain: Vec<u8>, gzip: bool) -> Result<Bytes, SinkError> {
 }
 
 #[derive(Deserialize)]
-struct BulkAnswer<'a> {
+struct BulkResponse<'a> {
     #[serde(borrow, default)]
-    items: Vec<ItemAnswer<'a>>,
+    items: Vec<BulkItem<'a>>,
 }
 
 #[derive(Deserialize)]
-struct ItemAnswer<'a> {
+struct BulkItem<'a> {
     #[serde(borrow, alias = "create", alias = "index")]
-    done: Done<'a>,
+    done: ItemStatus<'a>,
 }
 
 #[derive(Deserialize)]
-struct Done<'a> {
+struct ItemStatus<'a> {
     status: u16,
     #[serde(borrow, default)]
     error: Option<&'a RawValue>,
 }
 
-/// What the store says to each of `count` items.
+/// Classifies the response to each of `count` items.
 ///
 /// # Errors
-/// [`SinkError::Retryable`] if the answer is not one to so many items.
+/// [`SinkError::Retryable`] if the response is invalid or has another number of items.
 pub(crate) fn verdicts(body: &[u8], count: usize) -> Result<Vec<Verdict>, SinkError> {
-    let answer: BulkAnswer<'_> = serde_json::from_slice(body)
+    let answer: BulkResponse<'_> = serde_json::from_slice(body)
         .map_err(|error| SinkError::retryable(format!("the answer to a bulk cannot be read: {error}")))?;
     if answer.items.len() != count {
         let message = format!("the answer to a bulk of {count} speaks of {}", answer.items.len());

@@ -1,5 +1,5 @@
-//! Documents whose identity is what they count, so that a plain count of them is exact: one per app, local day and install
-//! for visitors, one per app and install for new users, one per app and user for followers.
+//! Count documents: documents whose ID is what they count, so that a plain document count is exact. One per app,
+//! local day and install for visitors, one per app and install for new users, one per app and user for followers.
 
 use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -14,31 +14,31 @@ use super::super::days::{DAY_MS, is_near};
 use super::bulk::{self, pack, verdicts};
 use super::document;
 use super::errors::Verdict;
-use super::layout::{Layout, Layouts, Wanted};
+use super::layout::{Layout, LayoutRequest, LayoutStore};
 use super::names;
-use super::pause::Pauses;
+use super::retry::RetryDelays;
 use super::server::Server;
 use crate::config::{BulkCompression as Compression, Elasticsearch as Settings};
 use crate::record::{Event, Record};
 
-/// Theme of the events that make a visitor.
+/// Theme of the events that count as visits.
 const VIEW: &str = "view";
-/// Documents in one request. With some 300 bytes each it has a megabyte.
-const DOCUMENTS: usize = 4000;
-/// Identities that are remembered as written, in each of two generations. A store that has them answers 409 to each, which
-/// costs it more than these 50 bytes cost here: at most some 20 MB.
-const REMEMBERED: usize = 200_000;
-/// Versions of the documents of new users count downwards from here, so that the earliest event wins: 2^60, beyond every
-/// time in milliseconds and below the largest version, 2^63.
+/// Documents in one request. With about 300 bytes each a request has a megabyte.
+const MAX_DOCUMENTS: usize = 4000;
+/// Document IDs cached as written, in each of two generations. A store answers 409 to an existing one, which costs it
+/// more than these 50 bytes cost here: at most about 20 MB.
+const MAX_CACHED_IDS: usize = 200_000;
+/// Number from which versions of new users' documents count downwards, so that the earliest event wins: 2^60, above
+/// every time in milliseconds and below the largest version, 2^63.
 const EARLIEST_WINS: i64 = 1 << 60;
 
-/// The days of the apps.
-struct Zones {
+/// Time zones of the apps.
+struct AppTimeZones {
     zones: HashMap<String, TimeZone>,
 }
 
-impl Zones {
-    /// The offset from UTC at `millis` and the range in which it holds, all in milliseconds.
+impl AppTimeZones {
+    /// Returns the offset from UTC at `millis` and the range in which it holds, all in milliseconds.
     fn offset(&self, app: &str, millis: i64) -> (i64, i64, i64) {
         let (Some(zone), Ok(at)) = (self.zones.get(app), Timestamp::from_millisecond(millis)) else {
             return (0, millis, millis);
@@ -49,27 +49,27 @@ impl Zones {
     }
 }
 
-/// What is to be counted of a batch.
-pub(super) struct Collector {
-    zones: Arc<Zones>,
+/// Accumulator of the count documents of a batch.
+pub(super) struct CountAccumulator {
+    zones: Arc<AppTimeZones>,
     follow: Arc<(String, String)>,
-    /// The app, the range of times and the offset of the last event.
+    /// App, range of times and offset of the last event.
     offset: (String, i64, i64, i64),
-    /// The app, the install and the local day of the last view.
+    /// App, install and local day of the last view.
     last_view: (String, String, i64),
-    /// The app, the install and the earliest time of the events seen in a row.
+    /// App, install and earliest time of the current run of events of one install.
     last_install: (String, String, i64),
     visitors: HashSet<(String, String, i64)>,
-    /// Months that have visitors, and whether any of these is near its arrival.
+    /// Months that have visitors, and whether any visit is near its arrival.
     months: BTreeMap<String, bool>,
     installs: HashMap<(String, String), i64>,
-    /// By app and user: time and position of the last word, whether it was to follow, and the event's ID.
+    /// Last statement by app and user: its time, its position, whether it was to follow, and the event's ID.
     followers: HashMap<(String, String), (i64, u64, bool, String)>,
 }
 
-impl Collector {
-    /// Notes one event.
-    pub(super) fn see(&mut self, record: &Record<'_>, event: &Event<'_>, position: u64) {
+impl CountAccumulator {
+    /// Adds one event.
+    pub(super) fn observe(&mut self, record: &Record<'_>, event: &Event<'_>, position: u64) {
         let (app, install) = (record.app_key.as_ref(), record.install_id.as_ref());
         let time = event.event_time;
         if event.theme == VIEW {
@@ -90,10 +90,10 @@ impl Collector {
         let follows = event.code == self.follow.0;
         if follows || event.code == self.follow.1 {
             let user = if event.user_id.is_empty() { install } else { &event.user_id };
-            let word = (time, position, follows, event.event_id.to_string());
-            let latest = self.followers.entry((app.to_owned(), user.to_owned())).or_insert_with(|| word.clone());
-            if (word.0, word.1) > (latest.0, latest.1) {
-                *latest = word;
+            let statement = (time, position, follows, event.event_id.to_string());
+            let latest = self.followers.entry((app.to_owned(), user.to_owned())).or_insert_with(|| statement.clone());
+            if (statement.0, statement.1) > (latest.0, latest.1) {
+                *latest = statement;
             }
         }
     }
@@ -106,7 +106,7 @@ impl Collector {
         }
     }
 
-    /// The day since the epoch that the clocks of `app` showed.
+    /// Returns the local day of `app` at `millis`, in days since the epoch.
     fn day(&mut self, app: &str, millis: i64) -> i64 {
         let (known, from, until, offset) = &self.offset;
         let mut offset = *offset;
@@ -119,26 +119,26 @@ impl Collector {
     }
 }
 
-/// One document to be written.
-struct Document {
+/// Count document to be written.
+struct CountDocument {
     lines: Vec<u8>,
-    /// What to remember when it is written.
-    key: Option<(u128, i64)>,
+    /// Cache entry to insert when it is written.
+    cache_entry: Option<(u128, i64)>,
 }
 
-/// Writes the documents, each as seldom as possible.
+/// Writer of count documents. Skips those that it has written before.
 pub(super) struct Counts {
     prefix: String,
     gzip: bool,
-    zones: Arc<Zones>,
+    zones: Arc<AppTimeZones>,
     follow: Arc<(String, String)>,
-    remembered: Mutex<Remembered>,
+    written_ids: Mutex<WrittenIdCache>,
     hashers: (RandomState, RandomState),
 }
 
 impl Counts {
     /// # Errors
-    /// [`SinkError::Unfit`] if a time zone is not known.
+    /// [`SinkError::Unfit`] if a time zone is unknown.
     pub(super) fn new(settings: &Settings, zones: &[(String, String)]) -> Result<Self, SinkError> {
         let mut known = HashMap::new();
         for (app, name) in zones {
@@ -148,16 +148,16 @@ impl Counts {
         Ok(Self {
             prefix: settings.index_prefix().to_owned(),
             gzip: settings.compression == Compression::Gzip,
-            zones: Arc::new(Zones { zones: known }),
+            zones: Arc::new(AppTimeZones { zones: known }),
             follow: Arc::new((settings.follow_code().to_owned(), settings.unfollow_code().to_owned())),
-            remembered: Mutex::default(),
+            written_ids: Mutex::default(),
             hashers: (RandomState::new(), RandomState::new()),
         })
     }
 
-    /// An empty collector.
-    pub(super) fn collector(&self) -> Collector {
-        Collector {
+    /// Creates an empty accumulator.
+    pub(super) fn accumulator(&self) -> CountAccumulator {
+        CountAccumulator {
             zones: Arc::clone(&self.zones),
             follow: Arc::clone(&self.follow),
             offset: (String::new(), 0, -1, 0),
@@ -170,81 +170,82 @@ impl Counts {
         }
     }
 
-    /// Writes what was collected and is not known to be there.
+    /// Writes the accumulated documents, except those cached as written.
     ///
     /// # Errors
-    /// [`SinkError::Retryable`] if not everything could be written.
+    /// [`SinkError::Retryable`] if some could not be written.
     pub(super) async fn write(
         &self,
         server: &Server,
-        layouts: &Layouts,
-        collected: Collector,
+        layout_store: &LayoutStore,
+        accumulator: CountAccumulator,
     ) -> Result<(), SinkError> {
-        let wanted = Wanted { months: collected.months.clone(), ..Wanted::default() };
-        let layout = layouts.decide(server, &wanted).await?;
-        let mut documents = self.documents(&layout, collected);
+        let wanted = LayoutRequest { months: accumulator.months.clone(), ..LayoutRequest::default() };
+        let layout = layout_store.decide(server, &wanted).await?;
+        let mut documents = self.documents(&layout, accumulator);
         while !documents.is_empty() {
-            let rest = documents.split_off(documents.len().min(DOCUMENTS));
-            self.write_some(server, documents).await?;
+            let rest = documents.split_off(documents.len().min(MAX_DOCUMENTS));
+            self.write_chunk(server, documents).await?;
             documents = rest;
         }
         Ok(())
     }
 
-    async fn write_some(&self, server: &Server, mut documents: Vec<Document>) -> Result<(), SinkError> {
-        let mut pauses = Pauses::default();
+    async fn write_chunk(&self, server: &Server, mut documents: Vec<CountDocument>) -> Result<(), SinkError> {
+        let mut retry_delays = RetryDelays::default();
         loop {
             let body = pack(documents.iter().flat_map(|document| document.lines.iter().copied()).collect(), self.gzip)?;
             let answer = server.send_lines(bulk::PATH, body, self.gzip).await?;
             if !answer.is_ok() {
                 return Err(answer.retryable());
             }
-            let (mut later, mut why) = (Vec::new(), String::new());
+            let (mut retry, mut why) = (Vec::new(), String::new());
             let verdicts = verdicts(&answer.body, documents.len())?;
             for (document, verdict) in documents.into_iter().zip(verdicts) {
                 match verdict {
-                    Verdict::Taken | Verdict::Exists => self.remember(document.key),
+                    Verdict::Taken | Verdict::Exists => self.mark_written(document.cache_entry),
                     Verdict::Later(message) => {
                         why = message;
-                        later.push(document);
+                        retry.push(document);
                     }
                     Verdict::Refused(message) | Verdict::Blocked(message) => {
                         return Err(SinkError::retryable(format!("a document that counts: {message}")));
                     }
                 }
             }
-            if later.is_empty() {
+            if retry.is_empty() {
                 return Ok(());
             }
-            pauses.next(&why).await?;
-            documents = later;
+            retry_delays.next(&why).await?;
+            documents = retry;
         }
     }
 
-    fn documents(&self, layout: &Layout, mut collected: Collector) -> Vec<Document> {
-        collected.note_install();
+    fn documents(&self, layout: &Layout, mut accumulator: CountAccumulator) -> Vec<CountDocument> {
+        accumulator.note_install();
         let mut documents = Vec::new();
-        for (app, install, day) in &collected.visitors {
+        for (app, install, day) in &accumulator.visitors {
             let date = names::date(*day);
-            if let Some(key) = self.unknown(&("uv", app, day, install), 0) {
-                let mut lines = action("create", &layout.visitors(&self.prefix, *day), &[app, &date, install], None);
+            if let Some(cache_entry) = self.cache_entry_if_new(&("uv", app, day, install), 0) {
+                let mut lines =
+                    action("create", &layout.visitor_index(&self.prefix, *day), &[app, &date, install], None);
                 document::string(&mut lines, "{\"app_key\":", app);
                 document::string(&mut lines, ",\"day\":", &date);
                 document::string(&mut lines, ",\"install_id\":", install);
-                documents.push(Document { lines, key: Some(key) });
+                documents.push(CountDocument { lines, cache_entry: Some(cache_entry) });
             }
         }
-        for ((app, install), time) in &collected.installs {
-            if let Some(key) = self.unknown(&("user", app, install), *time) {
+        for ((app, install), time) in &accumulator.installs {
+            if let Some(cache_entry) = self.cache_entry_if_new(&("user", app, install), *time) {
                 let version = (EARLIEST_WINS - time.clamp(&-EARLIEST_WINS, &EARLIEST_WINS), "external");
                 let mut lines = action("index", &names::users(&self.prefix), &[app, install], Some(version));
                 document::string(&mut lines, "{\"app_key\":", app);
                 document::string(&mut lines, ",\"install_id\":", install);
                 document::integer(&mut lines, ",\"first_time\":", *time);
-                documents.push(Document { lines, key: Some(key) });
+                documents.push(CountDocument { lines, cache_entry: Some(cache_entry) });
             }
         }
-        for ((app, user), (time, _, follows, event)) in &collected.followers {
+        for ((app, user), (time, _, follows, event)) in &accumulator.followers {
             // Of two words at the same millisecond the later delivered counts.
             let version = ((*time).max(0), "external_gte");
             let mut lines = action("index", &names::followers(&self.prefix), &[app, user], Some(version));
@@ -253,7 +254,7 @@ impl Counts {
             document::integer(&mut lines, ",\"following\":", *follows);
             document::integer(&mut lines, ",\"event_time\":", *time);
             document::string(&mut lines, ",\"event_id\":", event);
-            documents.push(Document { lines, key: None });
+            documents.push(CountDocument { lines, cache_entry: None });
         }
         for document in &mut documents {
             document.lines.extend_from_slice(b"}\n");
@@ -261,20 +262,20 @@ impl Counts {
         documents
     }
 
-    /// What to remember of `identity` with `time`, unless it was written with this time or an earlier one.
-    fn unknown(&self, identity: &impl std::hash::Hash, time: i64) -> Option<(u128, i64)> {
+    /// Returns the cache entry for `identity` with `time`, unless it was written with this time or an earlier one.
+    fn cache_entry_if_new(&self, identity: &impl std::hash::Hash, time: i64) -> Option<(u128, i64)> {
         let (high, low) = (self.hashers.0.hash_one(identity), self.hashers.1.hash_one(identity));
         let key = u128::from(high) << 64 | u128::from(low);
-        let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
-        match remembered.get(key) {
+        let mut written_ids = self.written_ids.lock().unwrap_or_else(PoisonError::into_inner);
+        match written_ids.get(key) {
             Some(known) if known <= time => None,
             _ => Some((key, time)),
         }
     }
 
-    fn remember(&self, key: Option<(u128, i64)>) {
-        if let Some((key, time)) = key {
-            self.remembered.lock().unwrap_or_else(PoisonError::into_inner).put(key, time);
+    fn mark_written(&self, cache_entry: Option<(u128, i64)>) {
+        if let Some((key, time)) = cache_entry {
+            self.written_ids.lock().unwrap_or_else(PoisonError::into_inner).put(key, time);
         }
     }
 }
@@ -292,28 +293,28 @@ fn action(verb: &str, index: &str, id: &[&str], version: Option<(i64, &str)>) ->
     lines
 }
 
-/// A bounded memory: when the young generation is full it becomes the old one, and the old one is forgotten.
+/// Bounded cache in two generations: when the current one is full it becomes the previous one, which is discarded.
 #[derive(Default)]
-struct Remembered {
-    young: HashMap<u128, i64>,
-    old: HashMap<u128, i64>,
+struct WrittenIdCache {
+    current: HashMap<u128, i64>,
+    previous: HashMap<u128, i64>,
 }
 
-impl Remembered {
+impl WrittenIdCache {
     fn get(&mut self, key: u128) -> Option<i64> {
-        if let Some(value) = self.young.get(&key) {
+        if let Some(value) = self.current.get(&key) {
             return Some(*value);
         }
-        let value = self.old.remove(&key)?;
+        let value = self.previous.remove(&key)?;
         self.put(key, value);
         Some(value)
     }
 
     fn put(&mut self, key: u128, value: i64) {
-        if self.young.len() >= REMEMBERED {
-            self.old = std::mem::take(&mut self.young);
+        if self.current.len() >= MAX_CACHED_IDS {
+            self.previous = std::mem::take(&mut self.current);
         }
-        let kept = self.young.entry(key).or_insert(value);
+        let kept = self.current.entry(key).or_insert(value);
         *kept = value.min(*kept);
     }
 }
@@ -324,23 +325,23 @@ mod tests {
 
     #[test]
     fn what_was_used_lately_is_remembered_and_memory_is_bounded() {
-        let mut remembered = Remembered::default();
-        remembered.put(u128::MAX, 7);
-        for key in 0..3 * REMEMBERED as u128 {
-            remembered.put(key, 0);
-            assert_eq!(remembered.get(u128::MAX), Some(7));
+        let mut written_ids = WrittenIdCache::default();
+        written_ids.put(u128::MAX, 7);
+        for key in 0..3 * MAX_CACHED_IDS as u128 {
+            written_ids.put(key, 0);
+            assert_eq!(written_ids.get(u128::MAX), Some(7));
         }
-        assert!(remembered.young.len() + remembered.old.len() <= 2 * REMEMBERED);
-        assert_eq!(remembered.get(0), None);
-        remembered.put(u128::MAX, 9);
-        assert_eq!(remembered.get(u128::MAX), Some(7), "the earlier time stays");
+        assert!(written_ids.current.len() + written_ids.previous.len() <= 2 * MAX_CACHED_IDS);
+        assert_eq!(written_ids.get(0), None);
+        written_ids.put(u128::MAX, 9);
+        assert_eq!(written_ids.get(u128::MAX), Some(7), "the earlier time stays");
     }
 
     #[test]
     fn a_visit_belongs_to_the_day_of_the_apps_clocks() {
         let settings = Settings::of_test("http://127.0.0.1:1", "p", "");
         let zones = [("sh".to_owned(), "Asia/Shanghai".to_owned()), ("ny".to_owned(), "America/New_York".to_owned())];
-        let mut collector = Counts::new(&settings, &zones).unwrap().collector();
+        let mut accumulator = Counts::new(&settings, &zones).unwrap().accumulator();
         let noon = 1_431_864_000_000; // 2015-05-17T12:00:00Z
         for (app, millis, date) in [
             ("sh", noon, "2015-05-17"),
@@ -355,7 +356,7 @@ mod tests {
             ("ny", 1_425_873_599_999, "2015-03-08"),
             ("ny", 1_425_873_600_000, "2015-03-09"),
         ] {
-            assert_eq!(names::date(collector.day(app, millis)), date, "{app} {millis}");
+            assert_eq!(names::date(accumulator.day(app, millis)), date, "{app} {millis}");
         }
         assert!(matches!(
             Counts::new(&settings, &[("a".into(), "Mars/Olympus".into())]),
@@ -373,11 +374,11 @@ mod tests {
             event(5, "custom", "follow", 59, "u"), event(6, "custom", "follow", 1, "")]})
         .to_string();
         let record: Record<'_> = serde_json::from_str(&record).unwrap();
-        let mut collector = counts.collector();
+        let mut accumulator = counts.accumulator();
         for (event, position) in record.events.iter().zip(1..) {
-            collector.see(&record, event, position);
+            accumulator.observe(&record, event, position);
         }
-        let documents = counts.documents(&Layout::default(), collector);
+        let documents = counts.documents(&Layout::default(), accumulator);
         let lines: Vec<String> =
             documents.iter().map(|document| String::from_utf8(document.lines.clone()).unwrap()).collect();
         assert_eq!(lines.len(), 4, "{lines:?}");

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::spread::NEW_INDICES;
+use super::index_budget::MAX_NEW_INDICES;
 use super::tests::{DAY, Store, batch, event};
 use super::*;
 use crate::query::{CountQuery, Filter, Measure, Reader};
@@ -150,10 +150,10 @@ fn a_batch_is_cut_where_it_would_make_too_many_indices() {
     let sink = Elasticsearch::new("es", &settings, &Settings::delivery_of_test(), &[]).unwrap();
     let on = |id: u64, day: i64| event(id, day * DAY, json!({}));
     let events: Vec<Value> = (0..120).map(|n| on(n, (n as i64) / 2)).collect();
-    assert_eq!(sink.cut(&batch("a", "i", 11, &events)), Ok(11 + 2 * NEW_INDICES as u64 - 1));
+    assert_eq!(sink.cut(&batch("a", "i", 11, &events)), Ok(11 + 2 * MAX_NEW_INDICES as u64 - 1));
     assert_eq!(sink.cut(&batch("a", "i", 11, &events[..7])), Ok(17));
     // Days that came before may come again.
-    let again: Vec<Value> = (0..120).map(|n| on(n, (n as i64) % NEW_INDICES as i64)).collect();
+    let again: Vec<Value> = (0..120).map(|n| on(n, (n as i64) % MAX_NEW_INDICES as i64)).collect();
     assert_eq!(sink.cut(&batch("a", "i", 1, &again)), Ok(120));
 }
 

@@ -1,20 +1,21 @@
-//! One event as a document. PURE.
+//! Encodes an event as a document. PURE.
 
 use crate::record::{Column, Context, Event, Record, Value};
 
-/// What the events of one record have in common, as the end of a document: written once, copied for each.
-pub(crate) struct Shared {
+/// Encoded fields that the events of one record share, as the end of a document. Encoded once and copied for each
+/// event.
+pub(crate) struct SharedFields {
     object: Vec<u8>,
-    /// The same with the common properties as text.
+    /// The same, with the common properties as text.
     text: Vec<u8>,
 }
 
-impl Shared {
+impl SharedFields {
     pub(crate) fn new(record: &Record<'_>) -> Self {
         let end = |as_text| {
             let mut out = Vec::with_capacity(512);
-            known(&mut out, Record::COLUMNS, record.values(), as_text);
-            known(&mut out, Context::COLUMNS, record.context.values(), as_text);
+            write_known(&mut out, Record::COLUMNS, record.values(), as_text);
+            write_known(&mut out, Context::COLUMNS, record.context.values(), as_text);
             out.extend_from_slice(b"}\n");
             out
         };
@@ -22,9 +23,10 @@ impl Shared {
     }
 }
 
-/// Appends `,"name":value` for what is known. `as_text`: objects are only kept, as a text that the store does not look into,
-/// under the name `name_json`.
-fn known<'v>(out: &mut Vec<u8>, columns: &[Column], values: impl IntoIterator<Item = Value<'v>>, as_text: bool) {
+/// Appends `,"name":value` for each value that is present.
+///
+/// With `as_text` objects are appended under the name `name_json`, as a text that the store does not index.
+fn write_known<'v>(out: &mut Vec<u8>, columns: &[Column], values: impl IntoIterator<Item = Value<'v>>, as_text: bool) {
     for (column, value) in columns.iter().zip(values) {
         match value {
             Value::Object(Some(object)) if as_text => {
@@ -42,11 +44,12 @@ fn known<'v>(out: &mut Vec<u8>, columns: &[Column], values: impl IntoIterator<It
     }
 }
 
-/// Appends the event as one line. What is unknown is left out, except for the fields that everybody may rely on. `as_text`:
-/// the properties are only kept, as a text that the store does not look into.
-pub(crate) fn write(out: &mut Vec<u8>, shared: &Shared, event: &Event<'_>, position: u64, as_text: bool) {
+/// Appends the event as one line. Absent values are left out, except for fields that are always present.
+///
+/// With `as_text` the properties are a text that the store does not index.
+pub(crate) fn write(out: &mut Vec<u8>, shared: &SharedFields, event: &Event<'_>, position: u64, as_text: bool) {
     integer(out, "{\"position\":", position);
-    known(out, Event::COLUMNS, event.values(), as_text);
+    write_known(out, Event::COLUMNS, event.values(), as_text);
     if event.user_id.is_empty() {
         out.extend_from_slice(b",\"user_id\":\"\"");
     }
@@ -56,7 +59,7 @@ pub(crate) fn write(out: &mut Vec<u8>, shared: &Shared, event: &Event<'_>, posit
     out.extend_from_slice(if as_text { &shared.text } else { &shared.object });
 }
 
-/// A text as JSON after `name`.
+/// Appends `name` and a text as JSON.
 pub(super) fn string(out: &mut Vec<u8>, name: &str, value: &str) {
     out.extend_from_slice(name.as_bytes());
     // Writing to memory cannot fail.

@@ -6,16 +6,16 @@ use subway_protocol::codec::server::WireText;
 use subway_protocol::outcome::truncate;
 
 /// Bytes of a reason that are kept.
-const REASON_BYTES: usize = 1000;
-/// Causes that are followed downwards for the one that says what is wrong.
-const CAUSES: usize = 8;
+const MAX_REASON_BYTES: usize = 1000;
+/// Nested causes that are added to the reason.
+const MAX_CAUSES: usize = 8;
 
-/// Types of errors that speak of the document itself: it will be refused whenever it comes.
-const OF_DOCUMENT: [&str; 4] =
+/// Types of errors about the document itself, which will be refused in every attempt.
+const DOCUMENT_ERROR_TYPES: [&str; 4] =
     ["document_parsing_exception", "mapper_parsing_exception", "strict_dynamic_mapping_exception", "parsing_exception"];
-/// What `illegal_argument_exception`, which is said of many things, says when it speaks of the document: a term that is too
-/// long to be indexed, more fields than an index may have, a field whose name cannot be one.
-const ILLEGAL_IN_DOCUMENT: [&str; 3] = ["immense term", "Limit of ", "field name"];
+/// Texts by which an `illegal_argument_exception`, which has many meanings, concerns the document: a term that is too
+/// long to be indexed, more fields than an index may have, an invalid field name.
+const ILLEGAL_ARGUMENT_TEXTS: [&str; 3] = ["immense term", "Limit of ", "field name"];
 
 /// What became of one document.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub(crate) enum Verdict {
     Blocked(String),
 }
 
-/// Its texts may quote what a sender wrote, half a surrogate pair included.
+/// Error in a response. Its texts may quote what a sender wrote, including half a surrogate pair.
 #[derive(Deserialize)]
 struct StoreError<'a> {
     #[serde(rename = "type", borrow, default)]
@@ -62,17 +62,18 @@ pub(super) fn judge(status: u16, error: Option<&RawValue>) -> Verdict {
     }
 }
 
-/// Whether the error speaks of the document, and what it says.
+/// Returns whether the error concerns the document, and its text.
 fn read(error: &RawValue) -> (bool, String) {
     let Ok(top) = serde_json::from_str::<StoreError<'_>>(error.get()) else {
         return (false, clip(error.get()));
     };
     let reason = top.reason.unwrap_or_default();
-    let speaks = OF_DOCUMENT.contains(&&*top.kind)
-        || &*top.kind == "illegal_argument_exception" && ILLEGAL_IN_DOCUMENT.iter().any(|words| reason.contains(words));
+    let speaks = DOCUMENT_ERROR_TYPES.contains(&&*top.kind)
+        || &*top.kind == "illegal_argument_exception"
+            && ILLEGAL_ARGUMENT_TEXTS.iter().any(|words| reason.contains(words));
     let mut message = format!("{}: {}", &*top.kind, &*reason);
     let mut cause = top.caused_by;
-    for _ in 0..CAUSES {
+    for _ in 0..MAX_CAUSES {
         let Some(Ok(below)) = cause.map(|raw| serde_json::from_str::<StoreError<'_>>(raw.get())) else { break };
         message.push_str("; ");
         message.push_str(&below.kind);
@@ -84,7 +85,7 @@ fn read(error: &RawValue) -> (bool, String) {
 }
 
 fn clip(text: &str) -> String {
-    truncate(text, REASON_BYTES).chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    truncate(text, MAX_REASON_BYTES).chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 #[cfg(test)]
@@ -141,6 +142,6 @@ mod tests {
     fn a_long_reason_is_clipped_between_characters() {
         let long = format!(r#"{{"type":"parsing_exception","reason":"{}"}}"#, "\u{9875}".repeat(2000));
         let Verdict::Refused(why) = of(400, &long) else { panic!() };
-        assert!(why.len() <= REASON_BYTES + "status 400: ".len());
+        assert!(why.len() <= MAX_REASON_BYTES + "status 400: ".len());
     }
 }

@@ -74,9 +74,9 @@ async fn an_event_lies_in_the_index_of_its_day_under_its_id_in_no_other() {
         assert_eq!(sink.deliver(batch("a", "i", 1, &events)).await, Ok(Delivered::default()));
     }
     let prefix = store.prefix();
-    let places: Vec<_> = store.documents("ods-*").into_iter().map(|(index, id, _)| (index, id)).collect();
+    let indices: Vec<_> = store.documents("ods-*").into_iter().map(|(index, id, _)| (index, id)).collect();
     assert_eq!(
-        places,
+        indices,
         [
             (format!("{prefix}-ods-2015.05.17"), "00000000-0000-7000-8000-000000000001".to_owned()),
             (format!("{prefix}-ods-2015.05.18"), "00000000-0000-7000-8000-000000000002".to_owned())

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::layout::OLD_DAYS;
+use super::layout::MAX_OLD_DAYS;
 use super::tests::{DAY, Store, batch_of_text, event};
 use super::*;
 use crate::query::{EventsQuery, Reader};
@@ -32,17 +32,17 @@ async fn deliver(sink: &Elasticsearch, batch: &SinkBatch) -> usize {
 }
 
 /// The index of each event.
-fn places(store: &Store) -> BTreeMap<String, String> {
+fn indices(store: &Store) -> BTreeMap<String, String> {
     let prefix = format!("{}-ods-", store.prefix());
     let documents = store.documents("ods-*");
-    let places: BTreeMap<_, _> =
+    let indices: BTreeMap<_, _> =
         documents.iter().map(|(index, id, _)| (id.clone(), index.strip_prefix(&prefix).unwrap().to_owned())).collect();
-    assert_eq!(places.len(), documents.len(), "an event lies in two indices");
-    places
+    assert_eq!(indices.len(), documents.len(), "an event lies in two indices");
+    indices
 }
 
-fn days_and_years(places: &BTreeMap<String, String>) -> (usize, usize) {
-    let names: BTreeSet<&String> = places.values().collect();
+fn days_and_years(indices: &BTreeMap<String, String>) -> (usize, usize) {
+    let names: BTreeSet<&String> = indices.values().collect();
     let days = names.iter().filter(|name| name.contains('.')).count();
     (days, names.len() - days)
 }
@@ -56,32 +56,32 @@ async fn a_sender_of_twenty_years_makes_few_indices_and_every_attempt_the_same()
     let batch = spread("a", 1, &all);
     let sink = store.sink().await;
     let first = deliver(&sink, &batch).await;
-    let there = places(&store);
+    let there = indices(&store);
     assert_eq!(there.len(), all.len());
     let (days, years) = days_and_years(&there);
-    assert_eq!(days, near.len() + OLD_DAYS);
+    assert_eq!(days, near.len() + MAX_OLD_DAYS);
     assert!(years <= 20, "{years}");
     // Again, from a process that remembers nothing, in pieces that are cut otherwise.
     let fresh = store.sink().await;
     for (at, piece) in all.chunks(7).enumerate().rev() {
         deliver(&fresh, &spread("a", 1 + 7 * at as u64, piece)).await;
     }
-    assert_eq!(places(&store), there);
+    assert_eq!(indices(&store), there);
     // Indices that are there need no caution: it is one delivery, also of days that never came.
     assert!(first > 1, "{first}");
     assert_eq!(deliver(&sink, &batch).await, 1);
     let more: Vec<i64> = (0..300).map(|n| 402 + n * 23).collect();
     assert_eq!(deliver(&sink, &spread("a", 10_000, &more)).await, 1);
-    assert_eq!(days_and_years(&places(&store)).0, days, "no further days");
+    assert_eq!(days_and_years(&indices(&store)).0, days, "no further days");
     // What another app has is its own.
     deliver(&sink, &spread("b", 20_000, &[403, 404])).await;
-    assert_eq!(days_and_years(&places(&store)).0, days + 2);
+    assert_eq!(days_and_years(&indices(&store)).0, days + 2);
     // Visitors of old months go by years too.
     let months: BTreeSet<String> = store.documents("uv-*").into_iter().map(|(index, ..)| index).collect();
     assert_eq!(months.iter().filter(|index| index.contains('.')).count(), 3, "{months:?}");
     assert!(months.len() <= 3 + 21, "{months:?}");
     assert_eq!(sink.metrics.old_day_indices.get(), 42);
-    assert_eq!(sink.metrics.far_events.get(), 2 * (300 - OLD_DAYS as u64) + 300);
+    assert_eq!(sink.metrics.far_events.get(), 2 * (300 - MAX_OLD_DAYS as u64) + 300);
     every_range_is_read(&store).await;
 }
 
@@ -111,12 +111,12 @@ async fn collectors_that_decide_at_once_decide_the_same() {
     let days = |from: i64| (from..from + 30).collect::<Vec<i64>>();
     let (first, second) = (spread("a", 1, &days(500)), spread("a", 100, &days(515)));
     tokio::join!(deliver(&one, &first), deliver(&other, &second));
-    let there = places(&store);
+    let there = indices(&store);
     assert_eq!(there.len(), 60);
-    assert_eq!(days_and_years(&there).0, OLD_DAYS);
+    assert_eq!(days_and_years(&there).0, MAX_OLD_DAYS);
     // Each sends what the other had.
     tokio::join!(deliver(&other, &first), deliver(&one, &second));
-    assert_eq!(places(&store), there);
+    assert_eq!(indices(&store), there);
 }
 
 #[tokio::test]
@@ -134,9 +134,9 @@ async fn retention_knows_years() {
     let fresh = store.sink().await;
     let now = batch_of_text(("a", "i", today * DAY), 200, &[event(200, today * DAY, json!({})).to_string()]);
     while fresh.deliver(Arc::clone(&now)).await.is_err() {}
-    while places(&store).len() > 2 {
+    while indices(&store).len() > 2 {
         tokio::task::yield_now().await;
     }
-    let left: Vec<String> = places(&store).into_values().collect();
-    assert_eq!(days_and_years(&places(&store)), (1, 1), "{left:?}");
+    let left: Vec<String> = indices(&store).into_values().collect();
+    assert_eq!(days_and_years(&indices(&store)), (1, 1), "{left:?}");
 }

@@ -1,24 +1,24 @@
-//! Elasticsearch and OpenSearch as a sink.
+//! Sink for Elasticsearch and OpenSearch.
 //!
-//! Every event is a document in the index of its day (UTC), or of its year if the day is far from its arrival, created under its
-//! own ID, so that a repetition is refused by the store and counts as delivered. `layout` sees to it that the index is the
-//! same in every attempt.
+//! Every event is a document in the index of its day (UTC), or of its year if the day is far from its arrival. The
+//! document is created under the event's ID, so that the store refuses a repetition, which then counts as delivered.
+//! `layout` ensures that the index is the same in every attempt.
 //!
-//! The ID of an event is unique within its app. Should two apps have one ID, the second document lives under `APP|ID`: a
-//! conflict is followed by a look at whose document is there, which costs only batches that are repeated.
+//! The ID of an event is unique within its app. If two apps use one ID, the second document gets the ID `APP|ID`.
+//! After a conflict the sink looks up which app's document exists, which costs only batches that are repeated.
 
 pub(crate) mod bulk;
 mod counts;
 pub(crate) mod document;
 pub(crate) mod errors;
+mod index_budget;
+mod known_indices;
 mod layout;
-mod made;
 pub(crate) mod names;
-mod pause;
 mod retention;
+mod retry;
 mod schema;
 pub(crate) mod server;
-mod spread;
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
@@ -32,13 +32,13 @@ use tokio::sync::mpsc;
 
 pub(crate) use self::schema::schema;
 
-use self::bulk::{Encoder, Form, Forms, Part, verdicts};
-use self::counts::{Collector, Counts};
+use self::bulk::{BulkEncoder, BulkRequest, DocumentForm, DocumentForms, verdicts};
+use self::counts::{CountAccumulator, Counts};
 use self::errors::Verdict;
-use self::layout::{Layout, Layouts};
-use self::made::Made;
-use self::pause::Pauses;
+use self::known_indices::KnownIndices;
+use self::layout::{Layout, LayoutStore};
 use self::retention::Retention;
+use self::retry::RetryDelays;
 use self::server::Server;
 use super::days::When;
 use super::{Delivered, Need, Refusal, Sink, SinkBatch, SinkError, Unreadable};
@@ -46,13 +46,13 @@ use crate::config::{Delivery, Elasticsearch as Settings};
 use crate::record::{Event, Record};
 use crate::telemetry::SinkMetrics;
 
-/// Identities looked up by one request.
-const LOOKUPS: usize = 5000;
+/// Documents in one lookup.
+const LOOKUP_DOCUMENTS: usize = 5000;
 
-/// Opens the sink. Nothing is sent yet. `zones`: the apps' time zones, key and IANA name.
+/// Opens the sink without sending anything. `zones` are the apps' time zones, key and IANA name.
 ///
 /// # Errors
-/// [`SinkError::Unfit`] if the settings cannot be used.
+/// [`SinkError::Unfit`] if the settings are unusable.
 pub(crate) fn open(
     name: &str,
     settings: &Settings,
@@ -63,8 +63,8 @@ pub(crate) fn open(
     Ok(Arc::new(Elasticsearch { metrics, ..Elasticsearch::new(name, settings, delivery, zones)? }))
 }
 
-/// Makes what is missing in the store; says what it did, a line for each step. Does so even if the settings say
-/// `manage_schema = false`: a person asked for it.
+/// Creates what is missing in the store, even with `manage_schema = false`, because an operator asked for it. Returns
+/// a line for each step.
 ///
 /// # Errors
 /// As [`Sink::prepare`].
@@ -76,48 +76,48 @@ struct Elasticsearch {
     name: String,
     settings: Settings,
     server: Server,
-    encoder: Arc<Encoder>,
+    encoder: Arc<BulkEncoder>,
     counts: Option<Counts>,
     retention: Arc<Retention>,
-    layouts: Layouts,
-    made: Arc<Made>,
+    layout_store: LayoutStore,
+    known_indices: Arc<KnownIndices>,
     metrics: SinkMetrics,
 }
 
-/// What is known of a batch so far.
+/// State of one delivery.
 #[derive(Default)]
-struct Progress {
+struct DeliveryState {
     refused: Vec<Refusal>,
-    /// Events to be sent again, and how.
-    again: Forms,
-    /// Events under whose ID there is a document.
+    /// Events to be sent again, with their forms.
+    retry: DocumentForms,
+    /// Events whose ID exists in the store.
     conflicts: BTreeSet<u64>,
-    /// What the store said to those it had no time for.
-    later: Option<String>,
-    /// What the store said to those it will not take until it is changed.
-    blocked: Option<String>,
-    /// Events that went by years.
-    far: u64,
+    /// Error of the events for which the store had no capacity.
+    retry_reason: Option<String>,
+    /// Error of the events that the store refuses until an operator changes it.
+    blocked_reason: Option<String>,
+    /// Number of events that went to indices of years.
+    far_events: u64,
 }
 
-impl Progress {
-    fn note(&mut self, position: u64, form: Form, verdict: Verdict) {
+impl DeliveryState {
+    fn record_result(&mut self, position: u64, form: DocumentForm, verdict: Verdict) {
         match verdict {
             Verdict::Taken => {}
-            Verdict::Exists if form.foreign => {}
+            Verdict::Exists if form.app_scoped_id => {}
             Verdict::Exists => {
                 self.conflicts.insert(position);
             }
             // What the store cannot make fields of it can keep as text.
             Verdict::Refused(_) if !form.as_text => {
-                self.again.insert(position, Form { as_text: true, ..form });
+                self.retry.insert(position, DocumentForm { as_text: true, ..form });
             }
             Verdict::Refused(reason) => self.refused.push(Refusal { position, reason }),
             Verdict::Later(why) => {
-                self.again.insert(position, form);
-                self.later = Some(why);
+                self.retry.insert(position, form);
+                self.retry_reason = Some(why);
             }
-            Verdict::Blocked(why) => self.blocked = Some(why),
+            Verdict::Blocked(why) => self.blocked_reason = Some(why),
         }
     }
 }
@@ -129,92 +129,102 @@ impl Elasticsearch {
         delivery: &Delivery,
         zones: &[(String, String)],
     ) -> Result<Self, SinkError> {
-        let made = Arc::new(Made::new(settings.index_prefix()));
+        let known_indices = Arc::new(KnownIndices::new(settings.index_prefix()));
         Ok(Self {
             name: name.to_owned(),
             server: Server::new(settings, Duration::from_millis(delivery.timeout_ms))?,
-            encoder: Arc::new(Encoder::new(settings)),
+            encoder: Arc::new(BulkEncoder::new(settings)),
             counts: if settings.exact_counts { Some(Counts::new(settings, zones)?) } else { None },
-            retention: Arc::new(Retention::new(settings.index_prefix(), settings.retention_days, Arc::clone(&made))),
-            layouts: Layouts::new(settings),
-            made,
+            retention: Arc::new(Retention::new(
+                settings.index_prefix(),
+                settings.retention_days,
+                Arc::clone(&known_indices),
+            )),
+            layout_store: LayoutStore::new(settings),
+            known_indices,
             metrics: SinkMetrics::default(),
             settings: settings.clone(),
         })
     }
 
-    /// Sends the batch, or those events of it that are `wanted`, and notes what becomes of each. The next part is made while
-    /// the store works on the last.
+    /// Sends the batch, or its `selected` events, and records the result of each. The next request is encoded while
+    /// the store processes the last.
     async fn send(
         &self,
         batch: &Arc<SinkBatch>,
         layout: &Arc<Layout>,
-        wanted: Option<Forms>,
-        collector: Option<Collector>,
-        progress: &mut Progress,
-    ) -> Result<Option<Collector>, SinkError> {
-        let (parts, mut made) = mpsc::channel(1);
+        selected: Option<DocumentForms>,
+        accumulator: Option<CountAccumulator>,
+        state: &mut DeliveryState,
+    ) -> Result<Option<CountAccumulator>, SinkError> {
+        let (sender, mut requests) = mpsc::channel(1);
         let (encoder, batch, layout) = (Arc::clone(&self.encoder), Arc::clone(batch), Arc::clone(layout));
-        let first_time = wanted.is_none();
+        let first_attempt = selected.is_none();
         let making = tokio::task::spawn_blocking(move || {
-            let mut collector = collector;
-            let mut send = |part: Part| parts.blocking_send(part).is_ok();
-            let see = |record: &Record<'_>, event: &Event<'_>, position: u64| {
-                if let Some(collector) = &mut collector {
-                    collector.see(record, event, position);
+            let mut accumulator = accumulator;
+            let mut send = |request: BulkRequest| sender.blocking_send(request).is_ok();
+            let observe = |record: &Record<'_>, event: &Event<'_>, position: u64| {
+                if let Some(accumulator) = &mut accumulator {
+                    accumulator.observe(record, event, position);
                 }
             };
-            encoder.encode(&batch, &layout, wanted.as_ref(), see, &mut send).map(|()| collector)
+            encoder.encode(&batch, &layout, selected.as_ref(), observe, &mut send).map(|()| accumulator)
         });
-        while let Some(part) = made.recv().await {
-            progress.far += if first_time { part.far } else { 0 };
-            self.send_part(part, progress).await?;
+        while let Some(request) = requests.recv().await {
+            state.far_events += if first_attempt { request.far_events } else { 0 };
+            self.send_request(request, state).await?;
         }
         making.await.map_err(|error| SinkError::retryable(error.to_string()))?
     }
 
-    async fn send_part(&self, part: Part, progress: &mut Progress) -> Result<(), SinkError> {
-        let answer = self.server.send_lines(bulk::PATH, part.body, self.encoder.gzip).await?;
+    async fn send_request(&self, request: BulkRequest, state: &mut DeliveryState) -> Result<(), SinkError> {
+        let answer = self.server.send_lines(bulk::PATH, request.body, self.encoder.gzip).await?;
         match answer.status {
             200 => {}
             413 => return Err(SinkError::TooLarge { message: answer.message() }),
             _ => return Err(answer.retryable()),
         }
-        let verdicts = verdicts(&answer.body, part.items.len())?;
-        for ((position, form), verdict) in part.items.into_iter().zip(verdicts) {
-            progress.note(position, form, verdict);
+        let verdicts = verdicts(&answer.body, request.items.len())?;
+        for ((position, form), verdict) in request.items.into_iter().zip(verdicts) {
+            state.record_result(position, form, verdict);
         }
-        if progress.later.is_none() && progress.blocked.is_none() {
-            self.made.add(part.places);
+        if state.retry_reason.is_none() && state.blocked_reason.is_none() {
+            self.known_indices.insert(request.indices);
         }
         Ok(())
     }
 
-    /// Where the events of the batch go, with everything decided.
+    /// Decides the indices of the batch's events.
     async fn layout(&self, batch: &SinkBatch) -> Result<Arc<Layout>, SinkError> {
-        let wanted = spread::wanted(batch, &self.layouts.known())?;
-        let layout = self.layouts.decide(&self.server, &wanted).await?;
-        self.metrics.old_day_indices.set(layout.old_indices() as i64);
+        let selected = index_budget::undecided(batch, &self.layout_store.known())?;
+        let layout = self.layout_store.decide(&self.server, &selected).await?;
+        self.metrics.old_day_indices.set(layout.old_index_count() as i64);
         Ok(layout)
     }
 
-    /// Looks whose documents were in the way. An event's own is what was wanted; the others go under another identity.
-    async fn settle(&self, batch: &SinkBatch, layout: &Layout, progress: &mut Progress) -> Result<(), SinkError> {
-        let conflicts = std::mem::take(&mut progress.conflicts);
+    /// Resolves conflicts by looking up the existing documents. The event's own document means that it is delivered;
+    /// an event with another app's document is sent again under another ID.
+    async fn resolve_conflicts(
+        &self,
+        batch: &SinkBatch,
+        layout: &Layout,
+        state: &mut DeliveryState,
+    ) -> Result<(), SinkError> {
+        let conflicts = std::mem::take(&mut state.conflicts);
         let mut found: Vec<(u64, String, String, String)> = Vec::new();
         batch.for_each_record(|record: &Record<'_>, first, events: &[Event<'_>]| {
             for (event, position) in events.iter().zip(first..) {
                 if conflicts.contains(&position) {
                     let (event_time, received_at) = (event.event_time, record.received_at);
                     let when = When { app_key: &record.app_key, position, event_time, received_at };
-                    let index = layout.place(&when).index(self.settings.index_prefix());
+                    let index = layout.event_index(&when).name(self.settings.index_prefix());
                     found.push((position, index, names::id(&[&event.event_id]), record.app_key.to_string()));
                 }
             }
             Ok::<(), SinkError>(())
         })?;
-        for some in found.chunks(LOOKUPS) {
-            let docs: Vec<_> = some
+        for chunk in found.chunks(LOOKUP_DOCUMENTS) {
+            let docs: Vec<_> = chunk
                 .iter()
                 .map(|(_, index, id, _)| json!({"_index": index, "_id": id, "_source": ["app_key"]}))
                 .collect();
@@ -223,21 +233,21 @@ impl Elasticsearch {
             if !answer.is_ok() {
                 return Err(answer.retryable());
             }
-            let there: Lookup<'_> = serde_json::from_slice(&answer.body)
+            let response: LookupResponse<'_> = serde_json::from_slice(&answer.body)
                 .map_err(|error| SinkError::retryable(format!("the answer to a lookup cannot be read: {error}")))?;
-            if there.docs.len() != some.len() {
+            if response.docs.len() != chunk.len() {
                 return Err(SinkError::retryable("the answer to a lookup has another number of documents"));
             }
-            for ((position, _, _, app), document) in some.iter().zip(&there.docs) {
+            for ((position, _, _, app), document) in chunk.iter().zip(&response.docs) {
                 match &document.source {
                     Some(source) if source.app_key == *app => {}
                     Some(_) => {
-                        progress.again.insert(*position, Form { foreign: true, ..Form::default() });
+                        state.retry.insert(*position, DocumentForm { app_scoped_id: true, ..DocumentForm::default() });
                     }
                     // Deleted meanwhile, or its shard is away.
                     None => {
-                        progress.again.insert(*position, Form::default());
-                        progress.later = Some("a document that was in the way cannot be looked at".into());
+                        state.retry.insert(*position, DocumentForm::default());
+                        state.retry_reason = Some("a document that was in the way cannot be looked at".into());
                     }
                 }
             }
@@ -245,36 +255,36 @@ impl Elasticsearch {
         Ok(())
     }
 
-    /// What is to be counted of the events of `batch` that were not refused.
-    fn collect_again(&self, batch: &SinkBatch, counts: &Counts, refused: &[Refusal]) -> Result<Collector, SinkError> {
+    /// Accumulates the counts of `batch` again, without the events that were refused.
+    fn recount(&self, batch: &SinkBatch, counts: &Counts, refused: &[Refusal]) -> Result<CountAccumulator, SinkError> {
         let refused: HashSet<u64> = refused.iter().map(|refusal| refusal.position).collect();
-        let mut collector = counts.collector();
+        let mut accumulator = counts.accumulator();
         batch.for_each_record(|record: &Record<'_>, first, events| {
             for (event, position) in events.iter().zip(first..) {
                 if !refused.contains(&position) {
-                    collector.see(record, event, position);
+                    accumulator.observe(record, event, position);
                 }
             }
             Ok::<(), SinkError>(())
         })?;
-        Ok(collector)
+        Ok(accumulator)
     }
 }
 
 #[derive(Deserialize)]
-struct Lookup<'a> {
+struct LookupResponse<'a> {
     #[serde(borrow)]
-    docs: Vec<Found<'a>>,
+    docs: Vec<LookupDocument<'a>>,
 }
 
 #[derive(Deserialize)]
-struct Found<'a> {
+struct LookupDocument<'a> {
     #[serde(borrow, rename = "_source", default)]
-    source: Option<FoundSource<'a>>,
+    source: Option<LookupSource<'a>>,
 }
 
 #[derive(Deserialize)]
-struct FoundSource<'a> {
+struct LookupSource<'a> {
     #[serde(borrow)]
     app_key: std::borrow::Cow<'a, str>,
 }
@@ -287,56 +297,61 @@ impl Sink for Elasticsearch {
 
     async fn prepare(&self) -> Result<(), SinkError> {
         schema::prepare(&self.server, &self.settings).await?;
-        self.made.look(&self.server).await;
-        self.layouts.load(&self.server).await
+        self.known_indices.refresh(&self.server).await;
+        self.layout_store.load(&self.server).await
     }
 
     fn cut(&self, batch: &SinkBatch) -> Result<u64, Unreadable> {
-        spread::cut(batch, &self.layouts.known(), &self.made.known())
+        index_budget::delivery_end(batch, &self.layout_store.known(), &self.known_indices.known())
     }
 
-    fn needs(&self, batch: &SinkBatch, few: usize) -> Result<Vec<Need>, Unreadable> {
-        spread::needs(batch, &self.layouts.known(), &self.made.known(), (few, self.settings.index_prefix()))
+    fn needs(&self, batch: &SinkBatch, max_resources: usize) -> Result<Vec<Need>, Unreadable> {
+        index_budget::needs(
+            batch,
+            &self.layout_store.known(),
+            &self.known_indices.known(),
+            (max_resources, self.settings.index_prefix()),
+        )
     }
 
     async fn deliver(&self, batch: Arc<SinkBatch>) -> Result<Delivered, SinkError> {
-        let mut progress = Progress::default();
+        let mut state = DeliveryState::default();
         let layout = self.layout(&batch).await?;
-        let collector = self.counts.as_ref().map(Counts::collector);
-        let mut collector = self.send(&batch, &layout, None, collector, &mut progress).await?;
-        let mut pauses = Pauses::default();
+        let accumulator = self.counts.as_ref().map(Counts::accumulator);
+        let mut accumulator = self.send(&batch, &layout, None, accumulator, &mut state).await?;
+        let mut retry_delays = RetryDelays::default();
         loop {
-            if !progress.conflicts.is_empty() {
-                self.settle(&batch, &layout, &mut progress).await?;
+            if !state.conflicts.is_empty() {
+                self.resolve_conflicts(&batch, &layout, &mut state).await?;
             }
-            if progress.again.is_empty() {
+            if state.retry.is_empty() {
                 break;
             }
-            if let Some(why) = progress.later.take() {
-                pauses.next(&why).await?;
+            if let Some(why) = state.retry_reason.take() {
+                retry_delays.next(&why).await?;
             }
-            let wanted = std::mem::take(&mut progress.again);
-            self.send(&batch, &layout, Some(wanted), None, &mut progress).await?;
+            let selected = std::mem::take(&mut state.retry);
+            self.send(&batch, &layout, Some(selected), None, &mut state).await?;
         }
-        if let Some(message) = progress.blocked {
+        if let Some(message) = state.blocked_reason {
             // A cluster that has no room for another index gets it by this alone.
-            self.retention.look(&self.server);
+            self.retention.refresh(&self.server);
             return Err(SinkError::retryable(message));
         }
-        let refused = progress.refused;
+        let refused = state.refused;
         if refused.len() as u64 > batch.last - batch.first {
             return Err(SinkError::refused(refused.into_iter().next().map(|one| one.reason).unwrap_or_default()));
         }
         if let Some(counts) = &self.counts {
             if !refused.is_empty() {
-                collector = Some(self.collect_again(&batch, counts, &refused)?);
+                accumulator = Some(self.recount(&batch, counts, &refused)?);
             }
-            if let Some(collector) = collector {
-                counts.write(&self.server, &self.layouts, collector).await?;
+            if let Some(accumulator) = accumulator {
+                counts.write(&self.server, &self.layout_store, accumulator).await?;
             }
         }
-        self.retention.look(&self.server);
-        self.metrics.far_events.inc_by(progress.far);
+        self.retention.refresh(&self.server);
+        self.metrics.far_events.inc_by(state.far_events);
         Ok(Delivered { refused })
     }
 

@@ -1,4 +1,4 @@
-//! Names of indices and identities of documents. PURE.
+//! Names of indices and IDs of documents. PURE.
 
 use jiff::Span;
 use jiff::civil::{self, Date};
@@ -6,19 +6,19 @@ use sha2::{Digest, Sha256};
 
 use super::super::days::day_of;
 
-/// Longest `_id` that the store takes, bytes.
-const ID_BYTES: usize = 512;
-/// Most names in one path. With a hundred bytes each the path stays below the 4 KB that the store takes as a whole.
-const NAMES_IN_PATH: i64 = 31;
-/// Days in a row of which each is named: with them the names of two years.
-const DAYS_IN_PATH: i64 = NAMES_IN_PATH - 2;
-/// Months in a row of which each is named: with them the names of three years.
-const MONTHS_IN_PATH: i64 = NAMES_IN_PATH - 3;
+/// Longest `_id` that the store accepts, bytes.
+const MAX_ID_BYTES: usize = 512;
+/// Names in one path. With a hundred bytes each the path stays below the 4 KB that the store accepts.
+const MAX_NAMES_IN_PATH: i64 = 31;
+/// Consecutive days that are named one by one. Two names of years are added.
+const MAX_DAYS_IN_PATH: i64 = MAX_NAMES_IN_PATH - 2;
+/// Consecutive months that are named one by one. Three names of years are added.
+const MAX_MONTHS_IN_PATH: i64 = MAX_NAMES_IN_PATH - 3;
 
 const EPOCH: Date = civil::date(1970, 1, 1);
 
-/// Returns the date that is `days` after 1 January 1970, in the proleptic Gregorian calendar. What lies beyond the calendar's
-/// 9,999 years is its first or last day: no event comes near.
+/// Returns the date that is `days` after 1 January 1970, in the proleptic Gregorian calendar. Days beyond the
+/// calendar's 9,999 years become its first or last day; no event is near them.
 fn date_of(days: i64) -> Date {
     let date = Span::new().try_days(days).and_then(|span| EPOCH.checked_add(span));
     date.unwrap_or(if days < 0 { Date::MIN } else { Date::MAX })
@@ -28,57 +28,58 @@ fn days_since_epoch(date: Date) -> Option<i64> {
     Some(i64::from(EPOCH.until(date).ok()?.get_days()))
 }
 
-/// The year of a day since the epoch.
+/// Returns the year of a day since the epoch.
 pub(super) fn year_of(day: i64) -> i64 {
     i64::from(date_of(day).year())
 }
 
-/// `YYYY.MM` of a day since the epoch.
+/// Formats a day since the epoch as `YYYY.MM`.
 pub(super) fn month_of(day: i64) -> String {
     date_of(day).strftime("%Y.%m").to_string()
 }
 
-/// `YYYY-MM-DD` of a day since the epoch.
+/// Formats a day since the epoch as `YYYY-MM-DD`.
 pub(super) fn date(day: i64) -> String {
     date_of(day).strftime("%Y-%m-%d").to_string()
 }
 
-/// The index of the events of one day (UTC) since the epoch.
+/// Returns the index of the events of one day (UTC) since the epoch.
 pub(crate) fn ods(prefix: &str, day: i64) -> String {
     format!("{prefix}-ods-{}", date_of(day).strftime("%Y.%m.%d"))
 }
 
-/// The index of the events of one year (UTC) that have no index of their day.
+/// Returns the index of the events of a year (UTC) whose days have no index.
 pub(super) fn ods_of_year(prefix: &str, year: i64) -> String {
     format!("{prefix}-ods-{year:04}")
 }
 
-/// The index of the visitors of the month that holds the local day `day`.
+/// Returns the index of the visitors of the month that contains the local day `day`.
 pub(super) fn uv(prefix: &str, day: i64) -> String {
     format!("{prefix}-uv-{}", month_of(day))
 }
 
-/// The index of the visitors of those months of a year that have none of their own.
+/// Returns the index of the visitors of a year whose months have no index.
 pub(super) fn uv_of_year(prefix: &str, year: i64) -> String {
     format!("{prefix}-uv-{year:04}")
 }
 
-/// The index that holds what was decided about the others.
+/// Returns the index that stores the layout of the others.
 pub(super) fn layout(prefix: &str) -> String {
     format!("{prefix}-layout")
 }
 
-/// The index of the installs with the time of their first event.
+/// Returns the index of the installs with the time of their first event.
 pub(crate) fn users(prefix: &str) -> String {
     format!("{prefix}-users")
 }
 
-/// The index of those who follow, and of those who did.
+/// Returns the index of current and former followers.
 pub(super) fn followers(prefix: &str) -> String {
     format!("{prefix}-followers")
 }
 
-/// The last day of which an index can have events or visitors, if `name` is exactly what the functions above make.
+/// Returns the last day of which an index can have events or visitors, if `name` is exactly a name that the functions
+/// above return.
 pub(super) fn last_day(prefix: &str, name: &str) -> Option<i64> {
     let rest = name.strip_prefix(prefix)?;
     let (is_ods, date) = match rest.strip_prefix("-ods-") {
@@ -107,9 +108,10 @@ pub(super) fn last_day(prefix: &str, name: &str) -> Option<i64> {
     (made == name).then_some(last)
 }
 
-/// The indices that can hold events with `from <= event_time < to`, as a list of patterns for a path. Every name has a
-/// wildcard, because a pattern may match nothing, but a name must be there; `p-ods-*2015` matches the index of the year and
-/// none of its days.
+/// Returns the indices that can have events with `from <= event_time < to`, as a list of patterns for a path.
+///
+/// Every name has a wildcard, because a pattern may match nothing while a plain name must exist. `p-ods-*2015`
+/// matches the index of the year and none of its days.
 pub(crate) fn covering(prefix: &str, from: Option<i64>, to: Option<i64>) -> String {
     let all = format!("{prefix}-ods-*");
     let (Some(from), Some(to)) = (from, to) else { return all };
@@ -117,12 +119,12 @@ pub(crate) fn covering(prefix: &str, from: Option<i64>, to: Option<i64>) -> Stri
     let year_and_month = |day| (year_of(day), i64::from(date_of(day).month()));
     let (from, to) = (year_and_month(first), year_and_month(last));
     let months = (to.0 - from.0) * 12 + to.1 - from.1 + 1;
-    let mut list: Vec<String> = if last - first < DAYS_IN_PATH {
+    let mut list: Vec<String> = if last - first < MAX_DAYS_IN_PATH {
         (first..=last).map(|day| format!("{}*", ods(prefix, day))).collect()
-    } else if months <= MONTHS_IN_PATH {
+    } else if months <= MAX_MONTHS_IN_PATH {
         let month = |n: i64| (from.0 + (from.1 - 1 + n).div_euclid(12), (from.1 - 1 + n).rem_euclid(12) + 1);
         (0..months).map(month).map(|(year, month)| format!("{prefix}-ods-{year:04}.{month:02}.*")).collect()
-    } else if to.0 - from.0 < NAMES_IN_PATH {
+    } else if to.0 - from.0 < MAX_NAMES_IN_PATH {
         return (from.0..=to.0).map(|year| format!("{prefix}-ods-{year:04}*")).collect::<Vec<_>>().join(",");
     } else {
         return all;
@@ -131,10 +133,10 @@ pub(crate) fn covering(prefix: &str, from: Option<i64>, to: Option<i64>) -> Stri
     list.join(",")
 }
 
-/// The identity made of `parts`: joined by `|`, or the hash of that where it is longer than the store takes.
+/// Returns the document ID of `parts`: joined by `|`, or the hash of that if the store would refuse its length.
 pub(super) fn id(parts: &[&str]) -> String {
     let joined = parts.join("|");
-    if joined.len() <= ID_BYTES {
+    if joined.len() <= MAX_ID_BYTES {
         return joined;
     }
     format!("sha256-{}", hex::encode(Sha256::digest(joined.as_bytes())))
@@ -211,6 +213,6 @@ mod tests {
         assert_eq!(id(&["a", "b"]), "a|b");
         let (one, other) = (id(&["a", &"x".repeat(600)]), id(&["a", &"x".repeat(601)]));
         assert_ne!(one, other);
-        assert!(one.len() < ID_BYTES && one.starts_with("sha256-"));
+        assert!(one.len() < MAX_ID_BYTES && one.starts_with("sha256-"));
     }
 }

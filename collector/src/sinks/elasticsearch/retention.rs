@@ -1,51 +1,53 @@
-//! Deletes indices all of whose days are older than they should be, and learns once a day which are left.
+//! Deletes indices whose days are all older than the retention, and refreshes the cache of indices once a day.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use reqwest::Method;
 
 use super::super::{SinkError, days::day_of};
-use super::made::Made;
+use super::known_indices::KnownIndices;
 use super::names;
 use super::server::Server;
 use crate::clock;
 
-/// Indices deleted by one request: their names stay below what a path may have.
-const NAMES: usize = 20;
+/// Indices deleted by one request. Their names stay below the limit of a path.
+const NAMES_PER_REQUEST: usize = 20;
 
-/// When indices were last looked through.
+/// Daily task of one sink.
 pub(super) struct Retention {
     prefix: String,
     days: i64,
-    made: Arc<Made>,
-    /// The day of the last look.
-    looked: Mutex<i64>,
+    known_indices: Arc<KnownIndices>,
+    /// Day of the last run.
+    last_run_day: Mutex<i64>,
 }
 
 impl Retention {
-    /// `days` 0: nothing is ever deleted.
-    pub(super) fn new(prefix: &str, days: u64, made: Arc<Made>) -> Self {
+    /// Creates the task. With `days` 0 nothing is ever deleted.
+    pub(super) fn new(prefix: &str, days: u64, known_indices: Arc<KnownIndices>) -> Self {
         let days = i64::try_from(days).unwrap_or(i64::MAX);
-        Self { prefix: prefix.to_owned(), days, made, looked: Mutex::new(i64::MIN) }
+        Self { prefix: prefix.to_owned(), days, known_indices, last_run_day: Mutex::new(i64::MIN) }
     }
 
-    /// Once a day deletes what is too old, and notes which indices are left whoever deletes them, in a task of its own: no event
-    /// waits for it. A failure is logged and tried again the next day.
-    pub(super) fn look(self: &Arc<Self>, server: &Server) {
+    /// Deletes old indices once a day, and refreshes the cache, which notices deletions by others too.
+    ///
+    /// Runs in a task of its own, so that no event waits for it. A failure is logged and retried the next day.
+    pub(super) fn refresh(self: &Arc<Self>, server: &Server) {
         let today = day_of(clock::now());
-        let looked = std::mem::replace(&mut *self.looked.lock().unwrap_or_else(PoisonError::into_inner), today);
-        if looked != today {
+        let last_run_day =
+            std::mem::replace(&mut *self.last_run_day.lock().unwrap_or_else(PoisonError::into_inner), today);
+        if last_run_day != today {
             let (this, server) = (Arc::clone(self), server.clone());
             tokio::spawn(async move {
                 if this.days > 0 {
-                    this.delete_and_tell(&server, today).await;
+                    this.delete_and_log(&server, today).await;
                 }
-                this.made.look(&server).await;
+                this.known_indices.refresh(&server).await;
             });
         }
     }
 
-    async fn delete_and_tell(&self, server: &Server, today: i64) {
+    async fn delete_and_log(&self, server: &Server, today: i64) {
         match self.delete(server, today).await {
             Ok(deleted) if !deleted.is_empty() => {
                 tracing::info!("deleted {} indices older than {} days", deleted.len(), self.days);
@@ -55,7 +57,8 @@ impl Retention {
         }
     }
 
-    /// Deletes the indices whose whole day, month or year lies more than the retention before `today`; returns their names.
+    /// Deletes the indices whose whole day, month or year is more than the retention before `today`. Returns their
+    /// names.
     ///
     /// # Errors
     /// [`SinkError::Retryable`].
@@ -66,9 +69,9 @@ impl Retention {
         let oldest = today.saturating_sub(self.days);
         let is_old = |name: &&str| names::last_day(&self.prefix, name).is_some_and(|day| day < oldest);
         let old: Vec<String> = names.filter(is_old).map(str::to_owned).collect();
-        for some in old.chunks(NAMES) {
+        for chunk in old.chunks(NAMES_PER_REQUEST) {
             // Whole names without wildcards: nothing else can be hit.
-            server.value(Method::DELETE, &format!("/{}?ignore_unavailable=true", some.join(",")), None).await?;
+            server.value(Method::DELETE, &format!("/{}?ignore_unavailable=true", chunk.join(",")), None).await?;
         }
         Ok(old)
     }

@@ -1,4 +1,4 @@
-//! The index templates, and how they come into the store.
+//! Index templates, and their installation in the store.
 
 use reqwest::Method;
 use serde_json::{Map, Value, json};
@@ -6,19 +6,20 @@ use sha2::{Digest, Sha256};
 
 use super::super::SinkError;
 use super::names;
-use super::server::{Flavour, Server};
+use super::server::{Distribution, Server};
 use crate::config::Elasticsearch as Settings;
 use crate::record::{self, Column, Kind};
 
-/// Number of the templates' content. Grows with every change here; a store that has a newer one is left as it is.
+/// Version of the templates. Raise it with every change here. A newer version in the store is left as it is.
 pub(super) const VERSION: u64 = 2;
-/// Above the templates of most others, which stay at 100 to 200.
+/// Priority above most other templates, which have 100 to 200.
 const PRIORITY: u64 = 300;
-/// Longest text that is indexed, characters: a term may have 32,766 bytes. Longer ones are stored and not found.
-const INDEXED_CHARS: u64 = 8191;
+/// Longest text that is indexed, characters: a term has at most 32,766 bytes. Longer texts are stored and cannot be
+/// searched.
+const MAX_INDEXED_CHARS: u64 = 8191;
 
-/// Fields that questions are answered by, and the type that each must have.
-const NEEDED: [(&str, &str); 7] = [
+/// Fields that queries use, with the type that each must have.
+const REQUIRED_FIELDS: [(&str, &str); 7] = [
     ("app_key", "keyword"),
     ("install_id", "keyword"),
     ("user_id", "keyword"),
@@ -28,37 +29,37 @@ const NEEDED: [(&str, &str); 7] = [
     ("event_time", "date"),
 ];
 
-/// The requests that make the schema, as JSON: for Elasticsearch and for OpenSearch.
+/// Returns the requests that create the schema, as JSON: for Elasticsearch and for OpenSearch.
 #[must_use]
 pub(crate) fn schema(settings: &Settings) -> String {
-    let of = |flavour| {
-        let requests = templates(settings, flavour).into_iter();
+    let of = |distribution| {
+        let requests = templates(settings, distribution).into_iter();
         let request = |(name, body): (String, Value)| json!({"method": "PUT", "path": format!("/_index_template/{name}"), "body": body});
         requests.map(request).collect::<Vec<_>>()
     };
-    let both = json!({"elasticsearch": of(Flavour::Elasticsearch), "opensearch": of(Flavour::OpenSearch)});
+    let both = json!({"elasticsearch": of(Distribution::Elasticsearch), "opensearch": of(Distribution::OpenSearch)});
     format!("{both:#}\n")
 }
 
-fn word() -> Value {
-    json!({"type": "keyword", "ignore_above": INDEXED_CHARS})
+fn keyword() -> Value {
+    json!({"type": "keyword", "ignore_above": MAX_INDEXED_CHARS})
 }
 
-fn time() -> Value {
+fn epoch_millis() -> Value {
     json!({"type": "date", "format": "epoch_millis"})
 }
 
-fn number() -> Value {
+fn long() -> Value {
     json!({"type": "long", "ignore_malformed": true})
 }
 
-/// Names and bodies of the templates.
-fn templates(settings: &Settings, flavour: Flavour) -> Vec<(String, Value)> {
+/// Returns names and bodies of the templates.
+fn templates(settings: &Settings, distribution: Distribution) -> Vec<(String, Value)> {
     let prefix = settings.index_prefix();
     let counts = json!({"dynamic": false, "properties": {
-        "app_key": word(), "install_id": word(), "user": word(), "day": {"type": "date", "format": "yyyy-MM-dd"},
-        "first_time": time(), "event_time": time(), "event_id": word(), "following": {"type": "boolean"}}});
-    let events = template(settings, &format!("{prefix}-ods-*"), settings.ilm_policy.as_deref(), events(flavour));
+        "app_key": keyword(), "install_id": keyword(), "user": keyword(), "day": {"type": "date", "format": "yyyy-MM-dd"},
+        "first_time": epoch_millis(), "event_time": epoch_millis(), "event_id": keyword(), "following": {"type": "boolean"}}});
+    let events = template(settings, &format!("{prefix}-ods-*"), settings.ilm_policy.as_deref(), events(distribution));
     let patterns = [format!("{prefix}-uv-*"), names::users(prefix), names::followers(prefix)];
     let mut all = vec![(format!("{prefix}-ods"), events)];
     if settings.exact_counts {
@@ -83,45 +84,49 @@ fn template(settings: &Settings, patterns: &str, ilm_policy: Option<&str>, mappi
     }
     let patterns: Vec<&str> = patterns.split(',').collect();
     let content = json!({"settings": {"index": index}, "mappings": mappings});
-    let made = Sha256::digest(content.to_string()).iter().take(8).map(|byte| format!("{byte:02x}")).collect::<String>();
+    let digest =
+        Sha256::digest(content.to_string()).iter().take(8).map(|byte| format!("{byte:02x}")).collect::<String>();
     json!({"index_patterns": patterns, "priority": PRIORITY, "version": VERSION,
-        "_meta": {"made_by": "subway-collector", "content": made}, "template": content})
+        "_meta": {"made_by": "subway-collector", "content": digest}, "template": content})
 }
 
-/// The mapping of a column. A value that is not of its kind is stored and not found.
-fn mapping(column: &Column, flavour: Flavour) -> Value {
-    match (column.name, column.kind, flavour) {
+/// Returns the mapping of a column. A value of another type is stored and cannot be searched.
+fn mapping(column: &Column, distribution: Distribution) -> Value {
+    match (column.name, column.kind, distribution) {
         // It says which index a document is in; a wrong one must not be stored.
-        ("event_time", ..) => time(),
+        ("event_time", ..) => epoch_millis(),
         // Only looked up, never counted.
         ("batch_id", ..) => json!({"type": "keyword", "doc_values": false}),
-        (_, Kind::Text | Kind::Word | Kind::Uuid, _) => word(),
+        (_, Kind::Text | Kind::Word | Kind::Uuid, _) => keyword(),
         (_, Kind::Time | Kind::MaybeTime, _) => {
             json!({"type": "date", "format": "epoch_millis", "ignore_malformed": true})
         }
-        (_, Kind::Number | Kind::MaybeNumber, _) => number(),
+        (_, Kind::Number | Kind::MaybeNumber, _) => long(),
         (_, Kind::Flag, _) => json!({"type": "boolean"}),
-        (_, Kind::Object, Flavour::Elasticsearch) => json!({"type": "flattened", "ignore_above": INDEXED_CHARS}),
-        (_, Kind::Object, Flavour::OpenSearch) => json!({"type": "flat_object"}),
+        (_, Kind::Object, Distribution::Elasticsearch) => {
+            json!({"type": "flattened", "ignore_above": MAX_INDEXED_CHARS})
+        }
+        (_, Kind::Object, Distribution::OpenSearch) => json!({"type": "flat_object"}),
     }
 }
 
-/// The mapping of the events. Nothing is mapped by guessing: a field more is a field for ever, and an index has a thousand.
-fn events(flavour: Flavour) -> Value {
+/// Returns the mapping of the events. Dynamic mapping is off: a new field is permanent, and an index has at most a
+/// thousand.
+fn events(distribution: Distribution) -> Value {
     let mut properties = Map::new();
     for column in record::all() {
-        properties.insert(column.name.to_owned(), mapping(column, flavour));
+        properties.insert(column.name.to_owned(), mapping(column, distribution));
         if column.kind == Kind::Object {
             // The same as text, where the store does not take it as an object; kept, not searched.
             let text = json!({"type": "keyword", "index": false, "doc_values": false});
             properties.insert(format!("{}_json", column.name), text);
         }
     }
-    properties.insert("position".into(), number());
+    properties.insert("position".into(), long());
     json!({"dynamic": false, "properties": properties})
 }
 
-/// Brings what is needed into the store, or checks that it is there if the templates are the operator's.
+/// Installs what is needed in the store, or checks it if the operator manages the templates.
 ///
 /// # Errors
 /// [`SinkError::Unfit`] if the store refuses a template or lacks what is needed; [`SinkError::Retryable`].
@@ -130,54 +135,54 @@ pub(super) async fn prepare(server: &Server, settings: &Settings) -> Result<(), 
         return apply(server, settings).await.map(|_| ());
     }
     check_server(server, settings).await?;
-    check(server, settings).await?;
+    check_template(server, settings).await?;
     if !settings.exact_counts {
-        counts_are_incomplete(server, settings).await?;
+        mark_counts_incomplete(server, settings).await?;
     }
     Ok(())
 }
 
-/// Brings what is missing into the store; says what it did.
+/// Installs what is missing in the store. Returns a line for each step.
 ///
 /// # Errors
 /// [`SinkError::Unfit`] if the store refuses a template; [`SinkError::Retryable`].
 pub(super) async fn apply(server: &Server, settings: &Settings) -> Result<Vec<String>, SinkError> {
-    let flavour = check_server(server, settings).await?;
-    let mut did = Vec::new();
-    for (name, body) in templates(settings, flavour) {
-        if put(server, &name, &body).await? {
-            did.push(format!("index template {name}, version {VERSION}"));
+    let distribution = check_server(server, settings).await?;
+    let mut applied = Vec::new();
+    for (name, body) in templates(settings, distribution) {
+        if put_template(server, &name, &body).await? {
+            applied.push(format!("index template {name}, version {VERSION}"));
         }
     }
     if !settings.exact_counts {
-        counts_are_incomplete(server, settings).await?;
-    } else if make_users(server, settings).await? {
-        did.push(format!("index {}", names::users(settings.index_prefix())));
+        mark_counts_incomplete(server, settings).await?;
+    } else if create_users_index(server, settings).await? {
+        applied.push(format!("index {}", names::users(settings.index_prefix())));
     }
-    Ok(did)
+    Ok(applied)
 }
 
-async fn check_server(server: &Server, settings: &Settings) -> Result<Flavour, SinkError> {
-    let flavour = server.check_version().await?;
-    if flavour == Flavour::OpenSearch && settings.ilm_policy.is_some() {
+async fn check_server(server: &Server, settings: &Settings) -> Result<Distribution, SinkError> {
+    let distribution = server.check_version().await?;
+    if distribution == Distribution::OpenSearch && settings.ilm_policy.is_some() {
         return Err(SinkError::unfit(
             "ilm_policy is of Elasticsearch; OpenSearch's policies name the indices they are for themselves (ism_template)",
         ));
     }
-    Ok(flavour)
+    Ok(distribution)
 }
 
-/// Puts one template, unless the store has it already or has a newer one. Says whether it did.
-async fn put(server: &Server, name: &str, body: &Value) -> Result<bool, SinkError> {
+/// Puts one template, unless the store has it already or has a newer one. Returns whether it did.
+async fn put_template(server: &Server, name: &str, body: &Value) -> Result<bool, SinkError> {
     let path = format!("/_index_template/{name}");
     let answer = server.ask(Method::GET, &path, None).await?;
     match answer.status {
         404 => {}
         200 => {
             let value = super::server::parse(&answer)?;
-            let there = &value["index_templates"][0]["index_template"];
-            let version = there["version"].as_u64().unwrap_or(0);
-            if version > VERSION || version == VERSION && there["_meta"]["content"] == body["_meta"]["content"] {
+            let existing = &value["index_templates"][0]["index_template"];
+            let version = existing["version"].as_u64().unwrap_or(0);
+            if version > VERSION || version == VERSION && existing["_meta"]["content"] == body["_meta"]["content"] {
                 return Ok(false);
             }
         }
@@ -191,12 +196,12 @@ async fn put(server: &Server, name: &str, body: &Value) -> Result<bool, SinkErro
     }
 }
 
-/// Whether an index made now would have the fields that questions are answered by.
-async fn check(server: &Server, settings: &Settings) -> Result<(), SinkError> {
+/// Checks that a new index would have the fields that queries use.
+async fn check_template(server: &Server, settings: &Settings) -> Result<(), SinkError> {
     let index = names::ods(settings.index_prefix(), 0);
     let path = format!("/_index_template/_simulate_index/{index}?filter_path=template.mappings");
     let value = server.value(Method::POST, &path, None).await?;
-    for (name, kind) in NEEDED {
+    for (name, kind) in REQUIRED_FIELDS {
         let found = value["template"]["mappings"]["properties"][name]["type"].as_str().unwrap_or("missing");
         if found != kind {
             return Err(SinkError::unfit(format!(
@@ -208,8 +213,8 @@ async fn check(server: &Server, settings: &Settings) -> Result<(), SinkError> {
     Ok(())
 }
 
-/// Whether there is an index of installs.
-async fn has_users(server: &Server, users: &str) -> Result<bool, SinkError> {
+/// Returns whether the index of installs exists.
+async fn users_index_exists(server: &Server, users: &str) -> Result<bool, SinkError> {
     let answer = server.ask(Method::GET, &format!("/{users}/_mapping?filter_path=*.mappings._meta"), None).await?;
     match answer.status {
         200 => Ok(true),
@@ -218,32 +223,35 @@ async fn has_users(server: &Server, users: &str) -> Result<bool, SinkError> {
     }
 }
 
-/// A note in the index of installs: whether it has the first time of every one, so that questions may be answered from it.
-fn note(complete: bool) -> Value {
+/// Returns the mark in the index of installs that says whether it has the first time of all installs. Queries use the
+/// index only if it has.
+fn completeness_mark(complete: bool) -> Value {
     json!({"_meta": {"complete": complete}})
 }
 
-/// Makes the index of installs if there is none, and notes whether there were events before it. Says whether it did.
-async fn make_users(server: &Server, settings: &Settings) -> Result<bool, SinkError> {
+/// Creates the index of installs if it is missing, and marks whether there were events before it. Returns whether it
+/// did.
+async fn create_users_index(server: &Server, settings: &Settings) -> Result<bool, SinkError> {
     let prefix = settings.index_prefix();
     let users = names::users(prefix);
-    if has_users(server, &users).await? {
+    if users_index_exists(server, &users).await? {
         return Ok(false);
     }
     let events = format!("/_resolve/index/{prefix}-ods-*?filter_path=indices.name");
     let events = server.value(Method::GET, &events, None).await?;
     let complete = events["indices"].as_array().is_none_or(Vec::is_empty);
-    let answer = server.ask(Method::PUT, &format!("/{users}"), Some(&json!({"mappings": note(complete)}))).await?;
+    let answer =
+        server.ask(Method::PUT, &format!("/{users}"), Some(&json!({"mappings": completeness_mark(complete)}))).await?;
     // Somebody else may have been faster.
     let raced = answer.status == 400 && answer.message().contains("resource_already_exists_exception");
     if answer.is_ok() || raced { Ok(!raced) } else { Err(answer.retryable()) }
 }
 
-/// From now on events are written without their counts.
-async fn counts_are_incomplete(server: &Server, settings: &Settings) -> Result<(), SinkError> {
+/// Marks the index of installs as incomplete, because events are written without their counts from now on.
+async fn mark_counts_incomplete(server: &Server, settings: &Settings) -> Result<(), SinkError> {
     let users = names::users(settings.index_prefix());
-    if has_users(server, &users).await? {
-        server.value(Method::PUT, &format!("/{users}/_mapping"), Some(&note(false))).await?;
+    if users_index_exists(server, &users).await? {
+        server.value(Method::PUT, &format!("/{users}/_mapping"), Some(&completeness_mark(false))).await?;
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The connection to one Elasticsearch or OpenSearch, and which of the two it is.
+//! Connection to one Elasticsearch or OpenSearch cluster, and its distribution.
 
 use std::time::Duration;
 
@@ -13,40 +13,40 @@ use super::super::SinkError;
 use super::super::http::{Answer, Endpoint, Http};
 use crate::config::Elasticsearch as Settings;
 
-/// The oldest Elasticsearch that has what is used here: composable templates, `flattened`, points in time without a licence.
-const ELASTICSEARCH: (u64, u64) = (8, 0);
-/// The oldest OpenSearch that has `flat_object` and points in time.
-const OPENSEARCH: (u64, u64) = (2, 7);
+/// Oldest supported Elasticsearch: has composable templates, `flattened`, and points in time without a licence.
+const MIN_ELASTICSEARCH: (u64, u64) = (8, 0);
+/// Oldest supported OpenSearch: has `flat_object` and points in time.
+const MIN_OPENSEARCH: (u64, u64) = (2, 7);
 
-/// Which of the two families a server belongs to.
+/// Distribution of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Flavour {
+pub(crate) enum Distribution {
     Elasticsearch,
     OpenSearch,
 }
 
-/// A store that can be asked. Clones share its connections.
+/// Client of a store. Clones share its connections.
 #[derive(Clone)]
 pub(crate) struct Server {
     http: Http,
-    flavour: OnceCell<Flavour>,
+    distribution: OnceCell<Distribution>,
 }
 
-/// What `GET /` says.
+/// Response to `GET /`.
 #[derive(Deserialize)]
-struct Banner {
-    version: BannerVersion,
+struct RootResponse {
+    version: RootVersion,
 }
 
 #[derive(Deserialize)]
-struct BannerVersion {
+struct RootVersion {
     number: String,
     #[serde(default)]
     distribution: Option<String>,
 }
 
 impl Server {
-    /// Prepares to connect; asks nothing yet. Blocks on reading `tls_ca`.
+    /// Creates the client without connecting. Blocks on reading `tls_ca`.
     ///
     /// # Errors
     /// [`SinkError::Unfit`] if the certificate cannot be read.
@@ -59,13 +59,13 @@ impl Server {
             tls_ca: tls_ca.as_deref(),
             timeout,
         };
-        Ok(Self { http: Http::new(&endpoint)?, flavour: OnceCell::new() })
+        Ok(Self { http: Http::new(&endpoint)?, distribution: OnceCell::new() })
     }
 
     /// Sends a request with or without a JSON body.
     ///
     /// # Errors
-    /// [`SinkError::Retryable`] if no complete answer comes.
+    /// [`SinkError::Retryable`] if no complete response arrives.
     pub(crate) async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Answer, SinkError> {
         let mut request = self.http.request(method, path);
         if let Some(body) = body {
@@ -77,7 +77,7 @@ impl Server {
     /// Sends lines of JSON.
     ///
     /// # Errors
-    /// [`SinkError::Retryable`] if no complete answer comes.
+    /// [`SinkError::Retryable`] if no complete response arrives.
     pub(super) async fn send_lines(&self, path: &str, body: Bytes, gzip: bool) -> Result<Answer, SinkError> {
         let mut request = self.http.request(Method::POST, path).header(CONTENT_TYPE, "application/x-ndjson");
         if gzip {
@@ -86,7 +86,7 @@ impl Server {
         self.http.send(request.body(body)).await
     }
 
-    /// The JSON of a good answer; every other is a failure that may pass.
+    /// Returns the JSON of a successful response. Every other response is a transient error.
     ///
     /// # Errors
     /// [`SinkError::Retryable`].
@@ -95,33 +95,33 @@ impl Server {
         if answer.is_ok() { parse(&answer) } else { Err(answer.retryable()) }
     }
 
-    /// Which family the server belongs to; asked once.
+    /// Returns the distribution of the server. Asks only once.
     ///
     /// # Errors
-    /// [`SinkError::Retryable`] if it cannot be asked.
-    pub(crate) async fn flavour(&self) -> Result<Flavour, SinkError> {
-        self.flavour.get_or_try_init(|| async { Ok(self.version().await?.0) }).await.copied()
+    /// [`SinkError::Retryable`] if the server does not answer.
+    pub(crate) async fn distribution(&self) -> Result<Distribution, SinkError> {
+        self.distribution.get_or_try_init(|| async { Ok(self.version().await?.0) }).await.copied()
     }
 
     /// Checks that the server is recent enough.
     ///
     /// # Errors
-    /// [`SinkError::Unfit`] if it is too old; [`SinkError::Retryable`] if it cannot be asked.
-    pub(super) async fn check_version(&self) -> Result<Flavour, SinkError> {
-        let (flavour, number) = self.version().await?;
-        fit(flavour, &number)?;
-        self.flavour().await
+    /// [`SinkError::Unfit`] if it is too old; [`SinkError::Retryable`] if it does not answer.
+    pub(super) async fn check_version(&self) -> Result<Distribution, SinkError> {
+        let (distribution, number) = self.version().await?;
+        check_minimum(distribution, &number)?;
+        self.distribution().await
     }
 
-    async fn version(&self) -> Result<(Flavour, String), SinkError> {
+    async fn version(&self) -> Result<(Distribution, String), SinkError> {
         let answer = self.ask(Method::GET, "/", None).await?;
         match answer.status {
             200 => {
-                let banner: Banner = serde_json::from_slice(&answer.body)
+                let banner: RootResponse = serde_json::from_slice(&answer.body)
                     .map_err(|_| SinkError::retryable(format!("this is no Elasticsearch: {}", answer.message())))?;
                 let open = banner.version.distribution.as_deref() == Some("opensearch");
-                let flavour = if open { Flavour::OpenSearch } else { Flavour::Elasticsearch };
-                Ok((flavour, banner.version.number))
+                let distribution = if open { Distribution::OpenSearch } else { Distribution::Elasticsearch };
+                Ok((distribution, banner.version.number))
             }
             // Builds without the module of the banner say so. Only Elasticsearch tells a flavour of its build.
             404 | 405 => {
@@ -129,30 +129,33 @@ impl Server {
                 let value = self.value(Method::GET, path, None).await?;
                 let node = value["nodes"].as_object().and_then(|nodes| nodes.values().next());
                 let node = node.ok_or_else(|| SinkError::retryable("the store names no node"))?;
-                let flavour =
-                    if node["build_flavor"].is_string() { Flavour::Elasticsearch } else { Flavour::OpenSearch };
-                Ok((flavour, node["version"].as_str().unwrap_or_default().to_owned()))
+                let distribution = if node["build_flavor"].is_string() {
+                    Distribution::Elasticsearch
+                } else {
+                    Distribution::OpenSearch
+                };
+                Ok((distribution, node["version"].as_str().unwrap_or_default().to_owned()))
             }
             _ => Err(answer.retryable()),
         }
     }
 }
 
-/// The JSON of an answer.
+/// Parses the JSON of a response.
 ///
 /// # Errors
-/// [`SinkError::Retryable`] if it is none.
+/// [`SinkError::Retryable`] if it is invalid.
 pub(crate) fn parse(answer: &Answer) -> Result<Value, SinkError> {
     serde_json::from_slice(&answer.body)
         .map_err(|error| SinkError::retryable(format!("the answer is not JSON ({error}): {}", answer.message())))
 }
 
-fn fit(flavour: Flavour, number: &str) -> Result<(), SinkError> {
+fn check_minimum(distribution: Distribution, number: &str) -> Result<(), SinkError> {
     let mut parts = number.split(['.', '-']).map(|part| part.parse::<u64>().ok());
     let found = parts.next().flatten().zip(parts.next().flatten());
-    let (name, (major, minor)) = match flavour {
-        Flavour::Elasticsearch => ("Elasticsearch", ELASTICSEARCH),
-        Flavour::OpenSearch => ("OpenSearch", OPENSEARCH),
+    let (name, (major, minor)) = match distribution {
+        Distribution::Elasticsearch => ("Elasticsearch", MIN_ELASTICSEARCH),
+        Distribution::OpenSearch => ("OpenSearch", MIN_OPENSEARCH),
     };
     match found {
         Some(version) if version >= (major, minor) => Ok(()),
@@ -166,15 +169,15 @@ mod tests {
 
     #[test]
     fn a_store_that_is_too_old_is_refused_with_the_version_it_needs() {
-        assert_eq!(fit(Flavour::Elasticsearch, "8.19.21"), Ok(()));
-        assert_eq!(fit(Flavour::Elasticsearch, "9.0.0-SNAPSHOT"), Ok(()));
-        assert_eq!(fit(Flavour::OpenSearch, "2.19.4"), Ok(()));
-        for (flavour, number, needed) in [
-            (Flavour::Elasticsearch, "7.17.29", "8.0"),
-            (Flavour::OpenSearch, "2.6.0", "2.7"),
-            (Flavour::OpenSearch, "?", "2.7"),
+        assert_eq!(check_minimum(Distribution::Elasticsearch, "8.19.21"), Ok(()));
+        assert_eq!(check_minimum(Distribution::Elasticsearch, "9.0.0-SNAPSHOT"), Ok(()));
+        assert_eq!(check_minimum(Distribution::OpenSearch, "2.19.4"), Ok(()));
+        for (distribution, number, needed) in [
+            (Distribution::Elasticsearch, "7.17.29", "8.0"),
+            (Distribution::OpenSearch, "2.6.0", "2.7"),
+            (Distribution::OpenSearch, "?", "2.7"),
         ] {
-            let error = fit(flavour, number).unwrap_err();
+            let error = check_minimum(distribution, number).unwrap_err();
             assert!(
                 matches!(&error, SinkError::Unfit { message } if message.contains(number) && message.contains(needed)),
                 "{error}"

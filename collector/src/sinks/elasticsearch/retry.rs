@@ -1,26 +1,26 @@
-//! Pauses between attempts to bring the rest of a bulk in.
+//! Delays between attempts to send the rest of a bulk request.
 
 use std::time::Duration;
 
 use super::super::SinkError;
 
-/// The first pause, milliseconds; each is twice the one before.
+/// First delay, milliseconds. Each is twice the one before.
 const FIRST_MS: u64 = 100;
-/// Attempts after the first. With their pauses, 3 s in all, they outlast a burst; what lasts longer is the worker's to
-/// wait for, who can see that the sink is down.
+/// Attempts after the first. With their delays, 3 s in all, they outlast a burst. Longer faults are left to the
+/// worker, which knows whether the sink is down.
 const ATTEMPTS: u32 = 5;
 
-/// How often it has been tried.
+/// Delays of one delivery.
 #[derive(Default)]
-pub(super) struct Pauses {
+pub(super) struct RetryDelays {
     taken: u32,
 }
 
-impl Pauses {
-    /// Waits before the next attempt. `why`: what the store said.
+impl RetryDelays {
+    /// Waits before the next attempt. `why` is the error of the last one.
     ///
     /// # Errors
-    /// [`SinkError::Retryable`] if there have been enough.
+    /// [`SinkError::Retryable`] after the last attempt.
     pub(super) async fn next(&mut self, why: &str) -> Result<(), SinkError> {
         if self.taken >= ATTEMPTS {
             return Err(SinkError::retryable(format!("some events were not taken in {ATTEMPTS} attempts: {why}")));

@@ -1,0 +1,58 @@
+//! Cache of the event indices that exist. Creating one takes the cluster long.
+
+use std::collections::HashSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use reqwest::Method;
+
+use super::super::SinkError;
+use super::layout::EventIndex;
+use super::server::Server;
+
+/// Cached indices. Events have fewer days and years than this, unless `past_days` is raised.
+const MAX_KNOWN_INDICES: usize = 10_000;
+
+/// Indices that exist, or existed at the last refresh.
+pub(super) struct KnownIndices {
+    prefix: String,
+    indices: Mutex<HashSet<EventIndex>>,
+}
+
+impl KnownIndices {
+    pub(super) fn new(prefix: &str) -> Self {
+        Self { prefix: prefix.to_owned(), indices: Mutex::default() }
+    }
+
+    pub(super) fn known(&self) -> MutexGuard<'_, HashSet<EventIndex>> {
+        self.indices.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds indices that were written to.
+    pub(super) fn insert(&self, indices: impl IntoIterator<Item = EventIndex>) {
+        let mut known = self.known();
+        if known.len() >= MAX_KNOWN_INDICES {
+            known.clear();
+        }
+        known.extend(indices);
+    }
+
+    /// Replaces the cache by the indices that the store lists.
+    ///
+    /// Without the right to list them the cache stays as it is. An index that is missing here only delays its first
+    /// events.
+    pub(super) async fn refresh(&self, server: &Server) {
+        match fetch_names(&self.prefix, server).await {
+            Ok(names) => {
+                *self.known() = names.iter().filter_map(|name| EventIndex::from_name(&self.prefix, name)).collect()
+            }
+            Err(error) => tracing::info!(%error, "the store does not say which indices it has"),
+        }
+    }
+}
+
+async fn fetch_names(prefix: &str, server: &Server) -> Result<Vec<String>, SinkError> {
+    let path = format!("/_resolve/index/{prefix}-ods-*?filter_path=indices.name");
+    let value = server.value(Method::GET, &path, None).await?;
+    let names = value["indices"].as_array().into_iter().flatten().filter_map(|index| index["name"].as_str());
+    Ok(names.map(str::to_owned).collect())
+}
