@@ -21,7 +21,7 @@ impl SpoolTask for Barrier {
     fn apply(&mut self, _: &mut Tx<'_>) -> Result<(), SpoolError> {
         self.reached.send(()).unwrap();
         let _ = self.go_on.recv();
-        if self.fail { Err(SpoolError::Io("no room".into())) } else { Ok(()) }
+        if self.fail { Err(SpoolError::Other("no room".into())) } else { Ok(()) }
     }
     fn done(self: Box<Self>, _: Result<(), &SpoolError>) {}
     fn bytes(&self) -> u64 {

@@ -48,7 +48,7 @@ fn fails(error: SpoolError) -> SinkError {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, SpoolError> + Send + 'static,
 ) -> Result<T, SpoolError> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| SpoolError::Io(error.to_string()))?
+    tokio::task::spawn_blocking(work).await.map_err(|error| SpoolError::Other(error.to_string()))?
 }
 
 impl Settings {

@@ -80,9 +80,9 @@ impl Source {
         let Some(history) = &self.history else {
             return Ok(Found { last: after, expired_to: Some(gap_to), ..Found::default() });
         };
-        let records = history.records(after, gap_to, cap.events, cap.bytes).map_err(SpoolError::Io)?;
+        let records = history.records(after, gap_to, cap.events, cap.bytes).map_err(SpoolError::Other)?;
         if records.is_empty() {
-            let missing = history.missing(after).map_err(SpoolError::Io)?;
+            let missing = history.missing(after).map_err(SpoolError::Other)?;
             return Ok(Found { last: after, expired_to: missing.map(|last| last.min(gap_to)), ..Found::default() });
         }
         // One event each, so the last record's first event is its last.

@@ -87,7 +87,7 @@ fn a_transaction_sees_its_own_records_and_one_that_fails_leaves_none() {
     let failed = spool.call(|tx| {
         tx.append(1, "xxx", 1)?;
         tx.append(2, "xxx", 1)?;
-        Err::<(), _>(SpoolError::Io("planned".into()))
+        Err::<(), _>(SpoolError::Other("planned".into()))
     });
     assert!(matches!(failed, Err(SpoolError::Commit(_))));
     assert_eq!(counted(&spool, dir.path()), [(1, 15)].into());
@@ -120,7 +120,7 @@ fn whatever_happens_the_backlogs_are_what_a_recount_says() {
                 9 => spool.trim().unwrap(),
                 10 => {
                     let failed =
-                        spool.call(|tx| tx.append(1, "lost", 1).and(Err::<(), _>(SpoolError::Io("planned".into()))));
+                        spool.call(|tx| tx.append(1, "lost", 1).and(Err::<(), _>(SpoolError::Other("planned".into()))));
                     assert!(failed.is_err());
                 }
                 11 => {

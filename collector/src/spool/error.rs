@@ -1,5 +1,7 @@
 //! Errors of the spool.
 
+use std::io;
+
 use crate::db::DbError;
 
 /// Reason why an operation of the spool failed.
@@ -11,9 +13,17 @@ pub enum SpoolError {
     /// The transaction with this and other tasks was not committed. None of it is stored.
     #[error("the commit failed and nothing of it is kept: {0}")]
     Commit(String),
-    /// Another operation of the operating system failed.
+    /// An operation on a file or a thread failed.
+    #[error("{context}: {source}")]
+    Io {
+        /// File, or what was done.
+        context: String,
+        /// Error of the operating system.
+        source: io::Error,
+    },
+    /// Another operation failed, as the text says.
     #[error("{0}")]
-    Io(String),
+    Other(String),
     /// The queue of the writer is full.
     #[error("too many writes wait for the disk")]
     Busy,
@@ -57,8 +67,13 @@ impl From<rusqlite::Error> for SpoolError {
 }
 
 impl SpoolError {
+    /// Adds what was done, or to which file, to an error of the operating system.
+    pub(super) fn io(context: impl Into<String>, source: io::Error) -> Self {
+        SpoolError::Io { context: context.into(), source }
+    }
+
     /// Returns whether the transaction in which the error occurred must be rolled back.
     pub(super) fn aborts(&self) -> bool {
-        matches!(self, SpoolError::Db(_) | SpoolError::Commit(_) | SpoolError::Io(_))
+        matches!(self, SpoolError::Db(_) | SpoolError::Commit(_) | SpoolError::Io { .. } | SpoolError::Other(_))
     }
 }

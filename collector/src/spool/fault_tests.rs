@@ -20,7 +20,7 @@ fn other(dir: &Path) -> rusqlite::Connection {
 }
 
 fn fail(spool: &Spool) {
-    let planned: Result<(), SpoolError> = spool.call(|_| Err(SpoolError::Io("planned".into())));
+    let planned: Result<(), SpoolError> = spool.call(|_| Err(SpoolError::Other("planned".into())));
     assert!(planned.is_err());
 }
 

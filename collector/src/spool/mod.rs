@@ -165,7 +165,7 @@ impl Spool {
         let thread = std::thread::Builder::new()
             .name("spool-writer".into())
             .spawn(move || writer.run())
-            .map_err(|error| SpoolError::Io(error.to_string()))?;
+            .map_err(|error| SpoolError::io("the writer cannot be started", error))?;
         Ok(Self {
             inner: Arc::new(Inner {
                 dir: dir.to_owned(),

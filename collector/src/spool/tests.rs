@@ -219,7 +219,7 @@ struct Told {
 impl SpoolTask for Told {
     fn apply(&mut self, tx: &mut Tx<'_>) -> Result<(), SpoolError> {
         tx.append(1, self.json, 1)?;
-        if self.fail { Err(SpoolError::Io("planned".into())) } else { Ok(()) }
+        if self.fail { Err(SpoolError::Other("planned".into())) } else { Ok(()) }
     }
     fn done(self: Box<Self>, result: Result<(), &SpoolError>) {
         let _ = self.told.send(result.map_err(ToString::to_string));

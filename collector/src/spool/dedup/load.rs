@@ -14,8 +14,8 @@ use crate::spool::SpoolError;
 /// Name of the folder of the parts inside the data directory.
 pub const DEDUP_FOLDER: &str = "dedup";
 
-fn io(error: &std::io::Error) -> SpoolError {
-    SpoolError::Io(format!("{DEDUP_FOLDER}: {error}"))
+fn io(error: std::io::Error) -> SpoolError {
+    SpoolError::io(DEDUP_FOLDER, error)
 }
 
 fn make_folder(folder: &Path) -> std::io::Result<()> {
@@ -63,13 +63,13 @@ impl Dedup {
         now: i64,
     ) -> Result<Self, SpoolError> {
         let folder = dir.join(DEDUP_FOLDER);
-        make_folder(&folder).map_err(|error| io(&error))?;
+        make_folder(&folder).map_err(io)?;
         let key = HashKey::new(sql.query_row("SELECT key FROM dedup_key", [], |row| row.get(0))?);
         migrate::migrate_seen_table(sql, &folder, key, now)?;
         let metas = parts(sql)?;
-        remove_orphans(&folder, &metas).map_err(|error| io(&error))?;
+        remove_orphans(&folder, &metas).map_err(io)?;
         let mut dedup = Self {
-            workers: Workers::start(&folder, key).map_err(|error| io(&error))?,
+            workers: Workers::start(&folder, key).map_err(io)?,
             folder,
             key,
             settings: settings.clone(),
@@ -126,7 +126,7 @@ impl Dedup {
                 }
                 Err(error) if super::fault::is_transient(&error) => {
                     let file = super::part::path(&self.folder, meta.no);
-                    return Err(SpoolError::Io(format!("{}: {error}", file.display())));
+                    return Err(SpoolError::io(file.display().to_string(), error));
                 }
                 Err(error) => self.record_lost(sql, meta, &error.to_string())?,
             }

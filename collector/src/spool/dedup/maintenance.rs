@@ -1,5 +1,6 @@
 //! Background work of the index: sealing, merging and expiring parts.
 
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -78,11 +79,11 @@ impl Dedup {
         self.retry.seal = None;
         self.begin_seals();
         while self.apps.values().any(|index| index.sealing.is_some()) && self.results.is_empty() {
-            let gone = || SpoolError::Io("the threads of the dedup index have ended".into());
+            let gone = || SpoolError::Other("the threads of the dedup index have ended".into());
             let done = self.workers.done.recv().map_err(|_| gone())?;
-            if let WorkerResult::Sealed { app, part: Err(why) } = done {
-                self.seal_failed(app, &why);
-                return Err(SpoolError::Io(format!("the dedup index cannot be written: {why}")));
+            if let WorkerResult::Sealed { app, part: Err(error) } = done {
+                self.seal_failed(app, &error);
+                return Err(SpoolError::io("the dedup index cannot be written", error));
             }
             self.results.push_back(done);
         }
@@ -200,7 +201,7 @@ impl Dedup {
         while let Some(done) = self.results.pop_front() {
             match done {
                 WorkerResult::Sealed { app, part: Ok(part) } => self.install_sealed(sql, app, part)?,
-                WorkerResult::Sealed { app, part: Err(why) } => self.seal_failed(app, &why),
+                WorkerResult::Sealed { app, part: Err(error) } => self.seal_failed(app, &error),
                 WorkerResult::Merged { app, sources, part: Ok(part) } => {
                     self.install_merged(sql, app, sources, part)?
                 }
@@ -222,8 +223,8 @@ impl Dedup {
         Ok(())
     }
 
-    fn seal_failed(&mut self, app: i64, why: &str) {
-        tracing::error!(app, why, "a part of the dedup index cannot be written; its IDs stay in memory and in the log");
+    fn seal_failed(&mut self, app: i64, error: &io::Error) {
+        tracing::error!(app, why = %error, "a part of the dedup index cannot be written; its IDs stay in memory and in the log");
         if let Some(sealing) = &mut self.app(app).sealing {
             sealing.failed = true;
         }
@@ -248,12 +249,12 @@ impl Dedup {
     fn merge_failed(&mut self, sql: &Connection, app: i64, error: &MergeError) -> Result<(), SpoolError> {
         self.app(app).merging = false;
         let merge_pause = self.retry.postpone_merge();
-        match error.source {
-            Some(no) => self.drop_damaged(sql, app, no, &error.why),
+        match error.damaged_part {
+            Some(no) => self.drop_damaged(sql, app, no, &error.error.to_string()),
             None => {
                 tracing::warn!(
                     app,
-                    why = error.why,
+                    why = %error.error,
                     pause = ?merge_pause,
                     "parts of the dedup index cannot be merged; they stay as they are"
                 );

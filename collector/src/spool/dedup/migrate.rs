@@ -12,7 +12,7 @@ use crate::spool::SpoolError;
 const PART_IDS: u64 = 16 * 1024 * 1024;
 
 fn io(error: std::io::Error) -> SpoolError {
-    SpoolError::Io(format!("the dedup index cannot be brought to its new form: {error}"))
+    SpoolError::io("the dedup index cannot be brought to its new form", error)
 }
 
 /// Writes the table's IDs to parts and drops it, in one transaction.

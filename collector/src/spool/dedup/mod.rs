@@ -249,7 +249,7 @@ impl Dedup {
             let was_open = part.is_open();
             if let Err(error) = part.search(&mut self.lookups, &mut self.candidates) {
                 if fault::is_transient(&error) {
-                    return Err(SpoolError::Io(format!("{}: {error}", part.path().display())));
+                    return Err(SpoolError::io(part.path().display().to_string(), error));
                 }
                 lost.push((part.meta.no, error.to_string()));
             }

@@ -28,15 +28,15 @@ pub(super) enum Task {
 
 /// Result of a task.
 pub(super) enum WorkerResult {
-    Sealed { app: i64, part: Result<Part, String> },
+    Sealed { app: i64, part: io::Result<Part> },
     Merged { app: i64, sources: Vec<u64>, part: Result<Part, MergeError> },
 }
 
 /// Reason why parts could not be merged.
 pub(super) struct MergeError {
-    /// Number of the unreadable part, if that is the reason.
-    pub(super) source: Option<u64>,
-    pub(super) why: String,
+    /// Number of the damaged part, if that is the reason.
+    pub(super) damaged_part: Option<u64>,
+    pub(super) error: io::Error,
 }
 
 /// The two threads.
@@ -106,11 +106,11 @@ impl Worker {
         while let Ok(task) = tasks.recv() {
             let done = match task {
                 Task::Seal { meta, ids } => {
-                    let part = self.seal(meta, &ids).map_err(|error| error.to_string());
+                    let part = self.seal(meta, &ids);
                     WorkerResult::Sealed { app: meta.app, part }
                 }
                 Task::Merge { meta, sources } => {
-                    let part = self.plan_merge(meta, &sources);
+                    let part = self.merge(meta, &sources);
                     let sources = sources.iter().map(|source| source.no).collect();
                     WorkerResult::Merged { app: meta.app, sources, part }
                 }
@@ -139,11 +139,10 @@ impl Worker {
         writer.finish(meta.no, meta.app, meta.from, meta.to)
     }
 
-    fn plan_merge(&self, meta: PartMeta, sources: &[PartMeta]) -> Result<Part, MergeError> {
-        let other = |error: io::Error| MergeError { source: None, why: error.to_string() };
-        let of = |no: u64| {
-            move |error: io::Error| MergeError { source: (!is_transient(&error)).then_some(no), why: error.to_string() }
-        };
+    fn merge(&self, meta: PartMeta, sources: &[PartMeta]) -> Result<Part, MergeError> {
+        let other = |error: io::Error| MergeError { damaged_part: None, error };
+        let of =
+            |no: u64| move |error: io::Error| MergeError { damaged_part: (!is_transient(&error)).then_some(no), error };
         let mut heads: Vec<(u128, u64, PartIds)> = Vec::new();
         for source in sources {
             let mut ids = Part::open(&self.folder, *source, self.key, false).map_err(of(source.no))?.into_ids();
