@@ -44,7 +44,7 @@ pub use cursor::{Cursor, Frozen, Passed};
 pub use dedup::{Extent, FOLDER as DEDUP_FOLDER, Horizon, Horizons, Settings as DedupSettings};
 pub use error::SpoolError;
 pub use letters::DeadLetter;
-pub use parked::{Group, Parked, ParkedRoom};
+pub use parked::{Group, GroupCap, Parked, ParkedRoom};
 pub use read::{Ledger, Reader, SinkLedger, Status, Stored};
 pub use sinks::{Ending, SinkLine, SinkState};
 pub use tx::{Counters, Tx};
