@@ -108,7 +108,7 @@ impl Worker {
             self.beside.events = 0;
             return Ok(());
         };
-        self.beside.app.clone_from(&group.events[0].app_key);
+        self.beside.app.clone_from(&group.app_key);
         if group.alone || group.events.len() == 1 { self.send_each(group).await } else { self.send_group(group).await }
     }
 

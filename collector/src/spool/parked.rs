@@ -61,6 +61,8 @@ pub struct GroupCap {
 /// Parked events that are sent next, the same until it is known what became of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {
+    /// The app whose turn it is; events of others may go with it.
+    pub app_key: String,
     /// In the order of their positions; never none.
     pub events: Vec<Parked>,
     /// Each is sent by itself: together they were refused.
@@ -216,19 +218,20 @@ impl Reader {
         for position in positions {
             events.extend(statement.query_row(params![sink, position], read).optional()?);
         }
-        Ok((!events.is_empty()).then_some(Group { events, alone }))
+        let app_key = events.first().map(|event: &Parked| event.app_key.clone());
+        Ok(app_key.map(|app_key| Group { app_key, events, alone }))
     }
 
     /// Some parked events that need few things, those of the oldest events of the next app after `app`: every app has its turn.
     /// Whatever else needs these things goes with it.
-    fn next(&self, sink: &str, app: &str, cap: GroupCap) -> Result<Vec<Parked>, SpoolError> {
+    fn next(&self, sink: &str, app: &str, cap: GroupCap) -> Result<Option<Group>, SpoolError> {
         let query = "SELECT app_key FROM parked_total WHERE sink = ?1 ORDER BY app_key <= ?2, app_key LIMIT 1";
         let mut statement = self.0.prepare_cached(query)?;
         let next: Option<String> = statement.query_row([sink, app], |row| row.get(0)).optional()?;
-        let Some(next) = next else { return Ok(Vec::new()) };
+        let Some(app_key) = next else { return Ok(None) };
         let query = "SELECT thing FROM parked WHERE sink = ?1 AND app_key = ?2 ORDER BY position LIMIT ?3";
         let mut statement = self.0.prepare_cached(query)?;
-        let mut rows = statement.query(params![sink, next, LOOKED_THROUGH])?;
+        let mut rows = statement.query(params![sink, app_key, LOOKED_THROUGH])?;
         let mut wanted = BTreeSet::new();
         while let Some(row) = rows.next()?.filter(|_| wanted.len() < cap.things) {
             wanted.insert(row.get::<_, String>(0)?);
@@ -246,7 +249,7 @@ impl Reader {
             }
         }
         events.sort_unstable_by_key(|parked| parked.position);
-        Ok(events)
+        Ok((!events.is_empty()).then_some(Group { app_key, events, alone: false }))
     }
 }
 
@@ -268,13 +271,11 @@ impl Spool {
         if let Some(group) = self.read(|reader| reader.noted(sink))? {
             return Ok(Some(group));
         }
-        let events = self.read(|reader| reader.next(sink, app, cap))?;
-        if events.is_empty() {
-            return Ok(None);
-        }
-        let (sink, positions) = (sink.to_owned(), events.iter().map(|parked| parked.position).collect::<Vec<_>>());
+        let Some(group) = self.read(|reader| reader.next(sink, app, cap))? else { return Ok(None) };
+        let (sink, positions) =
+            (sink.to_owned(), group.events.iter().map(|parked| parked.position).collect::<Vec<_>>());
         self.call(move |tx| note_group(tx.sql, &sink, &positions, false))?;
-        Ok(Some(Group { events, alone: false }))
+        Ok(Some(group))
     }
 
     /// Each of the parked events at `positions` is sent by itself from now on: together they were refused. None: nothing is

@@ -93,7 +93,11 @@ fn every_app_has_its_turn_and_takes_along_what_needs_the_same() {
     let dir = tempfile::tempdir().unwrap();
     let spool = hundred(dir.path());
     let of_x = (1..=20).map(|n| parked(n, "x", &format!("d{}", n % 10)));
-    pass(&spool, 100, of_x.chain([parked(31, "y", "d1"), parked(32, "y", "other")]).collect());
+    pass(
+        &spool,
+        100,
+        of_x.chain([parked(31, "y", "d1"), parked(32, "y", "other"), parked(33, "z", "other")]).collect(),
+    );
     let next = |app: &str| spool.parked_group("a", app, most(3)).unwrap().unwrap();
     let first = next("");
     assert_eq!((positions(&first), first.alone), (vec![1, 2, 3, 11, 12, 13, 31], false));
@@ -104,8 +108,10 @@ fn every_app_has_its_turn_and_takes_along_what_needs_the_same() {
     spool.settle_parked("a", vec![3], Vec::new()).unwrap();
     assert_eq!(positions(&next("x")), [2, 1]);
     spool.part_group("a", Vec::new()).unwrap();
-    assert_eq!(positions(&next("x")), [1, 11, 31, 32], "the other app's turn");
-    spool.settle_parked("a", vec![1, 11, 31, 32], Vec::new()).unwrap();
+    let second = next("x");
+    assert_eq!(positions(&second), [1, 11, 31, 32, 33], "the other app's turn");
+    assert_eq!((&*first.app_key, &*second.app_key), ("x", "y"), "whatever goes with it");
+    spool.settle_parked("a", vec![1, 11, 31, 32, 33], Vec::new()).unwrap();
     assert_eq!(positions(&next("y")), [2, 4, 5, 12, 14, 15], "and round again");
     spool.part_group("a", Vec::new()).unwrap();
     let few = GroupCap { events: 2, ..most(3) };
