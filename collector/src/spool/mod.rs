@@ -74,7 +74,7 @@ pub use dead_letters::{DeadLetter, ReplayMode};
 pub use dedup::{DEDUP_FOLDER, DedupExtent, DedupSettings, Horizon, Horizons};
 pub use error::{SpoolError, SpoolUnhealthy};
 pub use ledger::{Ledger, SinkLedger, SinkListEntry, SpoolStatus};
-pub use parked::{Parked, ParkedGroup, ParkedQuota};
+pub use parked::{Parked, ParkedGroup, ParkedGroupLimits, ParkedQuota};
 pub use progress::Undelivered;
 pub use read::{SpoolReader, SpoolRecord};
 pub use sinks::{SinkRemoval, SinkState};

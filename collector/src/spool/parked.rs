@@ -21,10 +21,6 @@ pub(super) const MAX_BYTES: u64 = 256 * 1024 * 1024;
 
 /// Rows scanned for the resources that an app's oldest parked events need. Bounds the time of a scan.
 const MAX_SCANNED_ROWS: u64 = 1000;
-/// Events sent together. Bounds what has to be sent one by one if they are refused.
-const MAX_GROUP_EVENTS: usize = 1000;
-/// Bytes sent together, not counting the last event. Bounds memory.
-const MAX_GROUP_BYTES: usize = 4 * 1024 * 1024;
 /// Rows deleted by one transaction when a sink is forgotten. Bounds how long the answers to clients wait behind it.
 const DELETE_CHUNK_ROWS: u64 = 500;
 /// Estimated bytes of a row without its record.
@@ -55,9 +51,22 @@ impl Parked {
     }
 }
 
+/// Limits of what is sent together.
+#[derive(Clone, Copy, Debug)]
+pub struct ParkedGroupLimits {
+    /// Resources that the store has to create for it.
+    pub max_resources: usize,
+    /// Events. Bounds what has to be sent one by one if they are refused.
+    pub max_events: u64,
+    /// Bytes, not counting the last event. Bounds memory.
+    pub max_bytes: u64,
+}
+
 /// Parked events that are sent next. The group stays the same until its outcome is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParkedGroup {
+    /// App whose turn it is. Events of other apps may be included.
+    pub app_key: String,
     /// Events in the order of their positions, at least one.
     pub events: Vec<Parked>,
     /// Whether each is sent by itself, because the group was refused.
@@ -215,23 +224,29 @@ impl SpoolReader {
         for position in positions {
             events.extend(statement.query_row(params![sink, position], read).optional()?);
         }
-        Ok((!events.is_empty()).then_some(ParkedGroup { events, singly }))
+        let app_key = events.first().map(|event: &Parked| event.app_key.clone());
+        Ok(app_key.map(|app_key| ParkedGroup { app_key, events, singly }))
     }
 
-    /// Selects the next group: parked events that need at most `max_resources` resources, those of the oldest events
-    /// of the next app after `app`.
+    /// Selects the next group: parked events that need few resources, those of the oldest events of the next app after
+    /// `app`.
     ///
     /// Apps take turns. Events of other apps that need the same resources are included.
-    fn select_group(&self, sink: &str, app: &str, max_resources: usize) -> Result<Vec<Parked>, SpoolError> {
+    fn select_group(
+        &self,
+        sink: &str,
+        app: &str,
+        limits: ParkedGroupLimits,
+    ) -> Result<Option<ParkedGroup>, SpoolError> {
         let query = "SELECT app_key FROM parked_total WHERE sink = ?1 ORDER BY app_key <= ?2, app_key LIMIT 1";
         let mut statement = self.0.prepare_cached(query)?;
         let next_app: Option<String> = statement.query_row([sink, app], |row| row.get(0)).optional()?;
-        let Some(next_app) = next_app else { return Ok(Vec::new()) };
+        let Some(app_key) = next_app else { return Ok(None) };
         let query = "SELECT thing FROM parked WHERE sink = ?1 AND app_key = ?2 ORDER BY position LIMIT ?3";
         let mut statement = self.0.prepare_cached(query)?;
-        let mut rows = statement.query(params![sink, next_app, MAX_SCANNED_ROWS])?;
+        let mut rows = statement.query(params![sink, app_key, MAX_SCANNED_ROWS])?;
         let mut resources = BTreeSet::new();
-        while let Some(row) = rows.next()?.filter(|_| resources.len() < max_resources) {
+        while let Some(row) = rows.next()?.filter(|_| resources.len() < limits.max_resources) {
             resources.insert(row.get::<_, String>(0)?);
         }
         let query = format!("SELECT {COLUMNS} FROM parked WHERE sink = ?1 AND thing = ?2 ORDER BY position");
@@ -239,15 +254,15 @@ impl SpoolReader {
         let (mut events, mut bytes) = (Vec::new(), 0);
         for resource in resources {
             let mut rows = statement.query([sink, &resource])?;
-            while events.len() < MAX_GROUP_EVENTS && bytes < MAX_GROUP_BYTES {
+            while (events.len() as u64) < limits.max_events && bytes < limits.max_bytes {
                 let Some(row) = rows.next()? else { break };
                 let parked = read(row)?;
-                bytes += parked.record.len();
+                bytes += parked.bytes();
                 events.push(parked);
             }
         }
         events.sort_unstable_by_key(|parked| parked.position);
-        Ok(events)
+        Ok((!events.is_empty()).then_some(ParkedGroup { app_key, events, singly: false }))
     }
 }
 
@@ -262,22 +277,25 @@ impl Spool {
 
     /// Returns the next group of parked events of `sink`, and stores it before it is sent.
     ///
-    /// A group from before a crash is returned unchanged. Otherwise selects events of the app after `app` that need at
-    /// most `max_resources` resources. `None` if nothing is parked.
+    /// A group from before a crash is returned unchanged. Otherwise selects events of the app after `app` within the
+    /// `limits`. `None` if nothing is parked.
     ///
     /// # Errors
     /// If the database fails.
-    pub fn parked_group(&self, sink: &str, app: &str, max_resources: usize) -> Result<Option<ParkedGroup>, SpoolError> {
+    pub fn parked_group(
+        &self,
+        sink: &str,
+        app: &str,
+        limits: ParkedGroupLimits,
+    ) -> Result<Option<ParkedGroup>, SpoolError> {
         if let Some(group) = self.read(|reader| reader.current_group(sink))? {
             return Ok(Some(group));
         }
-        let events = self.read(|reader| reader.select_group(sink, app, max_resources))?;
-        if events.is_empty() {
-            return Ok(None);
-        }
-        let (sink, positions) = (sink.to_owned(), events.iter().map(|parked| parked.position).collect::<Vec<_>>());
+        let Some(group) = self.read(|reader| reader.select_group(sink, app, limits))? else { return Ok(None) };
+        let (sink, positions) =
+            (sink.to_owned(), group.events.iter().map(|parked| parked.position).collect::<Vec<_>>());
         self.call(move |tx| save_group(tx.sql, &sink, &positions, false))?;
-        Ok(Some(ParkedGroup { events, singly: false }))
+        Ok(Some(group))
     }
 
     /// Changes the group that is being sent to the events at `positions`, each sent by itself, because the group was
