@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::output::{Failure, print, runtime};
 use super::parse::DeadLetters;
 use crate::config::Config;
-use crate::fanout::{Replayed, Replayer};
+use crate::fanout::{ReplayReport, Replayer};
 use crate::record::Record;
 use crate::row::Row;
 use crate::serve::{CONFIG_PATH, DataDir, StartError, connect};
@@ -123,11 +123,11 @@ fn replay(data_dir: &Path, names: &[String], config: Option<&Path>) -> Result<()
     }
 }
 
-fn report(replayed: &Replayed) -> Result<(), Failure> {
+fn report(replayed: &ReplayReport) -> Result<(), Failure> {
     print(&format!("{}: {} replayed, {} refused again\n", replayed.sink, replayed.replayed, replayed.refused))
 }
 
-fn progress(replayed: &Replayed) {
+fn progress(replayed: &ReplayReport) {
     let done = replayed.replayed + replayed.refused;
     eprintln!("{}: {done} of {} dead letters", replayed.sink, replayed.total);
 }
@@ -149,7 +149,7 @@ fn from_here(data_dir: &DataDir, names: &[String], config: Option<&Path>) -> Res
     let replayer = Replayer::new(spool.clone(), opened);
     let result = runtime_.block_on(async {
         for name in names {
-            let replayed = replayer.replay(name, progress).await.map_err(Failure::Runtime)?;
+            let replayed = replayer.replay(name, progress).await.map_err(runtime)?;
             report(&replayed)?;
         }
         Ok(())
@@ -171,7 +171,7 @@ fn through_the_collector(data_dir: &Path, name: &str) -> Result<(), Failure> {
         if let Some(error) = line["error"].as_str() {
             return Err(Failure::Runtime(format!("{name}: {error}")));
         }
-        let replayed = Replayed {
+        let replayed = ReplayReport {
             sink: name.to_owned(),
             total: number(&line, "total"),
             replayed: number(&line, "replayed"),

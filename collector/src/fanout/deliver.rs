@@ -1,17 +1,34 @@
-//! One delivery of a worker: what is sent, and what follows from the store's answer.
+//! Sends a batch and handles the store's response.
 
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::batch_reader::ReadLimits;
+use super::dead_letters::dead_letters;
+use super::delivery_size;
 use super::exclude::without;
-use super::letters::dead_letters;
-use super::plan::half;
-use super::size;
-use super::source::Cap;
-use super::worker::{TRIM_MS, Worker};
-use super::{blocking, fails};
-use crate::sinks::{Delivered, SinkBatch, SinkError};
+use super::scheduler::midpoint;
+use super::worker::{TRIM_DELAY_MS, Worker};
+use super::{blocking, retryable};
+use crate::sinks::{Delivered, SinkBatch, SinkError, Unreadable};
 use crate::spool::{Cursor, SpoolError, SpoolRecord, Undelivered};
+
+/// Reason why no batch was frozen.
+#[derive(Debug, thiserror::Error)]
+enum FreezeError {
+    /// The cursor has moved since it was read, because events were dropped.
+    #[error("the cursor has moved")]
+    CursorMoved,
+    /// The batch could not be read, checked or frozen.
+    #[error(transparent)]
+    Failed(#[from] SinkError),
+}
+
+impl From<Unreadable> for FreezeError {
+    fn from(record: Unreadable) -> Self {
+        FreezeError::Failed(record.into())
+    }
+}
 
 impl Worker {
     /// Reads the next events, freezes them as a batch and delivers it.
@@ -19,58 +36,57 @@ impl Worker {
         match self.freeze_next().await {
             Ok(Some(batch)) => self.deliver(batch).await,
             Ok(None) => {}
-            Err(SinkError::Retryable { message, .. }) if message.is_empty() => self.reload().await,
-            Err(error) => self.failed(&error),
+            Err(FreezeError::CursorMoved) => self.reload_cursor().await,
+            Err(FreezeError::Failed(error)) => self.failed(&error),
         }
     }
 
-    /// The next batch, frozen; `None` if what is next is gone, and the sink goes on after it. An empty retryable error: the
-    /// cursor has moved meanwhile, because events were shed.
-    async fn freeze_next(&mut self) -> Result<Option<SinkBatch>, SinkError> {
+    /// Freezes the next batch. Returns `None` if the next events no longer exist and the sink continues after them.
+    async fn freeze_next(&mut self) -> Result<Option<SinkBatch>, FreezeError> {
         let after = self.cursor.delivered_to;
         // Whole records are cheapest for a sink that knows its position; the others get no more than they can take.
-        let end = if self.remembers { u64::MAX } else { after.saturating_add(self.most_events) };
+        let end = if self.tracks_position { u64::MAX } else { after.saturating_add(self.max_events) };
         let head = (*self.head.borrow()).min(end);
         // All of a refused batch is known to hold an event that is refused: its half says more than the whole.
-        let to = self.cursor.bisect_to.map_or(head, |to| half(after + 1, to).min(end));
-        let cap = Cap { events: self.most_events, bytes: self.plan.settings().max_bytes };
-        let source = self.source.clone();
-        let found = blocking(move || source.read(after, to, cap)).await.map_err(fails)?;
+        let to = self.cursor.bisect_to.map_or(head, |to| midpoint(after + 1, to).min(end));
+        let limits = ReadLimits { events: self.max_events, bytes: self.scheduler.settings().max_bytes };
+        let reader = self.reader.clone();
+        let found = blocking(move || reader.read(after, to, limits)).await.map_err(retryable)?;
         let (records, last, first) = (found.records, found.last, after + 1);
         if let Some(to) = found.expired_to {
             self.expire(to).await?;
             return Ok(None);
         }
         if last < first {
-            return Err(SinkError::retryable(format!("the event at position {first} is nowhere to be found")));
+            return Err(SinkError::retryable(format!("the event at position {first} is nowhere to be found")).into());
         }
         let mut batch = SinkBatch { first, last, token: format!("{first}-{last}"), records };
-        if self.remembers {
+        if self.tracks_position {
             return Ok(Some(batch));
         }
-        batch.last = size::cut(&batch.records, first, last, self.plan.settings().max_bytes);
+        batch.last = delivery_size::delivery_end(&batch.records, first, last, self.scheduler.settings().max_bytes);
         // What the log no longer has it keeps until the batch is through: retention may delete it from the store meanwhile.
         let history = batch.records.iter().filter(|record| record.first <= found.history_to);
         let mut history: Vec<SpoolRecord> =
             history.map(|record| SpoolRecord { first: record.first, events: 1, json: record.json.clone() }).collect();
-        let mut left_out = self.to_park(&batch).await?;
-        batch = without(batch, &left_out)?;
-        batch.last = self.cut(&batch).clamp(first, batch.last);
+        let mut excluded = self.select_parked(&batch).await?;
+        batch = without(batch, &excluded)?;
+        batch.last = self.delivery_end(&batch).clamp(first, batch.last);
         batch.records.retain(|record| record.first <= batch.last);
-        left_out.retain(|position| *position <= batch.last);
+        excluded.retain(|position| *position <= batch.last);
         history.retain(|stored| stored.first <= batch.last);
-        let (spool, name, range) = (self.source.spool.clone(), self.name.clone(), (first, batch.last));
-        match blocking(move || spool.freeze_with(&name, range, history, left_out)).await {
+        let (spool, name, range) = (self.reader.spool.clone(), self.name.clone(), (first, batch.last));
+        match blocking(move || spool.freeze_with(&name, range, history, excluded)).await {
             Ok(cursor) => self.cursor = cursor,
-            Err(SpoolError::BadRange { .. }) => return Err(SinkError::retryable("")),
-            Err(error) => return Err(fails(error)),
+            Err(SpoolError::BadRange { .. }) => return Err(FreezeError::CursorMoved),
+            Err(error) => return Err(retryable(error).into()),
         }
         batch.token = self.cursor.frozen.as_ref().map(|frozen| frozen.dedup_token.clone()).unwrap_or_default();
         Ok(Some(batch))
     }
 
-    /// Delivers the frozen batch, exactly as it was if it was sent before.
-    pub(super) async fn deliver_again(&mut self) {
+    /// Sends the frozen batch again, exactly as before.
+    pub(super) async fn resend(&mut self) {
         let Some(frozen) = self.cursor.frozen.clone() else { return };
         let batch = match self.batch(frozen.first, frozen.last, frozen.dedup_token).await {
             Ok(batch) => batch,
@@ -85,11 +101,11 @@ impl Worker {
         }
     }
 
-    /// The events `first..=last` as a batch with this token.
+    /// Reads the events `first..=last` as a batch with this token.
     pub(super) async fn batch(&self, first: u64, last: u64, token: String) -> Result<SinkBatch, SinkError> {
-        let source = self.source.clone();
-        let cap = Cap { events: last - first + 1, bytes: u64::MAX };
-        let found = blocking(move || source.read(first - 1, last, cap)).await.map_err(fails)?;
+        let reader = self.reader.clone();
+        let limits = ReadLimits { events: last - first + 1, bytes: u64::MAX };
+        let found = blocking(move || reader.read(first - 1, last, limits)).await.map_err(retryable)?;
         if found.last < last {
             let position = found.last + 1;
             return Err(SinkError::retryable(format!("the event at position {position} is nowhere to be found")));
@@ -102,24 +118,24 @@ impl Worker {
         if batch.records.is_empty() {
             // All of it is parked: there is nothing to send, and nothing to learn of the store.
             return match self.advance(batch.last, Vec::new(), false).await {
-                Ok(()) => self.tell_delivered(),
+                Ok(()) => self.publish_progress(),
                 Err(error) => self.failed(&error),
             };
         }
         match self.send(Arc::clone(&batch)).await {
             Ok(delivered) => self.delivered(&batch, delivered).await,
-            Err(SinkError::Unreadable(record)) => match self.whole(batch).await {
+            Err(SinkError::Unreadable(record)) => match self.full_batch(batch).await {
                 Ok(batch) => self.unreadable(&batch, &record).await,
                 Err(error) => self.failed(&error),
             },
-            Err(SinkError::TooLarge { message }) if !self.remembers => self.too_large(&batch, message).await,
-            Err(SinkError::Refused { message }) if !self.remembers => self.refused(&batch, message).await,
+            Err(SinkError::TooLarge { message }) if !self.tracks_position => self.too_large(&batch, message).await,
+            Err(SinkError::Refused { message }) if !self.tracks_position => self.refused(&batch, message).await,
             Err(error) => self.failed(&error),
         }
     }
 
-    /// The batch with the events that it goes without, too: only so it says where its records end.
-    async fn whole(&self, batch: Arc<SinkBatch>) -> Result<Arc<SinkBatch>, SinkError> {
+    /// Reads the batch again with the events excluded from it, because only then the ends of its records are known.
+    async fn full_batch(&self, batch: Arc<SinkBatch>) -> Result<Arc<SinkBatch>, SinkError> {
         match &self.cursor.frozen {
             Some(frozen) if !frozen.excluded.is_empty() => {
                 Ok(Arc::new(self.batch(batch.first, batch.last, batch.token.clone()).await?))
@@ -128,7 +144,7 @@ impl Worker {
         }
     }
 
-    /// Sends a batch, in a task of its own, so that a sink that panics is a sink that failed.
+    /// Sends a batch in a task of its own, so that a panic of the sink counts as a failure.
     pub(super) async fn send(&self, batch: Arc<SinkBatch>) -> Result<Delivered, SinkError> {
         let began = Instant::now();
         let sink = Arc::clone(&self.sink);
@@ -144,18 +160,18 @@ impl Worker {
             // The store cannot see from the positions that it took nothing.
             return self.refused(batch, one.reason.clone()).await;
         }
-        if self.remembers {
+        if self.tracks_position {
             // The commit that this costs is in nobody's way when nothing else waits.
             let caught_up = batch.last >= *self.head.borrow();
-            let wait = if caught_up { 0 } else { self.plan.settings().advance_ms };
+            let wait = if caught_up { 0 } else { self.scheduler.settings().advance_ms };
             let due = self.now() + wait;
             self.advance_due = Some(self.advance_due.map_or(due, |earlier| earlier.min(due)));
             (self.cursor.delivered_to, self.cursor.frozen) = (batch.last, None);
         } else {
             // A part of a refused batch was taken: whatever its neighbours are refused for, it is their own fault.
             self.evidence |= self.cursor.bisect_to.is_some();
-            let letters = dead_letters(&self.name, batch, &delivered.refused);
-            if let Err(error) = self.advance(batch.last, letters, false).await {
+            let dead_letters = dead_letters(&self.name, batch, &delivered.refused);
+            if let Err(error) = self.advance(batch.last, dead_letters, false).await {
                 // The batch stays frozen: it is sent again, and the store recognises it.
                 return self.failed(&error);
             }
@@ -163,35 +179,35 @@ impl Worker {
         self.succeeded(sent - refused);
     }
 
-    /// The cursor has moved, and the store took so many events.
+    /// Updates counters and scheduler after the cursor has moved and the store took `taken` events.
     pub(super) fn succeeded(&mut self, taken: u64) {
         self.taken += taken;
         self.metrics.delivered_events.inc_by(taken);
-        self.plan.succeeded();
-        self.tell_delivered();
+        self.scheduler.succeeded();
+        self.publish_progress();
     }
 
-    /// Tells how far the cursor is, and how many events wait beside the log.
-    fn tell_delivered(&mut self) {
-        self.channels.parked_sender.send_replace(self.beside.events);
+    /// Publishes the position of the cursor and the number of parked events.
+    fn publish_progress(&mut self) {
+        self.channels.parked_sender.send_replace(self.parked_queue.events);
         self.channels.delivered_sender.send_replace(self.cursor.delivered_to);
     }
 
-    /// Moves the cursor in one commit with the dead letters and what is parked.
+    /// Moves the cursor, and stores dead letters and parked events in the same commit.
     pub(super) async fn advance(
         &mut self,
         last: u64,
-        letters: Vec<crate::spool::DeadLetter>,
-        clear: bool,
+        dead_letters: Vec<crate::spool::DeadLetter>,
+        end_bisect: bool,
     ) -> Result<(), SinkError> {
-        let parked = self.parked_up_to(last, &letters).await?;
-        let (spool, name) = (self.source.spool.clone(), self.name.clone());
-        let (dead, waiting) = (letters.len() as u64, parked.len() as u64);
-        let passed = Undelivered { dead_letters: letters, parked, end_bisect: clear };
-        self.cursor = blocking(move || spool.advance_with(&name, last, passed)).await.map_err(fails)?;
+        let parked = self.parked_events_to(last, &dead_letters).await?;
+        let (spool, name) = (self.reader.spool.clone(), self.name.clone());
+        let (dead, waiting) = (dead_letters.len() as u64, parked.len() as u64);
+        let passed = Undelivered { dead_letters, parked, end_bisect };
+        self.cursor = blocking(move || spool.advance_with(&name, last, passed)).await.map_err(retryable)?;
         self.metrics.dead_lettered_events.inc_by(dead);
         if waiting > 0 {
-            self.beside.events += waiting;
+            self.parked_queue.events += waiting;
             tracing::info!(
                 sink = self.name,
                 events = waiting,
@@ -199,7 +215,7 @@ impl Worker {
             );
         }
         self.advanced_to = self.cursor.delivered_to;
-        self.trim_due.get_or_insert(self.now() + TRIM_MS);
+        self.trim_due.get_or_insert(self.now() + TRIM_DELAY_MS);
         if self.cursor.bisect_to.is_none() {
             self.evidence = false;
         }
@@ -212,32 +228,32 @@ impl Worker {
             return self.refused(batch, message).await;
         }
         // Learnt until the next start: what the store takes at once.
-        self.most_events = self.most_events.min(events.div_ceil(2));
+        self.max_events = self.max_events.min(events.div_ceil(2));
         tracing::info!(sink = self.name, events, message, "a batch is too large for the store; its half is sent");
-        self.shrink_frozen(half(batch.first, batch.last), false).await;
+        self.shrink_frozen(midpoint(batch.first, batch.last), false).await;
     }
 
-    /// Cuts the frozen batch after `last`; what is left of it is sent next.
+    /// Shrinks the frozen batch to end at `last`. The rest of it is sent next.
     pub(super) async fn shrink_frozen(&mut self, last: u64, suspect: bool) {
-        let (spool, name) = (self.source.spool.clone(), self.name.clone());
+        let (spool, name) = (self.reader.spool.clone(), self.name.clone());
         match blocking(move || spool.shrink_frozen(&name, last, suspect)).await {
             Ok(cursor) => {
                 self.cursor = cursor;
                 self.metrics.batch_splits.inc();
             }
-            Err(error) => self.failed(&fails(error)),
+            Err(error) => self.failed(&retryable(error)),
         }
     }
 
-    /// Goes on after the events up to `to`, which are nowhere any more.
+    /// Moves the cursor over the events up to `to`, which no longer exist.
     async fn expire(&mut self, to: u64) -> Result<(), SinkError> {
         let from = self.cursor.delivered_to;
         // What the store has taken so far is not expired.
-        self.tell_spool().await.map_err(fails)?;
-        let (source, name) = (self.source.clone(), self.name.clone());
-        let expire = move || source.spool.expire(&name, to, source.arrived_before(to)?);
-        let cursor = blocking(expire).await.map_err(fails)?;
-        if self.remembers {
+        self.advance_spool().await.map_err(retryable)?;
+        let (reader, name) = (self.reader.clone(), self.name.clone());
+        let expire = move || reader.spool.expire(&name, to, reader.arrived_before(to)?);
+        let cursor = blocking(expire).await.map_err(retryable)?;
+        if self.tracks_position {
             self.sink.skip(to).await?;
         }
         tracing::warn!(
@@ -246,29 +262,29 @@ impl Worker {
             to,
             "these events are neither in the spool nor in the embedded store any more; the sink goes on without them"
         );
-        self.follow(cursor);
-        if self.remembers {
-            self.reach(to);
+        self.adopt_cursor(cursor);
+        if self.tracks_position {
+            self.set_position(to);
         }
         Ok(())
     }
 
-    /// Takes over what the spool says of this sink, after something else moved its cursor.
-    async fn reload(&mut self) {
-        let (spool, name) = (self.source.spool.clone(), self.name.clone());
+    /// Loads the sink's cursor from the spool after something else moved it.
+    async fn reload_cursor(&mut self) {
+        let (spool, name) = (self.reader.spool.clone(), self.name.clone());
         match blocking(move || spool.cursor(&name)).await {
-            Ok(cursor) => self.follow(cursor),
-            Err(error) => self.failed(&fails(error)),
+            Ok(cursor) => self.adopt_cursor(cursor),
+            Err(error) => self.failed(&retryable(error)),
         }
     }
 
-    /// The store of a sink that remembers its position is at `position`, wherever the spool's cursor is.
-    pub(super) fn reach(&mut self, position: u64) {
+    /// Sets the position of a sink that tracks it, regardless of the spool's cursor.
+    pub(super) fn set_position(&mut self, position: u64) {
         self.cursor.delivered_to = position;
         self.channels.delivered_sender.send_replace(position);
     }
 
-    pub(super) fn follow(&mut self, cursor: Cursor) {
+    pub(super) fn adopt_cursor(&mut self, cursor: Cursor) {
         self.cursor = cursor;
         self.channels.complete_from.send_replace(self.cursor.complete_from);
         self.advanced_to = self.cursor.delivered_to;

@@ -10,9 +10,9 @@ use crate::sinks::sqlite::{EmbeddedSink, StoreHistory};
 /// A day of arrival after everything that [`store`] stores, milliseconds since the epoch.
 const LATER: i64 = 100 * 24 * 60 * 60 * 1000;
 
-fn surroundings(dir: &std::path::Path) -> Surroundings {
+fn context(dir: &std::path::Path) -> FanoutContext {
     let history: Arc<dyn History> = Arc::new(StoreHistory::new(dir));
-    Surroundings { history: Some(history), ..Surroundings::default() }
+    FanoutContext { history: Some(history), ..FanoutContext::default() }
 }
 
 /// An embedded store that has the first `count` events of the spool, which has forgotten them.
@@ -20,7 +20,7 @@ async fn taken(dir: &std::path::Path, spool: &Spool, count: u64) -> Arc<Embedded
     let settings_of_store = Embedded { retention_days: 1, ..Embedded::default() };
     let embedded = Arc::new(EmbeddedSink::open_with(dir, &settings_of_store, Arc::default()).unwrap());
     let sinks = vec![(Arc::clone(&embedded) as Arc<dyn Sink>, settings())];
-    let fanout = Fanout::start(spool, sinks, Surroundings::default()).await.unwrap();
+    let fanout = Fanout::start(spool, sinks, FanoutContext::default()).await.unwrap();
     store(spool, count).await;
     assert!(fanout.progress()[0].wait_for(spool.head(), PATIENCE).await);
     fanout.drain(PATIENCE).await;
@@ -43,7 +43,7 @@ async fn a_sink_added_after_retention_gets_what_is_left_and_the_rest_is_expired(
     while embedded.upkeep(LATER).await.unwrap() {}
     let late = Model::new([]);
     let sinks = vec![(embedded as Arc<dyn Sink>, settings()), (Arc::clone(&late) as Arc<dyn Sink>, settings())];
-    let fanout = Fanout::start(&spool, sinks, surroundings(dir.path())).await.unwrap();
+    let fanout = Fanout::start(&spool, sinks, context(dir.path())).await.unwrap();
     assert_eq!(fanout.progress()[1].complete_from(), None, "not known before it has looked");
     store(&spool, 5).await;
     assert!(fanout.progress()[1].wait_for(35, PATIENCE).await);
@@ -60,14 +60,14 @@ async fn without_an_embedded_store_the_spool_is_all_that_a_new_sink_gets() {
     let spool = spool(dir.path());
     let first = Model::new([]);
     let fanout =
-        Fanout::start(&spool, vec![(Arc::clone(&first) as Arc<dyn Sink>, settings())], Surroundings::default());
+        Fanout::start(&spool, vec![(Arc::clone(&first) as Arc<dyn Sink>, settings())], FanoutContext::default());
     let fanout = fanout.await.unwrap();
     store(&spool, 20).await;
     assert!(fanout.progress()[0].wait_for(20, PATIENCE).await);
     fanout.drain(PATIENCE).await;
     let late = Fake::new("late", vec![]);
     let sinks = vec![(first as Arc<dyn Sink>, settings()), (Arc::clone(&late) as Arc<dyn Sink>, settings())];
-    let fanout = Fanout::start(&spool, sinks, Surroundings::default()).await.unwrap();
+    let fanout = Fanout::start(&spool, sinks, FanoutContext::default()).await.unwrap();
     store(&spool, 3).await;
     assert!(fanout.progress()[1].wait_for(23, PATIENCE).await);
     fanout.drain(PATIENCE).await;
@@ -93,7 +93,7 @@ async fn a_batch_out_of_the_store_is_sent_again_the_same_although_retention_has_
     spool.trim().unwrap();
     let model = Model::new([]);
     let sinks = vec![(embedded as Arc<dyn Sink>, settings()), (Arc::clone(&model) as Arc<dyn Sink>, settings())];
-    let fanout = Fanout::start(&spool, sinks, surroundings(dir.path())).await.unwrap();
+    let fanout = Fanout::start(&spool, sinks, context(dir.path())).await.unwrap();
     store(&spool, 1).await;
     assert!(fanout.progress()[1].wait_for(31, PATIENCE).await);
     fanout.drain(PATIENCE).await;
@@ -107,14 +107,13 @@ async fn a_store_that_was_off_for_a_while_goes_on_after_the_hole() {
     let spool = spool(dir.path());
     let embedded = taken(dir.path(), &spool, 10).await;
     let other = Model::new([]);
-    let fanout =
-        Fanout::start(&spool, vec![(Arc::clone(&other) as Arc<dyn Sink>, settings())], surroundings(dir.path()));
+    let fanout = Fanout::start(&spool, vec![(Arc::clone(&other) as Arc<dyn Sink>, settings())], context(dir.path()));
     let fanout = fanout.await.unwrap();
     store(&spool, 20).await;
     assert!(fanout.progress()[0].wait_for(30, PATIENCE).await);
     fanout.drain(PATIENCE).await;
     let sinks = vec![(Arc::clone(&embedded) as Arc<dyn Sink>, settings()), (other as Arc<dyn Sink>, settings())];
-    let fanout = Fanout::start(&spool, sinks, surroundings(dir.path())).await.unwrap();
+    let fanout = Fanout::start(&spool, sinks, context(dir.path())).await.unwrap();
     store(&spool, 5).await;
     assert!(fanout.embedded().unwrap().wait_for(35, PATIENCE).await);
     fanout.drain(PATIENCE).await;
@@ -133,7 +132,7 @@ async fn a_store_that_was_lost_takes_what_the_spool_still_has_and_says_what_is_m
     }
     let embedded = Arc::new(EmbeddedSink::open(dir.path()).unwrap());
     let sinks = vec![(Arc::clone(&embedded) as Arc<dyn Sink>, settings())];
-    let fanout = Fanout::start(&spool, sinks, Surroundings::default()).await.unwrap();
+    let fanout = Fanout::start(&spool, sinks, FanoutContext::default()).await.unwrap();
     store(&spool, 5).await;
     assert!(fanout.embedded().unwrap().wait_for(15, PATIENCE).await);
     fanout.drain(PATIENCE).await;
@@ -147,10 +146,10 @@ async fn a_store_whose_disk_is_full_gives_up_its_oldest_when_told_to_and_goes_on
     let spool = spool(dir.path());
     let embedded = Arc::new(EmbeddedSink::open(dir.path()).unwrap());
     embedded.limit_pages(Some(1)).unwrap();
-    let sheds = Settings { sheds: true, ..settings() };
-    let surroundings = Surroundings { spool_bytes: 20_000, ..Surroundings::default() };
-    let sinks = vec![(Arc::clone(&embedded) as Arc<dyn Sink>, sheds.clone())];
-    let fanout = Fanout::start(&spool, sinks, surroundings.clone()).await.unwrap();
+    let drops_oldest = DeliverySettings { drops_oldest: true, ..settings() };
+    let context = FanoutContext { spool_bytes: 20_000, ..FanoutContext::default() };
+    let sinks = vec![(Arc::clone(&embedded) as Arc<dyn Sink>, drops_oldest.clone())];
+    let fanout = Fanout::start(&spool, sinks, context.clone()).await.unwrap();
     let mut stored = 0;
     while spool.ledger().unwrap().sinks[EMBEDDED].dropped_oldest == 0 {
         store(&spool, 10).await;
@@ -164,7 +163,7 @@ async fn a_store_whose_disk_is_full_gives_up_its_oldest_when_told_to_and_goes_on
     fanout.drain(Duration::from_millis(10)).await;
     embedded.limit_pages(None).unwrap();
     let fanout =
-        Fanout::start(&spool, vec![(Arc::clone(&embedded) as Arc<dyn Sink>, sheds)], surroundings).await.unwrap();
+        Fanout::start(&spool, vec![(Arc::clone(&embedded) as Arc<dyn Sink>, drops_oldest)], context).await.unwrap();
     store(&spool, 1).await;
     assert!(fanout.embedded().unwrap().wait_for(stored + 1, PATIENCE).await);
     fanout.drain(PATIENCE).await;

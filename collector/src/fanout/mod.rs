@@ -1,20 +1,21 @@
-//! Delivers the spool to every sink, each at its own pace: a dead sink delays no other.
+//! Delivers the spool to every sink. Each sink has its own pace, so a sink that is down delays no other.
 //!
-//! [`plan`] decides (PURE), the worker does. Each sink has one worker, woken by the spool's head; nothing polls.
+//! [`scheduler`] decides (PURE), the worker acts. Each sink has one worker, which is woken when the spool's head
+//! moves; nothing polls.
 
+mod batch_reader;
+mod dead_letters;
 mod deliver;
+mod deliver_parked;
+mod delivery_size;
+mod discard;
+mod drop_oldest;
 mod exclude;
-mod give_up;
-mod letters;
 mod park;
-mod parking;
-pub(crate) mod plan;
+mod parked_queue;
 mod poison;
 mod replay;
-mod shed;
-mod size;
-mod source;
-mod unpark;
+pub(crate) mod scheduler;
 mod unreadable;
 mod worker;
 
@@ -25,34 +26,34 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-pub(crate) use plan::Settings;
-pub(crate) use replay::{Replayed, Replayer};
+pub(crate) use replay::{ReplayReport, Replayer};
+pub(crate) use scheduler::DeliverySettings;
 
 use crate::config::{Delivery, WhenFull};
 use crate::sinks::{EMBEDDED, History, Sink, SinkError};
 use crate::spool::{Spool, SpoolError};
 use crate::telemetry::Telemetry;
-use shed::Shedding;
-use source::Source;
+use batch_reader::BatchReader;
+use drop_oldest::DropPolicy;
 use worker::Worker;
 
-/// How long a start waits for stores to answer whether they can be used. One that is slower is found out later.
-const FIRST_CONTACT: Duration = Duration::from_secs(5);
+/// Time that a start waits for stores to answer whether they are usable. Slower ones are checked later.
+const STARTUP_PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A fault of the spool, to be tried again like one of the store.
-fn fails(error: SpoolError) -> SinkError {
+/// Converts an error of the spool to a transient one, which is retried like those of a store.
+fn retryable(error: SpoolError) -> SinkError {
     SinkError::retryable(error.to_string())
 }
 
-/// Runs `work` where it may block.
+/// Runs `work` on a thread that may block.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, SpoolError> + Send + 'static,
 ) -> Result<T, SpoolError> {
     tokio::task::spawn_blocking(work).await.map_err(|error| SpoolError::Other(error.to_string()))?
 }
 
-impl Settings {
-    /// For a configured sink.
+impl DeliverySettings {
+    /// Converts the settings of a configured sink.
     #[must_use]
     pub(crate) fn of(delivery: &Delivery) -> Self {
         Self {
@@ -63,84 +64,85 @@ impl Settings {
             backoff_cap_ms: delivery.backoff_cap_ms,
             breaker_failures: u32::try_from(delivery.breaker_failures).unwrap_or(u32::MAX),
             advance_ms: 0,
-            sheds: delivery.when_full == WhenFull::Shed,
+            drops_oldest: delivery.when_full == WhenFull::Shed,
         }
     }
 }
 
-/// Why delivery could not begin.
+/// Reason why delivery could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum FanoutError {
-    /// The spool fails.
+    /// The spool failed.
     #[error(transparent)]
     Spool(#[from] SpoolError),
-    /// A sink cannot be asked how far it is.
+    /// The position of a sink cannot be read.
     #[error("the sink {0}: {1}")]
     Sink(String, SinkError),
-    /// A store remembers more events than the spool ever had.
+    /// The store has events beyond the spool's head.
     #[error(
         "the store of the sink {sink} has events up to position {store}, but the spool only up to {head}: they do not belong together; \
         was one of them restored or deleted?"
     )]
-    Foreign {
-        /// Which sink.
+    PositionAhead {
+        /// Name of the sink.
         sink: String,
-        /// The store's position.
+        /// Position of the store.
         store: u64,
-        /// The spool's head.
+        /// Head of the spool.
         head: u64,
     },
-    /// A task was ended from outside.
+    /// A task was aborted.
     #[error("{0}")]
     Task(String),
 }
 
-/// How far one sink is, to be looked at and waited for.
+/// Progress of one sink, to be read and awaited.
 #[derive(Clone)]
-pub(crate) struct Progress {
+pub(crate) struct SinkProgress {
     name: String,
     delivered: watch::Receiver<u64>,
     parked: watch::Receiver<u64>,
     down: watch::Receiver<bool>,
-    wanted: watch::Sender<u64>,
+    flush_target: watch::Sender<u64>,
     complete_from: watch::Receiver<Option<i64>>,
 }
 
-impl Progress {
-    /// The sink's name.
+impl SinkProgress {
+    /// Returns the sink's name.
     #[must_use]
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
-    /// Every event up to this position is in the store, dead or parked.
+    /// Returns the position up to which every event is in the store, discarded or parked.
     #[must_use]
     pub(crate) fn delivered_to(&self) -> u64 {
         *self.delivered.borrow()
     }
 
-    /// How many events wait beside the log.
+    /// Returns the number of parked events.
     #[must_use]
     pub(crate) fn parked(&self) -> u64 {
         *self.parked.borrow()
     }
 
-    /// What the sink never got, because it was gone before or was given up, arrived before this time, milliseconds since the
-    /// epoch; `None`: it gets everything.
+    /// Returns a time before which all events arrived that the sink misses because they expired or were dropped,
+    /// milliseconds since the epoch. `None` if it misses none.
     #[must_use]
     pub(crate) fn complete_from(&self) -> Option<i64> {
         *self.complete_from.borrow()
     }
 
-    /// Whether the sink has failed so often that it counts as down.
+    /// Returns whether the sink has failed so often that it counts as down.
     #[must_use]
     pub(crate) fn is_down(&self) -> bool {
         *self.down.borrow()
     }
 
-    /// Waits until the store has every event up to `position`, but for those parked, at most for `patience`, and not at all for a sink that is
-    /// down. The sink hurries for it. Returns whether it has.
-    pub(crate) async fn wait_for(&self, position: u64, patience: Duration) -> bool {
+    /// Waits until the store has every event up to `position` except parked ones. Returns whether it has.
+    ///
+    /// Requests a flush. Waits at most for `timeout`, and not at all for a sink that is down.
+    pub(crate) async fn wait_for(&self, position: u64, timeout: Duration) -> bool {
         let mut delivered = self.delivered.clone();
         if *delivered.borrow_and_update() >= position {
             return true;
@@ -148,52 +150,52 @@ impl Progress {
         if self.is_down() {
             return false;
         }
-        self.wanted.send_if_modified(|wanted| {
-            let more = position > *wanted;
-            *wanted = position.max(*wanted);
+        self.flush_target.send_if_modified(|flush_target| {
+            let more = position > *flush_target;
+            *flush_target = position.max(*flush_target);
             more
         });
-        matches!(tokio::time::timeout(patience, delivered.wait_for(|at| *at >= position)).await, Ok(Ok(_)))
+        matches!(tokio::time::timeout(timeout, delivered.wait_for(|at| *at >= position)).await, Ok(Ok(_)))
     }
 }
 
-/// What deliveries need besides the spool and the sinks.
+/// Dependencies of the deliveries besides the spool and the sinks.
 #[derive(Clone, Default)]
-pub(crate) struct Surroundings {
-    /// Where events are that the spool no longer has: for a sink that is new.
+pub(crate) struct FanoutContext {
+    /// Source of events that the spool no longer has, for a new sink.
     pub history: Option<Arc<dyn History>>,
-    /// The cap of the spool, bytes of JSON.
+    /// Cap of the spool, bytes of JSON.
     pub spool_bytes: u64,
-    /// Where deliveries are counted.
+    /// Counters of deliveries.
     pub telemetry: Arc<Telemetry>,
 }
 
-/// Asks every store whether it can be used; gives the names of those that can. One that cannot be reached now is no reason
-/// not to begin.
-async fn refuse_unfit(sinks: &[(Arc<dyn Sink>, Settings)]) -> Result<HashSet<String>, FanoutError> {
-    let (mut asked, mut fit) = (JoinSet::new(), HashSet::new());
+/// Checks whether each store is usable, and returns the names of those that are. An unreachable store does not
+/// prevent the start.
+async fn check_sinks(sinks: &[(Arc<dyn Sink>, DeliverySettings)]) -> Result<HashSet<String>, FanoutError> {
+    let (mut asked, mut usable) = (JoinSet::new(), HashSet::new());
     for (sink, _) in sinks {
         let sink = Arc::clone(sink);
         asked.spawn(async move {
-            let answer = tokio::time::timeout(FIRST_CONTACT, sink.prepare()).await;
+            let answer = tokio::time::timeout(STARTUP_PROBE_TIMEOUT, sink.prepare()).await;
             (sink.name().to_owned(), answer.unwrap_or_else(|_| Err(SinkError::retryable("no answer in time"))))
         });
     }
     while let Some(answer) = asked.join_next().await {
         match answer.map_err(|error| FanoutError::Task(error.to_string()))? {
-            (name, Ok(())) => drop(fit.insert(name)),
+            (name, Ok(())) => drop(usable.insert(name)),
             (name, Err(error @ SinkError::Unfit { .. })) => return Err(FanoutError::Sink(name, error)),
             (sink, Err(error)) => {
                 tracing::warn!(sink, %error, "the store cannot be reached; its events wait in the spool")
             }
         }
     }
-    Ok(fit)
+    Ok(usable)
 }
 
-/// The running deliveries.
+/// Running deliveries.
 pub(crate) struct Fanout {
-    progress: Vec<Progress>,
+    progress: Vec<SinkProgress>,
     workers: JoinSet<()>,
     draining: watch::Sender<bool>,
 }
@@ -202,27 +204,30 @@ impl Fanout {
     /// Registers the sinks with the spool and starts a worker for each.
     ///
     /// # Errors
-    /// If the spool fails, a store answers that it cannot be used, or is not the spool's.
+    /// If the spool fails, a store is unusable, or a store belongs to another spool.
     pub(crate) async fn start(
         spool: &Spool,
-        sinks: Vec<(Arc<dyn Sink>, Settings)>,
-        surroundings: Surroundings,
+        sinks: Vec<(Arc<dyn Sink>, DeliverySettings)>,
+        context: FanoutContext,
     ) -> Result<Self, FanoutError> {
         let names: Vec<String> = sinks.iter().map(|(sink, _)| sink.name().to_owned()).collect();
         let registrar = spool.clone();
         let register = move || registrar.register(&names.iter().map(String::as_str).collect::<Vec<_>>());
         tokio::task::spawn_blocking(register).await.map_err(|error| FanoutError::Task(error.to_string()))??;
-        let fit = refuse_unfit(&sinks).await?;
+        let usable = check_sinks(&sinks).await?;
         let (draining, _) = watch::channel(false);
         let mut fanout = Self { progress: Vec::new(), workers: JoinSet::new(), draining };
-        let patient: Vec<String> =
-            sinks.iter().filter(|(_, settings)| !settings.sheds).map(|(sink, _)| sink.name().to_owned()).collect();
+        let blocking_sinks: Vec<String> = sinks
+            .iter()
+            .filter(|(_, settings)| !settings.drops_oldest)
+            .map(|(sink, _)| sink.name().to_owned())
+            .collect();
         for (sink, settings) in sinks {
-            let shedding = Shedding { others: patient.clone(), cap: surroundings.spool_bytes };
-            let shedding = settings.sheds.then_some(shedding);
-            let watched = shedding.clone().filter(|_| sink.name() != EMBEDDED);
-            if let Some(shedding) = watched {
-                let shed = shed::when_full(spool.clone(), sink.name().to_owned(), shedding);
+            let drop_policy = DropPolicy { others: blocking_sinks.clone(), cap: context.spool_bytes };
+            let drop_policy = settings.drops_oldest.then_some(drop_policy);
+            let watched = drop_policy.clone().filter(|_| sink.name() != EMBEDDED);
+            if let Some(drop_policy) = watched {
+                let shed = drop_oldest::drop_when_full(spool.clone(), sink.name().to_owned(), drop_policy);
                 let mut draining = fanout.draining.subscribe();
                 fanout.workers.spawn(async move {
                     tokio::select! {
@@ -231,9 +236,9 @@ impl Fanout {
                     }
                 });
             }
-            let prepared = fit.contains(sink.name());
-            let shedding = shedding.filter(|_| sink.name() == EMBEDDED);
-            fanout.add(spool, sink, (settings, prepared, shedding), &surroundings).await?;
+            let prepared = usable.contains(sink.name());
+            let drop_policy = drop_policy.filter(|_| sink.name() == EMBEDDED);
+            fanout.add(spool, sink, (settings, prepared, drop_policy), &context).await?;
         }
         Ok(fanout)
     }
@@ -242,53 +247,60 @@ impl Fanout {
         &mut self,
         spool: &Spool,
         sink: Arc<dyn Sink>,
-        (settings, prepared, shedding): (Settings, bool, Option<Shedding>),
-        surroundings: &Surroundings,
+        (settings, prepared, drop_policy): (DeliverySettings, bool, Option<DropPolicy>),
+        context: &FanoutContext,
     ) -> Result<(), FanoutError> {
         let (delivered_sender, delivered) = watch::channel(0);
         let (parked_sender, parked) = watch::channel(0);
         let (down_sender, down) = watch::channel(false);
-        let (wanted, wanted_receiver) = watch::channel(0);
+        let (flush_target_sender, flush_target) = watch::channel(0);
         let name = sink.name().to_owned();
         let draining = self.draining.subscribe();
         let (complete_from_sender, complete_from) = watch::channel(None);
         // What the embedded store lacks it cannot get from itself.
-        let history = surroundings.history.clone().filter(|_| name != EMBEDDED);
-        let source = Source { spool: spool.clone(), history };
-        let channels = worker::Channels {
+        let history = context.history.clone().filter(|_| name != EMBEDDED);
+        let reader = BatchReader { spool: spool.clone(), history };
+        let channels = worker::WorkerChannels {
             delivered_sender,
             parked_sender,
             down_sender,
-            wanted_receiver,
+            flush_target,
             complete_from: complete_from_sender,
             draining,
         };
-        let metrics = surroundings.telemetry.sink(&name);
-        let mut worker = Worker::new(source, sink, (settings, prepared), channels, metrics).open().await?;
-        worker.shedding = shedding;
+        let metrics = context.telemetry.sink(&name);
+        let mut worker = Worker::new(reader, sink, (settings, prepared), channels, metrics).load().await?;
+        worker.drop_policy = drop_policy;
         self.workers.spawn(worker.run());
-        self.progress.push(Progress { name, delivered, parked, down, wanted, complete_from });
+        self.progress.push(SinkProgress {
+            name,
+            delivered,
+            parked,
+            down,
+            flush_target: flush_target_sender,
+            complete_from,
+        });
         Ok(())
     }
 
-    /// How far every sink is.
+    /// Returns the progress of every sink.
     #[must_use]
-    pub(crate) fn progress(&self) -> &[Progress] {
+    pub(crate) fn progress(&self) -> &[SinkProgress] {
         &self.progress
     }
 
-    /// How far the embedded store is.
+    /// Returns the progress of the embedded store.
     #[must_use]
-    pub(crate) fn embedded(&self) -> Option<Progress> {
+    pub(crate) fn embedded(&self) -> Option<SinkProgress> {
         self.progress.iter().find(|progress| progress.name == EMBEDDED).cloned()
     }
 
-    /// Delivers what waits, as far as the sinks take it at once, and ends the workers; after `patience` it ends them
-    /// wherever they are. What was not delivered stays in the spool.
-    pub(crate) async fn drain(mut self, patience: Duration) {
+    /// Delivers pending events as long as the sinks take them at once, then ends the workers. Aborts them after
+    /// `timeout`. Undelivered events stay in the spool.
+    pub(crate) async fn drain(mut self, timeout: Duration) {
         self.draining.send_replace(true);
         let all = async { while self.workers.join_next().await.is_some() {} };
-        if tokio::time::timeout(patience, all).await.is_err() {
+        if tokio::time::timeout(timeout, all).await.is_err() {
             tracing::warn!("some sinks did not finish in time; what they lack stays in the spool");
             self.workers.shutdown().await;
         }
@@ -296,13 +308,13 @@ impl Fanout {
 }
 
 #[cfg(test)]
+mod drop_oldest_tests;
+#[cfg(test)]
 mod expired_tests;
 #[cfg(test)]
 mod parked_tests;
 #[cfg(test)]
 mod poison_tests;
-#[cfg(test)]
-mod shed_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

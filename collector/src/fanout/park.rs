@@ -1,45 +1,46 @@
-//! Parks events: what a delivery would wait long for, because the store has to make too much for it first, waits beside the log
-//! instead, and everybody else's events go on.
+//! Parks events that would delay a delivery for long, because the store has to create too many resources for them
+//! first, so that the other events are delivered (docs/adr/0013).
 //!
-//! Which events of a batch those are is frozen with it, so that every attempt sends the same; they are parked in the commit that
-//! moves the cursor behind it. `unpark` sends them later.
+//! The choice is frozen with the batch, so that every attempt sends the same events. They are parked in the commit
+//! that moves the cursor over the batch. `deliver_parked` sends them later.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::letters::alone;
+use super::dead_letters::single_event_record;
 use super::worker::Worker;
-use super::{blocking, fails};
+use super::{blocking, retryable};
 use crate::record::{Event, Record};
 use crate::sinks::{Need, SinkBatch, SinkError, Unreadable};
 use crate::spool::{DeadLetter, Parked};
 
-/// The events that need other things than the `few` most usual ones, each with what it needs; none if there are no others.
-fn beyond(needs: Vec<Need>, few: usize) -> BTreeMap<u64, String> {
-    let mut things: HashMap<&str, u64> = HashMap::new();
+/// Returns the events that need other resources than the `max_resources` most usual ones, each with its resource.
+fn beyond_budget(needs: Vec<Need>, max_resources: usize) -> BTreeMap<u64, String> {
+    let mut resources: HashMap<&str, u64> = HashMap::new();
     for need in &needs {
-        let distance = things.entry(&need.resource).or_insert(need.distance);
+        let distance = resources.entry(&need.resource).or_insert(need.distance);
         *distance = need.distance.min(*distance);
     }
-    let mut ranked: Vec<(u64, &str)> = things.into_iter().map(|(thing, distance)| (distance, thing)).collect();
+    let mut ranked: Vec<(u64, &str)> = resources.into_iter().map(|(resource, distance)| (distance, resource)).collect();
     ranked.sort_unstable();
-    let first: BTreeSet<String> = ranked.into_iter().take(few).map(|(_, thing)| thing.to_owned()).collect();
+    let first: BTreeSet<String> =
+        ranked.into_iter().take(max_resources).map(|(_, resource)| resource.to_owned()).collect();
     let others = needs.into_iter().filter(|need| !first.contains(&need.resource));
     others.map(|need| (need.position, need.resource)).collect()
 }
 
-/// The events of `batch` at the positions of `things`, to be parked, each for what it needs.
-fn parked(batch: &SinkBatch, things: &BTreeMap<u64, String>) -> Result<Vec<Parked>, Unreadable> {
+/// Returns the events of `batch` at the positions in `resources` as parked events.
+fn parked(batch: &SinkBatch, resources: &BTreeMap<u64, String>) -> Result<Vec<Parked>, Unreadable> {
     let mut parked = Vec::new();
     batch.for_each_record(|record: &Record<'_>, first, events: &[Event<'_>]| {
         for (event, position) in events.iter().zip(first..) {
-            let Some(thing) = things.get(&position) else { continue };
+            let Some(resource) = resources.get(&position) else { continue };
             parked.push(Parked {
                 position,
                 app_key: record.app_key.to_string(),
                 event_id: event.event_id.to_string(),
-                resource: thing.clone(),
+                resource: resource.clone(),
                 arrived: record.received_at,
-                record: alone(record, event),
+                record: single_event_record(record, event),
             });
         }
         Ok::<(), Unreadable>(())
@@ -48,40 +49,40 @@ fn parked(batch: &SinkBatch, things: &BTreeMap<u64, String>) -> Result<Vec<Parke
 }
 
 impl Worker {
-    /// The positions of those events of `batch` that are to be parked instead of being sent with it: those beyond the few things
-    /// that the store may make for one delivery, as far as there is room. What finds none is delivered in its turn.
-    pub(super) async fn to_park(&self, batch: &SinkBatch) -> Result<Vec<u64>, SinkError> {
+    /// Selects the events of `batch` to be parked: those beyond the resources that the store may create for one
+    /// delivery, as far as the quota allows. Events beyond the quota are delivered in their place.
+    pub(super) async fn select_parked(&self, batch: &SinkBatch) -> Result<Vec<u64>, SinkError> {
         // A record that cannot be read is dealt with when it is sent.
-        let few = self.beside.few;
-        let Ok(needs) = self.sink.needs(batch, few) else { return Ok(Vec::new()) };
-        let things = beyond(needs, few);
-        if things.is_empty() {
+        let max_resources = self.parked_queue.max_resources;
+        let Ok(needs) = self.sink.needs(batch, max_resources) else { return Ok(Vec::new()) };
+        let resources = beyond_budget(needs, max_resources);
+        if resources.is_empty() {
             return Ok(Vec::new());
         }
-        let Ok(events) = parked(batch, &things) else { return Ok(Vec::new()) };
-        let (spool, name) = (self.source.spool.clone(), self.name.clone());
-        let mut quota = blocking(move || spool.parked_quota(&name)).await.map_err(fails)?;
+        let Ok(events) = parked(batch, &resources) else { return Ok(Vec::new()) };
+        let (spool, name) = (self.reader.spool.clone(), self.name.clone());
+        let mut quota = blocking(move || spool.parked_quota(&name)).await.map_err(retryable)?;
         let fits = events.iter().filter(|event| quota.reserve(&event.app_key, event.bytes()));
         Ok(fits.map(|event| event.position).collect())
     }
 
-    /// Those events of the frozen batch up to `last` that are parked when the cursor passes them, but for the `dead`. They are read
-    /// again: the log has them until then.
-    pub(super) async fn parked_up_to(&self, last: u64, dead: &[DeadLetter]) -> Result<Vec<Parked>, SinkError> {
+    /// Returns the excluded events of the frozen batch up to `last`, except the `dead` ones, as parked events. Reads
+    /// them again, because the log still has them.
+    pub(super) async fn parked_events_to(&self, last: u64, dead: &[DeadLetter]) -> Result<Vec<Parked>, SinkError> {
         let Some(frozen) = self.cursor.frozen.as_ref() else { return Ok(Vec::new()) };
         let dead: BTreeSet<u64> = dead.iter().map(|letter| letter.position).collect();
-        let left_out = frozen.excluded.iter().filter(|position| **position <= last && !dead.contains(position));
-        let mut things: BTreeMap<u64, String> = left_out.map(|position| (*position, String::new())).collect();
-        let (Some((first, _)), Some((last, _))) = (things.first_key_value(), things.last_key_value()) else {
+        let excluded = frozen.excluded.iter().filter(|position| **position <= last && !dead.contains(position));
+        let mut resources: BTreeMap<u64, String> = excluded.map(|position| (*position, String::new())).collect();
+        let (Some((first, _)), Some((last, _))) = (resources.first_key_value(), resources.last_key_value()) else {
             return Ok(Vec::new());
         };
         let batch = self.batch(*first, *last, String::new()).await?;
         for need in self.sink.needs(&batch, 0)? {
-            if let Some(thing) = things.get_mut(&need.position) {
-                *thing = need.resource;
+            if let Some(resource) = resources.get_mut(&need.position) {
+                *resource = need.resource;
             }
         }
-        Ok(parked(&batch, &things)?)
+        Ok(parked(&batch, &resources)?)
     }
 }
 
@@ -92,8 +93,8 @@ mod tests {
     use crate::sinks::StoredRecord;
     use serde_json::json;
 
-    fn need(position: u64, thing: &str, distance: u64) -> Need {
-        Need { position, resource: thing.into(), distance }
+    fn need(position: u64, resource: &str, distance: u64) -> Need {
+        Need { position, resource: resource.into(), distance }
     }
 
     fn record(first: u64, count: u64) -> StoredRecord {
@@ -133,11 +134,11 @@ mod tests {
                 need(5, "last", 400),
             ]
         };
-        assert_eq!(beyond(needs(), 4), BTreeMap::new());
-        assert_eq!(beyond(needs(), 3), [(5, "last".to_owned())].into());
-        let waits = beyond(needs(), 1);
-        assert_eq!(waits.keys().copied().collect::<Vec<_>>(), [1, 3, 4, 5]);
-        assert_eq!(beyond(Vec::new(), 4), BTreeMap::new());
+        assert_eq!(beyond_budget(needs(), 4), BTreeMap::new());
+        assert_eq!(beyond_budget(needs(), 3), [(5, "last".to_owned())].into());
+        let waiting = beyond_budget(needs(), 1);
+        assert_eq!(waiting.keys().copied().collect::<Vec<_>>(), [1, 3, 4, 5]);
+        assert_eq!(beyond_budget(Vec::new(), 4), BTreeMap::new());
     }
 
     #[test]
@@ -153,8 +154,8 @@ mod tests {
 
     #[test]
     fn what_is_parked_is_a_record_of_its_own() {
-        let things = [(5, "x".to_owned()), (11, "y".to_owned()), (13, "not in the batch".to_owned())].into();
-        let found = parked(&batch(), &things).unwrap();
+        let resources = [(5, "x".to_owned()), (11, "y".to_owned()), (13, "not in the batch".to_owned())].into();
+        let found = parked(&batch(), &resources).unwrap();
         let seen: Vec<_> =
             found.iter().map(|one| (one.position, &*one.event_id, &*one.resource, one.arrived)).collect();
         assert_eq!(seen, [(5, "e5", "x", 7), (11, "e11", "y", 7)]);

@@ -5,8 +5,8 @@ use std::sync::Mutex;
 
 use async_trait::async_trait;
 
-use super::parking::FEW;
-use super::poison_tests::{Chances, Model, letters};
+use super::parked_queue::MAX_NEW_RESOURCES;
+use super::poison_tests::{Chances, Model, dead_letters};
 use super::tests::{PATIENCE, settings, spool, store};
 use super::*;
 use crate::sinks::{Delivered, Need, SinkBatch, Unreadable};
@@ -16,7 +16,7 @@ use crate::spool::SinkLedger;
 struct Slow {
     model: Arc<Model>,
     /// How many things there are.
-    things: u64,
+    resources: u64,
     made: Mutex<BTreeSet<u64>>,
     /// The most that one delivery had to make.
     most: Mutex<usize>,
@@ -27,17 +27,24 @@ struct Slow {
 }
 
 impl Slow {
-    fn new(model: Arc<Model>, things: u64) -> Arc<Self> {
-        Self::taking(model, things, Duration::ZERO)
+    fn new(model: Arc<Model>, resources: u64) -> Arc<Self> {
+        Self::taking(model, resources, Duration::ZERO)
     }
 
-    fn taking(model: Arc<Model>, things: u64, takes: Duration) -> Arc<Self> {
-        Arc::new(Self { model, things, made: Mutex::default(), most: Mutex::default(), takes, full: Mutex::default() })
+    fn taking(model: Arc<Model>, resources: u64, takes: Duration) -> Arc<Self> {
+        Arc::new(Self {
+            model,
+            resources,
+            made: Mutex::default(),
+            most: Mutex::default(),
+            takes,
+            full: Mutex::default(),
+        })
     }
 
     /// What an event needs: nothing for every third.
-    fn thing(&self, position: u64) -> Option<u64> {
-        (!position.is_multiple_of(3)).then_some(position % self.things)
+    fn resource(&self, position: u64) -> Option<u64> {
+        (!position.is_multiple_of(3)).then_some(position % self.resources)
     }
 }
 
@@ -56,21 +63,22 @@ impl Sink for Slow {
         self.model.name()
     }
 
-    fn needs(&self, batch: &SinkBatch, few: usize) -> Result<Vec<Need>, Unreadable> {
+    fn needs(&self, batch: &SinkBatch, max_resources: usize) -> Result<Vec<Need>, Unreadable> {
         let made = self.made.lock().unwrap();
         let needs = positions(batch)?.into_iter().filter_map(|position| {
-            let thing = self.thing(position).filter(|thing| !made.contains(thing))?;
-            Some(Need { position, resource: thing.to_string(), distance: thing })
+            let resource = self.resource(position).filter(|resource| !made.contains(resource))?;
+            Some(Need { position, resource: resource.to_string(), distance: resource })
         });
         let needs: Vec<Need> = needs.collect();
         let different: BTreeSet<&String> = needs.iter().map(|need| &need.resource).collect();
         // Nothing need be said of a few.
-        Ok(if different.len() <= few && different.len().is_multiple_of(2) { Vec::new() } else { needs })
+        Ok(if different.len() <= max_resources && different.len().is_multiple_of(2) { Vec::new() } else { needs })
     }
 
     async fn deliver(&self, batch: Arc<SinkBatch>) -> Result<Delivered, SinkError> {
-        let needed: BTreeSet<u64> = positions(&batch)?.into_iter().filter_map(|at| self.thing(at)).collect();
-        let new: Vec<u64> = needed.into_iter().filter(|thing| !self.made.lock().unwrap().contains(thing)).collect();
+        let needed: BTreeSet<u64> = positions(&batch)?.into_iter().filter_map(|at| self.resource(at)).collect();
+        let new: Vec<u64> =
+            needed.into_iter().filter(|resource| !self.made.lock().unwrap().contains(resource)).collect();
         tokio::time::sleep(self.takes * u32::try_from(new.len()).unwrap()).await;
         if *self.full.lock().unwrap() && !new.is_empty() {
             return Err(SinkError::retryable("there is no room for another thing"));
@@ -89,9 +97,9 @@ impl Sink for Slow {
     }
 }
 
-async fn start(spool: &Spool, sink: &Arc<Slow>, settings: Settings) -> Fanout {
+async fn start(spool: &Spool, sink: &Arc<Slow>, settings: DeliverySettings) -> Fanout {
     let sinks = vec![(Arc::clone(sink) as Arc<dyn Sink>, settings)];
-    Fanout::start(spool, sinks, Surroundings::default()).await.unwrap()
+    Fanout::start(spool, sinks, FanoutContext::default()).await.unwrap()
 }
 
 fn figures(spool: &Spool) -> SinkLedger {
@@ -135,7 +143,7 @@ async fn nobody_waits_behind_what_takes_the_store_long_and_all_of_it_comes_in_th
     let progress = fanout.progress()[0].clone();
     eventually("it is not delivered", || figures(&spool).pending == 0 && progress.parked() == 0).await;
     assert_eq!(sink.model.taken().len(), 620);
-    assert!(*sink.most.lock().unwrap() <= FEW);
+    assert!(*sink.most.lock().unwrap() <= MAX_NEW_RESOURCES);
     fanout.drain(PATIENCE).await;
 }
 
@@ -186,16 +194,16 @@ async fn a_parked_event_is_given_up_only_with_evidence_that_the_store_takes_othe
     let sink = Slow::new(Model::new([]), 100);
     store(&spool, 100).await;
     // The store takes the log's events, and then nothing any more.
-    let fanout = start(&spool, &sink, Settings { linger_ms: 0, ..settings() }).await;
+    let fanout = start(&spool, &sink, DeliverySettings { linger_ms: 0, ..settings() }).await;
     assert!(fanout.progress()[0].wait_for(100, PATIENCE).await);
     *sink.model.refuses_all.lock().unwrap() = true;
     let requests = *sink.model.requests.borrow() + 300;
     sink.model.requests(requests).await;
-    assert_eq!(letters(&spool), [], "a store that refuses everything");
+    assert_eq!(dead_letters(&spool), [], "a store that refuses everything");
     sink.model.poison.lock().unwrap().extend([80, 97]);
     *sink.model.refuses_all.lock().unwrap() = false;
     eventually("it is not delivered", || figures(&spool).pending == 0).await;
-    let dead: Vec<u64> = letters(&spool).into_iter().map(|(position, _)| position).collect();
+    let dead: Vec<u64> = dead_letters(&spool).into_iter().map(|(position, _)| position).collect();
     let parked_poison = dead.iter().all(|position| [80, 97].contains(position));
     assert!(parked_poison, "{dead:?}");
     assert_eq!(sink.model.taken().len() + dead.len(), 100);
@@ -224,7 +232,7 @@ async fn a_record_that_is_damaged_after_its_batch_was_frozen_costs_nothing_of_wh
     let sink = Slow::new(Model::new([]), 200);
     let fanout = start(&spool, &sink, settings()).await;
     eventually("it is not delivered", || figures(&spool).pending == 0).await;
-    let dead: Vec<u64> = letters(&spool).into_iter().map(|(position, _)| position).collect();
+    let dead: Vec<u64> = dead_letters(&spool).into_iter().map(|(position, _)| position).collect();
     assert_eq!(dead, (1..=6).collect::<Vec<_>>());
     assert_eq!(sink.model.taken(), (7..=36).collect::<Vec<_>>());
     fanout.drain(PATIENCE).await;
@@ -243,9 +251,10 @@ async fn live(seed: u64) {
     let poison: BTreeSet<u64> = (0..roll(6)).map(|_| 1 + roll(total)).collect();
     let most = if roll(3) == 0 { 10 + roll(30) } else { u64::MAX };
     let model = Model::hostile(poison.iter().copied(), most, Chances { lost: 100, unanswered: 150 }, seed);
-    let settings = Settings { max_events: 10 + roll(100), breaker_failures: 1000, backoff_cap_ms: 2, ..settings() };
-    let (mut stored, things) = (0, 5 + roll(60));
-    let mut sink = Slow::new(Arc::clone(&model), things);
+    let settings =
+        DeliverySettings { max_events: 10 + roll(100), breaker_failures: 1000, backoff_cap_ms: 2, ..settings() };
+    let (mut stored, resources) = (0, 5 + roll(60));
+    let mut sink = Slow::new(Arc::clone(&model), resources);
     while stored < total {
         let spool = spool(dir.path());
         let fanout = start(&spool, &sink, settings.clone()).await;
@@ -261,7 +270,7 @@ async fn live(seed: u64) {
         spool.close();
         if roll(2) == 0 {
             // A process that does not know what was made.
-            sink = Slow::new(Arc::clone(&model), things);
+            sink = Slow::new(Arc::clone(&model), resources);
         }
     }
     let spool = spool(dir.path());
@@ -276,7 +285,7 @@ async fn live(seed: u64) {
         assert!(began.elapsed() < PATIENCE, "seed {seed}: {:?}", figures(&spool));
     }
     fanout.drain(PATIENCE).await;
-    let dead: Vec<u64> = letters(&spool).into_iter().map(|(position, _)| position).collect();
+    let dead: Vec<u64> = dead_letters(&spool).into_iter().map(|(position, _)| position).collect();
     assert_eq!(dead, poison.iter().copied().collect::<Vec<_>>(), "seed {seed}");
     assert_eq!(model.taken().len() as u64, stored - poison.len() as u64, "seed {seed}");
     let ledger = figures(&spool);

@@ -1,23 +1,23 @@
-//! What a worker does with events that the store refuses: the one that is refused for itself is found by halving and goes
-//! to the dead letters. That a store refuses everything is no event's fault: before an event is given up there must be
-//! evidence that the store takes others.
+//! Handles refused batches. Bisects a batch until the refused event is alone, which then becomes a dead letter. A
+//! store that refuses every event is at fault itself, so a dead letter requires evidence that the store takes others
+//! (docs/adr/0005).
 
 use std::sync::Arc;
 
 use super::blocking;
-use super::fails;
-use super::letters::dead_letters;
-use super::plan::half;
+use super::dead_letters::dead_letters;
+use super::retryable;
+use super::scheduler::midpoint;
 use super::worker::Worker;
 use crate::sinks::{Refusal, SinkBatch, SinkError, refusal_of_one};
 use crate::spool::DeadLetter;
 
-/// How many events after a refused one are tried alone, to see whether the store takes any. When none of so many is
-/// taken, the store is taken to refuse all; when one is, those before it are dead letters at once.
-const EVIDENCE_EVENTS: u64 = 1000;
+/// Events after a refused one that are sent singly to check that the store takes any. If it takes none of them it
+/// counts as refusing everything; if it takes one, the events before that are dead letters.
+const MAX_PROBED_NEIGHBOURS: u64 = 1000;
 
 impl Worker {
-    /// The store refused `batch` because of what is in it.
+    /// Handles a batch that the store refused because of its content.
     pub(super) async fn refused(&mut self, batch: &SinkBatch, message: String) {
         if batch.first < batch.last {
             tracing::info!(
@@ -27,14 +27,14 @@ impl Worker {
                 message,
                 "a batch is refused; it is cut in half"
             );
-            return self.shrink_frozen(half(batch.first, batch.last), true).await;
+            return self.shrink_frozen(midpoint(batch.first, batch.last), true).await;
         }
         let letters = dead_letters(&self.name, batch, &[Refusal { position: batch.first, reason: message.clone() }]);
         if self.evidence {
-            return self.bury(batch.last, letters).await;
+            return self.move_to_dead_letters(batch.last, letters).await;
         }
-        match self.look_for_evidence(batch.last, letters).await {
-            Ok(Some((last, letters))) => self.bury(last, letters).await,
+        match self.probe_neighbours(batch.last, letters).await {
+            Ok(Some((last, letters))) => self.move_to_dead_letters(last, letters).await,
             Ok(None) => {
                 let why = format!("the store refuses every event, so none is given up: {message}");
                 self.failed(&SinkError::Refused { message: why });
@@ -43,9 +43,9 @@ impl Worker {
         }
     }
 
-    /// The events of `letters` are dead; every other up to `last` is delivered.
-    async fn bury(&mut self, last: u64, letters: Vec<DeadLetter>) {
-        for letter in &letters {
+    /// Moves the events of `dead_letters` to the dead letters. All others up to `last` are delivered.
+    async fn move_to_dead_letters(&mut self, last: u64, dead_letters: Vec<DeadLetter>) {
+        for letter in &dead_letters {
             tracing::warn!(
                 sink = self.name,
                 position = letter.position,
@@ -54,25 +54,26 @@ impl Worker {
                 "an event is refused for good"
             );
         }
-        let taken = last - self.cursor.delivered_to - letters.len() as u64;
-        match self.advance(last, letters, true).await {
+        let taken = last - self.cursor.delivered_to - dead_letters.len() as u64;
+        match self.advance(last, dead_letters, true).await {
             Ok(()) => self.succeeded(taken),
             Err(error) => self.failed(&error),
         }
     }
 
-    /// Sends the events after `refused` one by one until the store takes one. Returns that one's position and the letters
-    /// of all before it, or `None` if it takes none. Each is sent under the token that it would have as a batch, so that a
-    /// repetition is recognised.
-    async fn look_for_evidence(
+    /// Sends the events after `refused` singly until the store takes one. Returns its position and the dead letters of
+    /// all before it, or `None` if the store takes none.
+    ///
+    /// Each is sent with the dedup token of a batch of its own, so that the store recognises a repetition.
+    async fn probe_neighbours(
         &mut self,
         refused: u64,
         mut letters: Vec<DeadLetter>,
     ) -> Result<Option<(u64, Vec<DeadLetter>)>, SinkError> {
         let head = *self.head.borrow();
         let end = if self.cursor.dropped_to.is_some() { self.cursor.pinned_to() } else { head };
-        for position in refused + 1..=end.min(refused.saturating_add(EVIDENCE_EVENTS)) {
-            match self.send_alone(position).await? {
+        for position in refused + 1..=end.min(refused.saturating_add(MAX_PROBED_NEIGHBOURS)) {
+            match self.send_single(position).await? {
                 (_, None) => return Ok(Some((position, self.confirm(letters).await?))),
                 (batch, Some(reason)) => {
                     letters.extend(dead_letters(&self.name, &batch, &[Refusal { position, reason }]))
@@ -82,23 +83,23 @@ impl Worker {
         Ok(None)
     }
 
-    /// Sends the events of `letters` once more, now that the store takes others: it may have been mended meanwhile. Returns
-    /// the letters of those that it still refuses; the others are delivered.
-    async fn confirm(&self, letters: Vec<DeadLetter>) -> Result<Vec<DeadLetter>, SinkError> {
+    /// Retries each of `dead_letters` once, because the store may have recovered. Returns those that it still refuses;
+    /// the others are delivered.
+    async fn confirm(&self, dead_letters: Vec<DeadLetter>) -> Result<Vec<DeadLetter>, SinkError> {
         let mut confirmed = Vec::new();
-        for letter in letters {
-            if self.send_alone(letter.position).await?.1.is_some() {
+        for letter in dead_letters {
+            if self.send_single(letter.position).await?.1.is_some() {
                 confirmed.push(letter);
             }
         }
         Ok(confirmed)
     }
 
-    /// Sends one event under the token that it would have as a batch. Returns that batch, and why the store refuses it, if
-    /// it does.
-    async fn send_alone(&self, position: u64) -> Result<(Arc<SinkBatch>, Option<String>), SinkError> {
-        let spool = self.source.spool.clone();
-        let token = blocking(move || spool.dedup_token(position, position)).await.map_err(fails)?;
+    /// Sends one event with the dedup token of a batch of its own. Returns the batch, and the reason if the store
+    /// refuses it.
+    async fn send_single(&self, position: u64) -> Result<(Arc<SinkBatch>, Option<String>), SinkError> {
+        let spool = self.reader.spool.clone();
+        let token = blocking(move || spool.dedup_token(position, position)).await.map_err(retryable)?;
         let batch = Arc::new(self.batch(position, position, token).await?);
         let refusal = refusal_of_one(self.send(Arc::clone(&batch)).await)?;
         Ok((batch, refusal))

@@ -112,9 +112,9 @@ impl Sink for Model {
     }
 }
 
-async fn start(spool: &Spool, model: &Arc<Model>, settings: Settings) -> Fanout {
+async fn start(spool: &Spool, model: &Arc<Model>, settings: DeliverySettings) -> Fanout {
     let sinks = vec![(Arc::clone(model) as Arc<dyn Sink>, settings)];
-    Fanout::start(spool, sinks, Surroundings::default()).await.unwrap()
+    Fanout::start(spool, sinks, FanoutContext::default()).await.unwrap()
 }
 
 async fn delivered(fanout: &Fanout, to: u64) {
@@ -122,12 +122,12 @@ async fn delivered(fanout: &Fanout, to: u64) {
     tokio::time::timeout(PATIENCE, delivered.wait_for(|at| *at >= to)).await.unwrap().unwrap();
 }
 
-pub(super) fn letters(spool: &Spool) -> Vec<(u64, String)> {
+pub(super) fn dead_letters(spool: &Spool) -> Vec<(u64, String)> {
     spool.dead_letters(None, 0, 9999).unwrap().into_iter().map(|letter| (letter.position, letter.reason)).collect()
 }
 
-fn large() -> Settings {
-    Settings { max_events: 100_000, max_bytes: u64::MAX, ..settings() }
+fn large() -> DeliverySettings {
+    DeliverySettings { max_events: 100_000, max_bytes: u64::MAX, ..settings() }
 }
 
 #[tokio::test]
@@ -143,7 +143,7 @@ async fn one_bad_event_in_a_hundred_thousand_is_found_within_36_requests_whereve
         delivered(&fanout, 100_000).await;
         let requests = *model.requests.borrow();
         assert!(requests <= 36, "{requests} requests for the event {poison}");
-        assert_eq!(letters(&spool), [(poison, format!("row {poison} is bad"))]);
+        assert_eq!(dead_letters(&spool), [(poison, format!("row {poison} is bad"))]);
         assert_eq!(model.taken().len(), 99_999);
         let ledger = spool.ledger().unwrap().sinks["model"].clone();
         assert_eq!((ledger.delivered, ledger.discarded, ledger.pending), (99_999, 1, 0));
@@ -160,10 +160,10 @@ async fn a_store_that_refuses_everything_makes_no_dead_letters_and_takes_all_onc
     *model.refuses_all.lock().unwrap() = true;
     let fanout = start(&spool, &model, large()).await;
     model.requests(200).await;
-    assert_eq!((letters(&spool), spool.cursor("model").unwrap().delivered_to), (vec![], 0));
+    assert_eq!((dead_letters(&spool), spool.cursor("model").unwrap().delivered_to), (vec![], 0));
     *model.refuses_all.lock().unwrap() = false;
     delivered(&fanout, 20).await;
-    assert_eq!(letters(&spool), [(3, "row 3 is bad".to_owned())]);
+    assert_eq!(dead_letters(&spool), [(3, "row 3 is bad".to_owned())]);
     assert_eq!(model.taken().len(), 19);
     fanout.drain(PATIENCE).await;
 }
@@ -178,10 +178,10 @@ async fn a_bad_event_alone_waits_for_one_that_shows_that_the_store_takes_others(
     model.requests(5).await;
     store(&spool, 1).await;
     model.requests(12).await;
-    assert_eq!(letters(&spool), []);
+    assert_eq!(dead_letters(&spool), []);
     store(&spool, 1).await;
     delivered(&fanout, 3).await;
-    assert_eq!(letters(&spool).len(), 2);
+    assert_eq!(dead_letters(&spool).len(), 2);
     assert_eq!(model.taken(), [3]);
     fanout.drain(PATIENCE).await;
 }
@@ -197,7 +197,7 @@ async fn a_batch_too_large_is_halved_and_nothing_is_suspect() {
     assert_eq!(model.taken().len(), 1000);
     let requests = *model.requests.borrow();
     assert!(requests < 25, "{requests} requests: what was too large is not tried again and again");
-    assert_eq!(letters(&spool), []);
+    assert_eq!(dead_letters(&spool), []);
     fanout.drain(PATIENCE).await;
 }
 
@@ -219,11 +219,11 @@ async fn dead_letters_are_replayed_exactly_once_and_doing_it_twice_changes_nothi
     assert_eq!(seen.last(), Some(&report));
     let report = replayer.replay("model", |_| ()).await.unwrap();
     assert_eq!((report.total, report.replayed, report.refused), (1, 0, 1));
-    assert_eq!(letters(&spool), [(5, "row 5 is bad".to_owned())]);
+    assert_eq!(dead_letters(&spool), [(5, "row 5 is bad".to_owned())]);
     assert_eq!(model.taken().len(), 29);
     let ledger = spool.ledger().unwrap().sinks["model"].clone();
     assert_eq!((ledger.delivered, ledger.discarded, ledger.pending), (29, 1, 0));
-    assert!(replayer.replay("nobody", |_| ()).await.unwrap_err().contains("nobody"));
+    assert!(replayer.replay("nobody", |_| ()).await.unwrap_err().to_string().contains("nobody"));
     fanout.drain(PATIENCE).await;
 }
 
@@ -240,7 +240,8 @@ async fn live(seed: u64) {
     let poison: BTreeSet<u64> = (0..roll(6)).map(|_| 1 + roll(total)).collect();
     let most = if roll(3) == 0 { 10 + roll(30) } else { u64::MAX };
     let model = Model::hostile(poison.iter().copied(), most, Chances { lost: 100, unanswered: 150 }, seed);
-    let settings = Settings { max_events: 10 + roll(100), breaker_failures: 1000, backoff_cap_ms: 2, ..settings() };
+    let settings =
+        DeliverySettings { max_events: 10 + roll(100), breaker_failures: 1000, backoff_cap_ms: 2, ..settings() };
     let mut stored = 0;
     while stored < total {
         let spool = spool(dir.path());
@@ -263,7 +264,7 @@ async fn live(seed: u64) {
         stored += 1;
     }
     delivered(&fanout, stored).await;
-    let dead: Vec<u64> = letters(&spool).into_iter().map(|(position, _)| position).collect();
+    let dead: Vec<u64> = dead_letters(&spool).into_iter().map(|(position, _)| position).collect();
     assert_eq!(dead, poison.iter().copied().collect::<Vec<_>>(), "seed {seed}");
     assert_eq!(model.taken().len() as u64, stored - poison.len() as u64, "seed {seed}");
     model.poison.lock().unwrap().retain(|position| position % 2 == 0);
@@ -302,12 +303,15 @@ async fn a_full_spool_sheds_what_only_the_shedding_sink_waits_for_and_counts_it(
             Ok(())
         }
     }
-    let sinks: Vec<(Arc<dyn Sink>, Settings)> = vec![
-        (Arc::new(Named("slow", Arc::clone(&slow))), Settings { sheds: true, max_events: 10, ..settings() }),
+    let sinks: Vec<(Arc<dyn Sink>, DeliverySettings)> = vec![
+        (
+            Arc::new(Named("slow", Arc::clone(&slow))),
+            DeliverySettings { drops_oldest: true, max_events: 10, ..settings() },
+        ),
         (Arc::new(Named("good", Arc::clone(&good))), settings()),
     ];
-    let surroundings = Surroundings { spool_bytes: 20_000, ..Surroundings::default() };
-    let fanout = Fanout::start(&spool, sinks, surroundings).await.unwrap();
+    let context = FanoutContext { spool_bytes: 20_000, ..FanoutContext::default() };
+    let fanout = Fanout::start(&spool, sinks, context).await.unwrap();
     let mut stored = 0;
     let mut shed = 0;
     while shed < 300 {
@@ -328,8 +332,8 @@ async fn a_full_spool_sheds_what_only_the_shedding_sink_waits_for_and_counts_it(
     // The batch that was on its way was not shed: it arrives, and the ledger adds up over the hole.
     let spool = super::tests::spool(dir.path());
     let well = Model::new([]);
-    let sinks: Vec<(Arc<dyn Sink>, Settings)> = vec![(Arc::new(Named("slow", Arc::clone(&well))), settings())];
-    let fanout = Fanout::start(&spool, sinks, Surroundings::default()).await.unwrap();
+    let sinks: Vec<(Arc<dyn Sink>, DeliverySettings)> = vec![(Arc::new(Named("slow", Arc::clone(&well))), settings())];
+    let fanout = Fanout::start(&spool, sinks, FanoutContext::default()).await.unwrap();
     assert!(fanout.progress()[0].wait_for(stored, PATIENCE).await);
     let sink = spool.ledger().unwrap().sinks["slow"].clone();
     assert_eq!((sink.delivered, sink.discarded, sink.pending), (stored - sink.dropped_oldest, sink.dropped_oldest, 0));
@@ -346,7 +350,7 @@ async fn a_sink_that_comes_late_gets_what_the_spool_has_forgotten_from_the_embed
     let spool = spool(dir.path());
     let embedded: Arc<dyn Sink> = Arc::new(EmbeddedSink::open(dir.path()).unwrap());
     let fanout =
-        Fanout::start(&spool, vec![(Arc::clone(&embedded), settings())], Surroundings::default()).await.unwrap();
+        Fanout::start(&spool, vec![(Arc::clone(&embedded), settings())], FanoutContext::default()).await.unwrap();
     for _ in 0..10 {
         store(&spool, 30).await;
     }
@@ -354,14 +358,16 @@ async fn a_sink_that_comes_late_gets_what_the_spool_has_forgotten_from_the_embed
     fanout.drain(PATIENCE).await;
     assert_eq!(spool.read_after(0, 9, 9).unwrap(), []);
     let model = Model::new([123]);
-    let sinks =
-        vec![(embedded, settings()), (Arc::clone(&model) as Arc<dyn Sink>, Settings { max_events: 70, ..settings() })];
+    let sinks = vec![
+        (embedded, settings()),
+        (Arc::clone(&model) as Arc<dyn Sink>, DeliverySettings { max_events: 70, ..settings() }),
+    ];
     let history: Arc<dyn History> = Arc::new(StoreHistory::new(dir.path()));
-    let surroundings = Surroundings { history: Some(history), ..Surroundings::default() };
-    let fanout = Fanout::start(&spool, sinks, surroundings).await.unwrap();
+    let context = FanoutContext { history: Some(history), ..FanoutContext::default() };
+    let fanout = Fanout::start(&spool, sinks, context).await.unwrap();
     store(&spool, 30).await;
     assert!(fanout.progress()[1].wait_for(330, PATIENCE).await);
     assert_eq!(model.taken().len(), 329);
-    assert_eq!(letters(&spool), [(123, "row 123 is bad".to_owned())]);
+    assert_eq!(dead_letters(&spool), [(123, "row 123 is bad".to_owned())]);
     fanout.drain(PATIENCE).await;
 }

@@ -1,5 +1,5 @@
-//! Sends dead letters again. What the store takes now is delivered and no letter any more; the rest stays, with what the
-//! store says now. Doing it twice changes nothing.
+//! Replays dead letters. Events that the store takes now are delivered and leave the dead letters; the others stay
+//! with the new reason. A second replay changes nothing.
 
 use std::sync::Arc;
 
@@ -11,152 +11,167 @@ use super::blocking;
 use crate::sinks::{Sink, SinkBatch, SinkError, StoredRecord, refusal_of_one};
 use crate::spool::{DeadLetter, ReplayMode, Spool, SpoolError};
 
-/// Letters sent together. A group that is refused is sent again one by one, which this bounds.
-const GROUP: u64 = 1000;
+/// Dead letters sent together. If the batch is refused they are sent singly, which this bounds.
+const MAX_BATCH_LETTERS: u64 = 1000;
 
-/// What became of the dead letters of one sink.
+/// Result of replaying one sink's dead letters.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub(crate) struct Replayed {
-    /// Which sink.
+pub(crate) struct ReplayReport {
+    /// Name of the sink.
     pub sink: String,
-    /// Dead letters when it began.
+    /// Dead letters at the beginning.
     pub total: u64,
-    /// Taken by the store now.
+    /// Events that the store took.
     pub replayed: u64,
-    /// Refused again.
+    /// Events that the store refused again.
     pub refused: u64,
 }
 
-/// A sink, and whose turn it is to replay its letters.
-struct Replayable {
+/// Sink with a lock that admits one replay at a time.
+struct ReplayTarget {
     sink: Arc<dyn Sink>,
-    turn: Mutex<()>,
+    replay_lock: Mutex<()>,
 }
 
-/// Sends the dead letters of some sinks again, of each sink one group at a time.
+/// Replays the dead letters of some sinks, one batch at a time for each sink.
 #[derive(Clone)]
 pub(crate) struct Replayer {
     spool: Spool,
-    sinks: Arc<Vec<Replayable>>,
+    sinks: Arc<Vec<ReplayTarget>>,
 }
 
-fn text(error: SpoolError) -> String {
-    error.to_string()
+/// Reason why a replay ended early.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReplayError {
+    /// No sink has this name.
+    #[error("no sink is named {0}")]
+    UnknownSink(String),
+    /// The spool failed.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    /// The store cannot be used or reached.
+    #[error(transparent)]
+    Store(#[from] SinkError),
 }
 
 impl Replayer {
-    /// For these sinks.
+    /// Creates a replayer for these sinks.
     #[must_use]
     pub(crate) fn new(spool: Spool, sinks: Vec<Arc<dyn Sink>>) -> Self {
-        let replayable = |sink| Replayable { sink, turn: Mutex::new(()) };
-        Self { spool, sinks: Arc::new(sinks.into_iter().map(replayable).collect()) }
+        let target = |sink| ReplayTarget { sink, replay_lock: Mutex::new(()) };
+        Self { spool, sinks: Arc::new(sinks.into_iter().map(target).collect()) }
     }
 
-    /// Sends all dead letters of the sink `name` again. `progress` hears after each group how far it is.
+    /// Replays all dead letters of the sink `name`. Calls `progress` after each batch.
     ///
     /// # Errors
-    /// A sentence: there is no such sink, the spool fails, or the store cannot be reached now; what was taken until then is
-    /// settled.
-    pub(crate) async fn replay(&self, name: &str, mut progress: impl FnMut(&Replayed)) -> Result<Replayed, String> {
-        let found = self.sinks.iter().find(|replayable| replayable.sink.name() == name);
-        let Replayable { sink, turn } = found.ok_or_else(|| format!("no sink is named {name}"))?;
-        let _turn = turn.lock().await;
+    /// If there is no such sink, the spool fails, or the store cannot be used or reached now. Outcomes until then are recorded.
+    pub(crate) async fn replay(
+        &self,
+        name: &str,
+        mut progress: impl FnMut(&ReplayReport),
+    ) -> Result<ReplayReport, ReplayError> {
+        let found = self.sinks.iter().find(|target| target.sink.name() == name);
+        let ReplayTarget { sink, replay_lock } = found.ok_or_else(|| ReplayError::UnknownSink(name.to_owned()))?;
+        let _guard = replay_lock.lock().await;
         let (spool, owned) = (self.spool.clone(), name.to_owned());
-        let total = blocking(move || spool.count_dead_letters(&owned)).await.map_err(text)?;
-        let mut report = Replayed { sink: name.to_owned(), total, ..Replayed::default() };
+        let total = blocking(move || spool.count_dead_letters(&owned)).await?;
+        let mut report = ReplayReport { sink: name.to_owned(), total, ..ReplayReport::default() };
         if total > 0 {
-            sink.prepare().await.map_err(|error| error.to_string())?;
+            sink.prepare().await?;
         }
         let mut after = 0;
         loop {
             let (spool, owned) = (self.spool.clone(), name.to_owned());
-            let (letters, mode) = blocking(move || spool.mark_for_replay(&owned, after, GROUP)).await.map_err(text)?;
-            let Some(last) = letters.last() else { return Ok(report) };
+            let (dead_letters, mode) =
+                blocking(move || spool.mark_for_replay(&owned, after, MAX_BATCH_LETTERS)).await?;
+            let Some(last) = dead_letters.last() else { return Ok(report) };
             after = after.max(last.position);
-            if mode == ReplayMode::Single || !self.together(sink, &letters, &mut report).await? {
-                self.one_by_one(sink, &letters, &mut report).await?;
+            if mode == ReplayMode::Single || !self.replay_batch(sink, &dead_letters, &mut report).await? {
+                self.replay_singly(sink, &dead_letters, &mut report).await?;
             }
             progress(&report);
         }
     }
 
-    /// Sends a group at once. `false`: the store refused it as a whole.
-    async fn together(
+    /// Sends the dead letters in one batch. Returns `false` if the store refused it as a whole.
+    async fn replay_batch(
         &self,
         sink: &Arc<dyn Sink>,
-        letters: &[DeadLetter],
-        report: &mut Replayed,
-    ) -> Result<bool, String> {
-        let digest = digest(letters.iter().map(|letter| letter.position));
-        let (first, last) = (letters[0].position, letters[letters.len() - 1].position);
+        dead_letters: &[DeadLetter],
+        report: &mut ReplayReport,
+    ) -> Result<bool, ReplayError> {
+        let digest = digest(dead_letters.iter().map(|letter| letter.position));
+        let (first, last) = (dead_letters[0].position, dead_letters[dead_letters.len() - 1].position);
         let spool = self.spool.clone();
-        let token = blocking(move || spool.dedup_token(first, last)).await.map_err(text)?;
-        match sink.deliver(batch(letters, format!("{token}-replay-{digest}"))).await {
+        let token = blocking(move || spool.dedup_token(first, last)).await?;
+        match sink.deliver(batch(dead_letters, format!("{token}-replay-{digest}"))).await {
             Ok(delivered) => {
                 let refused: Vec<(u64, String)> =
                     delivered.refused.into_iter().map(|refusal| (refusal.position, refusal.reason)).collect();
-                let taken = letters.iter().map(|letter| letter.position);
+                let taken = dead_letters.iter().map(|letter| letter.position);
                 let taken = taken.filter(|position| refused.iter().all(|(other, _)| other != position)).collect();
-                self.settle(sink.name(), taken, refused, report).await?;
+                self.record_outcome(sink.name(), taken, refused, report).await?;
                 Ok(true)
             }
             Err(SinkError::Refused { .. } | SinkError::TooLarge { .. } | SinkError::Unreadable(_)) => {
                 let (spool, owned) = (self.spool.clone(), sink.name().to_owned());
-                blocking(move || spool.replay_singly(&owned)).await.map_err(text)?;
+                blocking(move || spool.replay_singly(&owned)).await?;
                 Ok(false)
             }
-            Err(error) => Err(error.to_string()),
+            Err(error) => Err(error.into()),
         }
     }
 
-    /// Each under the token that it had when it was refused alone, so that a repetition is recognised.
-    async fn one_by_one(
+    /// Sends each dead letter with the dedup token of the batch in which it was refused, so that the store recognises
+    /// a repetition.
+    async fn replay_singly(
         &self,
         sink: &Arc<dyn Sink>,
-        letters: &[DeadLetter],
-        report: &mut Replayed,
-    ) -> Result<(), String> {
-        for letter in letters {
+        dead_letters: &[DeadLetter],
+        report: &mut ReplayReport,
+    ) -> Result<(), ReplayError> {
+        for letter in dead_letters {
             let (spool, position) = (self.spool.clone(), letter.position);
-            let token = blocking(move || spool.dedup_token(position, position)).await.map_err(text)?;
+            let token = blocking(move || spool.dedup_token(position, position)).await?;
             let result = sink.deliver(batch(std::slice::from_ref(letter), token)).await;
-            let (taken, refused) = match refusal_of_one(result).map_err(|error| error.to_string())? {
+            let (taken, refused) = match refusal_of_one(result)? {
                 None => (vec![position], Vec::new()),
                 Some(reason) => (Vec::new(), vec![(position, reason)]),
             };
-            self.settle(sink.name(), taken, refused, report).await?;
+            self.record_outcome(sink.name(), taken, refused, report).await?;
         }
         Ok(())
     }
 
-    async fn settle(
+    async fn record_outcome(
         &self,
         sink: &str,
         taken: Vec<u64>,
         refused: Vec<(u64, String)>,
-        report: &mut Replayed,
-    ) -> Result<(), String> {
+        report: &mut ReplayReport,
+    ) -> Result<(), ReplayError> {
         report.replayed += taken.len() as u64;
         report.refused += refused.len() as u64;
         let (spool, sink) = (self.spool.clone(), sink.to_owned());
-        blocking(move || spool.finish_replay(&sink, taken, refused)).await.map_err(text)
+        Ok(blocking(move || spool.finish_replay(&sink, taken, refused)).await?)
     }
 }
 
-/// Names a set of positions that need not follow each other.
+/// Returns a digest of positions that need not be consecutive.
 pub(super) fn digest(positions: impl Iterator<Item = u64>) -> String {
     let mut name = Sha256::new();
     positions.for_each(|position| name.update(position.to_be_bytes()));
     name.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The letters' events as one batch; their positions need not follow each other.
-fn batch(letters: &[DeadLetter], token: String) -> Arc<SinkBatch> {
+/// Builds one batch of the dead letters, whose positions need not be consecutive.
+fn batch(dead_letters: &[DeadLetter], token: String) -> Arc<SinkBatch> {
     let record = |letter: &DeadLetter| StoredRecord { first: letter.position, json: letter.record.clone() };
     Arc::new(SinkBatch {
-        first: letters[0].position,
-        last: letters[letters.len() - 1].position,
+        first: dead_letters[0].position,
+        last: dead_letters[dead_letters.len() - 1].position,
         token,
-        records: letters.iter().map(record).collect(),
+        records: dead_letters.iter().map(record).collect(),
     })
 }

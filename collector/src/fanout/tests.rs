@@ -33,8 +33,8 @@ pub(super) async fn store(spool: &Spool, count: u64) {
     tokio::task::spawn_blocking(append).await.unwrap().unwrap();
 }
 
-pub(super) fn settings() -> Settings {
-    Settings { linger_ms: 0, backoff_ms: 1, backoff_cap_ms: 5, advance_ms: 1, ..Settings::embedded() }
+pub(super) fn settings() -> DeliverySettings {
+    DeliverySettings { linger_ms: 0, backoff_ms: 1, backoff_cap_ms: 5, advance_ms: 1, ..DeliverySettings::embedded() }
 }
 
 /// What a fake sink does with the next batches; with nothing left it takes everything.
@@ -97,7 +97,7 @@ impl Sink for Fake {
 
 async fn start(spool: &Spool, sinks: &[Arc<Fake>]) -> Fanout {
     let sinks = sinks.iter().map(|sink| (Arc::clone(sink) as Arc<dyn Sink>, settings())).collect();
-    Fanout::start(spool, sinks, Surroundings::default()).await.unwrap()
+    Fanout::start(spool, sinks, FanoutContext::default()).await.unwrap()
 }
 
 #[tokio::test]
@@ -155,12 +155,12 @@ async fn events_refused_one_by_one_become_dead_letters_and_the_ledger_adds_up() 
     fanout.drain(PATIENCE).await;
     let ledger = spool.ledger().unwrap();
     assert_eq!((ledger.sinks["s"].delivered, ledger.sinks["s"].discarded, ledger.sinks["s"].pending), (2, 2, 0));
-    let letters = spool.dead_letters(Some("s"), 0, 9).unwrap();
+    let dead_letters = spool.dead_letters(Some("s"), 0, 9).unwrap();
     assert_eq!(
-        letters.iter().map(|letter| (letter.position, letter.event_id.as_str())).collect::<Vec<_>>(),
+        dead_letters.iter().map(|letter| (letter.position, letter.event_id.as_str())).collect::<Vec<_>>(),
         [(2, "e2"), (4, "e4")]
     );
-    let record: serde_json::Value = serde_json::from_str(&letters[0].record).unwrap();
+    let record: serde_json::Value = serde_json::from_str(&dead_letters[0].record).unwrap();
     assert_eq!((record["events"].as_array().unwrap().len(), &record["events"][0]["event_time"]), (1, &json!(2)));
 }
 
@@ -180,8 +180,8 @@ async fn whoever_waits_for_an_event_does_not_wait_for_company() {
     let dir = tempfile::tempdir().unwrap();
     let spool = spool(dir.path());
     let sink: Arc<dyn Sink> = Fake::new("s", vec![]);
-    let patient = Settings { linger_ms: 3_600_000, ..settings() };
-    let fanout = Fanout::start(&spool, vec![(sink, patient)], Surroundings::default()).await.unwrap();
+    let blocking_sinks = DeliverySettings { linger_ms: 3_600_000, ..settings() };
+    let fanout = Fanout::start(&spool, vec![(sink, blocking_sinks)], FanoutContext::default()).await.unwrap();
     for head in 1..4 {
         store(&spool, 1).await;
         assert!(fanout.progress()[0].wait_for(head, PATIENCE).await);
@@ -195,7 +195,7 @@ async fn the_embedded_store_takes_everything_over_and_the_spool_forgets_it() {
     for round in 1..=2 {
         let spool = spool(dir.path());
         let sink: Arc<dyn Sink> = Arc::new(EmbeddedSink::open(dir.path()).unwrap());
-        let fanout = Fanout::start(&spool, vec![(sink, settings())], Surroundings::default()).await.unwrap();
+        let fanout = Fanout::start(&spool, vec![(sink, settings())], FanoutContext::default()).await.unwrap();
         for _ in 0..20 {
             store(&spool, 5).await;
         }
@@ -211,8 +211,8 @@ async fn a_store_that_has_everything_is_told_to_the_spool_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let spool = spool(dir.path());
     let sink: Arc<dyn Sink> = Arc::new(EmbeddedSink::open(dir.path()).unwrap());
-    let lazy = Settings { advance_ms: 3_600_000, ..settings() };
-    let _fanout = Fanout::start(&spool, vec![(sink, lazy)], Surroundings::default()).await.unwrap();
+    let lazy = DeliverySettings { advance_ms: 3_600_000, ..settings() };
+    let _fanout = Fanout::start(&spool, vec![(sink, lazy)], FanoutContext::default()).await.unwrap();
     for stored in [5, 10] {
         store(&spool, 5).await;
         let told = async {
@@ -245,9 +245,10 @@ async fn a_store_that_lags_behind_the_cursor_of_the_spool_or_leads_it_loses_noth
     sink.deliver(Arc::new(batch(2))).await.unwrap();
     spool.register(&[EMBEDDED]).unwrap();
     spool.advance(EMBEDDED, 1, Vec::new(), false).unwrap();
-    let fanout = Fanout::start(&spool, vec![(Arc::clone(&sink) as Arc<dyn Sink>, settings())], Surroundings::default())
-        .await
-        .unwrap();
+    let fanout =
+        Fanout::start(&spool, vec![(Arc::clone(&sink) as Arc<dyn Sink>, settings())], FanoutContext::default())
+            .await
+            .unwrap();
     assert_eq!(fanout.embedded().unwrap().delivered_to(), 2);
     fanout.drain(PATIENCE).await;
     assert_eq!(sink.position().await, Ok(Some(3)));
@@ -260,11 +261,11 @@ async fn a_store_of_another_spool_is_refused() {
     let spool_of_store = spool(dir.path());
     store(&spool_of_store, 3).await;
     let sink: Arc<dyn Sink> = Arc::new(EmbeddedSink::open(dir.path()).unwrap());
-    Fanout::start(&spool_of_store, vec![(Arc::clone(&sink), settings())], Surroundings::default())
+    Fanout::start(&spool_of_store, vec![(Arc::clone(&sink), settings())], FanoutContext::default())
         .await
         .unwrap()
         .drain(PATIENCE)
         .await;
-    let result = Fanout::start(&spool(other.path()), vec![(sink, settings())], Surroundings::default()).await;
-    assert!(matches!(result.err(), Some(FanoutError::Foreign { store: 3, head: 0, .. })));
+    let result = Fanout::start(&spool(other.path()), vec![(sink, settings())], FanoutContext::default()).await;
+    assert!(matches!(result.err(), Some(FanoutError::PositionAhead { store: 3, head: 0, .. })));
 }

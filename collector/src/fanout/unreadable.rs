@@ -1,15 +1,16 @@
-//! What a worker does with a record of the spool that cannot be read: no store will ever take its events, and no waiting
-//! mends it. They go to the dead letters without any evidence, and everything around them is delivered.
+//! Handles unreadable records of the spool. No store can ever take their events, so they become dead letters without
+//! evidence, and all events around them are delivered.
 
 use super::blocking;
-use super::fails;
-use super::letters::dead_letters;
+use super::dead_letters::dead_letters;
+use super::retryable;
 use super::worker::Worker;
 use crate::sinks::{Refusal, SinkBatch, Unreadable};
 
 impl Worker {
-    /// How much of `batch` may go in one delivery. A record that cannot be read ends it, or is alone in it.
-    pub(super) fn cut(&self, batch: &SinkBatch) -> u64 {
+    /// Returns the last position of `batch` that may go in one delivery. An unreadable record ends the delivery, or is
+    /// alone in it.
+    pub(super) fn delivery_end(&self, batch: &SinkBatch) -> u64 {
         match self.sink.cut(batch) {
             Ok(last) => last,
             Err(record) if record.first > batch.first => {
@@ -20,18 +21,18 @@ impl Worker {
         }
     }
 
-    /// The record `record` of `batch`, of which the store took nothing, cannot be read.
+    /// Handles the unreadable `record` of `batch`, of which the store took nothing.
     pub(super) async fn unreadable(&mut self, batch: &SinkBatch, record: &Unreadable) {
         let end = batch.end_of(record.first);
         if record.first > batch.first {
             let before = record.first - 1;
-            if self.remembers {
+            if self.tracks_position {
                 // Its batches are not frozen; the record begins the next one.
                 return Box::pin(self.deliver(batch.up_to(before))).await;
             }
             return self.shrink_frozen(before, false).await;
         }
-        if end < batch.last && !self.remembers {
+        if end < batch.last && !self.tracks_position {
             return self.shrink_frozen(end, false).await;
         }
         tracing::error!(
@@ -43,29 +44,29 @@ impl Worker {
         );
         let reason = record.to_string();
         let refused = (batch.first..=end).map(|position| Refusal { position, reason: reason.clone() });
-        let letters = dead_letters(&self.name, batch, &refused.collect::<Vec<_>>());
-        if self.remembers {
-            return self.discard_to(end, letters).await;
+        let dead_letters = dead_letters(&self.name, batch, &refused.collect::<Vec<_>>());
+        if self.tracks_position {
+            return self.discard_to(end, dead_letters).await;
         }
-        match self.advance(end, letters, false).await {
+        match self.advance(end, dead_letters, false).await {
             Ok(()) => self.succeeded(0),
             Err(error) => self.failed(&error),
         }
     }
 
-    /// The events up to `to`, which the store lacks, are dead. The store, which remembers its position, is told next; over
-    /// a crash too.
-    async fn discard_to(&mut self, to: u64, letters: Vec<crate::spool::DeadLetter>) {
-        if let Err(error) = self.tell_spool().await {
-            return self.failed(&fails(error));
+    /// Discards the events up to `to`, which the store lacks. The store, which tracks its position, skips them next,
+    /// also after a crash.
+    async fn discard_to(&mut self, to: u64, dead_letters: Vec<crate::spool::DeadLetter>) {
+        if let Err(error) = self.advance_spool().await {
+            return self.failed(&retryable(error));
         }
-        let (spool, name, dead) = (self.source.spool.clone(), self.name.clone(), letters.len() as u64);
-        match blocking(move || spool.discard_to(&name, to, letters)).await {
+        let (spool, name, dead) = (self.reader.spool.clone(), self.name.clone(), dead_letters.len() as u64);
+        match blocking(move || spool.discard_to(&name, to, dead_letters)).await {
             Ok(()) => {
                 self.metrics.dead_lettered_events.inc_by(dead);
                 self.skip_to = Some(to);
             }
-            Err(error) => self.failed(&fails(error)),
+            Err(error) => self.failed(&retryable(error)),
         }
     }
 }

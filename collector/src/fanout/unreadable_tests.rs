@@ -64,12 +64,12 @@ async fn a_record_that_cannot_be_read_costs_its_own_events_in_every_store_and_no
     assert_eq!(exported.iter().filter(|byte| **byte == b'\n').count(), 5, "everything else is written");
     let embedded = Arc::new(EmbeddedSink::open(dir.path()).unwrap());
     let (plain, cutting) = (Model::new([]), Model::new([]));
-    let sinks: Vec<(Arc<dyn Sink>, Settings)> = vec![
+    let sinks: Vec<(Arc<dyn Sink>, DeliverySettings)> = vec![
         (embedded, settings()),
         (Arc::clone(&plain) as Arc<dyn Sink>, settings()),
         (Arc::new(Cutting(Arc::clone(&cutting))), settings()),
     ];
-    let fanout = Fanout::start(&spool, sinks, Surroundings::default()).await.unwrap();
+    let fanout = Fanout::start(&spool, sinks, FanoutContext::default()).await.unwrap();
     let names = [EMBEDDED, "model", "cutting"];
     for (at, name) in names.iter().enumerate() {
         let mut delivered = fanout.progress()[at].delivered.clone();
@@ -79,11 +79,11 @@ async fn a_record_that_cannot_be_read_costs_its_own_events_in_every_store_and_no
     fanout.drain(PATIENCE).await;
     for name in names {
         assert_eq!(sums(&spool, name), (5, 5, 0), "{name}");
-        let letters = spool.dead_letters(Some(name), 0, 99).unwrap();
-        assert_eq!(letters.iter().map(|letter| letter.position).collect::<Vec<_>>(), [1, 2, 6, 7, 8]);
-        let texts: Vec<bool> = letters.iter().map(|letter| !letter.record.is_empty()).collect();
+        let dead_letters = spool.dead_letters(Some(name), 0, 99).unwrap();
+        assert_eq!(dead_letters.iter().map(|letter| letter.position).collect::<Vec<_>>(), [1, 2, 6, 7, 8]);
+        let texts: Vec<bool> = dead_letters.iter().map(|letter| !letter.record.is_empty()).collect();
         assert_eq!(texts, [true, false, true, false, true], "the text of a record is kept once");
-        assert!(letters[0].reason.contains("the spool's record at position 1 cannot be read"));
+        assert!(dead_letters[0].reason.contains("the spool's record at position 1 cannot be read"));
     }
     assert_eq!((plain.taken(), cutting.taken()), (vec![3, 4, 5, 9, 10], vec![3, 4, 5, 9, 10]));
     assert_eq!(StoredRows::open(dir.path()).unwrap().missing(0, 10).unwrap(), 5);
@@ -109,7 +109,7 @@ async fn a_crash_before_the_embedded_store_was_told_changes_nothing() {
     assert_eq!(sums(&spool, EMBEDDED), (0, 2, 3));
     let embedded = Arc::new(EmbeddedSink::open(dir.path()).unwrap());
     let sinks = vec![(Arc::clone(&embedded) as Arc<dyn Sink>, settings())];
-    let fanout = Fanout::start(&spool, sinks, Surroundings::default()).await.unwrap();
+    let fanout = Fanout::start(&spool, sinks, FanoutContext::default()).await.unwrap();
     assert!(fanout.progress()[0].wait_for(5, PATIENCE).await);
     fanout.drain(PATIENCE).await;
     assert_eq!(sums(&spool, EMBEDDED), (3, 2, 0));

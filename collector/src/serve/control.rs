@@ -125,7 +125,7 @@ mod server {
                 last["done"] = Value::Bool(true);
                 last
             }
-            Err(error) => json!({"error": error}),
+            Err(error) => json!({"error": error.to_string()}),
         };
         line(&mut write, &last).await
     }

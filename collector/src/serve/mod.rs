@@ -24,7 +24,7 @@ pub(crate) use reload::Reloader;
 
 use crate::accept::{Acceptor, Budget};
 use crate::config::{Config, Tls, WhenFull};
-use crate::fanout::{self, Fanout, Progress, Replayer, Surroundings};
+use crate::fanout::{self, Fanout, FanoutContext, Replayer, SinkProgress};
 use crate::http::router::{operating_router, router};
 use crate::http::{Live, Shared};
 use crate::limit::Clients;
@@ -84,7 +84,7 @@ impl Collector {
             opening.await.map_err(|error| StartError::Interrupted(error.to_string()))??;
         let history = embedded.as_ref().map(|_| Arc::new(StoreHistory::new(data_dir.path())) as Arc<dyn History>);
         let surroundings =
-            Surroundings { history, spool_bytes: config.limits.spool_bytes, telemetry: Arc::clone(&telemetry) };
+            FanoutContext { history, spool_bytes: config.limits.spool_bytes, telemetry: Arc::clone(&telemetry) };
         let replayer = Replayer::new(spool.clone(), sinks.iter().map(|(sink, _)| Arc::clone(sink)).collect());
         let fanout = Fanout::start(&spool, sinks, surroundings).await?;
         let source =
@@ -225,8 +225,8 @@ async fn warn_of_unconfigured(spool: &Spool) {
 struct CatchUp {
     spool: Spool,
     /// The sink that questions are answered from.
-    source: Option<Progress>,
-    embedded: Option<Progress>,
+    source: Option<SinkProgress>,
+    embedded: Option<SinkProgress>,
 }
 
 #[async_trait]
@@ -242,11 +242,11 @@ impl Freshness for CatchUp {
     }
 
     fn complete_from(&self) -> Option<i64> {
-        self.source.as_ref().and_then(Progress::complete_from)
+        self.source.as_ref().and_then(SinkProgress::complete_from)
     }
 
     fn position(&self) -> u64 {
-        self.embedded.as_ref().map_or(0, Progress::delivered_to)
+        self.embedded.as_ref().map_or(0, SinkProgress::delivered_to)
     }
 }
 
@@ -259,7 +259,7 @@ struct Opened {
     live: Live,
     certificate: reload::Certificate,
     embedded: Option<Arc<EmbeddedSink>>,
-    sinks: Vec<(Arc<dyn Sink>, fanout::Settings)>,
+    sinks: Vec<(Arc<dyn Sink>, fanout::DeliverySettings)>,
     reader: Arc<dyn Reader>,
 }
 
@@ -284,14 +284,14 @@ impl Opened {
         let live = reload::live(&config, &data_dir, &spool, None)?;
         let zones = config.zones();
         let embedded = open_embedded(&config, data_dir.path(), &zones, &telemetry)?;
-        let mut sinks: Vec<(Arc<dyn Sink>, fanout::Settings)> = Vec::new();
+        let mut sinks: Vec<(Arc<dyn Sink>, fanout::DeliverySettings)> = Vec::new();
         let sheds = config.embedded.when_full == WhenFull::Shed;
-        let settings = fanout::Settings { sheds, ..fanout::Settings::embedded() };
+        let settings = fanout::DeliverySettings { drops_oldest: sheds, ..fanout::DeliverySettings::embedded() };
         sinks.extend(embedded.iter().map(|sink| (Arc::clone(sink) as Arc<dyn Sink>, settings.clone())));
         for sink in &config.sinks {
             let wrong = |error| StartError::Sink(sink.name.clone(), error);
             let opened = sinks::open(sink, &zones, telemetry.sink(&sink.name)).map_err(wrong)?;
-            sinks.push((opened, fanout::Settings::of(&sink.delivery)));
+            sinks.push((opened, fanout::DeliverySettings::of(&sink.delivery)));
         }
         let wrong = |error| StartError::Sink(config.reading.clone().unwrap_or_default(), error);
         let reader = query::open(&config, data_dir.path()).map_err(wrong)?;

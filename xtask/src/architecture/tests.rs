@@ -91,9 +91,9 @@ fn a_pure_layer_names_pure_layers_only_and_touches_nothing() {
     let now = ["PURE code names `std::time::Instant::now`"];
     assert_eq!(wrong("limit/mod.rs", "use std::time::Instant;\nfn f() { Instant::now(); }"), now);
     let rest = ["a PURE file must not name the rest of `fanout`"];
-    assert_eq!(wrong("fanout/plan.rs", "use super::worker::Worker;"), rest);
-    assert_eq!(wrong("fanout/plan.rs", "use self::Step::Next; mod a { use super::Step; }"), [""; 0]);
-    assert_eq!(wrong("fanout/plan.rs", "async fn f() { tokio::time::sleep(x) }"), ["PURE code names `tokio`"]);
+    assert_eq!(wrong("fanout/scheduler.rs", "use super::worker::Worker;"), rest);
+    assert_eq!(wrong("fanout/scheduler.rs", "use self::Action::SendNext; mod a { use super::Action; }"), [""; 0]);
+    assert_eq!(wrong("fanout/scheduler.rs", "async fn f() { tokio::time::sleep(x) }"), ["PURE code names `tokio`"]);
 }
 
 #[test]

@@ -51,10 +51,12 @@ async fn a_full_spool_sheds_once_others_have_caught_up_although_nothing_new_come
     let dir = tempfile::tempdir().unwrap();
     let spool = spool(dir.path());
     let (down, late) = (Gate::new("down", false), Gate::new("late", false));
-    let sinks: Vec<(Arc<dyn Sink>, Settings)> =
-        vec![(down, Settings { sheds: true, ..settings() }), (Arc::clone(&late) as Arc<dyn Sink>, settings())];
-    let surroundings = Surroundings { spool_bytes: 20_000, ..Surroundings::default() };
-    let fanout = Fanout::start(&spool, sinks, surroundings).await.unwrap();
+    let sinks: Vec<(Arc<dyn Sink>, DeliverySettings)> = vec![
+        (down, DeliverySettings { drops_oldest: true, ..settings() }),
+        (Arc::clone(&late) as Arc<dyn Sink>, settings()),
+    ];
+    let context = FanoutContext { spool_bytes: 20_000, ..FanoutContext::default() };
+    let fanout = Fanout::start(&spool, sinks, context).await.unwrap();
     while spool.backlog_bytes() < 20_000 {
         store(&spool, 10).await;
     }
@@ -73,7 +75,7 @@ async fn a_full_spool_sheds_once_others_have_caught_up_although_nothing_new_come
 async fn a_trim_that_failed_is_tried_again_although_nothing_new_is_delivered() {
     let dir = tempfile::tempdir().unwrap();
     let spool = spool(dir.path());
-    let fanout = Fanout::start(&spool, vec![(Gate::new("s", true), settings())], Surroundings::default());
+    let fanout = Fanout::start(&spool, vec![(Gate::new("s", true), settings())], FanoutContext::default());
     let fanout = fanout.await.unwrap();
     let sql = rusqlite::Connection::open(dir.path().join(crate::spool::FILE)).unwrap();
     sql.busy_timeout(PATIENCE).unwrap();

@@ -1,4 +1,4 @@
-//! Dead letters out of a batch.
+//! Creates dead letters from a batch.
 
 use std::collections::BTreeMap;
 
@@ -6,14 +6,16 @@ use crate::record::{Event, Record};
 use crate::sinks::{Refusal, SinkBatch, within};
 use crate::spool::DeadLetter;
 
-/// The JSON of a record with one event of `record`.
-pub(super) fn alone(record: &Record<'_>, event: &Event<'_>) -> String {
-    let alone = Record { events: vec![event.clone()], ..record.clone() };
-    serde_json::to_string(&alone).unwrap_or_default()
+/// Returns the JSON of a record with one event of `record`.
+pub(super) fn single_event_record(record: &Record<'_>, event: &Event<'_>) -> String {
+    let single_event_record = Record { events: vec![event.clone()], ..record.clone() };
+    serde_json::to_string(&single_event_record).unwrap_or_default()
 }
 
-/// The dead letters for the events of `batch` that the store refused. Of a record that cannot be read the first letter
-/// keeps the whole text as it is, and the others nothing: copies of it would take the disk.
+/// Creates the dead letters for the events of `batch` that the store refused.
+///
+/// Of an unreadable record the first dead letter keeps the whole text, and the others nothing, because copies of it
+/// would fill the disk.
 pub(super) fn dead_letters(sink: &str, batch: &SinkBatch, refused: &[Refusal]) -> Vec<DeadLetter> {
     let mut missing: BTreeMap<u64, &Refusal> = refused.iter().map(|refusal| (refusal.position, refusal)).collect();
     let mut letters = Vec::new();
@@ -31,7 +33,7 @@ pub(super) fn dead_letters(sink: &str, batch: &SinkBatch, refused: &[Refusal]) -
         let (at, events) = within(stored.first, &record.events, batch.first, batch.last);
         for (position, event) in (at..).zip(events) {
             let Some(refusal) = missing.remove(&position) else { continue };
-            let parts = (&*record.app_key, &*event.event_id, alone(&record, event));
+            let parts = (&*record.app_key, &*event.event_id, single_event_record(&record, event));
             letters.push(letter(position, &refusal.reason, parts));
         }
     }
