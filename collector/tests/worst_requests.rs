@@ -20,7 +20,7 @@ use support::{Collector, READ, Site, agent, gzip, id, try_post};
 
 /// The most by which one request may raise the resident memory, MiB.
 const MOST_MIB: u64 = 128;
-/// The longest that another app's request may wait for its answer, and an event for its way into every store.
+/// The longest that another app's request may wait for its answer, and its event for its way into every store.
 const MOST_ANSWER: Duration = Duration::from_secs(10);
 const MOST_DELIVERY: Duration = Duration::from_secs(60);
 /// The longest that an event of another app may be on its way into Elasticsearch, also behind one request that spreads its

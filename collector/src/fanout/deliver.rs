@@ -76,6 +76,9 @@ impl Worker {
             Ok(batch) => batch,
             Err(error) => return self.failed(&error),
         };
+        if frozen.without.is_empty() {
+            return self.deliver(batch).await;
+        }
         match without(batch.clone(), &frozen.without) {
             Ok(batch) => self.deliver(batch).await,
             Err(record) => self.unreadable(&batch, &record).await,
@@ -105,10 +108,23 @@ impl Worker {
         }
         match self.send(Arc::clone(&batch)).await {
             Ok(delivered) => self.delivered(&batch, delivered).await,
-            Err(SinkError::Unreadable(record)) => self.unreadable(&batch, &record).await,
+            Err(SinkError::Unreadable(record)) => match self.whole(batch).await {
+                Ok(batch) => self.unreadable(&batch, &record).await,
+                Err(error) => self.failed(&error),
+            },
             Err(SinkError::TooLarge { message }) if !self.remembers => self.too_large(&batch, message).await,
             Err(SinkError::Refused { message }) if !self.remembers => self.refused(&batch, message).await,
             Err(error) => self.failed(&error),
+        }
+    }
+
+    /// The batch with the events that it goes without, too: only so it says where its records end.
+    async fn whole(&self, batch: Arc<SinkBatch>) -> Result<Arc<SinkBatch>, SinkError> {
+        match &self.cursor.frozen {
+            Some(frozen) if !frozen.without.is_empty() => {
+                Ok(Arc::new(self.batch(batch.first, batch.last, batch.token.clone()).await?))
+            }
+            _ => Ok(batch),
         }
     }
 

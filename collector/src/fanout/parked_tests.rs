@@ -202,6 +202,34 @@ async fn a_parked_event_is_given_up_only_with_evidence_that_the_store_takes_othe
     fanout.drain(PATIENCE).await;
 }
 
+#[tokio::test]
+async fn a_record_that_is_damaged_after_its_batch_was_frozen_costs_nothing_of_what_is_parked() {
+    let dir = tempfile::tempdir().unwrap();
+    {
+        let spool = spool(dir.path());
+        store(&spool, 6).await;
+        store(&spool, 30).await;
+        let lost = Model::hostile([], u64::MAX, Chances { lost: 1000, unanswered: 0 }, 1);
+        let fanout = start(&spool, &Slow::new(Arc::clone(&lost), 200), settings()).await;
+        lost.requests(1).await;
+        drop(fanout);
+        let frozen = spool.cursor("model").unwrap().frozen.unwrap();
+        assert_eq!((frozen.first, frozen.last, &frozen.without[..2]), (1, 36, &[7, 8][..]));
+        spool.close();
+    }
+    let sql = rusqlite::Connection::open(dir.path().join(crate::spool::FILE)).unwrap();
+    sql.execute("UPDATE record SET json = 'damaged' WHERE first = 1", []).unwrap();
+    drop(sql);
+    let spool = spool(dir.path());
+    let sink = Slow::new(Model::new([]), 200);
+    let fanout = start(&spool, &sink, settings()).await;
+    eventually("it is not delivered", || figures(&spool).pending == 0).await;
+    let dead: Vec<u64> = letters(&spool).into_iter().map(|(position, _)| position).collect();
+    assert_eq!(dead, (1..=6).collect::<Vec<_>>());
+    assert_eq!(sink.model.taken(), (7..=36).collect::<Vec<_>>());
+    fanout.drain(PATIENCE).await;
+}
+
 /// One life of a data directory: events come, the collector is killed at random moments, requests and answers get lost, some
 /// events are poison, and the store has to make something for two of three.
 async fn live(seed: u64) {

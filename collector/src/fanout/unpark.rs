@@ -7,15 +7,18 @@ use std::sync::Arc;
 use super::parking::FEW;
 use super::plan::{Place, Step};
 use super::replay::digest;
-use super::worker::{Worker, random};
+use super::worker::{OWN_DISK_MS, Worker, random};
 use super::{blocking, fails};
 use crate::sinks::{SinkBatch, SinkError, StoredRecord, refusal_of_one};
-use crate::spool::{DeadLetter, Group, Parked};
+use crate::spool::{DeadLetter, Group, GroupCap, Parked};
 
 /// While the log has events waiting, parked ones get one part of the worker's time and the log so many.
 const LOG_PARTS: u64 = 3;
 /// A round that takes longer makes the next ones smaller, milliseconds: a cluster that is busy makes an index in a second.
 const LONG_MS: u64 = 1000;
+/// Events and bytes sent together, if the settings do not say less.
+const GROUP_EVENTS: u64 = 1000;
+const GROUP_BYTES: u64 = 4 * 1024 * 1024;
 /// Events sent by themselves in one go, so that the log waits no longer for them than for a few things that are made.
 const ALONE: usize = 20;
 
@@ -52,13 +55,17 @@ impl Worker {
 
     async fn send_parked(&mut self) -> Result<(), SinkError> {
         let (spool, name, app) = (self.source.spool.clone(), self.name.clone(), self.beside.app.clone());
-        let few = self.beside.few;
-        let group = blocking(move || spool.parked_group(&name, &app, few)).await.map_err(fails)?;
+        let cap = GroupCap {
+            things: self.beside.few,
+            events: self.most_events.min(GROUP_EVENTS),
+            bytes: self.plan.settings().max_bytes.min(GROUP_BYTES),
+        };
+        let group = blocking(move || spool.parked_group(&name, &app, cap)).await.map_err(fails)?;
         let Some(group) = group else {
             self.beside.events = 0;
             return Ok(());
         };
-        self.beside.app.clone_from(&group.events[0].app_key);
+        self.beside.app.clone_from(&group.app_key);
         if group.alone || group.events.len() == 1 { self.send_each(group).await } else { self.send_group(group).await }
     }
 
@@ -166,6 +173,10 @@ impl Worker {
     /// Nothing was taken; the same is tried again after a pause, which the log does not share: a cluster that makes no more indices
     /// takes events of those that it has, so that the sink is not down.
     fn parked_failed(&mut self, error: &SinkError) {
+        if self.source.spool.health().is_err() {
+            self.beside.plan.failed_ourselves(self.now(), OWN_DISK_MS);
+            return tracing::warn!(sink = self.name, %error, "a delivery of parked events failed while the spool cannot be written");
+        }
         let asked = self.pause_asked(error);
         let (now, waiting) = (self.now(), self.beside.events);
         let pause_ms = self.beside.plan.failed(now, asked, random());

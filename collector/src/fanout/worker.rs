@@ -23,7 +23,7 @@ const SHED_MS: u64 = super::shed::AGAIN.as_millis() as u64;
 
 /// The pause after a delivery failed because the spool cannot be written, milliseconds. It ends by itself; what waits is to
 /// go on within seconds.
-const OWN_DISK_MS: u64 = 1000;
+pub(super) const OWN_DISK_MS: u64 = 1000;
 
 /// How a worker talks to the outside.
 pub(super) struct Channels {

@@ -47,7 +47,7 @@ pub use dedup::{Extent, FOLDER as DEDUP_FOLDER, Horizon, Horizons, Settings as D
 pub use error::SpoolError;
 pub use ledger::{Ledger, SinkLedger, SinkLine, Status};
 pub use letters::DeadLetter;
-pub use parked::{Group, Parked, ParkedRoom};
+pub use parked::{Group, GroupCap, Parked, ParkedRoom};
 pub use progress::Passed;
 pub use read::{Reader, Stored};
 pub use sinks::{Ending, SinkState};

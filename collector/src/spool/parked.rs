@@ -17,10 +17,6 @@ pub(super) const MOST_BYTES: u64 = 256 * 1024 * 1024;
 
 /// Rows looked through for the things that an app's oldest parked events need: bounds the time, whatever is parked.
 const LOOKED_THROUGH: u64 = 1000;
-/// Events sent together: bounds what has to be sent one by one if they are refused.
-const GROUP_EVENTS: usize = 1000;
-/// Bytes sent together, but for the last event. Bounds memory.
-const GROUP_BYTES: usize = 4 * 1024 * 1024;
 /// Rows deleted by one transaction when a sink is forgotten, so that it never holds up the answers to clients for long.
 const DROPPED_AT_ONCE: u64 = 500;
 /// About what a row takes besides its record, bytes.
@@ -51,9 +47,22 @@ impl Parked {
     }
 }
 
+/// How much may be sent together.
+#[derive(Clone, Copy, Debug)]
+pub struct GroupCap {
+    /// Things that the store has to make for it.
+    pub things: usize,
+    /// Events: bounds what has to be sent one by one if they are refused.
+    pub events: u64,
+    /// Bytes, but for the last event. Bounds memory.
+    pub bytes: u64,
+}
+
 /// Parked events that are sent next, the same until it is known what became of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {
+    /// The app whose turn it is; events of others may go with it.
+    pub app_key: String,
     /// In the order of their positions; never none.
     pub events: Vec<Parked>,
     /// Each is sent by itself: together they were refused.
@@ -209,21 +218,22 @@ impl Reader {
         for position in positions {
             events.extend(statement.query_row(params![sink, position], read).optional()?);
         }
-        Ok((!events.is_empty()).then_some(Group { events, alone }))
+        let app_key = events.first().map(|event: &Parked| event.app_key.clone());
+        Ok(app_key.map(|app_key| Group { app_key, events, alone }))
     }
 
-    /// Some parked events that need at most `things` things, those of the oldest event of the next app after `app`: every app has
-    /// its turn. Whatever else needs these things goes with it.
-    fn next(&self, sink: &str, app: &str, things: usize) -> Result<Vec<Parked>, SpoolError> {
+    /// Some parked events that need few things, those of the oldest events of the next app after `app`: every app has its turn.
+    /// Whatever else needs these things goes with it.
+    fn next(&self, sink: &str, app: &str, cap: GroupCap) -> Result<Option<Group>, SpoolError> {
         let query = "SELECT app_key FROM parked_total WHERE sink = ?1 ORDER BY app_key <= ?2, app_key LIMIT 1";
         let mut statement = self.0.prepare_cached(query)?;
         let next: Option<String> = statement.query_row([sink, app], |row| row.get(0)).optional()?;
-        let Some(next) = next else { return Ok(Vec::new()) };
+        let Some(app_key) = next else { return Ok(None) };
         let query = "SELECT thing FROM parked WHERE sink = ?1 AND app_key = ?2 ORDER BY position LIMIT ?3";
         let mut statement = self.0.prepare_cached(query)?;
-        let mut rows = statement.query(params![sink, next, LOOKED_THROUGH])?;
+        let mut rows = statement.query(params![sink, app_key, LOOKED_THROUGH])?;
         let mut wanted = BTreeSet::new();
-        while let Some(row) = rows.next()?.filter(|_| wanted.len() < things) {
+        while let Some(row) = rows.next()?.filter(|_| wanted.len() < cap.things) {
             wanted.insert(row.get::<_, String>(0)?);
         }
         let query = format!("SELECT {COLUMNS} FROM parked WHERE sink = ?1 AND thing = ?2 ORDER BY position");
@@ -231,15 +241,15 @@ impl Reader {
         let (mut events, mut bytes) = (Vec::new(), 0);
         for thing in wanted {
             let mut rows = statement.query([sink, &thing])?;
-            while events.len() < GROUP_EVENTS && bytes < GROUP_BYTES {
+            while (events.len() as u64) < cap.events && bytes < cap.bytes {
                 let Some(row) = rows.next()? else { break };
                 let parked = read(row)?;
-                bytes += parked.record.len();
+                bytes += parked.bytes();
                 events.push(parked);
             }
         }
         events.sort_unstable_by_key(|parked| parked.position);
-        Ok(events)
+        Ok((!events.is_empty()).then_some(Group { app_key, events, alone: false }))
     }
 }
 
@@ -253,21 +263,19 @@ impl Spool {
     }
 
     /// The parked events of `sink` to be sent next, noted before they are: those of before a crash come first and unchanged,
-    /// then those of the app after `app` that need at most `things` things. `None` if nothing is parked.
+    /// then some of the app after `app`, as many as `cap` allows. `None` if nothing is parked.
     ///
     /// # Errors
     /// If the database fails.
-    pub fn parked_group(&self, sink: &str, app: &str, things: usize) -> Result<Option<Group>, SpoolError> {
+    pub fn parked_group(&self, sink: &str, app: &str, cap: GroupCap) -> Result<Option<Group>, SpoolError> {
         if let Some(group) = self.read(|reader| reader.noted(sink))? {
             return Ok(Some(group));
         }
-        let events = self.read(|reader| reader.next(sink, app, things))?;
-        if events.is_empty() {
-            return Ok(None);
-        }
-        let (sink, positions) = (sink.to_owned(), events.iter().map(|parked| parked.position).collect::<Vec<_>>());
+        let Some(group) = self.read(|reader| reader.next(sink, app, cap))? else { return Ok(None) };
+        let (sink, positions) =
+            (sink.to_owned(), group.events.iter().map(|parked| parked.position).collect::<Vec<_>>());
         self.call(move |tx| note_group(tx.sql, &sink, &positions, false))?;
-        Ok(Some(Group { events, alone: false }))
+        Ok(Some(group))
     }
 
     /// Each of the parked events at `positions` is sent by itself from now on: together they were refused. None: nothing is

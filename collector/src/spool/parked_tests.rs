@@ -27,6 +27,10 @@ fn parked(position: u64, app: &str, thing: &str) -> Parked {
     }
 }
 
+fn most(things: usize) -> GroupCap {
+    GroupCap { things, events: 1000, bytes: 1024 * 1024 }
+}
+
 fn letter(position: u64) -> DeadLetter {
     DeadLetter {
         sink: "a".into(),
@@ -89,8 +93,12 @@ fn every_app_has_its_turn_and_takes_along_what_needs_the_same() {
     let dir = tempfile::tempdir().unwrap();
     let spool = hundred(dir.path());
     let of_x = (1..=20).map(|n| parked(n, "x", &format!("d{}", n % 10)));
-    pass(&spool, 100, of_x.chain([parked(31, "y", "d1"), parked(32, "y", "other")]).collect());
-    let next = |app: &str| spool.parked_group("a", app, 3).unwrap().unwrap();
+    pass(
+        &spool,
+        100,
+        of_x.chain([parked(31, "y", "d1"), parked(32, "y", "other"), parked(33, "z", "other")]).collect(),
+    );
+    let next = |app: &str| spool.parked_group("a", app, most(3)).unwrap().unwrap();
     let first = next("");
     assert_eq!((positions(&first), first.alone), (vec![1, 2, 3, 11, 12, 13, 31], false));
     assert_eq!(next("x"), first, "what is being sent is the same until it is settled");
@@ -100,11 +108,16 @@ fn every_app_has_its_turn_and_takes_along_what_needs_the_same() {
     spool.settle_parked("a", vec![3], Vec::new()).unwrap();
     assert_eq!(positions(&next("x")), [2, 1]);
     spool.part_group("a", Vec::new()).unwrap();
-    assert_eq!(positions(&next("x")), [1, 11, 31, 32], "the other app's turn");
-    spool.settle_parked("a", vec![1, 11, 31, 32], Vec::new()).unwrap();
+    let second = next("x");
+    assert_eq!(positions(&second), [1, 11, 31, 32, 33], "the other app's turn");
+    assert_eq!((&*first.app_key, &*second.app_key), ("x", "y"), "whatever goes with it");
+    spool.settle_parked("a", vec![1, 11, 31, 32, 33], Vec::new()).unwrap();
     assert_eq!(positions(&next("y")), [2, 4, 5, 12, 14, 15], "and round again");
+    spool.part_group("a", Vec::new()).unwrap();
+    let few = GroupCap { events: 2, ..most(3) };
+    assert_eq!(positions(&spool.parked_group("a", "y", few).unwrap().unwrap()), [2, 12]);
     spool.settle_parked("a", (1..=100).collect(), Vec::new()).unwrap();
-    assert_eq!(spool.parked_group("a", "x", 3).unwrap(), None);
+    assert_eq!(spool.parked_group("a", "x", most(3)).unwrap(), None);
 }
 
 #[test]
@@ -158,14 +171,14 @@ fn a_retired_sink_counts_what_is_parked_as_expired_and_a_forgotten_one_drops_it(
     assert_eq!((retired.pending, retired.parked, retired.expired), (0, 0, 100));
     spool.register(&["a"]).unwrap();
     assert_eq!((figures(&spool).pending, figures(&spool).parked), (100, 60), "it goes on where it left off");
-    let group = spool.parked_group("a", "", 1).unwrap().unwrap();
+    let group = spool.parked_group("a", "", most(1)).unwrap().unwrap();
     assert_eq!(group.events.len(), 60);
     spool.register(&[]).unwrap();
     spool.retire("a").unwrap();
     spool.forget("a").unwrap();
     spool.register(&["a"]).unwrap();
     assert_eq!(figures(&spool), SinkLedger { pending: 100, ..SinkLedger::default() });
-    assert_eq!(spool.parked_group("a", "", 1).unwrap(), None);
+    assert_eq!(spool.parked_group("a", "", most(1)).unwrap(), None);
 }
 
 #[test]

@@ -12,6 +12,8 @@ const ALL: [&str; 4] = ["embedded", "ch", "es", "kafka"];
 const DAY_MS: i64 = 86_400_000;
 /// Batches of the hostile app, of a thousand events each.
 const BATCHES: i64 = 4;
+/// Kills of the collector while events are parked.
+const KILLS: u64 = 3;
 /// How long events of another app may take into every store meanwhile: the stores make some hundred indices and parts, on
 /// whatever this machine is.
 const LAG: Duration = Duration::from_secs(120);
@@ -36,6 +38,27 @@ fn spread(now: i64, batch_number: i64) -> Value {
     batch(events)
 }
 
+/// How many events wait beside the log for Elasticsearch to make their indices.
+fn parked(lab: &Lab) -> u64 {
+    lab.ledger()["sinks"]["es"]["parked"].as_u64().unwrap_or(0)
+}
+
+/// Kills the collector again and again while Elasticsearch makes indices for what is parked; returns how often.
+fn kill_while_parked(lab: &mut Lab) -> u64 {
+    let (asked, mut kills) = (Instant::now(), 0);
+    while parked(lab) == 0 {
+        assert!(asked.elapsed() < LAG, "nothing is parked: {}", lab.ledger());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    while parked(lab) > 0 && kills < KILLS {
+        lab.kill_9();
+        lab.start();
+        kills += 1;
+        std::thread::sleep(Duration::from_millis(400 * kills));
+    }
+    kills
+}
+
 #[test]
 fn a_sender_of_twenty_years_of_days_words_and_names_holds_up_no_other_app() {
     let Some(stores) = stores() else { return };
@@ -43,10 +66,9 @@ fn a_sender_of_twenty_years_of_days_words_and_names_holds_up_no_other_app() {
     let quick = "linger_ms = 100\nbackoff_ms = 50\nbackoff_cap_ms = 500\ntimeout_ms = 60000";
     let mut lab = Lab::new(&stores, "spread", quick, other);
     lab.start();
-    let url = lab.url();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64;
-    let send = |key: &str, body: &str| -> Answer {
-        let answer = try_post(&agent(), &url, key, &[], &gzip(body.as_bytes())).unwrap();
+    let send = |lab: &Lab, key: &str, body: &str| -> Answer {
+        let answer = try_post(&agent(), &lab.url(), key, &[], &gzip(body.as_bytes())).unwrap();
         assert_eq!(answer.status, 200, "{answer:?}");
         answer
     };
@@ -54,9 +76,12 @@ fn a_sender_of_twenty_years_of_days_words_and_names_holds_up_no_other_app() {
     for number in 0..BATCHES {
         // Half a surrogate and 1e999 in every one, as only text can have them.
         let body = spread(now, number).to_string().replace("\"big\":1", "\"big\":1e999");
-        send("demo", &body.replace("\"half\":\"x\"", "\"half\":\"\\ud800\""));
+        send(&lab, "demo", &body.replace("\"half\":\"x\"", "\"half\":\"\\ud800\""));
         let event = json!({"id": id(), "seq": 1, "theme": "view", "code": "c", "ts": now, "true_ts": now});
-        send("other", &batch(vec![event]).to_string());
+        send(&lab, "other", &batch(vec![event]).to_string());
+        if number == 0 {
+            assert!(kill_while_parked(&mut lab) > 0, "{}", lab.ledger());
+        }
         sent += 1001;
         let asked = Instant::now();
         lab.settled(&ALL);
