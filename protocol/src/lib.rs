@@ -15,6 +15,7 @@ pub mod id;
 mod integer;
 pub mod json;
 pub mod limits;
+mod named;
 pub mod outcome;
 pub mod theme;
 

@@ -4,71 +4,32 @@ use std::fmt;
 
 use crate::integer::write_integer;
 
-/// Reason for the rejection of one event of a batch. The wire form is the snake_case name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum RejectReason {
-    /// The event is not a JSON object, or names a field twice.
-    Malformed,
-    /// A required field is absent; `field` names it.
-    MissingField,
-    /// A field has the wrong type or form; `field` names it, `got` shows what came.
-    InvalidField,
-    /// `theme` is none of the themes.
-    UnknownTheme,
-    /// `code` is empty, longer than 128 bytes or has a control character.
-    InvalidCode,
-    /// `true_ts` is later than arrival by more than `future_ms`, or older than `past_days`.
-    TimeOutOfRange,
-    /// The event's JSON text exceeds `event_bytes`.
-    EventTooLarge,
-    /// A text outside the properties exceeds `text_bytes`.
-    TextTooLong,
-    /// An object of the properties has more members than `properties`.
-    TooManyProperties,
-    /// The properties nest deeper than `depth`.
-    PropertyTooDeep,
-    /// A property's name exceeds `key_bytes`.
-    KeyTooLong,
-}
-
-impl RejectReason {
-    /// All reasons, in the order of the specification.
-    pub const ALL: [RejectReason; 11] = [
-        RejectReason::Malformed,
-        RejectReason::MissingField,
-        RejectReason::InvalidField,
-        RejectReason::UnknownTheme,
-        RejectReason::InvalidCode,
-        RejectReason::TimeOutOfRange,
-        RejectReason::EventTooLarge,
-        RejectReason::TextTooLong,
-        RejectReason::TooManyProperties,
-        RejectReason::PropertyTooDeep,
-        RejectReason::KeyTooLong,
-    ];
-
-    /// Returns the wire form.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            RejectReason::Malformed => "malformed",
-            RejectReason::MissingField => "missing_field",
-            RejectReason::InvalidField => "invalid_field",
-            RejectReason::UnknownTheme => "unknown_theme",
-            RejectReason::InvalidCode => "invalid_code",
-            RejectReason::TimeOutOfRange => "time_out_of_range",
-            RejectReason::EventTooLarge => "event_too_large",
-            RejectReason::TextTooLong => "text_too_long",
-            RejectReason::TooManyProperties => "too_many_properties",
-            RejectReason::PropertyTooDeep => "property_too_deep",
-            RejectReason::KeyTooLong => "key_too_long",
-        }
-    }
-
-    /// Returns the reason with this wire form.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|reason| reason.as_str() == text)
+crate::named_enum! {
+    /// Reason for the rejection of one event of a batch. The wire form is the snake_case name.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+    pub enum RejectReason {
+        /// The event is not a JSON object, or names a field twice.
+        Malformed = "malformed",
+        /// A required field is absent; `field` names it.
+        MissingField = "missing_field",
+        /// A field has the wrong type or form; `field` names it, `got` shows what came.
+        InvalidField = "invalid_field",
+        /// `theme` is none of the themes.
+        UnknownTheme = "unknown_theme",
+        /// `code` is empty, longer than 128 bytes or has a control character.
+        InvalidCode = "invalid_code",
+        /// `true_ts` is later than arrival by more than `future_ms`, or older than `past_days`.
+        TimeOutOfRange = "time_out_of_range",
+        /// The event's JSON text exceeds `event_bytes`.
+        EventTooLarge = "event_too_large",
+        /// A text outside the properties exceeds `text_bytes`.
+        TextTooLong = "text_too_long",
+        /// An object of the properties has more members than `properties`.
+        TooManyProperties = "too_many_properties",
+        /// The properties nest deeper than `depth`.
+        PropertyTooDeep = "property_too_deep",
+        /// A property's name exceeds `key_bytes`.
+        KeyTooLong = "key_too_long",
     }
 }
 

@@ -1,70 +1,31 @@
 //! Themes: the eleven kinds of event, which routing and metrics go by.
 
-/// Kind of an event. The wire form is the lower-case name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Theme {
-    /// A page was shown.
-    View,
-    /// Something was tapped.
-    Click,
-    /// Something became visible.
-    Exposure,
-    /// A step of an order.
-    Order,
-    /// The app started, was shown, was hidden.
-    Lifecycle,
-    /// A page was shared.
-    Share,
-    /// Something failed.
-    Error,
-    /// Duration of an operation.
-    Performance,
-    /// A request to a server.
-    Network,
-    /// An attribute of the user.
-    Profile,
-    /// Anything else that the developer records.
-    Custom,
-}
-
-impl Theme {
-    /// All themes, in the order of the specification.
-    pub const ALL: [Theme; 11] = [
-        Theme::View,
-        Theme::Click,
-        Theme::Exposure,
-        Theme::Order,
-        Theme::Lifecycle,
-        Theme::Share,
-        Theme::Error,
-        Theme::Performance,
-        Theme::Network,
-        Theme::Profile,
-        Theme::Custom,
-    ];
-
-    /// Returns the wire form.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Theme::View => "view",
-            Theme::Click => "click",
-            Theme::Exposure => "exposure",
-            Theme::Order => "order",
-            Theme::Lifecycle => "lifecycle",
-            Theme::Share => "share",
-            Theme::Error => "error",
-            Theme::Performance => "performance",
-            Theme::Network => "network",
-            Theme::Profile => "profile",
-            Theme::Custom => "custom",
-        }
-    }
-
-    /// Returns the theme with this wire form. Case-sensitive.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|theme| theme.as_str() == text)
+crate::named_enum! {
+    /// Kind of an event. The wire form is the lower-case name.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+    pub enum Theme {
+        /// A page was shown.
+        View = "view",
+        /// Something was tapped.
+        Click = "click",
+        /// Something became visible.
+        Exposure = "exposure",
+        /// A step of an order.
+        Order = "order",
+        /// The app started, was shown, was hidden.
+        Lifecycle = "lifecycle",
+        /// A page was shared.
+        Share = "share",
+        /// Something failed.
+        Error = "error",
+        /// Duration of an operation.
+        Performance = "performance",
+        /// A request to a server.
+        Network = "network",
+        /// An attribute of the user.
+        Profile = "profile",
+        /// Anything else that the developer records.
+        Custom = "custom",
     }
 }
 

@@ -4,53 +4,26 @@ use subway_protocol::json::{JsonError, ObjectWriter, Reader};
 
 use crate::store::read_count;
 
-/// Reason for which the client dropped an event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum DropReason {
-    /// The queue was full; see [`crate::queue::Priority`] for the order of eviction.
-    QueueFull,
-    /// The user had not consented when it happened.
-    ConsentDenied,
-    /// The user withdrew consent while the event was queued.
-    ConsentWithdrawn,
-    /// The event breaks a rule of the wire and was rejected by `track`.
-    Invalid,
-    /// The collector rejected the event, with a reason.
-    Rejected,
-    /// The collector refused every batch with this event as invalid (400), down to the event alone.
-    Poison,
-    /// The collector refused the event alone as too large (413).
-    TooLarge,
-    /// The host's storage lost the event.
-    StorageLost,
-}
-
-impl DropReason {
-    /// All reasons.
-    pub const ALL: [DropReason; 8] = [
-        DropReason::QueueFull,
-        DropReason::ConsentDenied,
-        DropReason::ConsentWithdrawn,
-        DropReason::Invalid,
-        DropReason::Rejected,
-        DropReason::Poison,
-        DropReason::TooLarge,
-        DropReason::StorageLost,
-    ];
-
-    /// Returns the name on the wire.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            DropReason::QueueFull => "queue_full",
-            DropReason::ConsentDenied => "consent_denied",
-            DropReason::ConsentWithdrawn => "consent_withdrawn",
-            DropReason::Invalid => "invalid",
-            DropReason::Rejected => "rejected",
-            DropReason::Poison => "poison",
-            DropReason::TooLarge => "too_large",
-            DropReason::StorageLost => "storage_lost",
-        }
+subway_protocol::named_enum! {
+    /// Reason for which the client dropped an event.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+    pub enum DropReason {
+        /// The queue was full; see [`crate::queue::Priority`] for the order of eviction.
+        QueueFull = "queue_full",
+        /// The user had not consented when it happened.
+        ConsentDenied = "consent_denied",
+        /// The user withdrew consent while the event was queued.
+        ConsentWithdrawn = "consent_withdrawn",
+        /// The event breaks a rule of the wire and was rejected by `track`.
+        Invalid = "invalid",
+        /// The collector rejected the event, with a reason.
+        Rejected = "rejected",
+        /// The collector refused every batch with this event as invalid (400), down to the event alone.
+        Poison = "poison",
+        /// The collector refused the event alone as too large (413).
+        TooLarge = "too_large",
+        /// The host's storage lost the event.
+        StorageLost = "storage_lost",
     }
 }
 

@@ -147,7 +147,7 @@ fn signed_requests_carry_a_signature_of_the_bytes_as_sent() {
         let (time, signature) = header.strip_prefix("t=").unwrap().split_once(",v1=").unwrap();
         let mut mac = Hmac::<sha2::Sha256>::new_from_slice(b"s3cret").unwrap();
         mac.update(&[time.as_bytes(), b".", &request.body].concat());
-        let expected: String = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+        let expected = hex::encode(mac.finalize().into_bytes());
         assert_eq!(signature, expected);
         times.push(time.parse::<i64>().unwrap());
     }

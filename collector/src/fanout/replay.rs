@@ -162,7 +162,7 @@ impl Replayer {
 pub(super) fn digest(positions: impl Iterator<Item = u64>) -> String {
     let mut name = Sha256::new();
     positions.for_each(|position| name.update(position.to_be_bytes()));
-    name.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(&name.finalize()[..8])
 }
 
 /// Builds one batch of the dead letters, whose positions need not be consecutive.

@@ -1,6 +1,5 @@
 //! The console: a page, its scripts and its styles, compiled into the binary. It needs no network.
 
-use std::fmt::Write;
 use std::sync::{Arc, LazyLock};
 
 use axum::Router;
@@ -54,11 +53,7 @@ const FILES: &[File] = files![
 static TAGS: LazyLock<Vec<HeaderValue>> = LazyLock::new(|| FILES.iter().map(|file| tag(file.bytes)).collect());
 
 fn tag(bytes: &[u8]) -> HeaderValue {
-    let mut tag = String::from("\"");
-    for byte in &Sha256::digest(bytes)[..12] {
-        let _ = write!(tag, "{byte:02x}");
-    }
-    tag.push('"');
+    let tag = format!("\"{}\"", hex::encode(&Sha256::digest(bytes)[..12]));
     HeaderValue::from_str(&tag).unwrap_or_else(|_| HeaderValue::from_static("\"\""))
 }
 

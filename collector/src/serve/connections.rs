@@ -254,7 +254,7 @@ impl Serving {
 fn answer(refusal: &Problem) -> String {
     let body = serde_json::to_string(refusal).unwrap_or_default();
     let length = body.len();
-    let (_, status, title) = refusal.code.parts();
+    let (status, title) = refusal.code.status_and_title();
     format!(
         "HTTP/1.1 {status} {title}\r\nconnection: close\r\nretry-after: {RETRY_AFTER}\r\n\
         content-type: application/problem+json\r\ncontent-length: {length}\r\n\r\n{body}"

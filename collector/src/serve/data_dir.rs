@@ -151,9 +151,7 @@ impl DataDir {
         let mut bytes = [0; TOKEN_BYTES];
         getrandom::fill(&mut bytes)
             .map_err(|error| StartError::Io { path: path.to_owned(), why: error.to_string() })?;
-        let mut text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        text.push('\n');
-        self.write(name, &text)
+        self.write(name, &format!("{}\n", hex::encode(bytes)))
     }
 
     /// Writes the file `name`, for its owner alone: beside it and renamed, so that a crash leaves no half file.

@@ -50,9 +50,7 @@ fn signature(secret: &[u8], time: i64, body: &[u8]) -> String {
         mac.update(time.to_string().as_bytes());
         mac.update(b".");
         mac.update(body);
-        for byte in mac.finalize().into_bytes() {
-            header.push_str(&format!("{byte:02x}"));
-        }
+        header.push_str(&hex::encode(mac.finalize().into_bytes()));
     }
     header
 }

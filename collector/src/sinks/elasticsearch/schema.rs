@@ -84,8 +84,7 @@ fn template(settings: &Settings, patterns: &str, ilm_policy: Option<&str>, mappi
     }
     let patterns: Vec<&str> = patterns.split(',').collect();
     let content = json!({"settings": {"index": index}, "mappings": mappings});
-    let digest =
-        Sha256::digest(content.to_string()).iter().take(8).map(|byte| format!("{byte:02x}")).collect::<String>();
+    let digest = hex::encode(&Sha256::digest(content.to_string())[..8]);
     json!({"index_patterns": patterns, "priority": PRIORITY, "version": VERSION,
         "_meta": {"made_by": "subway-collector", "content": digest}, "template": content})
 }

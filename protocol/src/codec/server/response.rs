@@ -66,113 +66,85 @@ impl Serialize for Rejection {
     }
 }
 
-/// Reason for the refusal of a whole request. The wire form is the snake_case name; each code has one HTTP status.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum ProblemCode {
-    /// The body is not JSON, or not an object.
-    MalformedJson,
-    /// The body claims to be gzip but is not, or is truncated.
-    MalformedGzip,
-    /// The envelope lacks a field.
-    MissingField,
-    /// A field of the envelope has the wrong type, form or size.
-    InvalidField,
-    /// `v` is a version that this collector does not support.
-    UnsupportedVersion,
-    /// `events` is empty.
-    NoEvents,
-    /// A parameter of a query is missing or wrong.
-    InvalidParameter,
-    /// The request names no key.
-    NoKey,
-    /// No app has this key.
-    UnknownKey,
-    /// The app requires signatures, and this one is absent, wrong, expired or reused.
-    BadSignature,
-    /// The bearer token is absent or wrong.
-    BadToken,
-    /// No resource has this address.
-    NotFound,
-    /// The resource does not support this method.
-    MethodNotAllowed,
-    /// `content-encoding` is neither gzip nor identity.
-    UnsupportedEncoding,
-    /// The request conflicts with the current state: a sink that is in use cannot be retired.
-    Conflict,
-    /// The body as sent exceeds `body_bytes`.
-    BodyTooLarge,
-    /// The body after decompression exceeds `decompressed_bytes`.
-    DecompressedTooLarge,
-    /// The batch has more events than `events_per_batch`.
-    TooManyEvents,
-    /// Too many requests; retry after the time in `Retry-After`.
-    TooManyRequests,
-    /// The collector cannot store now; retry after the time in `Retry-After`.
-    Unavailable,
+crate::named_enum! {
+    /// Reason for the refusal of a whole request. The wire form is the snake_case name; each code has one HTTP status.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+    pub enum ProblemCode {
+        /// The body is not JSON, or not an object.
+        MalformedJson = "malformed_json",
+        /// The body claims to be gzip but is not, or is truncated.
+        MalformedGzip = "malformed_gzip",
+        /// The envelope lacks a field.
+        MissingField = "missing_field",
+        /// A field of the envelope has the wrong type, form or size.
+        InvalidField = "invalid_field",
+        /// `v` is a version that this collector does not support.
+        UnsupportedVersion = "unsupported_version",
+        /// `events` is empty.
+        NoEvents = "no_events",
+        /// A parameter of a query is missing or wrong.
+        InvalidParameter = "invalid_parameter",
+        /// The request names no key.
+        NoKey = "no_key",
+        /// No app has this key.
+        UnknownKey = "unknown_key",
+        /// The app requires signatures, and this one is absent, wrong, expired or reused.
+        BadSignature = "bad_signature",
+        /// The bearer token is absent or wrong.
+        BadToken = "bad_token",
+        /// No resource has this address.
+        NotFound = "not_found",
+        /// The resource does not support this method.
+        MethodNotAllowed = "method_not_allowed",
+        /// `content-encoding` is neither gzip nor identity.
+        UnsupportedEncoding = "unsupported_encoding",
+        /// The request conflicts with the current state: a sink that is in use cannot be retired.
+        Conflict = "conflict",
+        /// The body as sent exceeds `body_bytes`.
+        BodyTooLarge = "body_too_large",
+        /// The body after decompression exceeds `decompressed_bytes`.
+        DecompressedTooLarge = "decompressed_too_large",
+        /// The batch has more events than `events_per_batch`.
+        TooManyEvents = "too_many_events",
+        /// Too many requests; retry after the time in `Retry-After`.
+        TooManyRequests = "too_many_requests",
+        /// The collector cannot store now; retry after the time in `Retry-After`.
+        Unavailable = "unavailable",
+    }
 }
 
 impl ProblemCode {
-    /// All codes, in the order of the specification.
-    pub const ALL: [ProblemCode; 20] = [
-        ProblemCode::MalformedJson,
-        ProblemCode::MalformedGzip,
-        ProblemCode::MissingField,
-        ProblemCode::InvalidField,
-        ProblemCode::UnsupportedVersion,
-        ProblemCode::NoEvents,
-        ProblemCode::InvalidParameter,
-        ProblemCode::NoKey,
-        ProblemCode::UnknownKey,
-        ProblemCode::BadSignature,
-        ProblemCode::BadToken,
-        ProblemCode::NotFound,
-        ProblemCode::MethodNotAllowed,
-        ProblemCode::UnsupportedEncoding,
-        ProblemCode::Conflict,
-        ProblemCode::BodyTooLarge,
-        ProblemCode::DecompressedTooLarge,
-        ProblemCode::TooManyEvents,
-        ProblemCode::TooManyRequests,
-        ProblemCode::Unavailable,
-    ];
-
-    /// Returns the wire form, the HTTP status and the title.
+    /// Returns the HTTP status and the title.
     #[must_use]
-    pub fn parts(self) -> (&'static str, u16, &'static str) {
+    pub fn status_and_title(self) -> (u16, &'static str) {
         match self {
-            ProblemCode::MalformedJson => ("malformed_json", 400, "The body is not a batch"),
-            ProblemCode::MalformedGzip => ("malformed_gzip", 400, "The body is not gzip"),
-            ProblemCode::MissingField => ("missing_field", 400, "A field is missing"),
-            ProblemCode::InvalidField => ("invalid_field", 400, "A field is wrong"),
-            ProblemCode::UnsupportedVersion => ("unsupported_version", 400, "Unknown version"),
-            ProblemCode::NoEvents => ("no_events", 400, "No events"),
-            ProblemCode::InvalidParameter => ("invalid_parameter", 400, "A parameter is wrong"),
-            ProblemCode::NoKey => ("no_key", 401, "No app key"),
-            ProblemCode::UnknownKey => ("unknown_key", 401, "Unknown app key"),
-            ProblemCode::BadSignature => ("bad_signature", 401, "Bad signature"),
-            ProblemCode::BadToken => ("bad_token", 401, "Bad token"),
-            ProblemCode::NotFound => ("not_found", 404, "Not found"),
-            ProblemCode::MethodNotAllowed => ("method_not_allowed", 405, "Method not allowed"),
-            ProblemCode::UnsupportedEncoding => ("unsupported_encoding", 415, "Unsupported content-encoding"),
-            ProblemCode::Conflict => ("conflict", 409, "This cannot be done as things are"),
-            ProblemCode::BodyTooLarge => ("body_too_large", 413, "Body too large"),
-            ProblemCode::DecompressedTooLarge => ("decompressed_too_large", 413, "Body too large after decompression"),
-            ProblemCode::TooManyEvents => ("too_many_events", 413, "Too many events"),
-            ProblemCode::TooManyRequests => ("too_many_requests", 429, "Too many requests"),
-            ProblemCode::Unavailable => ("unavailable", 503, "Unavailable"),
+            ProblemCode::MalformedJson => (400, "The body is not a batch"),
+            ProblemCode::MalformedGzip => (400, "The body is not gzip"),
+            ProblemCode::MissingField => (400, "A field is missing"),
+            ProblemCode::InvalidField => (400, "A field is wrong"),
+            ProblemCode::UnsupportedVersion => (400, "Unknown version"),
+            ProblemCode::NoEvents => (400, "No events"),
+            ProblemCode::InvalidParameter => (400, "A parameter is wrong"),
+            ProblemCode::NoKey => (401, "No app key"),
+            ProblemCode::UnknownKey => (401, "Unknown app key"),
+            ProblemCode::BadSignature => (401, "Bad signature"),
+            ProblemCode::BadToken => (401, "Bad token"),
+            ProblemCode::NotFound => (404, "Not found"),
+            ProblemCode::MethodNotAllowed => (405, "Method not allowed"),
+            ProblemCode::UnsupportedEncoding => (415, "Unsupported content-encoding"),
+            ProblemCode::Conflict => (409, "This cannot be done as things are"),
+            ProblemCode::BodyTooLarge => (413, "Body too large"),
+            ProblemCode::DecompressedTooLarge => (413, "Body too large after decompression"),
+            ProblemCode::TooManyEvents => (413, "Too many events"),
+            ProblemCode::TooManyRequests => (429, "Too many requests"),
+            ProblemCode::Unavailable => (503, "Unavailable"),
         }
-    }
-
-    /// Returns the wire form.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        self.parts().0
     }
 
     /// Returns the HTTP status.
     #[must_use]
     pub fn status(self) -> u16 {
-        self.parts().1
+        self.status_and_title().0
     }
 }
 
@@ -226,7 +198,7 @@ impl Problem {
 
 impl Serialize for Problem {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let (code, status, title) = self.code.parts();
+        let (code, (status, title)) = (self.code.as_str(), self.code.status_and_title());
         let mut out = serializer.serialize_struct("Problem", 8)?;
         out.serialize_field("type", &format!("{}{code}", crate::codec::problem::TYPE_PREFIX))?;
         out.serialize_field("title", title)?;
