@@ -202,15 +202,15 @@ impl Worker {
     ) -> Result<(), SinkError> {
         let parked = self.parked_events_to(last, &dead_letters).await?;
         let (spool, name) = (self.reader.spool.clone(), self.name.clone());
-        let (dead, waiting) = (dead_letters.len() as u64, parked.len() as u64);
-        let passed = Undelivered { dead_letters, parked, end_bisect };
-        self.cursor = blocking(move || spool.advance_with(&name, last, passed)).await.map_err(retryable)?;
-        self.metrics.dead_lettered_events.inc_by(dead);
-        if waiting > 0 {
-            self.parked_queue.events += waiting;
+        let (dead_count, parked_count) = (dead_letters.len() as u64, parked.len() as u64);
+        let undelivered = Undelivered { dead_letters, parked, end_bisect };
+        self.cursor = blocking(move || spool.advance_with(&name, last, undelivered)).await.map_err(retryable)?;
+        self.metrics.dead_lettered_events.inc_by(dead_count);
+        if parked_count > 0 {
+            self.parked_queue.events += parked_count;
             tracing::info!(
                 sink = self.name,
-                events = waiting,
+                events = parked_count,
                 "the store has to make too much for these events: they are parked"
             );
         }
@@ -234,9 +234,9 @@ impl Worker {
     }
 
     /// Shrinks the frozen batch to end at `last`. The rest of it is sent next.
-    pub(super) async fn shrink_frozen(&mut self, last: u64, suspect: bool) {
+    pub(super) async fn shrink_frozen(&mut self, last: u64, bisect: bool) {
         let (spool, name) = (self.reader.spool.clone(), self.name.clone());
-        match blocking(move || spool.shrink_frozen(&name, last, suspect)).await {
+        match blocking(move || spool.shrink_frozen(&name, last, bisect)).await {
             Ok(cursor) => {
                 self.cursor = cursor;
                 self.metrics.batch_splits.inc();

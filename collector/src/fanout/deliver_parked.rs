@@ -28,8 +28,8 @@ impl Worker {
     /// Sends some parked events, unless the store is known to be down.
     pub(super) async fn deliver_parked(&mut self) {
         let began = self.now();
-        let place = SinkPosition { delivered_to: 0, frozen: true, head: self.parked_queue.events };
-        match self.parked_queue.scheduler.next(began, place, true) {
+        let position = SinkPosition { delivered_to: 0, frozen: true, head: self.parked_queue.events };
+        match self.parked_queue.scheduler.next(began, position, true) {
             Action::CheckHealth => match self.sink.health().await {
                 Ok(()) => self.parked_queue.scheduler.probe_succeeded(),
                 Err(error) => self.parked_failed(&error),
@@ -160,10 +160,10 @@ impl Worker {
         if delivered + refused == 0 {
             return Ok(());
         }
-        let gone: HashSet<u64> = taken.iter().copied().chain(dead.iter().map(|letter| letter.position)).collect();
+        let finished: HashSet<u64> = taken.iter().copied().chain(dead.iter().map(|letter| letter.position)).collect();
         let (spool, name) = (self.reader.spool.clone(), self.name.clone());
         blocking(move || spool.record_parked_outcome(&name, taken, dead)).await.map_err(retryable)?;
-        self.parked_queue.refused_at.retain(|position, _| !gone.contains(position));
+        self.parked_queue.refused_at.retain(|position, _| !finished.contains(position));
         self.parked_queue.events = self.parked_queue.events.saturating_sub(delivered + refused);
         self.parked_queue.scheduler.succeeded();
         self.taken += delivered;

@@ -10,8 +10,8 @@ use crate::spool::{FREE_SPACE_MULTIPLE, Spool, SpoolError};
 const START_PERCENT: u64 = 80;
 const KEEP_PERCENT: u64 = 70;
 
-// Whoever has the whole log is refused at SHARE / (SHARE + 1) of the cap, everybody else later: nobody before events are
-// given up.
+// An app with the whole log is refused at FREE_SPACE_MULTIPLE / (FREE_SPACE_MULTIPLE + 1) of the cap, others later. Events
+// are dropped before that.
 const _: () = assert!(START_PERCENT * (FREE_SPACE_MULTIPLE + 1) < 100 * FREE_SPACE_MULTIPLE);
 
 /// Interval of attempts on a full spool while no event is stored. Other sinks may have delivered what they needed,

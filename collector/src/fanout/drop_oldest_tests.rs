@@ -1,4 +1,4 @@
-//! A spool that is full becomes usable again by itself, whatever happened last.
+//! A full spool becomes usable again by itself.
 
 use async_trait::async_trait;
 
@@ -6,7 +6,7 @@ use super::tests::{PATIENCE, settings, spool, store};
 use super::*;
 use crate::sinks::{Delivered, SinkBatch};
 
-/// A store that takes everything once it is open, and nothing before.
+/// Store that takes nothing until it is open, and everything after that.
 struct Gate {
     name: &'static str,
     open: watch::Sender<bool>,

@@ -1,4 +1,4 @@
-//! What is gone before a sink comes to it: counted exactly, over crashes too.
+//! Events that expire before a sink reaches them are counted exactly, also across crashes.
 
 use super::poison_tests::Model;
 use super::tests::{Fake, PATIENCE, settings, spool, store};
@@ -15,7 +15,7 @@ fn context(dir: &std::path::Path) -> FanoutContext {
     FanoutContext { history: Some(history), ..FanoutContext::default() }
 }
 
-/// An embedded store that has the first `count` events of the spool, which has forgotten them.
+/// Creates an embedded store with the first `count` events of the spool, which has trimmed them.
 async fn taken(dir: &std::path::Path, spool: &Spool, count: u64) -> Arc<EmbeddedSink> {
     let settings_of_store = Embedded { retention_days: 1, ..Embedded::default() };
     let embedded = Arc::new(EmbeddedSink::open_with(dir, &settings_of_store, Arc::default()).unwrap());

@@ -227,11 +227,11 @@ impl Fanout {
             let drop_policy = settings.drops_oldest.then_some(drop_policy);
             let watched = drop_policy.clone().filter(|_| sink.name() != EMBEDDED);
             if let Some(drop_policy) = watched {
-                let shed = drop_oldest::drop_when_full(spool.clone(), sink.name().to_owned(), drop_policy);
+                let watcher = drop_oldest::drop_when_full(spool.clone(), sink.name().to_owned(), drop_policy);
                 let mut draining = fanout.draining.subscribe();
                 fanout.workers.spawn(async move {
                     tokio::select! {
-                        () = shed => {}
+                        () = watcher => {}
                         _ = draining.wait_for(|draining| *draining) => {}
                     }
                 });

@@ -1,4 +1,4 @@
-//! Events that wait beside the log, under failures and kills at any point.
+//! Parked events under failures and kills at any point.
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
@@ -12,17 +12,17 @@ use super::*;
 use crate::sinks::{Delivered, Need, SinkBatch, Unreadable};
 use crate::spool::SinkLedger;
 
-/// A store that has to make something for every few events, and never makes much at once.
+/// Store that creates a resource for every few events, and few of them at once.
 struct Slow {
     model: Arc<Model>,
-    /// How many things there are.
+    /// Number of resources.
     resources: u64,
     made: Mutex<BTreeSet<u64>>,
-    /// The most that one delivery had to make.
+    /// Largest number of resources that one delivery created.
     most: Mutex<usize>,
-    /// How long each takes.
+    /// Time that each creation takes.
     takes: Duration,
-    /// Nothing can be made any more.
+    /// Whether no more resources can be created.
     full: Mutex<bool>,
 }
 
@@ -42,7 +42,7 @@ impl Slow {
         })
     }
 
-    /// What an event needs: nothing for every third.
+    /// Returns the resource that an event needs; every third needs none.
     fn resource(&self, position: u64) -> Option<u64> {
         (!position.is_multiple_of(3)).then_some(position % self.resources)
     }
@@ -238,8 +238,8 @@ async fn a_record_that_is_damaged_after_its_batch_was_frozen_costs_nothing_of_wh
     fanout.drain(PATIENCE).await;
 }
 
-/// One life of a data directory: events come, the collector is killed at random moments, requests and answers get lost, some
-/// events are poison, and the store has to make something for two of three.
+/// Lives through a data directory: events arrive, the collector is killed at random moments, requests and responses
+/// get lost, some events are poison, and the store has to create a resource for two of three.
 async fn live(seed: u64) {
     let dir = tempfile::tempdir().unwrap();
     let mut random = seed;

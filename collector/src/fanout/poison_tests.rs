@@ -1,5 +1,4 @@
-//! Events that a store refuses, batches that it finds too large, and what becomes of dead letters, under failures and
-//! crashes at any point.
+//! Refused events, batches that are too large, and replays of dead letters, under failures and crashes at any point.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
@@ -10,16 +9,16 @@ use super::tests::{PATIENCE, settings, spool, store};
 use super::*;
 use crate::sinks::{Delivered, SinkBatch};
 
-/// What a store does to a request, decided by a seeded generator.
+/// Probabilities of what a store does to a request, decided by a seeded generator.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Chances {
-    /// Of a thousand requests, those that never arrive.
+    /// Requests of a thousand that never arrive.
     pub(super) lost: u64,
-    /// Of a thousand requests, those that are taken without an answer.
+    /// Requests of a thousand that are taken without a response.
     pub(super) unanswered: u64,
 }
 
-/// A store that refuses some events, knows batches by their tokens, and forgets nothing.
+/// Store that refuses some events, recognises batches by their tokens, and keeps everything.
 pub(super) struct Model {
     pub(super) poison: Mutex<BTreeSet<u64>>,
     pub(super) refuses_all: Mutex<bool>,
@@ -27,7 +26,7 @@ pub(super) struct Model {
     chances: Chances,
     random: Mutex<u64>,
     tokens: Mutex<BTreeMap<String, Vec<u64>>>,
-    /// How often each event was brought in: more than once is a double.
+    /// How often each event was stored. More than once is a duplicate.
     taken: Mutex<BTreeMap<u64, u32>>,
     pub(super) requests: watch::Sender<u64>,
 }
@@ -227,8 +226,8 @@ async fn dead_letters_are_replayed_exactly_once_and_doing_it_twice_changes_nothi
     fanout.drain(PATIENCE).await;
 }
 
-/// One life of a data directory: events come, the collector is killed at random moments, requests and answers get lost,
-/// some events are poison, letters are replayed and half of them are good now.
+/// Lives through a data directory: events arrive, the collector is killed at random moments, requests and responses
+/// get lost, some events are poison, and dead letters are replayed, half of which are good by then.
 async fn live(seed: u64) {
     let dir = tempfile::tempdir().unwrap();
     let mut random = seed;

@@ -109,8 +109,8 @@ impl Scheduler {
     }
 
     /// Returns the next action at `now`. `flush_requested` ends the batching window early.
-    pub(crate) fn next(&mut self, now: u64, place: SinkPosition, flush_requested: bool) -> Action {
-        let pending = place.head.saturating_sub(place.delivered_to);
+    pub(crate) fn next(&mut self, now: u64, position: SinkPosition, flush_requested: bool) -> Action {
+        let pending = position.head.saturating_sub(position.delivered_to);
         if pending == 0 {
             self.linger_since = None;
             return Action::Idle;
@@ -122,7 +122,7 @@ impl Scheduler {
         if self.breaker_open {
             return Action::CheckHealth;
         }
-        if place.frozen {
+        if position.frozen {
             return Action::Resend;
         }
         let linger_deadline = since + self.settings.linger_ms;
@@ -158,8 +158,8 @@ impl Scheduler {
         self.failures = self.failures.saturating_add(1);
         self.breaker_open = self.failures >= self.settings.breaker_failures;
         let doublings = (self.failures - 1).min(32);
-        let most = self.settings.backoff_ms.saturating_mul(1 << doublings).min(self.settings.backoff_cap_ms);
-        let pause = (most as f64 * random.clamp(0.0, 1.0)) as u64;
+        let max_pause = self.settings.backoff_ms.saturating_mul(1 << doublings).min(self.settings.backoff_cap_ms);
+        let pause = (max_pause as f64 * random.clamp(0.0, 1.0)) as u64;
         let pause = pause.max(retry_after_ms.unwrap_or(0)).max(1);
         self.retry_at = now.saturating_add(pause);
         pause

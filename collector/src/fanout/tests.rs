@@ -9,7 +9,7 @@ use super::*;
 use crate::sinks::sqlite::EmbeddedSink;
 use crate::sinks::{Delivered, Refusal, SinkBatch};
 
-/// Longer than anything here takes; only a test that fails waits so long.
+/// Longer than any step here takes; only a failing test waits so long.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(super) fn spool(dir: &Path) -> Spool {
@@ -37,14 +37,14 @@ pub(super) fn settings() -> DeliverySettings {
     DeliverySettings { linger_ms: 0, backoff_ms: 1, backoff_cap_ms: 5, advance_ms: 1, ..DeliverySettings::embedded() }
 }
 
-/// What a fake sink does with the next batches; with nothing left it takes everything.
+/// Reaction of a fake sink to the next batches. Without one it takes everything.
 pub(super) enum Act {
     Fail,
     Panic,
     Refuse(Vec<u64>),
 }
 
-/// A sink that notes what it was sent.
+/// Sink that records what it receives.
 pub(super) struct Fake {
     name: &'static str,
     acts: Mutex<VecDeque<Act>>,

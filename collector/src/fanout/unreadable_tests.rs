@@ -1,4 +1,4 @@
-//! Records of the spool that nobody can read: they cost their own events and nothing else.
+//! Unreadable records of the spool cost their own events and no others.
 
 use async_trait::async_trait;
 
@@ -9,7 +9,7 @@ use crate::sinks::sqlite::{EmbeddedSink, StoredRows};
 use crate::sinks::{Delivered, SinkBatch, Unreadable};
 use crate::spool::DeadLetter;
 
-/// Stores a record of `count` events that is no JSON.
+/// Stores a record of `count` events that is not JSON.
 fn damage(spool: &Spool, count: u64) {
     spool
         .call(move |tx| {
@@ -19,7 +19,7 @@ fn damage(spool: &Spool, count: u64) {
         .unwrap();
 }
 
-/// A store that reads records to find out how much fits, as ClickHouse and Elasticsearch do.
+/// Store that reads records to bound a delivery, as ClickHouse and Elasticsearch do.
 struct Cutting(Arc<Model>);
 
 #[async_trait]

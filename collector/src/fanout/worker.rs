@@ -157,9 +157,9 @@ impl Worker {
                 self.publish_health();
                 continue;
             }
-            let place =
+            let position =
                 SinkPosition { delivered_to: self.cursor.delivered_to, frozen: self.cursor.frozen.is_some(), head };
-            let step = self.scheduler.next(self.now(), place, flush_requested);
+            let step = self.scheduler.next(self.now(), position, flush_requested);
             let (log_pending, log_idle) = (step != Action::Idle, matches!(step, Action::Idle | Action::WaitUntil(_)));
             let parked_due = |worker: &Self| !draining && worker.parked_queue.is_due(worker.now(), log_pending);
             match step {

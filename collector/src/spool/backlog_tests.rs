@@ -1,4 +1,4 @@
-//! How much of the log is whose, against a recount of the log itself.
+//! Backlogs of the apps, compared with a recount of the log.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ fn append(spool: &Spool, app: i64, bytes: usize) -> u64 {
     spool.call(move |tx| tx.append(app, &json, 1)).unwrap()
 }
 
-/// What each app has, once it has been compared with the counters on disk and with a recount of the records.
+/// Returns what each app has, after comparing it with the counters on disk and with a recount of the records.
 fn counted(spool: &Spool, dir: &Path) -> BTreeMap<i64, u64> {
     let sql = rusqlite::Connection::open(dir.join(FILE)).unwrap();
     let group = |query: &str| -> BTreeMap<i64, u64> {
@@ -39,7 +39,7 @@ fn counted(spool: &Spool, dir: &Path) -> BTreeMap<i64, u64> {
     told
 }
 
-/// A generator of numbers that are the same in every run (SplitMix64).
+/// Generator of numbers that are the same in every run (SplitMix64).
 struct Dice(u64);
 
 impl Dice {

@@ -1,18 +1,18 @@
-//! What faults of the disk and of other processes leave behind: nothing.
+//! Faults of the disk and of other processes leave nothing behind.
 
 use std::time::Duration;
 
 use super::*;
 use crate::db;
 
-/// Longer than anything here takes; only a test that fails waits so long.
+/// Longer than any step here takes; only a failing test waits so long.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn open(dir: &Path) -> Spool {
     Spool::open(dir, &SpoolSettings::default(), Arc::default()).unwrap()
 }
 
-/// The connection of another process to the spool's database.
+/// Opens the spool's database as another process would.
 fn other(dir: &Path) -> rusqlite::Connection {
     let sql = rusqlite::Connection::open(dir.join(FILE)).unwrap();
     sql.busy_timeout(PATIENCE).unwrap();
@@ -85,7 +85,7 @@ fn letter(position: u64) -> DeadLetter {
     }
 }
 
-/// A spool whose sink `a` refused all of its 2,000 events.
+/// Creates a spool whose sink `a` refused all of its 2,000 events.
 fn refused(dir: &Path, dead_letter_bytes: u64) -> (Spool, Arc<Telemetry>) {
     let telemetry = Arc::<Telemetry>::default();
     let settings = SpoolSettings { dead_letter_bytes, ..SpoolSettings::default() };
@@ -96,7 +96,7 @@ fn refused(dir: &Path, dead_letter_bytes: u64) -> (Spool, Arc<Telemetry>) {
     (spool, telemetry)
 }
 
-/// What the letters of `a` take, as the table of them says.
+/// Returns the bytes of the dead letters of `a`, from their table.
 fn counted(dir: &Path) -> u64 {
     let query =
         "SELECT sum(octet_length(record) + octet_length(reason) + octet_length(app_key) + octet_length(event_id) + 64)

@@ -1,4 +1,4 @@
-//! What is parked is pending, whatever happens, and has an end.
+//! Parked events stay pending in every case, and their number is bounded.
 
 use super::parked::{MAX_BYTES, MAX_EVENTS};
 use super::*;
@@ -8,7 +8,7 @@ fn open(dir: &Path) -> Spool {
     Spool::open(dir, &SpoolSettings::default(), Arc::default()).unwrap()
 }
 
-/// A spool with 100 events, of which the sink `a` has taken none.
+/// Creates a spool with 100 events, of which the sink `a` has taken none.
 fn hundred(dir: &Path) -> Spool {
     let spool = open(dir);
     spool.register(&["a"]).unwrap();
@@ -43,7 +43,7 @@ fn letter(position: u64) -> DeadLetter {
     }
 }
 
-/// Passes the events up to `last`, of which some are parked.
+/// Advances over the events up to `last`, of which some are parked.
 fn advance_with(spool: &Spool, last: u64, parked: Vec<Parked>) {
     spool.advance_with("a", last, Undelivered { parked, ..Undelivered::default() }).unwrap();
 }

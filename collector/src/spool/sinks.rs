@@ -82,16 +82,16 @@ impl SinkRemoval {
 /// positions.
 fn register(tx: &mut Tx<'_>, sinks: &[String]) -> Result<Vec<(String, u64)>, SpoolError> {
     tx.sql.execute("UPDATE cursor SET state = 'unconfigured' WHERE state = 'active'", [])?;
-    let mut again = Vec::new();
+    let mut returned = Vec::new();
     for sink in sinks {
         let query = "SELECT delivered_to FROM cursor WHERE sink = ?1 AND state = 'retired'";
         let retired = tx.sql.query_row(query, [sink], |row| row.get(0)).optional()?;
-        again.extend(retired.map(|position| (sink.clone(), position)));
+        returned.extend(retired.map(|position| (sink.clone(), position)));
         let query = "INSERT INTO cursor (sink) VALUES (?1)
             ON CONFLICT DO UPDATE SET state = 'active', retired_at = NULL, retired_to = NULL";
         tx.sql.execute(query, [sink])?;
     }
-    Ok(again)
+    Ok(returned)
 }
 
 fn state(tx: &Tx<'_>, sink: &str) -> Result<SinkState, SpoolError> {

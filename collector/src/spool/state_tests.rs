@@ -1,4 +1,4 @@
-//! What a sink is to the collector, and how old what it waits for is.
+//! States of sinks, and the age of their oldest pending event.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

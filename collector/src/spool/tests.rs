@@ -209,7 +209,7 @@ fn an_install_keeps_its_last_point_and_an_app_its_number() {
     assert_ne!(numbers["a"], numbers["b"]);
 }
 
-/// A write that says what happened to it.
+/// Task that reports its result.
 struct Told {
     json: &'static str,
     fail: bool,

@@ -13,11 +13,11 @@ const TRIM_CHUNK_RECORDS: u64 = 1000;
 
 /// Deletes some records that all of `sinks` have passed. Returns whether there may be more.
 fn trim(tx: &mut Tx<'_>, sinks: &[String]) -> Result<bool, SpoolError> {
-    let mut passed = tx.counters.stored;
+    let mut passed_to = tx.counters.stored;
     let mut pins = Vec::new();
     for sink in sinks {
         let cursor = load(tx.sql, sink)?;
-        passed = passed.min(cursor.dropped_to.unwrap_or(cursor.delivered_to));
+        passed_to = passed_to.min(cursor.dropped_to.unwrap_or(cursor.delivered_to));
         if cursor.dropped_to.is_some() {
             pins.push((cursor.delivered_to + 1, cursor.pinned_to()));
         }
@@ -30,14 +30,14 @@ fn trim(tx: &mut Tx<'_>, sinks: &[String]) -> Result<bool, SpoolError> {
     );
     let (mut last, mut count, mut freed) = (0, 0, BytesByApp::new());
     let mut statement = tx.sql.prepare_cached(&sql)?;
-    let mut rows = statement.query(params![passed, TRIM_CHUNK_RECORDS])?;
+    let mut rows = statement.query(params![passed_to, TRIM_CHUNK_RECORDS])?;
     while let Some(row) = rows.next()? {
         (last, count) = (row.get(0)?, count + 1);
         *freed.entry(row.get(1)?).or_default() += row.get::<_, u64>(2)?;
     }
     if count > 0 {
         let sql = format!("DELETE FROM record WHERE {removable} AND first <= ?2");
-        tx.sql.prepare_cached(&sql)?.execute([passed, last])?;
+        tx.sql.prepare_cached(&sql)?.execute([passed_to, last])?;
         freed.into_iter().for_each(|(app, bytes)| tx.shrink_backlog(app, bytes));
         arrival::forget(tx.sql, last)?;
     }

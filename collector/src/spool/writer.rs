@@ -259,8 +259,8 @@ impl Writer {
                     group.push(task);
                 }
             }
-            let room = bytes < self.settings.commit_bytes && group.len() < self.settings.queue;
-            next = if room { self.receiver.try_recv().ok() } else { None };
+            let has_capacity = bytes < self.settings.commit_bytes && group.len() < self.settings.queue;
+            next = if has_capacity { self.receiver.try_recv().ok() } else { None };
         }
         true
     }

@@ -180,8 +180,8 @@ impl Counts {
         layout_store: &LayoutStore,
         accumulator: CountAccumulator,
     ) -> Result<(), SinkError> {
-        let wanted = LayoutRequest { months: accumulator.months.clone(), ..LayoutRequest::default() };
-        let layout = layout_store.decide(server, &wanted).await?;
+        let request = LayoutRequest { months: accumulator.months.clone(), ..LayoutRequest::default() };
+        let layout = layout_store.decide(server, &request).await?;
         let mut documents = self.documents(&layout, accumulator);
         while !documents.is_empty() {
             let rest = documents.split_off(documents.len().min(MAX_DOCUMENTS));

@@ -1,4 +1,4 @@
-//! Documents that count, retention, and the schema.
+//! Count documents, retention, and the schema.
 
 use serde_json::Value;
 

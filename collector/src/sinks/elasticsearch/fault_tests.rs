@@ -1,4 +1,4 @@
-//! What the store refuses, and what becomes of the rest.
+//! Refused documents, and the delivery of the others.
 
 use serde_json::Value;
 use subway_servers::{Proxy, available};

@@ -99,9 +99,9 @@ mod tests {
         let (batch, layout) = (days(1000), Layout::default());
         let found = needs(&batch, &layout, &HashSet::new(), (4, "p")).unwrap();
         assert_eq!(found.len(), 1000);
-        let things = resources(&found);
-        assert_eq!(things.iter().filter(|resource| resource.matches('.').count() == 2).count(), 401 + MAX_OLD_DAYS);
-        assert!(things.len() <= 401 + MAX_OLD_DAYS + 3, "{}", things.len());
+        let indices = resources(&found);
+        assert_eq!(indices.iter().filter(|resource| resource.matches('.').count() == 2).count(), 401 + MAX_OLD_DAYS);
+        assert!(indices.len() <= 401 + MAX_OLD_DAYS + 3, "{}", indices.len());
         assert_eq!((found[0].distance, found[999].distance), (0, 999), "today comes first");
     }
 

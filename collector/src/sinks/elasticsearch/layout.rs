@@ -278,8 +278,8 @@ mod tests {
 
     #[test]
     fn an_index_is_known_by_its_name() {
-        for place in [EventIndex::Day(TODAY), EventIndex::Day(-1), EventIndex::Year(2024), EventIndex::Year(1969)] {
-            assert_eq!(EventIndex::from_name("p-q", &place.name("p-q")), Some(place));
+        for index in [EventIndex::Day(TODAY), EventIndex::Day(-1), EventIndex::Year(2024), EventIndex::Year(1969)] {
+            assert_eq!(EventIndex::from_name("p-q", &index.name("p-q")), Some(index));
         }
         for name in
             ["p-q-uv-2024.10", "p-q-uv-2024", "p-q-ods-2024.10", "p-q-ods-2024.10.04-000001", "p-ods-2024", "p-q-users"]

@@ -1,4 +1,4 @@
-//! Events of many days on a real server: how many indices they make, and that each event is in one.
+//! Events of many days on a real server: how many indices they create, and that each event is in one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,10 +8,10 @@ use super::*;
 use crate::query::{EventsQuery, Reader};
 use crate::sinks::days;
 
-/// 2026-07-01: when everything here arrived.
+/// 2026-07-01, when all events here arrived.
 const ARRIVED: i64 = 1_782_864_000_000;
 
-/// A batch of `app` with one event for each of `days_ago`.
+/// Creates a batch of `app` with one event for each of `days_ago`.
 fn spread(app: &str, first: u64, days_ago: &[i64]) -> Arc<SinkBatch> {
     let events: Vec<String> =
         days_ago.iter().zip(first..).map(|(days, id)| event(id, ARRIVED - days * DAY, json!({})).to_string()).collect();
@@ -31,7 +31,7 @@ async fn deliver(sink: &Elasticsearch, batch: &SinkBatch) -> usize {
     deliveries
 }
 
-/// The index of each event.
+/// Returns the index of each event.
 fn indices(store: &Store) -> BTreeMap<String, String> {
     let prefix = format!("{}-ods-", store.prefix());
     let documents = store.documents("ods-*");
@@ -85,7 +85,7 @@ async fn a_sender_of_twenty_years_makes_few_indices_and_every_attempt_the_same()
     every_range_is_read(&store).await;
 }
 
-/// Each day is found in the index of its day and in that of its year.
+/// Checks that each day is found in the index of its day and in that of its year.
 async fn every_range_is_read(store: &Store) {
     let reader = store.reader();
     for (days_ago, width) in

@@ -13,7 +13,7 @@ use crate::sinks::{StoredRecord, conformance};
 /// Milliseconds of a day.
 pub(super) const DAY: i64 = 86_400_000;
 
-/// A part of a real store that nobody else uses.
+/// Part of a real store that no other test uses.
 pub(super) struct Store {
     pub(super) server: &'static Elastic,
     pub(super) settings: Settings,
@@ -57,7 +57,8 @@ impl Store {
         self.server.put(path, &body.to_string()).unwrap().json().unwrap()
     }
 
-    /// Index, identity and source of every document in the indices that `end` names after the prefix, sorted by both.
+    /// Returns index, ID and source of every document in the indices that `end` names after the prefix, sorted by
+    /// both.
     pub(super) fn documents(&self, end: &str) -> Vec<(String, String, Value)> {
         let prefix = self.prefix();
         self.server.post(&format!("/{prefix}-{end}/_refresh"), "").unwrap();
@@ -168,14 +169,14 @@ async fn conforms_as_a_reader_on_opensearch() {
     crate::query::conformance::run(&Reading::new(Store::new(server, "exact_counts = false")).await).await;
 }
 
-/// One event: its ID's number, its time, and what else it has.
+/// Creates an event: its ID's number, its time, and its other fields.
 pub(super) fn event(id: u64, time: i64, more: Value) -> Value {
     let mut event = json!({"event_id": format!("00000000-0000-7000-8000-{id:012x}"), "seq": id, "theme": "view", "code": "v", "event_time": time, "ts": 1});
     event.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap_or_default());
     event
 }
 
-/// A batch of one record that begins at `first` and arrived with the last of its events.
+/// Creates a batch of one record that begins at `first` and arrived with the last of its events.
 pub(super) fn batch(app: &str, install: &str, first: u64, events: &[Value]) -> Arc<SinkBatch> {
     let arrived = events.iter().filter_map(|event| event["event_time"].as_i64()).max().unwrap_or(7).max(7);
     let events: Vec<String> = events.iter().map(Value::to_string).collect();

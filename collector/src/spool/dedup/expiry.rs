@@ -18,9 +18,9 @@ const NEWEST: &str = "SELECT max(at) FROM (SELECT max(at) AS at FROM fresh UNION
 
 /// Creates the clock guard of a collector that starts at `now`.
 pub(super) fn clock_guard(sql: &Connection, now: i64) -> Result<ClockGuard, SpoolError> {
-    let noted: Option<i64> = sql.query_row(NOTED, [], |row| row.get(0)).optional()?;
-    let trusted = match noted {
-        Some(noted) => noted,
+    let stored: Option<i64> = sql.query_row(NOTED, [], |row| row.get(0)).optional()?;
+    let trusted = match stored {
+        Some(stored) => stored,
         // Of a data directory from before it was noted: what lies in the future was seen by a clock that was wrong.
         None => sql.query_row(NEWEST, [], |row| row.get::<_, Option<i64>>(0))?.unwrap_or(now).min(now),
     };

@@ -29,10 +29,10 @@ fn make_folder(folder: &Path) -> std::io::Result<()> {
 /// Removes the files that belong to no part: left by a crash, merged or expired. One that cannot be removed only uses
 /// disk space.
 fn remove_orphans(folder: &Path, parts: &[PartMeta]) -> std::io::Result<()> {
-    let named: HashSet<_> = parts.iter().map(|part| super::part::path(folder, part.no)).collect();
+    let part_paths: HashSet<_> = parts.iter().map(|part| super::part::path(folder, part.no)).collect();
     for file in std::fs::read_dir(folder)? {
         let path = file?.path();
-        if !named.contains(&path)
+        if !part_paths.contains(&path)
             && let Err(error) = std::fs::remove_file(&path)
         {
             tracing::warn!(file = %path.display(), %error, "a file that is no part of the dedup index cannot be removed");
@@ -111,12 +111,12 @@ impl Dedup {
     fn load_parts(&mut self, sql: &Connection, metas: Vec<PartMeta>) -> Result<(), SpoolError> {
         let mut by_size: Vec<usize> = (0..metas.len()).collect();
         by_size.sort_by_key(|at| metas[*at].ids);
-        let mut room = self.settings.memory_bytes;
+        let mut budget = self.settings.memory_bytes;
         let mut with_filter = vec![false; metas.len()];
         for at in by_size {
             let bytes = super::filter::bytes(metas[at].ids);
-            with_filter[at] = bytes <= room;
-            room -= if with_filter[at] { bytes } else { 0 };
+            with_filter[at] = bytes <= budget;
+            budget -= if with_filter[at] { bytes } else { 0 };
         }
         for (meta, with_filter) in metas.into_iter().zip(with_filter) {
             match Part::open(&self.folder, meta, self.key, with_filter) {
@@ -175,8 +175,8 @@ impl Dedup {
     pub(in crate::spool) fn reload(&mut self, sql: &Connection) -> Result<bool, SpoolError> {
         let known: HashSet<u64> =
             self.apps.values().flat_map(|index| index.parts.iter().map(|part| part.meta.no)).collect();
-        let named: HashSet<u64> = parts(sql)?.into_iter().map(|part| part.no).collect();
-        if known != named {
+        let stored: HashSet<u64> = parts(sql)?.into_iter().map(|part| part.no).collect();
+        if known != stored {
             return Ok(false);
         }
         self.roll_back_changes();

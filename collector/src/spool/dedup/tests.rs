@@ -1,4 +1,4 @@
-//! The index against a model, with crashes between any two steps, and what becomes of damaged parts.
+//! The index compared with a model, with crashes between any two steps and damaged parts.
 
 mod faults;
 
@@ -24,7 +24,7 @@ fn wide() -> Horizons {
     Horizons::default()
 }
 
-/// An index with the connection that the spool's writer would have.
+/// Index with a connection as the spool's writer has it.
 struct Lab {
     dir: tempfile::TempDir,
     sql: Option<Connection>,
@@ -34,7 +34,7 @@ struct Lab {
     now: i64,
 }
 
-/// Where a crash comes.
+/// Step at which a crash happens.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Crash {
     Never,
@@ -58,7 +58,7 @@ impl Lab {
         std::fs::read_dir(self.folder()).unwrap().count()
     }
 
-    /// Ends without any goodbye and opens what is on the disk.
+    /// Drops the index without a close and opens what is on disk.
     fn open(&mut self) {
         (self.dedup, self.sql) = (None, None);
         let mut sql = db::open_laid_out(&self.dir.path().join(FILE), MIGRATIONS, LAYOUT).unwrap();
@@ -69,7 +69,7 @@ impl Lab {
         (self.sql, self.dedup) = (Some(sql), Some(dedup));
     }
 
-    /// One transaction; gives what was new, or `None` if the crash came before the commit.
+    /// Runs one transaction. Returns what was new, or `None` if the crash came before the commit.
     fn insert_new_ids(&mut self, app: i64, ids: &[u128], crash: Crash) -> Option<Vec<bool>> {
         self.now += 1;
         let (sql, dedup) = (self.sql.as_mut().unwrap(), self.dedup.as_mut().unwrap());
@@ -95,7 +95,7 @@ impl Lab {
         Some(new)
     }
 
-    /// Lets the threads finish and installs what they made, until nothing is on its way.
+    /// Waits for the threads and applies their results until nothing is left to do.
     fn settle(&mut self) {
         while self.dedup.as_ref().unwrap().is_busy() {
             self.insert_new_ids(0, &[], Crash::Never);
@@ -249,7 +249,7 @@ fn what_is_older_than_the_horizon_goes_and_the_horizon_in_force_says_so() {
     assert_eq!(horizon(&lab), 1_000, "what was forgotten is older than the horizon asked for");
 }
 
-/// Spoils the file of the only part in `lab` and gives what a search for its IDs then finds new.
+/// Damages the file of the only part in `lab` and returns how many of its IDs a lookup finds new after that.
 fn after_damage(reopen: bool, spoil: impl Fn(&Path)) -> (Vec<bool>, DedupExtent) {
     let mut lab = Lab::new(few_ids(1000, 1 << 20), wide());
     lab.insert_new_ids(1, &many(0..1000), Crash::Never);

@@ -1,4 +1,4 @@
-//! Clocks that jump, disks without room, merges that fail again and again.
+//! Clocks that jump, full disks, and merges that fail repeatedly.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::*;
 const HOUR: i64 = 60 * 60 * 1000;
 const DAY: i64 = 24 * HOUR;
 
-/// An app that has seen 3,000 IDs, in parts.
+/// Creates an index whose app has seen 3,000 IDs, in parts.
 fn seen() -> Lab {
     let mut lab = Lab::new(few_ids(500, 1 << 20), wide());
     lab.now = 20_000 * DAY;
@@ -21,13 +21,13 @@ fn seen() -> Lab {
     lab
 }
 
-/// What the writer does every minute.
+/// Runs what the writer runs every minute.
 fn look(lab: &mut Lab) {
     lab.dedup.as_mut().unwrap().schedule_expiry();
     lab.settle();
 }
 
-/// The collector runs for so long.
+/// Advances the collector's clock.
 fn advance(lab: &mut Lab, millis: i64) {
     lab.dedup.as_mut().unwrap().clock_guard.pass(millis);
     lab.now += millis;
