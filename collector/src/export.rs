@@ -15,8 +15,8 @@ use crate::db::DbError;
 use crate::query::parse_time;
 use crate::record::Record;
 use crate::row::Row;
+use crate::sinks::events_in_range;
 use crate::sinks::sqlite::StoredRows;
-use crate::sinks::within;
 use crate::spool::{Reader as SpoolReader, SpoolError, Stored};
 
 /// Events read from the store in one step: some milliseconds, some megabytes.
@@ -143,7 +143,7 @@ fn from_spool(
             lines.unreadable += last.min(head) - position.max(stored.first - 1);
             continue;
         };
-        for event in within(stored.first, &record.events, position + 1, head).1 {
+        for event in events_in_range(stored.first, &record.events, position + 1, head).1 {
             lines.write(&Row::new(&record, event))?;
         }
     }
@@ -251,7 +251,7 @@ mod tests {
     async fn deliver(dir: &Path, last: u64) -> EmbeddedSink {
         let sink = EmbeddedSink::open(dir).unwrap();
         let records = [1, 5, 9].map(|first| StoredRecord { first, json: record(first, 4) }).to_vec();
-        sink.deliver(Arc::new(SinkBatch { first: 1, last, token: String::new(), records })).await.unwrap();
+        sink.deliver(Arc::new(SinkBatch { first: 1, last, dedup_token: String::new(), records })).await.unwrap();
         sink
     }
 

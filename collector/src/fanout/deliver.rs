@@ -43,7 +43,7 @@ impl Worker {
         if last < first {
             return Err(SinkError::retryable(format!("the event at position {first} is nowhere to be found")));
         }
-        let mut batch = SinkBatch { first, last, token: format!("{first}-{last}"), records };
+        let mut batch = SinkBatch { first, last, dedup_token: format!("{first}-{last}"), records };
         if self.remembers {
             return Ok(Some(batch));
         }
@@ -60,7 +60,7 @@ impl Worker {
             Err(SpoolError::BadRange { .. }) => return Err(SinkError::retryable("")),
             Err(error) => return Err(fails(error)),
         }
-        batch.token = self.cursor.frozen.as_ref().map(|frozen| frozen.token.clone()).unwrap_or_default();
+        batch.dedup_token = self.cursor.frozen.as_ref().map(|frozen| frozen.token.clone()).unwrap_or_default();
         Ok(Some(batch))
     }
 
@@ -82,16 +82,16 @@ impl Worker {
             let position = found.last + 1;
             return Err(SinkError::retryable(format!("the event at position {position} is nowhere to be found")));
         }
-        Ok(SinkBatch { first, last, token, records: found.records })
+        Ok(SinkBatch { first, last, dedup_token: token, records: found.records })
     }
 
     pub(super) async fn deliver(&mut self, batch: SinkBatch) {
         let batch = Arc::new(batch);
         match self.send(Arc::clone(&batch)).await {
             Ok(delivered) => self.delivered(&batch, delivered).await,
-            Err(SinkError::Unreadable(record)) => self.unreadable(&batch, &record).await,
+            Err(SinkError::CorruptRecord(record)) => self.unreadable(&batch, &record).await,
             Err(SinkError::TooLarge { message }) if !self.remembers => self.too_large(&batch, message).await,
-            Err(SinkError::Refused { message }) if !self.remembers => self.refused(&batch, message).await,
+            Err(SinkError::Permanent { message }) if !self.remembers => self.refused(&batch, message).await,
             Err(error) => self.failed(&error),
         }
     }

@@ -25,7 +25,7 @@ pub(crate) use plan::Settings;
 pub(crate) use replay::{Replayed, Replayer};
 
 use crate::config::{Delivery, WhenFull};
-use crate::sinks::{EMBEDDED, History, Sink, SinkError};
+use crate::sinks::{BackfillSource, EMBEDDED, Sink, SinkError};
 use crate::spool::{Spool, SpoolError};
 use crate::telemetry::Telemetry;
 use shed::Shedding;
@@ -145,7 +145,7 @@ impl Progress {
 #[derive(Clone, Default)]
 pub(crate) struct Surroundings {
     /// Where events are that the spool no longer has: for a sink that is new.
-    pub history: Option<Arc<dyn History>>,
+    pub history: Option<Arc<dyn BackfillSource>>,
     /// The cap of the spool, bytes of JSON.
     pub spool_bytes: u64,
     /// Where deliveries are counted.
@@ -166,7 +166,7 @@ async fn refuse_unfit(sinks: &[(Arc<dyn Sink>, Settings)]) -> Result<HashSet<Str
     while let Some(answer) = asked.join_next().await {
         match answer.map_err(|error| FanoutError::Task(error.to_string()))? {
             (name, Ok(())) => drop(fit.insert(name)),
-            (name, Err(error @ SinkError::Unfit { .. })) => return Err(FanoutError::Sink(name, error)),
+            (name, Err(error @ SinkError::Misconfigured { .. })) => return Err(FanoutError::Sink(name, error)),
             (sink, Err(error)) => {
                 tracing::warn!(sink, %error, "the store cannot be reached; its events wait in the spool")
             }

@@ -9,7 +9,7 @@ use super::deliver::fails;
 use super::letters::dead_letters;
 use super::plan::half;
 use super::worker::Worker;
-use crate::sinks::{Refusal, SinkBatch, SinkError, refusal_of_one};
+use crate::sinks::{PermanentFailure, SinkBatch, SinkError, permanent_failure_of_one};
 use crate::spool::DeadLetter;
 
 /// How many events after a refused one are tried alone, to see whether the store takes any. When none of so many is
@@ -29,7 +29,8 @@ impl Worker {
             );
             return self.narrow(half(batch.first, batch.last), true).await;
         }
-        let letters = dead_letters(&self.name, batch, &[Refusal { position: batch.first, reason: message.clone() }]);
+        let letters =
+            dead_letters(&self.name, batch, &[PermanentFailure { position: batch.first, reason: message.clone() }]);
         if self.evidence {
             return self.bury(batch.last, letters).await;
         }
@@ -37,7 +38,7 @@ impl Worker {
             Ok(Some((last, letters))) => self.bury(last, letters).await,
             Ok(None) => {
                 let why = format!("the store refuses every event, so none is given up: {message}");
-                self.failed(&SinkError::Refused { message: why });
+                self.failed(&SinkError::Permanent { message: why });
             }
             Err(error) => self.failed(&error),
         }
@@ -75,7 +76,7 @@ impl Worker {
             match self.send_alone(position).await? {
                 (_, None) => return Ok(Some((position, self.confirm(letters).await?))),
                 (batch, Some(reason)) => {
-                    letters.extend(dead_letters(&self.name, &batch, &[Refusal { position, reason }]))
+                    letters.extend(dead_letters(&self.name, &batch, &[PermanentFailure { position, reason }]))
                 }
             }
         }
@@ -100,7 +101,7 @@ impl Worker {
         let spool = self.source.spool.clone();
         let token = blocking(move || spool.token(position, position)).await.map_err(fails)?;
         let batch = Arc::new(self.batch(position, position, token).await?);
-        let refusal = refusal_of_one(self.send(Arc::clone(&batch)).await)?;
+        let refusal = permanent_failure_of_one(self.send(Arc::clone(&batch)).await)?;
         Ok((batch, refusal))
     }
 }

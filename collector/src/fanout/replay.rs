@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Mutex;
 
 use super::blocking;
-use crate::sinks::{Sink, SinkBatch, SinkError, StoredRecord, refusal_of_one};
+use crate::sinks::{Sink, SinkBatch, SinkError, StoredRecord, permanent_failure_of_one};
 use crate::spool::{DeadLetter, Spool, SpoolError};
 
 /// Letters sent together. A group that is refused is sent again one by one, which this bounds.
@@ -102,7 +102,7 @@ impl Replayer {
                 self.settle(sink.name(), taken, refused, report).await?;
                 Ok(true)
             }
-            Err(SinkError::Refused { .. } | SinkError::TooLarge { .. } | SinkError::Unreadable(_)) => {
+            Err(SinkError::Permanent { .. } | SinkError::TooLarge { .. } | SinkError::CorruptRecord(_)) => {
                 let (spool, owned) = (self.spool.clone(), sink.name().to_owned());
                 blocking(move || spool.replay_alone(&owned)).await.map_err(text)?;
                 Ok(false)
@@ -122,7 +122,7 @@ impl Replayer {
             let (spool, position) = (self.spool.clone(), letter.position);
             let token = blocking(move || spool.token(position, position)).await.map_err(text)?;
             let result = sink.deliver(batch(std::slice::from_ref(letter), token)).await;
-            let (taken, refused) = match refusal_of_one(result).map_err(|error| error.to_string())? {
+            let (taken, refused) = match permanent_failure_of_one(result).map_err(|error| error.to_string())? {
                 None => (vec![position], Vec::new()),
                 Some(reason) => (Vec::new(), vec![(position, reason)]),
             };
@@ -151,7 +151,7 @@ fn batch(letters: &[DeadLetter], token: String) -> Arc<SinkBatch> {
     Arc::new(SinkBatch {
         first: letters[0].position,
         last: letters[letters.len() - 1].position,
-        token,
+        dedup_token: token,
         records: letters.iter().map(record).collect(),
     })
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::clock;
-use crate::sinks::{History, StoredRecord};
+use crate::sinks::{BackfillSource, StoredRecord};
 use crate::spool::{Spool, SpoolError, Stored};
 
 /// How much is read at once.
@@ -20,7 +20,7 @@ pub(super) struct Cap {
 pub(super) struct Source {
     pub(super) spool: Spool,
     /// `None`: what the spool no longer has is nowhere.
-    pub(super) history: Option<Arc<dyn History>>,
+    pub(super) history: Option<Arc<dyn BackfillSource>>,
 }
 
 /// What was read.

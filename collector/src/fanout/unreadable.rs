@@ -5,29 +5,29 @@ use super::blocking;
 use super::deliver::fails;
 use super::letters::dead_letters;
 use super::worker::Worker;
-use crate::sinks::{Refusal, SinkBatch, Unreadable};
+use crate::sinks::{CorruptRecord, PermanentFailure, SinkBatch};
 
 impl Worker {
     /// How much of `batch` may go in one delivery. A record that cannot be read ends it, or is alone in it.
     pub(super) fn cut(&self, batch: &SinkBatch) -> u64 {
-        match self.sink.cut(batch) {
+        match self.sink.batch_end(batch) {
             Ok(last) => last,
             Err(record) if record.first > batch.first => {
-                let before = batch.up_to(record.first - 1);
-                self.sink.cut(&before).unwrap_or(before.last)
+                let before = batch.truncated_to(record.first - 1);
+                self.sink.batch_end(&before).unwrap_or(before.last)
             }
-            Err(record) => batch.end_of(record.first),
+            Err(record) => batch.last_position_in(record.first),
         }
     }
 
     /// The record `record` of `batch`, of which the store took nothing, cannot be read.
-    pub(super) async fn unreadable(&mut self, batch: &SinkBatch, record: &Unreadable) {
-        let end = batch.end_of(record.first);
+    pub(super) async fn unreadable(&mut self, batch: &SinkBatch, record: &CorruptRecord) {
+        let end = batch.last_position_in(record.first);
         if record.first > batch.first {
             let before = record.first - 1;
             if self.remembers {
                 // Its batches are not frozen; the record begins the next one.
-                return Box::pin(self.deliver(batch.up_to(before))).await;
+                return Box::pin(self.deliver(batch.truncated_to(before))).await;
             }
             return self.narrow(before, false).await;
         }
@@ -38,11 +38,11 @@ impl Worker {
             sink = self.name,
             first = batch.first,
             last = end,
-            why = record.why,
+            why = record.reason,
             "a record of the spool cannot be read: its events go to the dead letters"
         );
         let reason = record.to_string();
-        let refused = (batch.first..=end).map(|position| Refusal { position, reason: reason.clone() });
+        let refused = (batch.first..=end).map(|position| PermanentFailure { position, reason: reason.clone() });
         let letters = dead_letters(&self.name, batch, &refused.collect::<Vec<_>>());
         if self.remembers {
             return self.give_up(end, letters).await;

@@ -90,7 +90,7 @@ impl Suite<'_> {
         let (first, last) = (self.next, self.next + count - 1);
         self.next = last + 1;
         self.subject
-            .deliver(SinkBatch { first, last, token: format!("t-{first}-{last}"), records: vec![stored] })
+            .deliver(SinkBatch { first, last, dedup_token: format!("t-{first}-{last}"), records: vec![stored] })
             .await;
     }
 

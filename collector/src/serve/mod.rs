@@ -30,8 +30,8 @@ use crate::http::{Live, Shared};
 use crate::limit::Clients;
 use crate::process::Process;
 use crate::query::{self, Freshness, Reader};
-use crate::sinks::sqlite::{self, EmbeddedSink, StoreHistory};
-use crate::sinks::{self, History, Sink};
+use crate::sinks::sqlite::{self, EmbeddedSink, StoreBackfill};
+use crate::sinks::{self, BackfillSource, Sink};
 use crate::spool::{self, SinkState, Spool};
 use crate::telemetry::Telemetry;
 
@@ -82,7 +82,8 @@ impl Collector {
         let opening = tokio::task::spawn_blocking(move || Opened::new(config));
         let Opened { config, data_dir, telemetry, spool, live, certificate, embedded, sinks, reader } =
             opening.await.map_err(|error| StartError::Interrupted(error.to_string()))??;
-        let history = embedded.as_ref().map(|_| Arc::new(StoreHistory::new(data_dir.path())) as Arc<dyn History>);
+        let history =
+            embedded.as_ref().map(|_| Arc::new(StoreBackfill::new(data_dir.path())) as Arc<dyn BackfillSource>);
         let surroundings =
             Surroundings { history, spool_bytes: config.limits.spool_bytes, telemetry: Arc::clone(&telemetry) };
         let replayer = Replayer::new(spool.clone(), sinks.iter().map(|(sink, _)| Arc::clone(sink)).collect());

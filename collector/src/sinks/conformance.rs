@@ -119,7 +119,7 @@ fn record(app: &str, first: u64, count: u64) -> StoredRecord {
 }
 
 fn batch(first: u64, last: u64, records: &[StoredRecord]) -> Arc<SinkBatch> {
-    Arc::new(SinkBatch { first, last, token: format!("token-{first}-{last}"), records: records.to_vec() })
+    Arc::new(SinkBatch { first, last, dedup_token: format!("token-{first}-{last}"), records: records.to_vec() })
 }
 
 /// What the store must hold after the events up to `last` of `records`.
@@ -290,7 +290,7 @@ async fn an_unreadable_record_is_refused_and_leaves_nothing(subject: &impl Subje
     let broken = StoredRecord { first: 4, json: "{\"app_key\":".to_owned() };
     let sink = subject.open().await;
     let result = sink.deliver(batch(1, 4, &[record("a", 1, 3), broken])).await;
-    assert!(matches!(&result, Err(super::SinkError::Unreadable(record)) if record.first == 4), "{result:?}");
+    assert!(matches!(&result, Err(super::SinkError::CorruptRecord(record)) if record.first == 4), "{result:?}");
     assert_holds(subject, Vec::new()).await;
     let records = [record("a", 1, 3)];
     deliver(&*sink, batch(1, 3, &records)).await;

@@ -13,9 +13,9 @@ use crate::config::Secret;
 /// To reach the store. It is near; one that takes longer is as good as down.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The largest answer that is read whole, bytes. The answer to a bulk of 10,000 documents has about 2 MB.
-const ANSWER_BYTES: usize = 256 * 1024 * 1024;
+const MAX_RESPONSE_BYTES: usize = 256 * 1024 * 1024;
 /// Bytes of an error's text that are kept: enough for what the store has to say.
-const MESSAGE_BYTES: usize = 1000;
+const MAX_MESSAGE_BYTES: usize = 1000;
 
 /// Where a store is, and who asks.
 pub(crate) struct Endpoint<'a> {
@@ -33,7 +33,7 @@ pub(crate) struct Endpoint<'a> {
 
 /// A client for one store. Clones share its connections.
 #[derive(Clone)]
-pub(crate) struct Http {
+pub(crate) struct HttpClient {
     client: Client,
     url: String,
     credentials: Option<(String, Secret)>,
@@ -41,13 +41,13 @@ pub(crate) struct Http {
 
 /// An answer of the store, whatever its status.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct Response {
     pub(crate) status: u16,
     pub(crate) headers: HeaderMap,
     pub(crate) body: bytes::Bytes,
 }
 
-impl Http {
+impl HttpClient {
     /// Prepares to connect; connects only when something is sent. Blocks on reading `tls_ca`.
     ///
     /// # Errors
@@ -62,12 +62,12 @@ impl Http {
             .no_proxy()
             .user_agent(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")));
         if let Some(path) = endpoint.tls_ca {
-            let wrong = |why: String| SinkError::unfit(format!("tls_ca {}: {why}", path.display()));
+            let wrong = |why: String| SinkError::misconfigured(format!("tls_ca {}: {why}", path.display()));
             let pem = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
             let bundle = Certificate::from_pem_bundle(&pem).map_err(|error| wrong(error.to_string()))?;
             builder = builder.tls_certs_merge(bundle);
         }
-        let client = builder.build().map_err(|error| SinkError::unfit(format!("HTTP client: {error}")))?;
+        let client = builder.build().map_err(|error| SinkError::misconfigured(format!("HTTP client: {error}")))?;
         let password = || endpoint.password.cloned().unwrap_or_else(|| Secret::new(String::new()));
         let credentials = endpoint.user.map(|user| (user.to_owned(), password()));
         Ok(Self { client, url: endpoint.url.to_owned(), credentials })
@@ -86,21 +86,21 @@ impl Http {
     ///
     /// # Errors
     /// [`SinkError::Retryable`] if no complete answer comes: then nothing is known of what the store did.
-    pub(crate) async fn send(&self, request: RequestBuilder) -> Result<Answer, SinkError> {
-        let mut response = request.send().await.map_err(|error| SinkError::retryable(explain(error)))?;
+    pub(crate) async fn send(&self, request: RequestBuilder) -> Result<Response, SinkError> {
+        let mut response = request.send().await.map_err(|error| SinkError::retryable(error_chain(error)))?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let mut body = bytes::BytesMut::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| SinkError::retryable(explain(error)))? {
-            if body.len() + chunk.len() > ANSWER_BYTES {
-                return Err(SinkError::retryable(format!("the answer has more than {ANSWER_BYTES} bytes")));
+        while let Some(chunk) = response.chunk().await.map_err(|error| SinkError::retryable(error_chain(error)))? {
+            if body.len() + chunk.len() > MAX_RESPONSE_BYTES {
+                return Err(SinkError::retryable(format!("the answer has more than {MAX_RESPONSE_BYTES} bytes")));
             }
             body.extend_from_slice(&chunk);
         }
-        Ok(Answer { status, headers, body: body.freeze() })
+        Ok(Response { status, headers, body: body.freeze() })
     }
 }
 
-impl Answer {
+impl Response {
     /// Whether the store says that it did what it was asked.
     pub(crate) fn is_ok(&self) -> bool {
         (200..300).contains(&self.status)
@@ -110,7 +110,7 @@ impl Answer {
     pub(crate) fn message(&self) -> String {
         let text = String::from_utf8_lossy(&self.body);
         let text = text.trim();
-        let mut end = text.len().min(MESSAGE_BYTES);
+        let mut end = text.len().min(MAX_MESSAGE_BYTES);
         while !text.is_char_boundary(end) {
             end -= 1;
         }
@@ -131,7 +131,7 @@ impl Answer {
 }
 
 /// An error with its causes and without the address, which could carry what must not be logged.
-fn explain(error: reqwest::Error) -> String {
+fn error_chain(error: reqwest::Error) -> String {
     let error = error.without_url();
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(&error);

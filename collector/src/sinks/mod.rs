@@ -40,37 +40,37 @@ pub(crate) struct SinkBatch {
     /// Position of the last event.
     pub last: u64,
     /// Names this batch; the same for every attempt to deliver it.
-    pub token: String,
+    pub dedup_token: String,
     /// The records that hold the events, in order. The first and the last may hold others too.
     pub records: Vec<StoredRecord>,
 }
 
 /// A stored record that cannot be read: the spool is damaged or was written by something else.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unreadable {
+pub struct CorruptRecord {
     /// Position of its first event.
     pub first: u64,
     /// What is wrong with it.
-    pub why: String,
+    pub reason: String,
 }
 
-impl fmt::Display for Unreadable {
+impl fmt::Display for CorruptRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the spool's record at position {} cannot be read: {}", self.first, self.why)
+        write!(f, "the spool's record at position {} cannot be read: {}", self.first, self.reason)
     }
 }
 
 impl SinkBatch {
     /// The batch without its events after `last`, with a name of its own.
     #[must_use]
-    pub(crate) fn up_to(&self, last: u64) -> Self {
+    pub(crate) fn truncated_to(&self, last: u64) -> Self {
         let records = self.records.iter().filter(|record| record.first <= last).cloned().collect();
-        Self { first: self.first, last, token: format!("{}-{last}", self.first), records }
+        Self { first: self.first, last, dedup_token: format!("{}-{last}", self.first), records }
     }
 
     /// The position of the last event of the batch that is in the record that begins at `first`.
     #[must_use]
-    pub(crate) fn end_of(&self, first: u64) -> u64 {
+    pub(crate) fn last_position_in(&self, first: u64) -> u64 {
         let next = self.records.iter().find(|record| record.first > first);
         next.map_or(self.last, |next| (next.first - 1).min(self.last))
     }
@@ -80,14 +80,14 @@ impl SinkBatch {
     ///
     /// # Errors
     /// The first error of `visit`, or a record that cannot be read.
-    pub(crate) fn for_each_record<E: From<Unreadable>>(
+    pub(crate) fn for_each_record<E: From<CorruptRecord>>(
         &self,
         mut visit: impl FnMut(&Record<'_>, u64, &[Event<'_>]) -> Result<(), E>,
     ) -> Result<(), E> {
         for stored in &self.records {
             let record: Record<'_> = serde_json::from_str(&stored.json)
-                .map_err(|error| Unreadable { first: stored.first, why: error.to_string() })?;
-            let (at, events) = within(stored.first, &record.events, self.first, self.last);
+                .map_err(|error| CorruptRecord { first: stored.first, reason: error.to_string() })?;
+            let (at, events) = events_in_range(stored.first, &record.events, self.first, self.last);
             if !events.is_empty() {
                 visit(&record, at, events)?;
             }
@@ -97,7 +97,7 @@ impl SinkBatch {
 }
 
 /// Those of `events`, which begin at position `start`, that lie in `first..=last`, and the position of the first of them.
-pub(crate) fn within<T>(start: u64, events: &[T], first: u64, last: u64) -> (u64, &[T]) {
+pub(crate) fn events_in_range<T>(start: u64, events: &[T], first: u64, last: u64) -> (u64, &[T]) {
     let count = events.len() as u64;
     let skip = first.saturating_sub(start).min(count);
     let end = (last + 1).saturating_sub(start).min(count).max(skip);
@@ -107,7 +107,7 @@ pub(crate) fn within<T>(start: u64, events: &[T], first: u64, last: u64) -> (u64
 
 /// One event that the store will never take; it goes to the dead letters.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Refusal {
+pub(crate) struct PermanentFailure {
     /// Position of the event.
     pub position: u64,
     /// Why, in the store's words.
@@ -118,18 +118,18 @@ pub(crate) struct Refusal {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Delivered {
     /// Events that the store refused one by one.
-    pub refused: Vec<Refusal>,
+    pub refused: Vec<PermanentFailure>,
 }
 
 /// What a delivery of a single event says of it: `None` if the store took it, or why the store will never take it.
 ///
 /// # Errors
 /// Whatever is not the event's own fault.
-pub(crate) fn refusal_of_one(result: Result<Delivered, SinkError>) -> Result<Option<String>, SinkError> {
+pub(crate) fn permanent_failure_of_one(result: Result<Delivered, SinkError>) -> Result<Option<String>, SinkError> {
     match result {
         Ok(delivered) => Ok(delivered.refused.into_iter().next().map(|refusal| refusal.reason)),
-        Err(SinkError::Refused { message } | SinkError::TooLarge { message }) => Ok(Some(message)),
-        Err(SinkError::Unreadable(record)) => Ok(Some(record.to_string())),
+        Err(SinkError::Permanent { message } | SinkError::TooLarge { message }) => Ok(Some(message)),
+        Err(SinkError::CorruptRecord(record)) => Ok(Some(record.to_string())),
         Err(error) => Err(error),
     }
 }
@@ -147,19 +147,19 @@ pub enum SinkError {
     /// The store took nothing of this batch because of what is in it: some event is one that it will never take. Only
     /// for errors that speak of a row or a document. What refuses everything (credentials, a missing table, read-only, no
     /// space) is [`SinkError::Retryable`].
-    Refused {
+    Permanent {
         /// Why, in the store's words.
         message: String,
     },
     /// A record of this batch cannot be read, so no store can ever take its events; the store took nothing of the batch.
-    Unreadable(Unreadable),
+    CorruptRecord(CorruptRecord),
     /// The store took nothing of this batch because it is too large; a part of it may be taken.
     TooLarge {
         /// What the store said.
         message: String,
     },
     /// The store cannot be used as it is, whatever is sent: too old, or made by something else. Only a person can help.
-    Unfit {
+    Misconfigured {
         /// What is wrong and what is needed.
         message: String,
     },
@@ -174,14 +174,14 @@ impl SinkError {
 
     /// Will never succeed.
     #[must_use]
-    pub fn refused(message: impl Into<String>) -> Self {
-        SinkError::Refused { message: message.into() }
+    pub fn permanent(message: impl Into<String>) -> Self {
+        SinkError::Permanent { message: message.into() }
     }
 
     /// Will succeed when somebody has changed the store.
     #[must_use]
-    pub fn unfit(message: impl Into<String>) -> Self {
-        SinkError::Unfit { message: message.into() }
+    pub fn misconfigured(message: impl Into<String>) -> Self {
+        SinkError::Misconfigured { message: message.into() }
     }
 }
 
@@ -189,19 +189,19 @@ impl fmt::Display for SinkError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             SinkError::Retryable { message, .. }
-            | SinkError::Refused { message }
+            | SinkError::Permanent { message }
             | SinkError::TooLarge { message }
-            | SinkError::Unfit { message } => f.write_str(message),
-            SinkError::Unreadable(record) => record.fmt(f),
+            | SinkError::Misconfigured { message } => f.write_str(message),
+            SinkError::CorruptRecord(record) => record.fmt(f),
         }
     }
 }
 
 impl std::error::Error for SinkError {}
 
-impl From<Unreadable> for SinkError {
-    fn from(unreadable: Unreadable) -> Self {
-        SinkError::Unreadable(unreadable)
+impl From<CorruptRecord> for SinkError {
+    fn from(unreadable: CorruptRecord) -> Self {
+        SinkError::CorruptRecord(unreadable)
     }
 }
 
@@ -243,13 +243,13 @@ pub(crate) trait Sink: Send + Sync {
     ///
     /// # Errors
     /// If a record cannot be read.
-    fn cut(&self, batch: &SinkBatch) -> Result<u64, Unreadable> {
+    fn batch_end(&self, batch: &SinkBatch) -> Result<u64, CorruptRecord> {
         Ok(batch.last)
     }
 
     /// Brings the events of the batch into the store. When it returns `Ok` they are durable there, each exactly once,
     /// however often this batch was sent before and wherever an earlier attempt broke off. When it returns
-    /// [`SinkError::Refused`], [`SinkError::Unreadable`] or [`SinkError::TooLarge`] nothing of the batch counts as taken: its parts are sent again
+    /// [`SinkError::Refused`], [`SinkError::CorruptRecord`] or [`SinkError::TooLarge`] nothing of the batch counts as taken: its parts are sent again
     /// as batches with tokens of their own.
     async fn deliver(&self, batch: Arc<SinkBatch>) -> Result<Delivered, SinkError>;
 
@@ -258,7 +258,7 @@ pub(crate) trait Sink: Send + Sync {
 }
 
 /// Stored events that the spool no longer has.
-pub(crate) trait History: Send + Sync {
+pub(crate) trait BackfillSource: Send + Sync {
     /// The events after the position `after` up to `to`, each in a record of its own, in order and without a gap: at most
     /// `events` of them and about `bytes` of JSON, but at least one if the next event is there. Blocks.
     ///
@@ -298,10 +298,10 @@ mod tests {
     #[test]
     fn a_batch_may_begin_and_end_inside_of_a_record() {
         let events = [10, 11, 12, 13];
-        assert_eq!(within(10, &events, 1, 99), (10, &events[..]));
-        assert_eq!(within(10, &events, 11, 12), (11, &events[1..3]));
-        assert_eq!(within(10, &events, 13, 99), (13, &events[3..]));
-        assert_eq!(within(10, &events, 1, 9).1, &[] as &[i32]);
-        assert_eq!(within(10, &events, 14, 99).1, &[] as &[i32]);
+        assert_eq!(events_in_range(10, &events, 1, 99), (10, &events[..]));
+        assert_eq!(events_in_range(10, &events, 11, 12), (11, &events[1..3]));
+        assert_eq!(events_in_range(10, &events, 13, 99), (13, &events[3..]));
+        assert_eq!(events_in_range(10, &events, 1, 9).1, &[] as &[i32]);
+        assert_eq!(events_in_range(10, &events, 14, 99).1, &[] as &[i32]);
     }
 }

@@ -5,7 +5,7 @@ use serde_json::value::RawValue;
 use crate::query::Listed;
 use crate::record::{Column, Kind, NO_PROPERTIES, Owned, Source};
 use crate::row::Row;
-use crate::sinks::clickhouse::{POSITION, uuid_text};
+use crate::sinks::clickhouse::{POSITION, format_uuid};
 
 /// What is left of the answer.
 struct Input<'a>(&'a [u8]);
@@ -52,7 +52,7 @@ impl Source for Input<'_> {
             },
             Kind::Uuid => {
                 let (high, low) = (self.word()?, self.word()?);
-                Owned::Text(uuid_text(u128::from(high) << 64 | u128::from(low)))
+                Owned::Text(format_uuid(u128::from(high) << 64 | u128::from(low)))
             }
             Kind::Time => Owned::Time(self.word()?.cast_signed()),
             Kind::Number => Owned::Number(self.word()?),

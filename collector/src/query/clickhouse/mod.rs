@@ -15,7 +15,7 @@ use serde::Deserialize;
 use super::{CountQuery, Counts, EventsQuery, Extent, Filter, Listed, Measure, ReadError, Reader};
 use crate::config::{ClickHouse as Settings, Delivery};
 use crate::sinks::SinkError;
-use crate::sinks::clickhouse::{Client, Failure, Parameters, column_names, days_to_live, local};
+use crate::sinks::clickhouse::{Client, StatementError, UrlParameters, column_names, local_table, parse_ttl_days};
 use crate::sinks::days::{DAY_MS, day_of};
 
 /// How long one question may work. A range that takes longer should be asked in pieces, and nobody waits longer in front of
@@ -24,7 +24,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// How much longer the answer may be on its way.
 const GRACE: Duration = Duration::from_secs(5);
 /// Questions asked at the same time. The console asks for eight numbers at once.
-const QUESTIONS: usize = 8;
+const MAX_CONCURRENT_QUERIES: usize = 8;
 
 /// What the server says when it will not go on: took too long, too many rows, too many queries, memory, cancelled.
 const BUSY: [u32; 8] = [158, 159, 160, 202, 241, 307, 394, 396];
@@ -41,7 +41,7 @@ struct ClickHouseReader {
     client: Client,
     table: String,
     /// Database and name of the table that holds the events.
-    held_in: (String, String),
+    local_table_name: (String, String),
     deadline: Duration,
     permits: tokio::sync::Semaphore,
 }
@@ -56,7 +56,7 @@ pub(crate) fn open(settings: &Settings, _delivery: &Delivery) -> Result<Arc<dyn 
 
 /// The answer to a count: bucket and number, and the number over all buckets.
 #[derive(Deserialize)]
-struct Answer {
+struct CountResponse {
     data: Vec<(i64, u64)>,
     totals: Option<(i64, u64)>,
 }
@@ -66,15 +66,15 @@ impl ClickHouseReader {
         Ok(Self {
             client: Client::new(settings, deadline + GRACE)?,
             table: format!("{}.{}", settings.database(), settings.table()),
-            held_in: (settings.database().to_owned(), local(settings)),
+            local_table_name: (settings.database().to_owned(), local_table(settings)),
             deadline,
-            permits: tokio::sync::Semaphore::new(QUESTIONS),
+            permits: tokio::sync::Semaphore::new(MAX_CONCURRENT_QUERIES),
         })
     }
 
     /// The settings of every question.
-    fn parameters(&self) -> Parameters {
-        Parameters::default()
+    fn parameters(&self) -> UrlParameters {
+        UrlParameters::default()
             // Nothing may be changed but settings.
             .with("readonly", "2")
             .with("max_execution_time", &format!("{:.3}", self.deadline.as_secs_f64()))
@@ -91,27 +91,27 @@ impl ClickHouseReader {
     }
 }
 
-fn read_error(failure: Failure) -> ReadError {
+fn read_error(failure: StatementError) -> ReadError {
     match failure {
-        Failure::Answer(code, _) if BUSY.contains(&code) => {
+        StatementError::Server(code, _) if BUSY.contains(&code) => {
             ReadError::Busy("The question takes too long; ask for a shorter range or wider buckets.".into())
         }
         failure => ReadError::Failed(failure.retryable().to_string()),
     }
 }
 
-fn unreadable(error: impl std::fmt::Display) -> ReadError {
+fn decode_error(error: impl std::fmt::Display) -> ReadError {
     ReadError::Failed(format!("the answer of ClickHouse cannot be read: {error}"))
 }
 
 /// The conditions of a question, and the values that they name.
 struct Conditions {
     sql: String,
-    parameters: Parameters,
+    parameters: UrlParameters,
 }
 
 impl Conditions {
-    fn new(parameters: Parameters, app: &str, filter: &Filter) -> Self {
+    fn new(parameters: UrlParameters, app: &str, filter: &Filter) -> Self {
         let mut conditions =
             Self { sql: "app_key = {app:String}".to_owned(), parameters: parameters.with_value("app", app) };
         if let Some(theme) = filter.theme {
@@ -174,11 +174,11 @@ fn count_statement(table: &str, query: &CountQuery, conditions: &mut Conditions)
 }
 
 /// Puts what was answered in its buckets. For installs seen: whoever came before the first boundary is under the first.
-fn counts(query: &CountQuery, answer: &Answer) -> Result<Counts, ReadError> {
+fn counts(query: &CountQuery, answer: &CountResponse) -> Result<Counts, ReadError> {
     let mut buckets = vec![0u64; query.bounds.len().saturating_sub(1)];
     for (bound, number) in &answer.data {
-        let at = query.bounds.binary_search(bound).map_err(|_| unreadable(format!("{bound} is no boundary")))?;
-        *buckets.get_mut(at).ok_or_else(|| unreadable(format!("{bound} is the last boundary")))? += number;
+        let at = query.bounds.binary_search(bound).map_err(|_| decode_error(format!("{bound} is no boundary")))?;
+        *buckets.get_mut(at).ok_or_else(|| decode_error(format!("{bound} is the last boundary")))? += number;
     }
     if query.measure == Measure::InstallsSeen {
         let mut seen = 0;
@@ -196,8 +196,9 @@ impl Reader for ClickHouseReader {
         let _permit = self.permit().await?;
         let mut conditions = Conditions::new(self.parameters(), &query.app, &query.filter);
         let statement = count_statement(&self.table, &query, &mut conditions);
-        let answer = self.client.run_with_numbers(&statement, conditions.parameters, BOUNDS, &query.bounds).await;
-        let answer: Answer = serde_json::from_slice(&answer.map_err(read_error)?).map_err(unreadable)?;
+        let answer =
+            self.client.run_with_external_table(&statement, conditions.parameters, BOUNDS, &query.bounds).await;
+        let answer: CountResponse = serde_json::from_slice(&answer.map_err(read_error)?).map_err(decode_error)?;
         counts(&query, &answer)
     }
 
@@ -235,7 +236,7 @@ impl Reader for ClickHouseReader {
         // Buffers would be filled from every part before the first row is given out: a hundred times the work.
         let parameters = conditions.parameters.with("read_in_order_use_buffering", "0");
         let answer = self.client.run(&statement, parameters).await.map_err(read_error)?;
-        decode::rows(&answer).map_err(unreadable)
+        decode::rows(&answer).map_err(decode_error)
     }
 
     async fn extent(&self, app: &str) -> Result<Option<Extent>, ReadError> {
@@ -251,7 +252,7 @@ impl Reader for ClickHouseReader {
             data: Vec<(i64, i64, u64)>,
         }
         let answer = self.client.run(&statement, conditions.parameters).await.map_err(read_error)?;
-        let ends: Ends = serde_json::from_slice(&answer).map_err(unreadable)?;
+        let ends: Ends = serde_json::from_slice(&answer).map_err(decode_error)?;
         let ends = ends.data.first().filter(|(_, _, count)| *count > 0);
         Ok(ends.map(|(first, last, _)| Extent { first: *first, last: *last }))
     }
@@ -260,7 +261,7 @@ impl Reader for ClickHouseReader {
     /// the next merge. When installs were first seen is read from the events, so it goes with them.
     async fn complete_from(&self, _app: &str, _installs: bool) -> Result<Option<i64>, ReadError> {
         let _permit = self.permit().await?;
-        let (database, table) = &self.held_in;
+        let (database, table) = &self.local_table_name;
         let parameters = self.parameters().with_value("database", database).with_value("table", table);
         // The server's clock is the one that deletes.
         let statement = "SELECT engine_full, toUnixTimestamp64Milli(now64(3)) FROM system.tables \
@@ -270,8 +271,8 @@ impl Reader for ClickHouseReader {
             data: Vec<(String, i64)>,
         }
         let answer = self.client.run(statement, parameters).await.map_err(read_error)?;
-        let tables: Tables = serde_json::from_slice(&answer).map_err(unreadable)?;
-        let found = tables.data.first().and_then(|(engine, now)| Some((day_of(*now), days_to_live(engine)?)));
+        let tables: Tables = serde_json::from_slice(&answer).map_err(decode_error)?;
+        let found = tables.data.first().and_then(|(engine, now)| Some((day_of(*now), parse_ttl_days(engine)?)));
         Ok(found.map(|(today, days)| (today - days + 1) * DAY_MS))
     }
 }

@@ -23,7 +23,7 @@ impl Filled {
         let json =
             json!({"app_key": "a", "batch_id": "b", "install_id": "i", "received_at": 9, "events": events}).to_string();
         let last = first + events.len() as u64 - 1;
-        let batch = SinkBatch { first, last, token: token.into(), records: vec![StoredRecord { first, json }] };
+        let batch = SinkBatch { first, last, dedup_token: token.into(), records: vec![StoredRecord { first, json }] };
         conformance::Subject::deliver(self, batch).await;
     }
 }

@@ -8,7 +8,7 @@ use reqwest::Method;
 use super::errors;
 use crate::config::{BlockCompression as Compression, ClickHouse as Settings};
 use crate::sinks::SinkError;
-use crate::sinks::http::{Answer, Endpoint, Http};
+use crate::sinks::http::{Endpoint, HttpClient, Response};
 
 /// What separates the parts of a body with external data. It cannot occur in numbers.
 const BOUNDARY: &str = "subway-part";
@@ -16,33 +16,33 @@ const BOUNDARY: &str = "subway-part";
 /// A client for one server.
 #[derive(Clone)]
 pub(crate) struct Client {
-    http: Http,
+    http: HttpClient,
 }
 
 /// A statement was not done.
 #[derive(Debug)]
-pub(crate) enum Failure {
+pub(crate) enum StatementError {
     /// No answer came.
-    Silence(SinkError),
+    NoResponse(SinkError),
     /// The server refused, with the number of the error.
-    Answer(u32, Answer),
+    Server(u32, Response),
 }
 
-impl Failure {
+impl StatementError {
     /// The failure as one that may pass.
     pub(crate) fn retryable(self) -> SinkError {
         match self {
-            Failure::Silence(error) => error,
-            Failure::Answer(_, answer) => answer.retryable(),
+            StatementError::NoResponse(error) => error,
+            StatementError::Server(_, answer) => answer.retryable(),
         }
     }
 }
 
 /// The parameters of a request's address.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Parameters(String);
+pub(crate) struct UrlParameters(String);
 
-impl Parameters {
+impl UrlParameters {
     /// Appends a parameter of the interface: a setting, or `query`.
     pub(crate) fn with(mut self, name: &str, value: &str) -> Self {
         self.0.push(if self.0.is_empty() { '?' } else { '&' });
@@ -89,14 +89,14 @@ impl Client {
             tls_ca: settings.tls_ca(),
             timeout,
         };
-        Ok(Self { http: Http::new(&endpoint)? })
+        Ok(Self { http: HttpClient::new(&endpoint)? })
     }
 
     /// Runs a statement and gives what it answers.
     ///
     /// # Errors
-    /// See [`Failure`].
-    pub(crate) async fn run(&self, statement: &str, parameters: Parameters) -> Result<Bytes, Failure> {
+    /// See [`StatementError`].
+    pub(crate) async fn run(&self, statement: &str, parameters: UrlParameters) -> Result<Bytes, StatementError> {
         let path = format!("/{}", parameters.with("wait_end_of_query", "1").0);
         let request = self.http.request(Method::POST, &path).body(statement.to_owned());
         self.finish(request).await
@@ -105,14 +105,14 @@ impl Client {
     /// Runs a statement that reads numbers from the external table `name`, in its one column `value`.
     ///
     /// # Errors
-    /// See [`Failure`].
-    pub(crate) async fn run_with_numbers(
+    /// See [`StatementError`].
+    pub(crate) async fn run_with_external_table(
         &self,
         statement: &str,
-        parameters: Parameters,
+        parameters: UrlParameters,
         name: &str,
         numbers: &[i64],
-    ) -> Result<Bytes, Failure> {
+    ) -> Result<Bytes, StatementError> {
         let parameters = parameters
             .with("query", statement)
             .with(&format!("{name}_structure"), "value Int64")
@@ -136,10 +136,10 @@ impl Client {
     /// [`SinkError::Retryable`] if no answer comes.
     pub(crate) async fn insert(
         &self,
-        parameters: Parameters,
+        parameters: UrlParameters,
         body: Vec<u8>,
         compression: Compression,
-    ) -> Result<Answer, SinkError> {
+    ) -> Result<Response, SinkError> {
         let mut request = self.http.request(Method::POST, &format!("/{}", parameters.0));
         if body.is_empty() {
             // Left out otherwise, and the server insists on it.
@@ -150,11 +150,11 @@ impl Client {
         self.http.send(request.body(body)).await
     }
 
-    async fn finish(&self, request: reqwest::RequestBuilder) -> Result<Bytes, Failure> {
-        let answer = self.http.send(request).await.map_err(Failure::Silence)?;
-        match errors::code(&answer) {
+    async fn finish(&self, request: reqwest::RequestBuilder) -> Result<Bytes, StatementError> {
+        let answer = self.http.send(request).await.map_err(StatementError::NoResponse)?;
+        match errors::error_code(&answer) {
             None => Ok(answer.body),
-            Some(code) => Err(Failure::Answer(code, answer)),
+            Some(code) => Err(StatementError::Server(code, answer)),
         }
     }
 }
@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn whatever_a_value_holds_it_stays_one_value() {
-        let parameters = Parameters::default().with("a", "x y&b=c").with_value("v", "\\N\t'\u{9875}\0");
+        let parameters = UrlParameters::default().with("a", "x y&b=c").with_value("v", "\\N\t'\u{9875}\0");
         assert_eq!(parameters.0, "?a=x%20y%26b%3Dc&param_v=%5C%5CN%5Ct%27%E9%A1%B5%5C0");
     }
 }

@@ -35,7 +35,7 @@ fn codec(kind: Kind) -> &'static str {
 }
 
 /// The column as a table's definition has it.
-pub(super) fn definition(column: &Column) -> String {
+pub(super) fn column_definition(column: &Column) -> String {
     let Column { name, kind, doc, .. } = column;
     let comment = doc.trim().replace('\'', "\\'");
     format!("{name} {} COMMENT '{comment}'{}", type_name(*kind), codec(*kind))
@@ -47,12 +47,12 @@ pub(super) fn all() -> impl Iterator<Item = &'static Column> {
 }
 
 /// The names, separated by commas.
-pub(crate) fn names() -> String {
+pub(crate) fn column_names() -> String {
     all().map(|column| column.name).collect::<Vec<_>>().join(", ")
 }
 
 /// What each byte is as a digit of a UUID in lower case; what is none has the highest bit.
-const DIGITS: [u8; 256] = {
+const HEX_DIGITS: [u8; 256] = {
     let mut digits = [0x80; 256];
     let mut value = 0;
     while value < 16 {
@@ -63,12 +63,12 @@ const DIGITS: [u8; 256] = {
 };
 
 /// The number of a UUID from its canonical text. Any other text, upper case included, would not come back as it was.
-pub(super) fn uuid(text: &str) -> Option<u128> {
+pub(super) fn parse_uuid(text: &str) -> Option<u128> {
     let bytes: &[u8; 36] = text.as_bytes().try_into().ok()?;
     let mut seen = 0;
     let mut number = |places: [std::ops::Range<usize>; 2]| {
         places.into_iter().flatten().fold(0u64, |number, place| {
-            let digit = DIGITS[usize::from(bytes[place])];
+            let digit = HEX_DIGITS[usize::from(bytes[place])];
             seen |= digit;
             number << 4 | u64::from(digit & 0xf)
         })
@@ -80,7 +80,7 @@ pub(super) fn uuid(text: &str) -> Option<u128> {
 }
 
 /// The canonical text of a UUID.
-pub(crate) fn uuid_text(value: u128) -> String {
+pub(crate) fn format_uuid(value: u128) -> String {
     let digits = format!("{value:032x}");
     let parts = [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]];
     parts.join("-")
@@ -93,7 +93,7 @@ mod tests {
     #[test]
     fn only_a_text_that_comes_back_the_same_is_a_uuid() {
         for text in ["0198c0de-0001-7000-8000-00000000abcf", "ffffffff-ffff-ffff-ffff-ffffffffffff"] {
-            assert_eq!(uuid(text).map(uuid_text).as_deref(), Some(text));
+            assert_eq!(parse_uuid(text).map(format_uuid).as_deref(), Some(text));
         }
         for text in [
             "",
@@ -102,7 +102,7 @@ mod tests {
             "0198c0de00017000800000000000abcf",
             "0198c0de-0001-7000-8000-00000000abc",
         ] {
-            assert_eq!(uuid(text), None, "{text}");
+            assert_eq!(parse_uuid(text), None, "{text}");
         }
     }
 }

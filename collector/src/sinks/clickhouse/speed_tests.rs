@@ -75,7 +75,7 @@ fn batches() -> Vec<Arc<SinkBatch>> {
     let batch = |at: u64| {
         let first = 1 + at * ROWS;
         let records = (0..ROWS / 50).map(|n| record(first + n * 50)).collect();
-        Arc::new(SinkBatch { first, last: first + ROWS - 1, token: format!("t{at}"), records })
+        Arc::new(SinkBatch { first, last: first + ROWS - 1, dedup_token: format!("t{at}"), records })
     };
     (0..BATCHES).map(batch).collect()
 }
@@ -88,7 +88,7 @@ async fn plain_loader(server: &Server, database: &Database, settings: &Settings,
         let (name, first, last) = (database.name(), batch.first, batch.last);
         let query =
             format!("SELECT {names} FROM {name}.ods_event WHERE position BETWEEN {first} AND {last} FORMAT RowBinary");
-        prepared.push(client.run(&query, Parameters::default()).await.unwrap());
+        prepared.push(client.run(&query, UrlParameters::default()).await.unwrap());
     }
     database.run("CREATE TABLE {db}.plain AS {db}.ods_event");
     let watch = Watch::start(server);
@@ -106,7 +106,7 @@ async fn clickhouse_speed() {
     let server: &'static Server = Box::leak(Box::new(server));
     let batches = batches();
     let watch = Watch::start(server);
-    assert!(batches.iter().all(|batch| cut::cut(batch, Partitions::Months) == Ok(batch.last)));
+    assert!(batches.iter().all(|batch| partitions::batch_end(batch, PartitionScheme::Months) == Ok(batch.last)));
     watch.stop("cut");
     for compression in ["none", "lz4", "none", "lz4"] {
         let database = Database::new(server);
@@ -114,7 +114,7 @@ async fn clickhouse_speed() {
         let (sink, settings) = (database.prepared(&keys).await, database.settings(&keys));
         let watch = Watch::start(server);
         let bytes: usize =
-            batches.iter().map(|batch| native::encode(batch, settings.compression).unwrap().body.len()).sum();
+            batches.iter().map(|batch| encode::encode(batch, settings.compression).unwrap().body.len()).sum();
         watch.stop(&format!("{compression}: encode to {} bytes a row", bytes as u64 / (ROWS * BATCHES)));
         let watch = Watch::start(server);
         for batch in &batches {

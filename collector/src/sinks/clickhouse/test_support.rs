@@ -69,5 +69,5 @@ pub(crate) fn batch(first: u64, events: &[Value]) -> Arc<SinkBatch> {
     let json =
         json!({"app_key": "a", "batch_id": "b", "install_id": "i", "received_at": 9, "events": events}).to_string();
     let records = vec![StoredRecord { first, json }];
-    Arc::new(SinkBatch { first, last, token: format!("id-{first}-{last}"), records })
+    Arc::new(SinkBatch { first, last, dedup_token: format!("id-{first}-{last}"), records })
 }

@@ -8,7 +8,7 @@ use flate2::{Compression as Level, write::GzEncoder};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::super::days::When;
+use super::super::days::EventTimes;
 use super::super::{SinkBatch, SinkError};
 use super::document::{self, Shared};
 use super::errors::{Verdict, judge};
@@ -133,7 +133,7 @@ impl<'a> Draft<'a> {
 
     fn push(&mut self, record: &Record<'_>, shared: &Shared, event: &Event<'_>, position: u64, form: Form) {
         let (event_time, received_at) = (event.event_time, record.received_at);
-        let place = self.layout.place(&When { app_key: &record.app_key, position, event_time, received_at });
+        let place = self.layout.place(&EventTimes { app_key: &record.app_key, position, event_time, received_at });
         if self.place != Some(place) {
             self.place = Some(place);
             self.action.clear();

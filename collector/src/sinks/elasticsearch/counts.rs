@@ -142,7 +142,8 @@ impl Counts {
     pub(super) fn new(settings: &Settings, zones: &[(String, String)]) -> Result<Self, SinkError> {
         let mut known = HashMap::new();
         for (app, name) in zones {
-            let zone = TimeZone::get(name).map_err(|error| SinkError::unfit(format!("time zone {name}: {error}")))?;
+            let zone =
+                TimeZone::get(name).map_err(|error| SinkError::misconfigured(format!("time zone {name}: {error}")))?;
             known.insert(app.clone(), zone);
         }
         Ok(Self {
@@ -359,7 +360,7 @@ mod tests {
         }
         assert!(matches!(
             Counts::new(&settings, &[("a".into(), "Mars/Olympus".into())]),
-            Err(SinkError::Unfit { message }) if message.contains("Mars/Olympus")
+            Err(SinkError::Misconfigured { message }) if message.contains("Mars/Olympus")
         ));
     }
 

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::super::SinkError;
-use super::super::days::{When, day_of, is_near};
+use super::super::days::{EventTimes, day_of, is_near};
 use super::names;
 use super::server::{Server, parse};
 
@@ -68,7 +68,7 @@ impl Layout {
     }
 
     /// Where an event goes, if that is decided.
-    pub(super) fn decided(&self, when: &When<'_>) -> Option<Place> {
+    pub(super) fn decided(&self, when: &EventTimes<'_>) -> Option<Place> {
         let day = day_of(when.event_time);
         if is_near(when.event_time, when.received_at) {
             return Some(Place::Day(day));
@@ -85,7 +85,7 @@ impl Layout {
     }
 
     /// Where an event goes. Everything must be decided.
-    pub(super) fn place(&self, when: &When<'_>) -> Place {
+    pub(super) fn place(&self, when: &EventTimes<'_>) -> Place {
         self.decided(when).unwrap_or_else(|| Place::Year(names::year_of(day_of(when.event_time))))
     }
 
@@ -206,7 +206,8 @@ impl Layouts {
         match answer.status {
             200 => {
                 let value = parse(&answer)?;
-                let unreadable = |error| SinkError::unfit(format!("the layout of the indices cannot be read: {error}"));
+                let unreadable =
+                    |error| SinkError::misconfigured(format!("the layout of the indices cannot be read: {error}"));
                 let layout = Layout::deserialize(&value["_source"]).map_err(unreadable)?;
                 Ok((layout, format!("if_seq_no={}&if_primary_term={}", value["_seq_no"], value["_primary_term"])))
             }
@@ -241,8 +242,8 @@ mod tests {
 
     const TODAY: i64 = 20_000;
 
-    fn when(app_key: &str, day: i64) -> When<'_> {
-        When { app_key, position: 1, event_time: day * DAY_MS + 7, received_at: TODAY * DAY_MS }
+    fn when(app_key: &str, day: i64) -> EventTimes<'_> {
+        EventTimes { app_key, position: 1, event_time: day * DAY_MS + 7, received_at: TODAY * DAY_MS }
     }
 
     #[test]

@@ -37,8 +37,8 @@ use self::layout::{Layout, Layouts, Place, Wanted};
 use self::pause::Pauses;
 use self::retention::Retention;
 use self::server::Server;
-use super::days::{self, When};
-use super::{Delivered, Refusal, Sink, SinkBatch, SinkError, Unreadable};
+use super::days::{self, EventTimes};
+use super::{CorruptRecord, Delivered, PermanentFailure, Sink, SinkBatch, SinkError};
 use crate::config::{Delivery, Elasticsearch as Settings};
 use crate::record::{Event, Record};
 use crate::telemetry::SinkMetrics;
@@ -89,7 +89,7 @@ struct Elasticsearch {
 /// What is known of a batch so far.
 #[derive(Default)]
 struct Progress {
-    refused: Vec<Refusal>,
+    refused: Vec<PermanentFailure>,
     /// Events to be sent again, and how.
     again: Forms,
     /// Events under whose ID there is a document.
@@ -114,7 +114,7 @@ impl Progress {
             Verdict::Refused(_) if !form.as_text => {
                 self.again.insert(position, Form { as_text: true, ..form });
             }
-            Verdict::Refused(reason) => self.refused.push(Refusal { position, reason }),
+            Verdict::Refused(reason) => self.refused.push(PermanentFailure { position, reason }),
             Verdict::Later(why) => {
                 self.again.insert(position, form);
                 self.later = Some(why);
@@ -199,8 +199,8 @@ impl Elasticsearch {
     async fn layout(&self, batch: &SinkBatch) -> Result<Arc<Layout>, SinkError> {
         let known = self.layouts.known();
         let mut wanted = Wanted::default();
-        if !days::surely_near(batch, usize::MAX) {
-            days::each(batch, |when| {
+        if !days::scan_is_near(batch, usize::MAX) {
+            days::for_each_event(batch, |when| {
                 if known.decided(&when).is_none() {
                     wanted.days.push((when.app_key.to_owned(), days::day_of(when.event_time)));
                 }
@@ -220,7 +220,7 @@ impl Elasticsearch {
             for (event, position) in events.iter().zip(first..) {
                 if conflicts.contains(&position) {
                     let (event_time, received_at) = (event.event_time, record.received_at);
-                    let when = When { app_key: &record.app_key, position, event_time, received_at };
+                    let when = EventTimes { app_key: &record.app_key, position, event_time, received_at };
                     let index = layout.place(&when).index(self.settings.index_prefix());
                     found.push((position, index, names::id(&[&event.event_id]), record.app_key.to_string()));
                 }
@@ -260,7 +260,12 @@ impl Elasticsearch {
     }
 
     /// What is to be counted of the events of `batch` that were not refused.
-    fn collect_again(&self, batch: &SinkBatch, counts: &Counts, refused: &[Refusal]) -> Result<Collector, SinkError> {
+    fn collect_again(
+        &self,
+        batch: &SinkBatch,
+        counts: &Counts,
+        refused: &[PermanentFailure],
+    ) -> Result<Collector, SinkError> {
         let refused: HashSet<u64> = refused.iter().map(|refusal| refusal.position).collect();
         let mut collector = counts.collector();
         batch.for_each_record(|record: &Record<'_>, first, events| {
@@ -304,13 +309,13 @@ impl Sink for Elasticsearch {
         self.layouts.load(&self.server).await
     }
 
-    fn cut(&self, batch: &SinkBatch) -> Result<u64, Unreadable> {
-        if days::surely_near(batch, NEW_INDICES) {
+    fn batch_end(&self, batch: &SinkBatch) -> Result<u64, CorruptRecord> {
+        if days::scan_is_near(batch, NEW_INDICES) {
             return Ok(batch.last);
         }
         let (layout, made) = (self.layouts.known(), self.made.lock().unwrap_or_else(PoisonError::into_inner));
         let (mut new, mut last) = (HashSet::new(), batch.last);
-        days::each(batch, |when| {
+        days::for_each_event(batch, |when| {
             // What is not decided may get its day.
             let place = layout.decided(&when).unwrap_or(Place::Day(days::day_of(when.event_time)));
             let full = !made.contains(&place) && new.insert(place) && new.len() > NEW_INDICES;
@@ -348,7 +353,7 @@ impl Sink for Elasticsearch {
         }
         let refused = progress.refused;
         if refused.len() as u64 > batch.last - batch.first {
-            return Err(SinkError::refused(refused.into_iter().next().map(|one| one.reason).unwrap_or_default()));
+            return Err(SinkError::permanent(refused.into_iter().next().map(|one| one.reason).unwrap_or_default()));
         }
         if let Some(counts) = &self.counts {
             if !refused.is_empty() {

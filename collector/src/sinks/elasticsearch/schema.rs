@@ -160,7 +160,7 @@ pub(super) async fn apply(server: &Server, settings: &Settings) -> Result<Vec<St
 async fn check_server(server: &Server, settings: &Settings) -> Result<Flavour, SinkError> {
     let flavour = server.check_version().await?;
     if flavour == Flavour::OpenSearch && settings.ilm_policy.is_some() {
-        return Err(SinkError::unfit(
+        return Err(SinkError::misconfigured(
             "ilm_policy is of Elasticsearch; OpenSearch's policies name the indices they are for themselves (ism_template)",
         ));
     }
@@ -186,7 +186,7 @@ async fn put(server: &Server, name: &str, body: &Value) -> Result<bool, SinkErro
     let answer = server.ask(Method::PUT, &path, Some(body)).await?;
     match answer.status {
         200 => Ok(true),
-        400 => Err(SinkError::unfit(format!("the store refuses the template {name}: {}", answer.message()))),
+        400 => Err(SinkError::misconfigured(format!("the store refuses the template {name}: {}", answer.message()))),
         _ => Err(answer.retryable()),
     }
 }
@@ -199,7 +199,7 @@ async fn check(server: &Server, settings: &Settings) -> Result<(), SinkError> {
     for (name, kind) in NEEDED {
         let found = value["template"]["mappings"]["properties"][name]["type"].as_str().unwrap_or("missing");
         if found != kind {
-            return Err(SinkError::unfit(format!(
+            return Err(SinkError::misconfigured(format!(
                 "manage_schema is false, and in an index named {index} the field {name} would be {found}, not {kind}; \
                 put the templates that `schema show` prints, or let the sink manage them"
             )));

@@ -10,7 +10,7 @@ use serde_json::Value;
 use tokio::sync::OnceCell;
 
 use super::super::SinkError;
-use super::super::http::{Answer, Endpoint, Http};
+use super::super::http::{Endpoint, HttpClient, Response};
 use crate::config::Elasticsearch as Settings;
 
 /// The oldest Elasticsearch that has what is used here: composable templates, `flattened`, points in time without a licence.
@@ -28,7 +28,7 @@ pub(crate) enum Flavour {
 /// A store that can be asked. Clones share its connections.
 #[derive(Clone)]
 pub(crate) struct Server {
-    http: Http,
+    http: HttpClient,
     flavour: OnceCell<Flavour>,
 }
 
@@ -59,14 +59,14 @@ impl Server {
             tls_ca: tls_ca.as_deref(),
             timeout,
         };
-        Ok(Self { http: Http::new(&endpoint)?, flavour: OnceCell::new() })
+        Ok(Self { http: HttpClient::new(&endpoint)?, flavour: OnceCell::new() })
     }
 
     /// Sends a request with or without a JSON body.
     ///
     /// # Errors
     /// [`SinkError::Retryable`] if no complete answer comes.
-    pub(crate) async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Answer, SinkError> {
+    pub(crate) async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Response, SinkError> {
         let mut request = self.http.request(method, path);
         if let Some(body) = body {
             request = request.header(CONTENT_TYPE, "application/json").body(body.to_string());
@@ -78,7 +78,7 @@ impl Server {
     ///
     /// # Errors
     /// [`SinkError::Retryable`] if no complete answer comes.
-    pub(super) async fn send_lines(&self, path: &str, body: Bytes, gzip: bool) -> Result<Answer, SinkError> {
+    pub(super) async fn send_lines(&self, path: &str, body: Bytes, gzip: bool) -> Result<Response, SinkError> {
         let mut request = self.http.request(Method::POST, path).header(CONTENT_TYPE, "application/x-ndjson");
         if gzip {
             request = request.header(CONTENT_ENCODING, "gzip");
@@ -142,7 +142,7 @@ impl Server {
 ///
 /// # Errors
 /// [`SinkError::Retryable`] if it is none.
-pub(crate) fn parse(answer: &Answer) -> Result<Value, SinkError> {
+pub(crate) fn parse(answer: &Response) -> Result<Value, SinkError> {
     serde_json::from_slice(&answer.body)
         .map_err(|error| SinkError::retryable(format!("the answer is not JSON ({error}): {}", answer.message())))
 }
@@ -156,7 +156,9 @@ fn fit(flavour: Flavour, number: &str) -> Result<(), SinkError> {
     };
     match found {
         Some(version) if version >= (major, minor) => Ok(()),
-        _ => Err(SinkError::unfit(format!("the store is {name} {number}; {name} {major}.{minor} or later is needed"))),
+        _ => Err(SinkError::misconfigured(format!(
+            "the store is {name} {number}; {name} {major}.{minor} or later is needed"
+        ))),
     }
 }
 
@@ -176,7 +178,7 @@ mod tests {
         ] {
             let error = fit(flavour, number).unwrap_err();
             assert!(
-                matches!(&error, SinkError::Unfit { message } if message.contains(number) && message.contains(needed)),
+                matches!(&error, SinkError::Misconfigured { message } if message.contains(number) && message.contains(needed)),
                 "{error}"
             );
         }

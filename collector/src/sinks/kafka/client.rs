@@ -13,11 +13,11 @@ use crate::sinks::SinkError;
 /// How long messages wait for company inside the library, milliseconds. A batch is sent whole, so there is company.
 const LINGER_MS: u64 = 5;
 /// Bytes in one request to a broker, before compression.
-const REQUEST_BYTES: u32 = 1_000_000;
+const MAX_REQUEST_BYTES: u32 = 1_000_000;
 /// Messages that may wait for the brokers. Each costs some hundred bytes besides its own.
-const QUEUE_MESSAGES: u64 = 50_000;
+const MAX_QUEUED_MESSAGES: u64 = 50_000;
 /// The longest pause before a lost broker is tried again, milliseconds: one that restarts is found at once.
-const RECONNECT_MS: u64 = 1000;
+const MAX_RECONNECT_BACKOFF_MS: u64 = 1000;
 
 /// The library's settings, for the producer and for questions about topics. Never to be shown: they hold the password.
 pub(super) fn config(settings: &Settings, delivery: &Delivery) -> ClientConfig {
@@ -35,13 +35,13 @@ pub(super) fn config(settings: &Settings, delivery: &Delivery) -> ClientConfig {
     // The partition of a key as the Java clients choose it, so that topics of both can be joined by partition.
     set("partitioner", "murmur2_random");
     set("message.max.bytes", &message_bytes.to_string());
-    set("batch.size", &REQUEST_BYTES.min(message_bytes).to_string());
+    set("batch.size", &MAX_REQUEST_BYTES.min(message_bytes).to_string());
     set("linger.ms", &LINGER_MS.to_string());
     set("queue.buffering.max.kbytes", &(settings.queue_bytes() / 1024).max(1).to_string());
-    set("queue.buffering.max.messages", &QUEUE_MESSAGES.to_string());
+    set("queue.buffering.max.messages", &MAX_QUEUED_MESSAGES.to_string());
     // Every message is acknowledged or given up within this time, so a delivery always ends.
     set("message.timeout.ms", &delivery.timeout_ms.to_string());
-    set("reconnect.backoff.max.ms", &RECONNECT_MS.to_string());
+    set("reconnect.backoff.max.ms", &MAX_RECONNECT_BACKOFF_MS.to_string());
     set("socket.keepalive.enable", "true");
     let protocol = match (settings.user.is_some(), settings.tls()) {
         (false, false) => "plaintext",
@@ -68,31 +68,31 @@ pub(super) fn config(settings: &Settings, delivery: &Delivery) -> ClientConfig {
 /// Brings what the library has to say into the collector's log, and keeps the last of it as the reason of failures that come
 /// as mere timeouts. Clones share it.
 #[derive(Clone)]
-pub(super) struct Voice {
+pub(super) struct ClientLog {
     sink: String,
-    said: Arc<Mutex<Option<String>>>,
+    last_error: Arc<Mutex<Option<String>>>,
 }
 
-impl Voice {
+impl ClientLog {
     pub(super) fn new(sink: &str) -> Self {
-        Self { sink: sink.to_owned(), said: Arc::default() }
+        Self { sink: sink.to_owned(), last_error: Arc::default() }
     }
 
     /// The failure with what the library last said about its connections.
-    pub(super) fn explain(&self, failure: String) -> SinkError {
-        match &*self.said.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some(said) => SinkError::retryable(format!("{failure}; {said}")),
+    pub(super) fn with_last_error(&self, failure: String) -> SinkError {
+        match &*self.last_error.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(last_error) => SinkError::retryable(format!("{failure}; {last_error}")),
             None => SinkError::retryable(failure),
         }
     }
 
     /// All is well: what was said before explains nothing any more.
-    pub(super) fn forget(&self) {
-        *self.said.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    pub(super) fn clear_last_error(&self) {
+        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 
-impl ClientContext for Voice {
+impl ClientContext for ClientLog {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         tracing::debug!(sink = self.sink, ?level, facility, message, "Kafka's client");
     }
@@ -102,7 +102,7 @@ impl ClientContext for Voice {
         tracing::debug!(sink = self.sink, %error, reason, "Kafka's client");
         // "All brokers are down" follows upon what says why.
         if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
-            *self.said.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
+            *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
         }
     }
 }

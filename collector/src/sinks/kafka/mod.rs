@@ -10,21 +10,21 @@
 //! - Events of one install keep their order: same key, same partition, one producer, one batch after the other.
 
 mod client;
+mod encode;
 mod errors;
-mod messages;
 mod producer;
+mod schema;
 #[cfg(test)]
 mod tests;
-mod topics;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 
-use self::client::Voice;
-use self::producer::Producers;
-use self::topics::Topics;
+use self::client::ClientLog;
+use self::producer::ProducerSlot;
+use self::schema::Topics;
 use super::{Delivered, Sink, SinkBatch, SinkError};
 use crate::config::{Delivery, Kafka as Settings};
 
@@ -43,20 +43,20 @@ pub(crate) fn open(name: &str, settings: &Settings, delivery: &Delivery) -> Resu
 struct Kafka {
     name: String,
     topics: Arc<Topics>,
-    producers: Arc<Producers>,
-    voice: Voice,
+    producer_slot: Arc<ProducerSlot>,
+    client_log: ClientLog,
 }
 
 impl Kafka {
     fn open(name: &str, settings: &Settings, delivery: &Delivery) -> Result<Self, SinkError> {
         let client = client::config(settings, delivery);
-        let patience = METADATA_TIMEOUT.min(Duration::from_millis(delivery.timeout_ms));
-        let voice = Voice::new(name);
-        let topics = Arc::new(Topics::new(name, settings, (client.clone(), voice.clone()), patience));
-        let producers = Arc::new(Producers::new(name, client, voice.clone()));
+        let request_timeout = METADATA_TIMEOUT.min(Duration::from_millis(delivery.timeout_ms));
+        let client_log = ClientLog::new(name);
+        let topics = Arc::new(Topics::new(name, settings, (client.clone(), client_log.clone()), request_timeout));
+        let producer_slot = Arc::new(ProducerSlot::new(name, client, client_log.clone()));
         // Made now so that settings which the library refuses are found before anything starts. It connects by itself.
-        producers.get()?;
-        Ok(Self { name: name.to_owned(), topics, producers, voice })
+        producer_slot.get()?;
+        Ok(Self { name: name.to_owned(), topics, producer_slot, client_log })
     }
 }
 
@@ -75,32 +75,32 @@ impl Sink for Kafka {
 
     async fn prepare(&self) -> Result<(), SinkError> {
         let topics = Arc::clone(&self.topics);
-        blocking(move || topics.prepare()).await.inspect(|()| self.voice.forget())
+        blocking(move || topics.prepare()).await.inspect(|()| self.client_log.clear_last_error())
     }
 
     async fn deliver(&self, batch: Arc<SinkBatch>) -> Result<Delivered, SinkError> {
-        let (producers, topics) = (Arc::clone(&self.producers), Arc::clone(&self.topics));
+        let (producer_slot, topics) = (Arc::clone(&self.producer_slot), Arc::clone(&self.topics));
         let events = batch.last - batch.first + 1;
-        let producer = blocking(move || producers.get()).await?;
-        let reports = messages::deliver(&producer, &topics, &batch).await;
-        if producer.is_broken() {
-            let producers = Arc::clone(&self.producers);
+        let producer = blocking(move || producer_slot.get()).await?;
+        let tracker = encode::deliver(&producer, &topics, &batch).await;
+        if producer.has_fatal_error() {
+            let producer_slot = Arc::clone(&self.producer_slot);
             blocking(move || {
-                producers.replace(producer);
+                producer_slot.replace(producer);
                 Ok(())
             })
             .await?;
         }
-        let refused = reports?;
+        let refused = tracker?;
         if refused.len() as u64 == events {
             let message = refused.into_iter().next().map(|refusal| refusal.reason).unwrap_or_default();
-            return Err(SinkError::Refused { message });
+            return Err(SinkError::Permanent { message });
         }
         Ok(Delivered { refused })
     }
 
     async fn health(&self) -> Result<(), SinkError> {
         let topics = Arc::clone(&self.topics);
-        blocking(move || topics.healthy()).await
+        blocking(move || topics.check_health()).await
     }
 }

@@ -14,7 +14,7 @@ use super::*;
 use crate::config::{Config, Kind};
 use crate::sinks::StoredRecord;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A topic, or a prefix of topics, of its own.
 fn topic() -> String {
@@ -54,17 +54,17 @@ fn read(brokers: &str, topic: &str) -> Vec<Read> {
         .set("enable.auto.commit", "false")
         .create()
         .unwrap();
-    let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).unwrap();
+    let metadata = consumer.fetch_metadata(Some(topic), TIMEOUT).unwrap();
     let (mut list, mut left) = (TopicPartitionList::new(), 0);
     for partition in metadata.topics()[0].partitions() {
-        let (low, high) = consumer.fetch_watermarks(topic, partition.id(), PATIENCE).unwrap();
+        let (low, high) = consumer.fetch_watermarks(topic, partition.id(), TIMEOUT).unwrap();
         left += high - low;
         list.add_partition_offset(topic, partition.id(), Offset::Beginning).unwrap();
     }
     consumer.assign(&list).unwrap();
     let mut out = Vec::new();
     while left > 0 {
-        let message = consumer.poll(PATIENCE).expect("the broker gives what it has").unwrap();
+        let message = consumer.poll(TIMEOUT).expect("the broker gives what it has").unwrap();
         let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
         let text = |bytes: Option<&[u8]>| String::from_utf8(bytes.unwrap().to_vec()).unwrap();
         out.push(Read {
@@ -131,7 +131,7 @@ fn nothing(_: u64) -> Value {
 
 fn batch(records: Vec<StoredRecord>, last: u64) -> Arc<SinkBatch> {
     let first = records[0].first;
-    Arc::new(SinkBatch { first, last, token: format!("token-{first}-{last}"), records })
+    Arc::new(SinkBatch { first, last, dedup_token: format!("token-{first}-{last}"), records })
 }
 
 #[tokio::test]
@@ -222,7 +222,7 @@ async fn an_event_too_large_is_refused_and_costs_no_neighbour() {
     assert!(delivered.refused[0].reason.contains("too large"), "{delivered:?}");
     assert_eq!(read(&broker.bootstrap(), &topic).len(), 8);
     let alone = sink.deliver(batch(vec![record("i", 5, 1, large)], 5)).await;
-    assert!(matches!(alone, Err(SinkError::Refused { .. })), "{alone:?}");
+    assert!(matches!(alone, Err(SinkError::Permanent { .. })), "{alone:?}");
 }
 
 async fn limit(sink: &Kafka, topic: &str, bytes: u32) {
@@ -251,7 +251,7 @@ async fn a_topic_that_takes_less_than_the_largest_message_is_named_at_the_start(
     let sink = prepared(&broker.bootstrap(), &topic, "").await;
     limit(&sink, &topic, 5000).await;
     match sink.prepare().await {
-        Err(SinkError::Unfit { message }) => {
+        Err(SinkError::Misconfigured { message }) => {
             assert!(message.contains(&topic) && message.contains("5000") && message.contains("1048588"), "{message}");
         }
         other => panic!("{other:?}"),
@@ -297,7 +297,7 @@ async fn a_broker_killed_in_the_middle_of_deliveries_costs_nothing() {
         }
         while let Err(error) = sink.deliver(Arc::clone(&batch)).await {
             assert!(matches!(error, SinkError::Retryable { .. }), "{error:?}");
-            assert!(restarted.is_some_and(|began| began.elapsed() < PATIENCE), "{error:?}");
+            assert!(restarted.is_some_and(|began| began.elapsed() < TIMEOUT), "{error:?}");
         }
     }
     let rows = distinct(read(&url, &topic));
@@ -320,7 +320,7 @@ async fn a_broker_that_hangs_ends_a_delivery_in_time_and_gets_the_same_batch_aga
     broker.resume().unwrap();
     let began = std::time::Instant::now();
     while let Err(error) = sink.deliver(Arc::clone(&second)).await {
-        assert!(began.elapsed() < PATIENCE, "{error:?}");
+        assert!(began.elapsed() < TIMEOUT, "{error:?}");
     }
     assert_eq!(distinct(read(&url, &topic)).len(), 200);
 }
@@ -333,9 +333,9 @@ async fn a_producer_that_cannot_go_on_is_replaced() {
     let sink = prepared(&broker.bootstrap(), &topic, "").await;
     let events = batch(vec![record("i", 1, 9, nothing)], 9);
     let code = rdkafka::types::RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER;
-    let producer = sink.producers.get().unwrap();
+    let producer = sink.producer_slot.get().unwrap();
     // SAFETY: the pointer is that of a living producer, the text ends with a zero.
-    unsafe { rdkafka::bindings::rd_kafka_test_fatal_error(producer.native(), code, c"a test".as_ptr()) };
+    unsafe { rdkafka::bindings::rd_kafka_test_fatal_error(producer.native_ptr(), code, c"a test".as_ptr()) };
     drop(producer);
     let failed = sink.deliver(Arc::clone(&events)).await;
     assert!(matches!(failed, Err(SinkError::Retryable { .. })), "{failed:?}");

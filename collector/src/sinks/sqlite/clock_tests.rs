@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::retention_tests::{Site, days};
 use super::*;
-use crate::sinks::{History, StoredRecord};
+use crate::sinks::{BackfillSource, StoredRecord};
 
 const HOUR: i64 = 60 * 60 * 1000;
 const DAY: i64 = 24 * HOUR;
@@ -17,7 +17,7 @@ async fn store(dir: &Path) -> EmbeddedSink {
     let json = json!({"app_key": "demo", "batch_id": "b", "install_id": "i", "received_at": TODAY, "events":
         [{"event_id": "e", "seq": 1, "theme": "view", "code": "c", "event_time": TODAY, "ts": 1}]});
     let records = vec![StoredRecord { first: 1, json: json.to_string() }];
-    sink.deliver(Arc::new(SinkBatch { first: 1, last: 1, token: String::new(), records })).await.unwrap();
+    sink.deliver(Arc::new(SinkBatch { first: 1, last: 1, dedup_token: String::new(), records })).await.unwrap();
     sink
 }
 
@@ -25,7 +25,7 @@ async fn store(dir: &Path) -> EmbeddedSink {
 async fn keeps(dir: &Path, sink: &EmbeddedSink, wall: i64, monotonic: i64) -> bool {
     let now = sink.thread.call(move |writer| writer.time_by(wall, monotonic)).unwrap().unwrap();
     while sink.upkeep(now).await.unwrap() {}
-    StoreHistory::new(dir).records(0, 1, 1, 1).unwrap().len() == 1
+    StoreBackfill::new(dir).records(0, 1, 1, 1).unwrap().len() == 1
 }
 
 #[tokio::test]

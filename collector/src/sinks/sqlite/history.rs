@@ -7,12 +7,12 @@ use rusqlite::{Connection, OptionalExtension};
 
 use super::{FILE, MIGRATIONS, parts, rows};
 use crate::db;
-use crate::sinks::{History, StoredRecord};
+use crate::sinks::{BackfillSource, StoredRecord};
 
 /// Reads `store.db`; also beside the collector that writes it.
-pub(crate) struct StoreHistory(PathBuf);
+pub(crate) struct StoreBackfill(PathBuf);
 
-impl StoreHistory {
+impl StoreBackfill {
     /// The history in the data directory `dir`.
     #[must_use]
     pub(crate) fn new(dir: &Path) -> Self {
@@ -25,7 +25,7 @@ impl StoreHistory {
     }
 }
 
-impl History for StoreHistory {
+impl BackfillSource for StoreBackfill {
     fn records(&self, after: u64, to: u64, events: u64, bytes: u64) -> Result<Vec<StoredRecord>, String> {
         read(&self.connect()?, (after, to), events, bytes).map_err(|error| format!("{FILE}: {error}"))
     }

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 pub(crate) use dictionary::{SHARED, WORD};
-pub(crate) use history::StoreHistory;
+pub(crate) use history::StoreBackfill;
 pub(crate) use ident::Ident;
 pub(crate) use rows::StoredRows;
 

@@ -6,7 +6,7 @@ use crate::query::oracle::Oracle;
 use crate::query::sqlite::StoreReader;
 use crate::query::{CountQuery, EventsQuery, Filter, Measure, Reader};
 use crate::sinks::days::DAY_MS;
-use crate::sinks::{History, StoredRecord};
+use crate::sinks::{BackfillSource, StoredRecord};
 
 /// A store that keeps few events in a part.
 pub(super) struct Site {
@@ -61,7 +61,7 @@ impl Site {
             "context": {"model": format!("m{install}")}, "events": [{"event_id": uuid(3, first), "seq": first, "theme": "view",
             "code": code, "event_time": time, "ts": 1, "user_id": format!("u{install}"), "session_id": uuid(2, session)}]});
         let record = StoredRecord { first, json: json.to_string() };
-        let batch = SinkBatch { first, last: first, token: String::new(), records: vec![record.clone()] };
+        let batch = SinkBatch { first, last: first, dedup_token: String::new(), records: vec![record.clone()] };
         self.sink.deliver(Arc::new(batch)).await.unwrap();
         record
     }
@@ -149,7 +149,7 @@ async fn old_arrivals_go_and_every_number_is_that_of_what_is_left() {
         assert_eq!(site.number(&format!("SELECT count(*) FROM {table}")), 9, "what nothing refers to is gone: {table}");
     }
     let deleted = 29 * 3;
-    let history = StoreHistory::new(site.dir.path());
+    let history = StoreBackfill::new(site.dir.path());
     assert_eq!(history.missing(0), Ok(Some(deleted)));
     assert_eq!(history.missing(deleted), Ok(None));
     assert_eq!(history.records(0, 120, 9, u64::MAX), Ok(Vec::new()));
@@ -217,7 +217,7 @@ async fn the_store_stays_below_its_bytes_and_keeps_the_newest() {
         let json = json!({"app_key": "demo", "batch_id": uuid(4, round), "install_id": uuid(1, 1), "received_at": 1, "events": events});
         let records = vec![StoredRecord { first, json: json.to_string() }];
         site.next += 1000;
-        let batch = SinkBatch { first, last: first + 999, token: String::new(), records };
+        let batch = SinkBatch { first, last: first + 999, dedup_token: String::new(), records };
         site.sink.deliver(Arc::new(batch)).await.unwrap();
         site.sink.upkeep(1).await.unwrap();
         largest = largest.max(site.telemetry.store.bytes());
@@ -250,7 +250,7 @@ async fn pages_are_given_back_when_much_is_deleted() {
             let json = json!({"app_key": "demo", "batch_id": uuid(4, n), "install_id": uuid(1, 1), "received_at": day * DAY_MS, "events": events});
             let records = vec![StoredRecord { first, json: json.to_string() }];
             site.next += 2000;
-            let batch = SinkBatch { first, last: first + 1999, token: String::new(), records };
+            let batch = SinkBatch { first, last: first + 1999, dedup_token: String::new(), records };
             site.sink.deliver(Arc::new(batch)).await.unwrap();
         }
     }
@@ -349,7 +349,7 @@ async fn what_is_skipped_is_missing_and_said_so() {
     assert_eq!(site.sink.position().await, Ok(Some(5)));
     site.next = 6;
     site.store("demo", 0, (1, 1, "c", 0)).await;
-    let history = StoreHistory::new(site.dir.path());
+    let history = StoreBackfill::new(site.dir.path());
     assert_eq!(history.records(0, 9, 9, u64::MAX).unwrap().len(), 1, "up to the hole");
     assert_eq!((history.missing(0), history.missing(1), history.missing(5)), (Ok(None), Ok(Some(5)), Ok(None)));
     assert_eq!(StoredRows::open(site.dir.path()).unwrap().missing(0, 6).unwrap(), 4);
@@ -383,7 +383,7 @@ async fn a_store_from_before_there_were_parts_opens_with_every_event() {
     assert_eq!(site.seqs(Some("old code")).await, [3, 2, 1]);
     assert_eq!(site.number("SELECT installs FROM app"), 2);
     // Its part has a column for each of an event's, the next one has its events packed; both are read alike.
-    let found = StoreHistory::new(site.dir.path()).records(0, 9, 9, u64::MAX).unwrap();
+    let found = StoreBackfill::new(site.dir.path()).records(0, 9, 9, u64::MAX).unwrap();
     let events = |record: &StoredRecord| serde_json::from_str::<Value>(&record.json).unwrap()["events"].clone();
     assert_eq!(
         found.iter().map(events).collect::<Vec<_>>(),

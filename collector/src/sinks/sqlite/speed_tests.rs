@@ -33,7 +33,7 @@ fn delivery(app: &str, number: u64, fresh: bool) -> SinkBatch {
             "received_at": 1, "context": {"model": model, "os": "iOS"}, "events": events});
         StoredRecord { first: start, json: json.to_string() }
     });
-    SinkBatch { first, last: first + EVENTS * BATCHES - 1, token: String::new(), records: records.collect() }
+    SinkBatch { first, last: first + EVENTS * BATCHES - 1, dedup_token: String::new(), records: records.collect() }
 }
 
 async fn take(sink: &EmbeddedSink, batches: Vec<SinkBatch>) -> Duration {

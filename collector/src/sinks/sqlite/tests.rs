@@ -81,7 +81,7 @@ fn one_event(first: u64) -> Arc<SinkBatch> {
     let json = json!({"app_key": "demo", "batch_id": "b", "install_id": "i", "received_at": 1, "events": [
         {"event_id": format!("e{first}"), "seq": first, "theme": "view", "code": "c", "event_time": first, "ts": 1}]});
     let records = vec![StoredRecord { first, json: json.to_string() }];
-    Arc::new(SinkBatch { first, last: first, token: String::new(), records })
+    Arc::new(SinkBatch { first, last: first, dedup_token: String::new(), records })
 }
 
 #[tokio::test]
@@ -130,8 +130,12 @@ async fn a_question_past_its_deadline_is_given_up_and_the_next_is_answered() {
         .collect();
     let json =
         json!({"app_key": "demo", "batch_id": "b", "install_id": "i", "received_at": 1, "events": events}).to_string();
-    let batch =
-        SinkBatch { first: 1, last: 50_000, token: String::new(), records: vec![StoredRecord { first: 1, json }] };
+    let batch = SinkBatch {
+        first: 1,
+        last: 50_000,
+        dedup_token: String::new(),
+        records: vec![StoredRecord { first: 1, json }],
+    };
     filled.sink.deliver(Arc::new(batch)).await.unwrap();
     let query = CountQuery {
         app: "demo".into(),

@@ -15,7 +15,7 @@ use crate::clock::ClockGuard;
 use crate::config::Embedded;
 use crate::db::{self, DbError, Layout};
 use crate::record::{Event, Record, Value};
-use crate::sinks::{SinkBatch, SinkError, Unreadable};
+use crate::sinks::{CorruptRecord, SinkBatch, SinkError};
 use crate::telemetry::Telemetry;
 
 /// SQLite's page cache of the writer, KiB: the inner pages of every index and the leaves of today.
@@ -57,7 +57,7 @@ pub(super) struct Writer {
 /// A write that failed: the database did, or the record cannot be read.
 enum WriteError {
     Sql(rusqlite::Error),
-    Unreadable(Unreadable),
+    CorruptRecord(CorruptRecord),
 }
 
 impl From<rusqlite::Error> for WriteError {
@@ -66,9 +66,9 @@ impl From<rusqlite::Error> for WriteError {
     }
 }
 
-impl From<Unreadable> for WriteError {
-    fn from(error: Unreadable) -> Self {
-        WriteError::Unreadable(error)
+impl From<CorruptRecord> for WriteError {
+    fn from(error: CorruptRecord) -> Self {
+        WriteError::CorruptRecord(error)
     }
 }
 
@@ -76,7 +76,7 @@ impl From<WriteError> for SinkError {
     fn from(error: WriteError) -> Self {
         match error {
             WriteError::Sql(error) => fails(error),
-            WriteError::Unreadable(unreadable) => unreadable.into(),
+            WriteError::CorruptRecord(unreadable) => unreadable.into(),
         }
     }
 }
@@ -250,7 +250,7 @@ impl Writer {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut weighed = false;
         batch.for_each_record(|record, at, events| {
-            let (at, events) = crate::sinks::within(at, events, done + 1, batch.last);
+            let (at, events) = crate::sinks::events_in_range(at, events, done + 1, batch.last);
             if events.is_empty() {
                 return Ok::<(), WriteError>(());
             }

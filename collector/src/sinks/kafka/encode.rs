@@ -7,17 +7,17 @@ use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::{Header, OwnedHeaders};
 
 use super::blocking;
-use super::errors::{Meaning, meaning};
-use super::producer::{Message, Producer, Reports};
-use super::topics::Topics;
+use super::errors::{ErrorClass, classify};
+use super::producer::{DeliveryTracker, Message, Producer};
+use super::schema::Topics;
 use crate::record::{Event, Record};
 use crate::row;
-use crate::sinks::{Refusal, SinkBatch, SinkError, Unreadable, within};
+use crate::sinks::{CorruptRecord, PermanentFailure, SinkBatch, SinkError, events_in_range};
 
 /// Lets go of the reports when nobody waits for them any more, so that what has not been sent never is.
-struct Waiting(Arc<Reports>);
+struct AbandonGuard(Arc<DeliveryTracker>);
 
-impl Drop for Waiting {
+impl Drop for AbandonGuard {
     fn drop(&mut self) {
         self.0.abandoned.store(true, Ordering::Relaxed);
     }
@@ -32,24 +32,26 @@ pub(super) async fn deliver(
     producer: &Arc<Producer>,
     topics: &Arc<Topics>,
     batch: &Arc<SinkBatch>,
-) -> Result<Vec<Refusal>, SinkError> {
+) -> Result<Vec<PermanentFailure>, SinkError> {
     let failed = send(producer, topics, batch, None).await?;
     let (suspects, others): (Vec<_>, Vec<_>) =
-        failed.into_iter().partition(|(_, code)| meaning(*code) == Meaning::Suspect);
+        failed.into_iter().partition(|(_, code)| classify(*code) == ErrorClass::Suspect);
     if let Some((position, code)) = others.first() {
         let message = format!("{} messages were not acknowledged; at position {position}: {code}", others.len());
-        return Err(producer.voice().explain(message));
+        return Err(producer.client_log().with_last_error(message));
     }
-    producer.voice().forget();
+    producer.client_log().clear_last_error();
     // A broker refuses the whole request that a message travelled in. So each of these gets a request of its own.
     let mut refused = Vec::new();
     for (position, _) in suspects {
         match send(producer, topics, batch, Some(position)).await?.first() {
             None => {}
-            Some((_, code)) if meaning(*code) == Meaning::Suspect => {
-                refused.push(Refusal { position, reason: code.to_string() });
+            Some((_, code)) if classify(*code) == ErrorClass::Suspect => {
+                refused.push(PermanentFailure { position, reason: code.to_string() });
             }
-            Some((_, code)) => return Err(producer.voice().explain(format!("at position {position}: {code}"))),
+            Some((_, code)) => {
+                return Err(producer.client_log().with_last_error(format!("at position {position}: {code}")));
+            }
         }
     }
     refused.sort_by_key(|refusal| refusal.position);
@@ -63,26 +65,26 @@ async fn send(
     batch: &Arc<SinkBatch>,
     only: Option<u64>,
 ) -> Result<Vec<(u64, RDKafkaErrorCode)>, SinkError> {
-    let waiting = Waiting(Arc::new(Reports::default()));
+    let guard = AbandonGuard(Arc::new(DeliveryTracker::default()));
     let (producer, topics, batch) = (Arc::clone(producer), Arc::clone(topics), Arc::clone(batch));
-    let reports = Arc::clone(&waiting.0);
+    let tracker = Arc::clone(&guard.0);
     let unsent = blocking(move || {
         let records = read(&batch)?;
-        let encoder = Encoder { producer: &producer, topics: &topics, batch: &batch, reports: &reports };
+        let encoder = Encoder { producer: &producer, topics: &topics, batch: &batch, tracker: &tracker };
         encoder.send_all(&records, only)
     })
     .await?;
-    let mut failed = waiting.0.all().await;
+    let mut failed = guard.0.wait_all().await;
     failed.extend(unsent);
     Ok(failed)
 }
 
 /// All records of a batch, before anything is sent.
-fn read(batch: &SinkBatch) -> Result<Vec<(u64, Record<'_>)>, Unreadable> {
+fn read(batch: &SinkBatch) -> Result<Vec<(u64, Record<'_>)>, CorruptRecord> {
     let mut records = Vec::with_capacity(batch.records.len());
     for stored in &batch.records {
         let record = serde_json::from_str(&stored.json)
-            .map_err(|error| Unreadable { first: stored.first, why: error.to_string() })?;
+            .map_err(|error| CorruptRecord { first: stored.first, reason: error.to_string() })?;
         records.push((stored.first, record));
     }
     Ok(records)
@@ -92,7 +94,7 @@ struct Encoder<'a> {
     producer: &'a Producer,
     topics: &'a Topics,
     batch: &'a SinkBatch,
-    reports: &'a Arc<Reports>,
+    tracker: &'a Arc<DeliveryTracker>,
 }
 
 impl Encoder<'_> {
@@ -105,16 +107,16 @@ impl Encoder<'_> {
         let (mut value, mut failed) = (Vec::new(), Vec::new());
         let (first, last) = only.map_or((self.batch.first, self.batch.last), |position| (position, position));
         for (start, record) in records {
-            let (at, events) = within(*start, &record.events, first, last);
+            let (at, events) = events_in_range(*start, &record.events, first, last);
             let shared = if events.is_empty() { Vec::new() } else { row::shared(record) };
             for (position, event) in (at..).zip(events) {
-                if self.reports.is_over() {
+                if self.tracker.is_aborted() {
                     // What is left is sent with all the others, next time.
                     return Ok(failed);
                 }
                 if let Err(code) = self.send(position, (record, &shared), event, &mut value) {
                     failed.push((position, code));
-                    if meaning(code) == Meaning::Retryable {
+                    if classify(code) == ErrorClass::Retryable {
                         return Ok(failed);
                     }
                 }
@@ -134,10 +136,10 @@ impl Encoder<'_> {
         row::write(value, event, shared);
         let number = position.to_string();
         let headers = OwnedHeaders::new_with_capacity(2)
-            .insert(Header { key: "subway-batch", value: Some(&self.batch.token) })
+            .insert(Header { key: "subway-batch", value: Some(&self.batch.dedup_token) })
             .insert(Header { key: "subway-position", value: Some(&number) });
-        let topic = self.topics.of(&event.theme);
+        let topic = self.topics.topic_for(&event.theme);
         let message = Message { position, topic: &topic, key: &record.install_id, value, headers };
-        self.producer.send(message, self.reports)
+        self.producer.send(message, self.tracker)
     }
 }

@@ -11,14 +11,14 @@ use std::iter::repeat_n;
 use lz4_flex::frame::{BlockMode, BlockSize, FrameEncoder, FrameInfo};
 use subway_protocol::limits::MAX_TIME_MS;
 
-use super::columns::{self, type_name, uuid};
+use super::columns::{self, parse_uuid, type_name};
 use crate::config::BlockCompression as Compression;
 use crate::record::{self, Context, Event, Kind, NO_PROPERTIES, Record, Value};
 use crate::sinks::days::is_near;
 use crate::sinks::{SinkBatch, SinkError};
 
 /// Bytes of an event besides its texts, roughly: sizes the buffer of the answer.
-const FIXED_BYTES: usize = 120;
+const EVENT_FIXED_BYTES: usize = 120;
 
 /// The version of the serialisation of LowCardinality: each block has its dictionary with it.
 const DICTIONARY_VERSION: u64 = 1;
@@ -28,80 +28,80 @@ const DICTIONARY_FLAGS: u64 = 1 << 9 | 1 << 10;
 /// Words that a column remembers in one block: a sender may make every word another one, and looking each up costs more memory
 /// than the words themselves. One more is written again wherever it comes; the server finds it in its own dictionary.
 /// Few in tests, so that they are reached.
-const WORDS: usize = if cfg!(test) { 1000 } else { 65_536 };
+const MAX_DICTIONARY_ENTRIES: usize = if cfg!(test) { 1000 } else { 65_536 };
 
 /// One column being filled.
 enum Column {
     /// Texts, each after its length.
-    Texts(Vec<u8>),
-    Words(Words),
+    Strings(Vec<u8>),
+    LowCardinality(LowCardinalityColumn),
     /// Values of a fixed size, one after the other.
     Fixed(Vec<u8>),
     /// For each whether it is unknown, and the values.
-    Maybe(Vec<u8>, Vec<u8>),
+    Nullable(Vec<u8>, Vec<u8>),
 }
 
 /// Few different texts.
-struct Words {
-    known: HashMap<Box<str>, u32>,
+struct LowCardinalityColumn {
+    index_of: HashMap<Box<str>, u32>,
     /// Every key in the order of its number, each after its length.
-    keys: Vec<u8>,
+    entries: Vec<u8>,
     count: u32,
-    numbers: Vec<u32>,
+    indexes: Vec<u32>,
     /// How many keys found no room among the known ones.
     overflow: u64,
 }
 
-impl Words {
+impl LowCardinalityColumn {
     fn new() -> Self {
-        let (known, keys, numbers) = (HashMap::new(), Vec::new(), Vec::new());
-        let mut words = Self { known, keys, count: 0, numbers, overflow: 0 };
-        words.number("");
+        let (index_of, entries, indexes) = (HashMap::new(), Vec::new(), Vec::new());
+        let mut words = Self { index_of, entries, count: 0, indexes, overflow: 0 };
+        words.intern("");
         words
     }
 
-    fn number(&mut self, word: &str) -> u32 {
-        if let Some(number) = self.known.get(word) {
+    fn intern(&mut self, text: &str) -> u32 {
+        if let Some(number) = self.index_of.get(text) {
             return *number;
         }
         let number = self.count;
         self.count += 1;
-        push_text(&mut self.keys, word);
-        if self.known.len() < WORDS {
-            self.known.insert(word.into(), number);
+        push_string(&mut self.entries, text);
+        if self.index_of.len() < MAX_DICTIONARY_ENTRIES {
+            self.index_of.insert(text.into(), number);
         } else {
             self.overflow += 1;
         }
         number
     }
 
-    fn push(&mut self, word: &str, times: usize) {
-        let number = self.number(word);
-        self.numbers.extend(repeat_n(number, times));
+    fn push(&mut self, text: &str, times: usize) {
+        let number = self.intern(text);
+        self.indexes.extend(repeat_n(number, times));
     }
 
     fn write(&self, out: &mut impl Write) -> io::Result<()> {
-        let keys = u64::from(self.count);
-        let width = match keys {
+        let entries = u64::from(self.count);
+        let width = match entries {
             0..=0x100 => 0,
             0x101..=0x1_0000 => 1,
             _ => 2,
         };
-        for header in [DICTIONARY_VERSION, DICTIONARY_FLAGS | width, keys] {
+        for header in [DICTIONARY_VERSION, DICTIONARY_FLAGS | width, entries] {
             out.write_all(&header.to_le_bytes())?;
         }
-        out.write_all(&self.keys)?;
-        out.write_all(&(self.numbers.len() as u64).to_le_bytes())?;
+        out.write_all(&self.entries)?;
+        out.write_all(&(self.indexes.len() as u64).to_le_bytes())?;
         let bytes: Vec<u8> = match width {
-            0 => self.numbers.iter().map(|number| *number as u8).collect(),
-            1 => self.numbers.iter().flat_map(|number| (*number as u16).to_le_bytes()).collect(),
-            _ => self.numbers.iter().flat_map(|number| number.to_le_bytes()).collect(),
+            0 => self.indexes.iter().map(|number| *number as u8).collect(),
+            1 => self.indexes.iter().flat_map(|number| (*number as u16).to_le_bytes()).collect(),
+            _ => self.indexes.iter().flat_map(|number| number.to_le_bytes()).collect(),
         };
         out.write_all(&bytes)
     }
 }
 
-fn push_length(out: &mut Vec<u8>, mut length: usize) {
+fn push_varint(out: &mut Vec<u8>, mut length: usize) {
     while length >= 0x80 {
         out.push(length as u8 | 0x80);
         length >>= 7;
@@ -109,39 +109,39 @@ fn push_length(out: &mut Vec<u8>, mut length: usize) {
     out.push(length as u8);
 }
 
-fn push_text(out: &mut Vec<u8>, text: &str) {
-    push_length(out, text.len());
+fn push_string(out: &mut Vec<u8>, text: &str) {
+    push_varint(out, text.len());
     out.extend_from_slice(text.as_bytes());
 }
 
 impl Column {
     fn new(kind: Kind) -> Self {
         match kind {
-            Kind::Text | Kind::Object => Column::Texts(Vec::new()),
-            Kind::Word => Column::Words(Words::new()),
+            Kind::Text | Kind::Object => Column::Strings(Vec::new()),
+            Kind::Word => Column::LowCardinality(LowCardinalityColumn::new()),
             Kind::Uuid | Kind::Time | Kind::Number | Kind::Flag => Column::Fixed(Vec::new()),
-            Kind::MaybeTime | Kind::MaybeNumber => Column::Maybe(Vec::new(), Vec::new()),
+            Kind::MaybeTime | Kind::MaybeNumber => Column::Nullable(Vec::new(), Vec::new()),
         }
     }
 
     /// The text `times` times.
-    fn text(&mut self, text: &str, times: usize) {
+    fn push_text(&mut self, text: &str, times: usize) {
         match self {
-            Column::Texts(data) => {
+            Column::Strings(data) => {
                 let start = data.len();
-                push_text(data, text);
+                push_string(data, text);
                 let end = data.len();
                 for _ in 1..times {
                     data.extend_from_within(start..end);
                 }
             }
-            Column::Words(words) => words.push(text, times),
-            Column::Fixed(_) | Column::Maybe(..) => {}
+            Column::LowCardinality(words) => words.push(text, times),
+            Column::Fixed(_) | Column::Nullable(..) => {}
         }
     }
 
     /// The bytes of a value `times` times.
-    fn fixed(&mut self, bytes: &[u8], times: usize) {
+    fn push_fixed(&mut self, bytes: &[u8], times: usize) {
         if let Column::Fixed(data) = self {
             for _ in 0..times {
                 data.extend_from_slice(bytes);
@@ -149,9 +149,9 @@ impl Column {
         }
     }
 
-    fn maybe(&mut self, value: Option<u64>, times: usize) {
-        if let Column::Maybe(unknown, data) = self {
-            unknown.extend(repeat_n(u8::from(value.is_none()), times));
+    fn push_nullable(&mut self, value: Option<u64>, times: usize) {
+        if let Column::Nullable(nulls, data) = self {
+            nulls.extend(repeat_n(u8::from(value.is_none()), times));
             for _ in 0..times {
                 data.extend_from_slice(&value.unwrap_or_default().to_le_bytes());
             }
@@ -159,10 +159,10 @@ impl Column {
     }
 
     /// A number, in the form of this column.
-    fn number(&mut self, value: Option<u64>, times: usize) {
+    fn push_number(&mut self, value: Option<u64>, times: usize) {
         match self {
-            Column::Maybe(..) => self.maybe(value, times),
-            _ => self.fixed(&value.unwrap_or_default().to_le_bytes(), times),
+            Column::Nullable(..) => self.push_nullable(value, times),
+            _ => self.push_fixed(&value.unwrap_or_default().to_le_bytes(), times),
         }
     }
 
@@ -179,23 +179,23 @@ impl Column {
     ) -> Result<(), SinkError> {
         match value {
             Value::Text(text) if column.kind == Kind::Uuid => {
-                let id = uuid(text).ok_or_else(|| {
+                let id = parse_uuid(text).ok_or_else(|| {
                     let name = column.name;
-                    SinkError::refused(format!(
+                    SinkError::permanent(format!(
                         "position {position}: {name} must be a UUID in lower case, here {text:?}"
                     ))
                 })?;
                 // Two halves, the higher first, each with its lowest byte first.
                 let halves = [(id >> 64) as u64, id as u64].map(u64::to_le_bytes);
-                self.fixed(&halves.concat(), times);
+                self.push_fixed(&halves.concat(), times);
             }
-            Value::Text(text) => self.text(text, times),
-            Value::Object(object) => self.text(object.map_or(NO_PROPERTIES, |object| object.get()), times),
-            Value::Number(number) => self.number(number, times),
-            Value::Flag(flag) => self.fixed(&[u8::from(flag)], times),
+            Value::Text(text) => self.push_text(text, times),
+            Value::Object(object) => self.push_text(object.map_or(NO_PROPERTIES, |object| object.get()), times),
+            Value::Number(number) => self.push_number(number, times),
+            Value::Flag(flag) => self.push_fixed(&[u8::from(flag)], times),
             Value::Time(time) => {
-                let millis = time.map(|millis| checked(column.name, position, millis)).transpose()?;
-                self.number(millis, times);
+                let millis = time.map(|millis| check_time(column.name, position, millis)).transpose()?;
+                self.push_number(millis, times);
             }
         }
         Ok(())
@@ -203,17 +203,17 @@ impl Column {
 
     fn overflow(&self) -> u64 {
         match self {
-            Column::Words(words) => words.overflow,
+            Column::LowCardinality(words) => words.overflow,
             _ => 0,
         }
     }
 
     fn write(&self, out: &mut impl Write) -> io::Result<()> {
         match self {
-            Column::Texts(data) | Column::Fixed(data) => out.write_all(data),
-            Column::Words(words) => words.write(out),
-            Column::Maybe(unknown, data) => {
-                out.write_all(unknown)?;
+            Column::Strings(data) | Column::Fixed(data) => out.write_all(data),
+            Column::LowCardinality(words) => words.write(out),
+            Column::Nullable(nulls, data) => {
+                out.write_all(nulls)?;
                 out.write_all(data)
             }
         }
@@ -221,31 +221,31 @@ impl Column {
 }
 
 /// A time that the table can hold.
-fn checked(name: &str, position: u64, millis: i64) -> Result<u64, SinkError> {
+fn check_time(name: &str, position: u64, millis: i64) -> Result<u64, SinkError> {
     if (0..=MAX_TIME_MS).contains(&millis) {
         return Ok(millis.unsigned_abs());
     }
-    Err(SinkError::refused(format!("position {position}: {name} must be 0 to {MAX_TIME_MS}, here {millis}")))
+    Err(SinkError::permanent(format!("position {position}: {name} must be 0 to {MAX_TIME_MS}, here {millis}")))
 }
 
 /// A block being filled.
 struct Block {
     position: Column,
-    of_event: Vec<Column>,
-    of_batch: Vec<Column>,
-    of_context: Vec<Column>,
+    event_columns: Vec<Column>,
+    batch_columns: Vec<Column>,
+    context_columns: Vec<Column>,
     rows: usize,
 }
 
 /// Appends these values, each `times` times.
-fn push_all<'v>(
-    places: &mut [Column],
+fn push_values<'v>(
+    columns_of_block: &mut [Column],
     columns: &[record::Column],
     values: impl IntoIterator<Item = Value<'v>>,
     (position, times): (u64, usize),
 ) -> Result<(), SinkError> {
-    for ((place, column), value) in places.iter_mut().zip(columns).zip(values) {
-        place.push(column, position, value, times)?;
+    for ((data, column), value) in columns_of_block.iter_mut().zip(columns).zip(values) {
+        data.push(column, position, value, times)?;
     }
     Ok(())
 }
@@ -255,41 +255,43 @@ impl Block {
         let empty = |columns: &[record::Column]| columns.iter().map(|column| Column::new(column.kind)).collect();
         Self {
             position: Column::new(columns::POSITION.kind),
-            of_event: empty(Event::COLUMNS),
-            of_batch: empty(Record::COLUMNS),
-            of_context: empty(Context::COLUMNS),
+            event_columns: empty(Event::COLUMNS),
+            batch_columns: empty(Record::COLUMNS),
+            context_columns: empty(Context::COLUMNS),
             rows: 0,
         }
     }
 
     fn push(&mut self, record: &Record<'_>, first: u64, events: &[Event<'_>]) -> Result<(), SinkError> {
         let all = (first, events.len());
-        push_all(&mut self.of_batch, Record::COLUMNS, record.values(), all)?;
-        push_all(&mut self.of_context, Context::COLUMNS, record.context.values(), all)?;
+        push_values(&mut self.batch_columns, Record::COLUMNS, record.values(), all)?;
+        push_values(&mut self.context_columns, Context::COLUMNS, record.context.values(), all)?;
         for (position, event) in (first..).zip(events) {
-            self.position.number(Some(position), 1);
-            push_all(&mut self.of_event, Event::COLUMNS, event.values(), (position, 1))?;
+            self.position.push_number(Some(position), 1);
+            push_values(&mut self.event_columns, Event::COLUMNS, event.values(), (position, 1))?;
         }
         self.rows += events.len();
         Ok(())
     }
 
     fn overflow(&self) -> u64 {
-        self.of_event.iter().chain(&self.of_batch).chain(&self.of_context).map(Column::overflow).sum()
+        self.event_columns.iter().chain(&self.batch_columns).chain(&self.context_columns).map(Column::overflow).sum()
     }
 
     fn write(&self, out: &mut impl Write) -> io::Result<()> {
-        let places =
-            std::iter::once(&self.position).chain(&self.of_event).chain(&self.of_batch).chain(&self.of_context);
+        let columns_of_block = std::iter::once(&self.position)
+            .chain(&self.event_columns)
+            .chain(&self.batch_columns)
+            .chain(&self.context_columns);
         let mut head = Vec::with_capacity(64);
-        push_length(&mut head, columns::all().count());
-        push_length(&mut head, self.rows);
-        for (place, column) in places.zip(columns::all()) {
-            push_text(&mut head, column.name);
-            push_text(&mut head, type_name(column.kind));
+        push_varint(&mut head, columns::all().count());
+        push_varint(&mut head, self.rows);
+        for (data, column) in columns_of_block.zip(columns::all()) {
+            push_string(&mut head, column.name);
+            push_string(&mut head, type_name(column.kind));
             out.write_all(&head)?;
             head.clear();
-            place.write(out)?;
+            data.write(out)?;
         }
         Ok(())
     }
@@ -301,9 +303,9 @@ pub(super) struct Encoded {
     /// The body of the insert, compressed. Empty if the batch has no events.
     pub(super) body: Vec<u8>,
     /// Events that are kept by the year.
-    pub(super) far: u64,
+    pub(super) far_events: u64,
     /// Words that found a dictionary full.
-    pub(super) overflow: u64,
+    pub(super) dictionary_overflow: u64,
 }
 
 /// The insert of a batch.
@@ -311,9 +313,9 @@ pub(super) struct Encoded {
 /// # Errors
 /// [`SinkError::Refused`] if an event cannot be stored as it is, or a record cannot be read.
 pub(super) fn encode(batch: &SinkBatch, compression: Compression) -> Result<Encoded, SinkError> {
-    let (mut block, mut far) = (Block::new(), 0);
+    let (mut block, mut far_events) = (Block::new(), 0);
     batch.for_each_record(|record, first, events| {
-        far += events.iter().filter(|event| !is_near(event.event_time, record.received_at)).count() as u64;
+        far_events += events.iter().filter(|event| !is_near(event.event_time, record.received_at)).count() as u64;
         block.push(record, first, events)
     })?;
     if block.rows == 0 {
@@ -324,7 +326,7 @@ pub(super) fn encode(batch: &SinkBatch, compression: Compression) -> Result<Enco
     let mut out = Vec::new();
     match compression {
         Compression::None => {
-            out.reserve(json + block.rows * FIXED_BYTES);
+            out.reserve(json + block.rows * EVENT_FIXED_BYTES);
             block.write(&mut out).map_err(|error| failed(&error))?;
         }
         Compression::Lz4 => {
@@ -336,5 +338,5 @@ pub(super) fn encode(batch: &SinkBatch, compression: Compression) -> Result<Enco
             encoder.finish().map_err(|error| failed(&error))?;
         }
     }
-    Ok(Encoded { body: out, far, overflow: block.overflow() })
+    Ok(Encoded { body: out, far_events, dictionary_overflow: block.overflow() })
 }

@@ -8,34 +8,34 @@ use std::collections::HashSet;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use crate::sinks::days::{self, When};
-use crate::sinks::{SinkBatch, Unreadable};
+use crate::sinks::days::{self, EventTimes};
+use crate::sinks::{CorruptRecord, SinkBatch};
 
 /// Most partitions in one insert. The server refuses more than 100.
-pub(super) const PARTITIONS: usize = 50;
+pub(super) const MAX_PARTITIONS: usize = 50;
 
 /// How a table is divided into partitions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Partitions {
+pub(super) enum PartitionScheme {
     /// By months, and by years what is far from its arrival.
     Months,
     /// By days: a table that an older collector made, or somebody else.
     Days,
 }
 
-impl Partitions {
+impl PartitionScheme {
     /// The partition of an event, as any number that no other has.
-    fn of(self, when: &When<'_>) -> i64 {
-        let day = days::day_of(when.event_time);
+    fn of(self, times: &EventTimes<'_>) -> i64 {
+        let day = days::day_of(times.event_time);
         // What the table cannot hold is refused later; it needs no partition of its own.
-        let Ok(time) = Timestamp::from_millisecond(when.event_time) else { return i64::MIN };
+        let Ok(time) = Timestamp::from_millisecond(times.event_time) else { return i64::MIN };
         let date = time.to_zoned(TimeZone::UTC).date();
         match self {
-            Partitions::Days => day,
-            Partitions::Months if days::is_near(when.event_time, when.received_at) => {
+            PartitionScheme::Days => day,
+            PartitionScheme::Months if days::is_near(times.event_time, times.received_at) => {
                 i64::from(date.year()) * 100 + i64::from(date.month())
             }
-            Partitions::Months => i64::from(date.year()),
+            PartitionScheme::Months => i64::from(date.year()),
         }
     }
 }
@@ -44,16 +44,16 @@ impl Partitions {
 ///
 /// # Errors
 /// If a record cannot be read.
-pub(super) fn cut(batch: &SinkBatch, partitions: Partitions) -> Result<u64, Unreadable> {
+pub(super) fn batch_end(batch: &SinkBatch, partitions: PartitionScheme) -> Result<u64, CorruptRecord> {
     // What is near is in the partition of its day or of its month: there are no more of these than days.
-    if days::surely_near(batch, PARTITIONS) {
+    if days::scan_is_near(batch, MAX_PARTITIONS) {
         return Ok(batch.last);
     }
     let (mut seen, mut last) = (HashSet::new(), batch.last);
-    days::each(batch, |when| {
-        let full = seen.insert(partitions.of(&when)) && seen.len() > PARTITIONS;
+    days::for_each_event(batch, |times| {
+        let full = seen.insert(partitions.of(&times)) && seen.len() > MAX_PARTITIONS;
         if full {
-            last = when.position - 1;
+            last = times.position - 1;
         }
         !full
     })?;
@@ -77,17 +77,17 @@ mod tests {
     }
 
     fn batch(first: u64, last: u64, records: Vec<StoredRecord>) -> SinkBatch {
-        SinkBatch { first, last, token: "t".into(), records }
+        SinkBatch { first, last, dedup_token: "t".into(), records }
     }
 
     #[test]
     fn events_of_twenty_years_are_one_insert() {
         let days = || (-1..7300).step_by(7);
-        let many = batch(1, days().count() as u64, vec![record(1, days())]);
-        assert_eq!(cut(&many, Partitions::Months), Ok(many.last));
+        let batch_of_years = batch(1, days().count() as u64, vec![record(1, days())]);
+        assert_eq!(batch_end(&batch_of_years, PartitionScheme::Months), Ok(batch_of_years.last));
         let partition = |days_ago: i64| {
             let (event_time, received_at) = (ARRIVED - days_ago * DAY_MS, ARRIVED);
-            Partitions::Months.of(&When { app_key: "a", position: 1, event_time, received_at })
+            PartitionScheme::Months.of(&EventTimes { app_key: "a", position: 1, event_time, received_at })
         };
         assert_eq!([0, -1, 31, 400, 401, 7299].map(partition), [202_607, 202_607, 202_605, 202_505, 2025, 2006]);
         let parts: HashSet<i64> = (-1..7300).map(partition).collect();
@@ -96,13 +96,13 @@ mod tests {
 
     #[test]
     fn a_batch_of_as_many_days_as_fit_is_not_parsed() {
-        for partitions in [Partitions::Months, Partitions::Days] {
+        for partitions in [PartitionScheme::Months, PartitionScheme::Days] {
             let mut broken = record(1, (0..50).cycle().take(100));
             broken.json.push('}');
-            assert_eq!(cut(&batch(1, 100, vec![broken]), partitions), Ok(100), "{partitions:?}");
+            assert_eq!(batch_end(&batch(1, 100, vec![broken]), partitions), Ok(100), "{partitions:?}");
             let mut broken = record(1, (0..51).cycle().take(100));
             broken.json.push('}');
-            assert!(cut(&batch(1, 100, vec![broken]), partitions).is_err(), "{partitions:?}");
+            assert!(batch_end(&batch(1, 100, vec![broken]), partitions).is_err(), "{partitions:?}");
         }
     }
 
@@ -110,25 +110,25 @@ mod tests {
     fn the_partition_too_many_is_left_for_the_next_batch() {
         let records = vec![record(1, 0..30), record(31, 20..200)];
         // Days 0 to 49 are those of positions 1 to 60.
-        assert_eq!(cut(&batch(1, 210, records.clone()), Partitions::Days), Ok(60));
-        assert_eq!(cut(&batch(61, 210, records), Partitions::Days), Ok(110));
+        assert_eq!(batch_end(&batch(1, 210, records.clone()), PartitionScheme::Days), Ok(60));
+        assert_eq!(batch_end(&batch(61, 210, records), PartitionScheme::Days), Ok(110));
         // A table that reaches back for centuries.
         let centuries = (0..200).map(|year| year * 366);
         let records = vec![record(1, centuries)];
-        let first = cut(&batch(1, 200, records.clone()), Partitions::Months).unwrap();
-        assert!((PARTITIONS as u64..60).contains(&first), "{first}");
-        assert_eq!(cut(&batch(101, 150, records), Partitions::Months), Ok(150));
+        let first = batch_end(&batch(1, 200, records.clone()), PartitionScheme::Months).unwrap();
+        assert!((MAX_PARTITIONS as u64..60).contains(&first), "{first}");
+        assert_eq!(batch_end(&batch(101, 150, records), PartitionScheme::Months), Ok(150));
     }
 
     #[test]
     fn days_outside_of_the_batch_do_not_count_and_the_next_batch_always_has_an_event() {
         let records = vec![record(1, 0..49), record(50, 100..200)];
-        assert_eq!(cut(&batch(1, 50, records), Partitions::Days), Ok(50));
-        assert_eq!(cut(&batch(7, 7, vec![record(1, 0..99)]), Partitions::Days), Ok(7));
+        assert_eq!(batch_end(&batch(1, 50, records), PartitionScheme::Days), Ok(50));
+        assert_eq!(batch_end(&batch(7, 7, vec![record(1, 0..99)]), PartitionScheme::Days), Ok(7));
         let absurd = StoredRecord {
             first: 1,
             json: json!({"app_key": "a", "received_at": 0, "events": [{"event_time": i64::MIN}]}).to_string(),
         };
-        assert_eq!(cut(&batch(1, 1, vec![absurd]), Partitions::Months), Ok(1));
+        assert_eq!(batch_end(&batch(1, 1, vec![absurd]), PartitionScheme::Months), Ok(1));
     }
 }

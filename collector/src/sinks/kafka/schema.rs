@@ -10,15 +10,15 @@ use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::metadata::Metadata;
 
-use super::client::Voice;
-use super::errors::words;
+use super::client::ClientLog;
+use super::errors::error_text;
 use crate::config::Kafka as Settings;
 use crate::sinks::SinkError;
 
 /// How long the brokers may take to make a topic, and a new topic to get a leader for each partition.
-const MAKING_TIMEOUT: Duration = Duration::from_secs(30);
+const CREATE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Between two looks at whether a new topic is ready.
-const LOOK: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Which topic an event goes to, and how the topics are made.
 pub(super) struct Topics {
@@ -27,12 +27,12 @@ pub(super) struct Topics {
     partitions: i32,
     /// -1: the brokers' default.
     replication: i32,
-    manage: bool,
+    manage_schema: bool,
     message_bytes: u32,
     client: ClientConfig,
-    voice: Voice,
+    client_log: ClientLog,
     /// How long the cluster may take to answer.
-    patience: Duration,
+    request_timeout: Duration,
     /// That the topics' limits may not be read was said once.
     warned: AtomicBool,
 }
@@ -41,31 +41,31 @@ impl Topics {
     pub(super) fn new(
         sink: &str,
         settings: &Settings,
-        (client, voice): (ClientConfig, Voice),
-        patience: Duration,
+        (client, client_log): (ClientConfig, ClientLog),
+        request_timeout: Duration,
     ) -> Self {
         Self {
             sink: sink.to_owned(),
             settings: settings.clone(),
             partitions: settings.partitions().into(),
             replication: settings.replication_factor.map_or(-1, i32::from),
-            manage: settings.manage_schema(),
+            manage_schema: settings.manage_schema(),
             message_bytes: settings.message_bytes(),
             client,
-            voice,
-            patience,
+            client_log,
+            request_timeout,
             warned: AtomicBool::new(false),
         }
     }
 
     /// The topic of events of a theme.
-    pub(super) fn of(&self, theme: &str) -> Cow<'_, str> {
+    pub(super) fn topic_for(&self, theme: &str) -> Cow<'_, str> {
         self.settings.topic_of(theme)
     }
 
-    pub(super) fn admin(&self) -> Result<AdminClient<Voice>, SinkError> {
-        AdminClient::from_config_and_context(&self.client, self.voice.clone())
-            .map_err(|error| SinkError::unfit(format!("Kafka's client: {}", words(&error))))
+    pub(super) fn admin(&self) -> Result<AdminClient<ClientLog>, SinkError> {
+        AdminClient::from_config_and_context(&self.client, self.client_log.clone())
+            .map_err(|error| SinkError::misconfigured(format!("Kafka's client: {}", error_text(&error))))
     }
 
     /// Makes sure that the topics are there and take the largest message. Blocks.
@@ -76,22 +76,22 @@ impl Topics {
     pub(super) fn prepare(&self) -> Result<(), SinkError> {
         let admin = self.admin()?;
         let missing = self.missing(&self.metadata(&admin)?);
-        if !missing.is_empty() && !self.manage {
+        if !missing.is_empty() && !self.manage_schema {
             let names = missing.join(", ");
             return Err(SinkError::retryable(format!(
                 "missing topics: {names}; with manage_schema = false nobody makes them"
             )));
         }
         if !missing.is_empty() {
-            self.make(&admin, &missing)?;
+            self.create(&admin, &missing)?;
         }
         self.check_limits(&admin)?;
         let began = std::time::Instant::now();
         loop {
-            match self.led(&self.metadata(&admin)?) {
+            match self.check_leaders(&self.metadata(&admin)?) {
                 Ok(()) => return Ok(()),
-                Err(why) if began.elapsed() > MAKING_TIMEOUT => return Err(SinkError::retryable(why)),
-                Err(_) => std::thread::sleep(LOOK),
+                Err(why) if began.elapsed() > CREATE_TIMEOUT => return Err(SinkError::retryable(why)),
+                Err(_) => std::thread::sleep(POLL_INTERVAL),
             }
         }
     }
@@ -100,21 +100,20 @@ impl Topics {
     ///
     /// # Errors
     /// [`SinkError::Retryable`] with what is missing.
-    pub(super) fn healthy(&self) -> Result<(), SinkError> {
+    pub(super) fn check_health(&self) -> Result<(), SinkError> {
         let metadata = self.metadata(&self.admin()?)?;
         // A topic that was deleted is made again by `prepare`, which is asked next.
-        if self.manage && !self.missing(&metadata).is_empty() {
+        if self.manage_schema && !self.missing(&metadata).is_empty() {
             return Ok(());
         }
-        self.led(&metadata).map_err(SinkError::retryable)
+        self.check_leaders(&metadata).map_err(SinkError::retryable)
     }
 
     /// Which topics and brokers there are. Asks for all topics: a question for one would make it, where the brokers do so.
-    fn metadata(&self, admin: &AdminClient<Voice>) -> Result<Metadata, SinkError> {
-        admin
-            .inner()
-            .fetch_metadata(None, self.patience)
-            .map_err(|error| self.voice.explain(format!("the brokers cannot be asked: {}", words(&error))))
+    fn metadata(&self, admin: &AdminClient<ClientLog>) -> Result<Metadata, SinkError> {
+        admin.inner().fetch_metadata(None, self.request_timeout).map_err(|error| {
+            self.client_log.with_last_error(format!("the brokers cannot be asked: {}", error_text(&error)))
+        })
     }
 
     fn missing(&self, metadata: &Metadata) -> Vec<String> {
@@ -122,7 +121,7 @@ impl Topics {
         self.settings.topics().into_iter().filter(|name| !there(name)).collect()
     }
 
-    fn led(&self, metadata: &Metadata) -> Result<(), String> {
+    fn check_leaders(&self, metadata: &Metadata) -> Result<(), String> {
         for name in self.settings.topics() {
             let topic = metadata.topics().iter().find(|topic| topic.name() == name);
             let topic = topic.ok_or_else(|| format!("the topic {name} is missing"))?;
@@ -136,17 +135,17 @@ impl Topics {
         Ok(())
     }
 
-    fn make(&self, admin: &AdminClient<Voice>, names: &[String]) -> Result<(), SinkError> {
+    fn create(&self, admin: &AdminClient<ClientLog>, names: &[String]) -> Result<(), SinkError> {
         let bytes = self.message_bytes.to_string();
         let new = |name| {
             NewTopic::new(name, self.partitions, TopicReplication::Fixed(self.replication))
                 .set("max.message.bytes", &bytes)
         };
         let topics: Vec<NewTopic<'_>> = names.iter().map(|name| new(name)).collect();
-        let options = AdminOptions::new().request_timeout(Some(MAKING_TIMEOUT)).operation_timeout(Some(MAKING_TIMEOUT));
-        let made = wait(admin.create_topics(&topics, &options))?
-            .map_err(|error| SinkError::retryable(format!("topics cannot be made: {}", words(&error))))?;
-        for topic in made {
+        let options = AdminOptions::new().request_timeout(Some(CREATE_TIMEOUT)).operation_timeout(Some(CREATE_TIMEOUT));
+        let results = block_on(admin.create_topics(&topics, &options))?
+            .map_err(|error| SinkError::retryable(format!("topics cannot be made: {}", error_text(&error))))?;
+        for topic in results {
             match topic {
                 Ok(name) => tracing::info!(sink = self.sink, name, "topic made"),
                 // Another collector was faster.
@@ -160,12 +159,12 @@ impl Topics {
     }
 
     /// A topic that takes less than the largest message would make the brokers refuse whole requests.
-    fn check_limits(&self, admin: &AdminClient<Voice>) -> Result<(), SinkError> {
+    fn check_limits(&self, admin: &AdminClient<ClientLog>) -> Result<(), SinkError> {
         let names = self.settings.topics();
         let topics: Vec<ResourceSpecifier<'_>> = names.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
-        let options = AdminOptions::new().request_timeout(Some(self.patience));
-        let described = wait(admin.describe_configs(&topics, &options))?;
-        let described = described.map_err(|error| SinkError::retryable(words(&error)))?;
+        let options = AdminOptions::new().request_timeout(Some(self.request_timeout));
+        let described = block_on(admin.describe_configs(&topics, &options))?;
+        let described = described.map_err(|error| SinkError::retryable(error_text(&error)))?;
         for (name, config) in names.iter().zip(described) {
             let entry = match &config {
                 Ok(config) => {
@@ -179,7 +178,7 @@ impl Topics {
                 }
             };
             if entry.is_some_and(|bytes| bytes < self.message_bytes) {
-                return Err(SinkError::unfit(format!(
+                return Err(SinkError::misconfigured(format!(
                     "the topic {name} takes messages up to {} bytes (max.message.bytes), but message_bytes is {}: raise one or lower the other",
                     entry.unwrap_or_default(),
                     self.message_bytes
@@ -191,7 +190,7 @@ impl Topics {
 }
 
 /// Waits for an answer of the library, which comes within the timeout that the question carries.
-fn wait<T>(answer: impl Future<Output = T>) -> Result<T, SinkError> {
+fn block_on<T>(answer: impl Future<Output = T>) -> Result<T, SinkError> {
     let runtime = tokio::runtime::Handle::try_current().map_err(|error| SinkError::retryable(error.to_string()))?;
     Ok(runtime.block_on(answer))
 }

@@ -7,9 +7,9 @@
 /// One token: a text, a number, or what stands between them.
 const TOKEN: &str = r#""(?:[^"\\]|\\.)*"|-?[0-9][-+.0-9eE]*|[^-"0-9]+"#;
 /// A number that may be beyond: with an exponent of three digits, or with 19 digits in front of the point.
-const BEYOND: &str = r"^-?(?:[0-9]+(?:\.[0-9]+)?[eE]\+?[0-9]{3,}|[0-9]{19,}.*)$";
+const OUT_OF_RANGE_NUMBER: &str = r"^-?(?:[0-9]+(?:\.[0-9]+)?[eE]\+?[0-9]{3,}|[0-9]{19,}.*)$";
 /// What a text may be made of, taken as a whole so that it stays, or half a surrogate.
-const HALF: &str = concat!(
+const LONE_SURROGATE: &str = concat!(
     r"(\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\[^u]|\\u[0-9a-cA-CefEF][0-9a-fA-F]{3}|\\u[dD][0-7][0-9a-fA-F]{2})",
     r"|\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
 );
@@ -20,11 +20,11 @@ fn quoted(text: &str) -> String {
 }
 
 /// The expression for the column `column`.
-pub(super) fn expression(column: &str) -> String {
-    let [token, beyond, half, kept] = [TOKEN, BEYOND, HALF, r"\1"].map(quoted);
+pub(super) fn sanitized(column: &str) -> String {
+    let [token, out_of_range, lone_surrogate, group] = [TOKEN, OUT_OF_RANGE_NUMBER, LONE_SURROGATE, r"\1"].map(quoted);
     format!(
         "if(isValidJSON({column}), {column}, arrayStringConcat(arrayMap(token -> multiIf(startsWith(token, '\"'), \
-         replaceRegexpAll(token, {half}, {kept}), match(token, {beyond}), concat('\"', token, '\"'), token), \
+         replaceRegexpAll(token, {lone_surrogate}, {group}), match(token, {out_of_range}), concat('\"', token, '\"'), token), \
          extractAll({column}, {token}))))"
     )
 }
