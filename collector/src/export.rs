@@ -120,7 +120,7 @@ fn from_store(
     let Some(store) = open_store(data_dir)? else { return Ok(position) };
     while position < head {
         let limit = STORE_STEP.min(head - position);
-        let next = store.after(position, limit, |row| lines.write(row))?;
+        let next = store.read_after(position, limit, |row| lines.write(row))?;
         if next == position {
             break;
         }

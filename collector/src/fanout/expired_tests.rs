@@ -40,7 +40,7 @@ async fn a_sink_added_after_retention_gets_what_is_left_and_the_rest_is_expired(
     let dir = tempfile::tempdir().unwrap();
     let spool = spool(dir.path());
     let embedded = taken(dir.path(), &spool, 30).await;
-    while embedded.upkeep(LATER).await.unwrap() {}
+    while embedded.run_retention_step_at(LATER).await.unwrap() {}
     let late = Model::new([]);
     let sinks = vec![(embedded as Arc<dyn Sink>, settings()), (Arc::clone(&late) as Arc<dyn Sink>, settings())];
     let fanout = Fanout::start(&spool, sinks, surroundings(dir.path())).await.unwrap();
@@ -86,7 +86,7 @@ async fn a_batch_out_of_the_store_is_sent_again_the_same_although_retention_has_
     let stored =
         records.iter().map(|record| crate::spool::Stored { first: record.first, events: 1, json: record.json.clone() });
     spool.freeze_with("model", 1, 10, stored.collect()).unwrap();
-    while embedded.upkeep(LATER).await.unwrap() {}
+    while embedded.run_retention_step_at(LATER).await.unwrap() {}
     spool.trim().unwrap();
     let model = Model::new([]);
     let sinks = vec![(embedded as Arc<dyn Sink>, settings()), (Arc::clone(&model) as Arc<dyn Sink>, settings())];

@@ -11,21 +11,21 @@ use super::Text;
 
 /// What a column holds. Every store derives its own type from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum ColumnKind {
     /// A text; empty if unknown.
     Text,
     /// One of few texts: stores keep a dictionary.
-    Word,
+    Keyword,
     /// A UUID as 36 characters in lower case.
     Uuid,
     /// Milliseconds since the epoch.
     Time,
     /// Milliseconds since the epoch, perhaps unknown.
-    MaybeTime,
+    NullableTime,
     /// A number from 0.
     Number,
     /// A number from 0, perhaps unknown.
-    MaybeNumber,
+    NullableNumber,
     /// Yes or no; no if unknown.
     Flag,
     /// A JSON object; `{}` if none was given.
@@ -34,7 +34,7 @@ pub enum Kind {
 
 /// What a column is the same for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Of {
+pub enum ColumnScope {
     /// Every event of a batch.
     Batch,
     /// Every event of a batch: who sends, in detail. Mostly the same for many batches.
@@ -51,9 +51,9 @@ pub struct Column {
     /// The name as a member of a JSON object: `"name":`.
     pub member: &'static str,
     /// What it holds.
-    pub kind: Kind,
+    pub kind: ColumnKind,
     /// What it is the same for.
-    pub of: Of,
+    pub of: ColumnScope,
     /// What it means.
     pub doc: &'static str,
 }
@@ -148,7 +148,7 @@ pub fn write_known<'v>(out: &mut Vec<u8>, columns: &[Column], values: impl IntoI
 }
 
 /// Where the values of a stored event are read from, column by column in the order of the declaration.
-pub trait Source {
+pub trait ColumnSource {
     /// What can go wrong.
     type Error;
 
@@ -156,12 +156,12 @@ pub trait Source {
     ///
     /// # Errors
     /// If it is not there or is something else.
-    fn next(&mut self, column: &'static Column) -> Result<Owned, Self::Error>;
+    fn next(&mut self, column: &'static Column) -> Result<OwnedValue, Self::Error>;
 }
 
 /// A value that was read.
 #[derive(Debug)]
-pub enum Owned {
+pub enum OwnedValue {
     /// Unknown.
     Absent,
     /// Of a text, a word or a UUID.
@@ -180,7 +180,7 @@ pub enum Owned {
 pub(super) trait Field: Sized {
     fn value(&self) -> Value<'_>;
 
-    fn from_owned(value: Owned) -> Self;
+    fn from_value(value: OwnedValue) -> Self;
 
     fn is_absent(&self) -> bool {
         self.value().is_absent()
@@ -192,8 +192,8 @@ impl Field for Text<'_> {
         Value::Text(self)
     }
 
-    fn from_owned(value: Owned) -> Self {
-        if let Owned::Text(text) = value { text.into() } else { Self::default() }
+    fn from_value(value: OwnedValue) -> Self {
+        if let OwnedValue::Text(text) = value { text.into() } else { Self::default() }
     }
 }
 
@@ -202,8 +202,8 @@ impl Field for i64 {
         Value::Time(Some(*self))
     }
 
-    fn from_owned(value: Owned) -> Self {
-        if let Owned::Time(time) = value { time } else { 0 }
+    fn from_value(value: OwnedValue) -> Self {
+        if let OwnedValue::Time(time) = value { time } else { 0 }
     }
 }
 
@@ -212,8 +212,8 @@ impl Field for Option<i64> {
         Value::Time(*self)
     }
 
-    fn from_owned(value: Owned) -> Self {
-        if let Owned::Time(time) = value { Some(time) } else { None }
+    fn from_value(value: OwnedValue) -> Self {
+        if let OwnedValue::Time(time) = value { Some(time) } else { None }
     }
 }
 
@@ -222,8 +222,8 @@ impl Field for u64 {
         Value::Number(Some(*self))
     }
 
-    fn from_owned(value: Owned) -> Self {
-        if let Owned::Number(number) = value { number } else { 0 }
+    fn from_value(value: OwnedValue) -> Self {
+        if let OwnedValue::Number(number) = value { number } else { 0 }
     }
 }
 
@@ -232,8 +232,8 @@ impl Field for Option<u64> {
         Value::Number(*self)
     }
 
-    fn from_owned(value: Owned) -> Self {
-        if let Owned::Number(number) = value { Some(number) } else { None }
+    fn from_value(value: OwnedValue) -> Self {
+        if let OwnedValue::Number(number) = value { Some(number) } else { None }
     }
 }
 
@@ -242,8 +242,8 @@ impl Field for bool {
         Value::Flag(*self)
     }
 
-    fn from_owned(value: Owned) -> Self {
-        matches!(value, Owned::Flag(true))
+    fn from_value(value: OwnedValue) -> Self {
+        matches!(value, OwnedValue::Flag(true))
     }
 }
 
@@ -252,8 +252,8 @@ impl Field for Object<'_> {
         Value::Object(self.get())
     }
 
-    fn from_owned(value: Owned) -> Self {
-        if let Owned::Object(object) = value { Self(Some(Cow::Owned(object))) } else { Self(None) }
+    fn from_value(value: OwnedValue) -> Self {
+        if let OwnedValue::Object(object) = value { Self(Some(Cow::Owned(object))) } else { Self(None) }
     }
 }
 
@@ -290,18 +290,18 @@ impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
     }
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for ColumnKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Kind::Text => "text",
-            Kind::Word => "one of few texts",
-            Kind::Uuid => "UUID",
-            Kind::Time => "time",
-            Kind::MaybeTime => "time or null",
-            Kind::Number => "integer",
-            Kind::MaybeNumber => "integer or null",
-            Kind::Flag => "boolean",
-            Kind::Object => "object",
+            ColumnKind::Text => "text",
+            ColumnKind::Keyword => "one of few texts",
+            ColumnKind::Uuid => "UUID",
+            ColumnKind::Time => "time",
+            ColumnKind::NullableTime => "time or null",
+            ColumnKind::Number => "integer",
+            ColumnKind::NullableNumber => "integer or null",
+            ColumnKind::Flag => "boolean",
+            ColumnKind::Object => "object",
         })
     }
 }

@@ -15,18 +15,20 @@ mod text;
 use serde::{Deserialize, Serialize};
 
 use columns::Field;
-pub use columns::{Column, Kind, NO_PROPERTIES, Object, Of, Owned, Source, Value, write_known, write_members};
+pub use columns::{
+    Column, ColumnKind, ColumnScope, ColumnSource, NO_PROPERTIES, Object, OwnedValue, Value, write_known, write_members,
+};
 pub use text::Text;
 
 /// The type of a field of this kind.
 macro_rules! field {
     ($a:lifetime, Text) => { Text<$a> };
-    ($a:lifetime, Word) => { Text<$a> };
+    ($a:lifetime, Keyword) => { Text<$a> };
     ($a:lifetime, Uuid) => { Text<$a> };
     ($a:lifetime, Time) => { i64 };
-    ($a:lifetime, MaybeTime) => { Option<i64> };
+    ($a:lifetime, NullableTime) => { Option<i64> };
     ($a:lifetime, Number) => { u64 };
-    ($a:lifetime, MaybeNumber) => { Option<u64> };
+    ($a:lifetime, NullableNumber) => { Option<u64> };
     ($a:lifetime, Flag) => { bool };
     ($a:lifetime, Object) => { Object<$a> };
 }
@@ -36,8 +38,8 @@ macro_rules! columns {
         &[$(Column {
             name: stringify!($name),
             member: concat!("\"", stringify!($name), "\":"),
-            kind: Kind::$kind,
-            of: Of::$of,
+            kind: ColumnKind::$kind,
+            of: ColumnScope::$of,
             doc: $doc,
         }),*]
     };
@@ -76,7 +78,7 @@ macro_rules! values {
             ///
             /// # Errors
             /// The first error of `source`.
-            pub fn read<S: Source>(source: &mut S) -> Result<Self, S::Error> {
+            pub fn read<S: ColumnSource>(source: &mut S) -> Result<Self, S::Error> {
                 let mut columns = Self::COLUMNS.iter();
                 Ok(Self { $($name: next(&mut columns, source)?,)* })
             }
@@ -85,10 +87,13 @@ macro_rules! values {
 }
 
 /// The next column's value.
-fn next<T: Field, S: Source>(columns: &mut std::slice::Iter<'static, Column>, source: &mut S) -> Result<T, S::Error> {
-    Ok(T::from_owned(match columns.next() {
+fn next<T: Field, S: ColumnSource>(
+    columns: &mut std::slice::Iter<'static, Column>,
+    source: &mut S,
+) -> Result<T, S::Error> {
+    Ok(T::from_value(match columns.next() {
         Some(column) => source.next(column)?,
-        None => Owned::Absent,
+        None => OwnedValue::Absent,
     }))
 }
 
@@ -160,7 +165,7 @@ macro_rules! batch {
             ///
             /// # Errors
             /// The first error of `source`.
-            pub fn read<S: Source>(source: &mut S) -> Result<Self, S::Error> {
+            pub fn read<S: ColumnSource>(source: &mut S) -> Result<Self, S::Error> {
                 let event = Event::read(source)?;
                 let mut columns = Record::COLUMNS.iter();
                 Ok(Self { $($name: next(&mut columns, source)?,)* context: Context::read(source)?, event })
@@ -190,7 +195,7 @@ group! {
         /// When it happened, after correction
         event_time: Time,
         /// Where `event_time` is from: `true` (the sender knew it), `device` (its clock), `corrected` (its clock, corrected), `arrival` (its clock was absurd)
-        time_source: Word = default,
+        time_source: Keyword = default,
         /// Whether it may be a repetition that is no longer recognised: its batch is older than the memory for IDs
         unverified: Flag = default,
         /// Identity, given once on the device
@@ -198,23 +203,23 @@ group! {
         /// The user known at that moment
         user_id: Text = default,
         /// What it is about
-        theme: Word,
+        theme: Keyword,
         /// Its name
-        code: Word,
+        code: Keyword,
         /// Number within the install, from 1, without gaps; 0 where the client has none
         seq: Number,
         /// When it happened by the device's clock
         ts: Time,
         /// The same by the device's monotonic clock, milliseconds
-        mono: MaybeNumber = default,
+        mono: NullableNumber = default,
         /// Which run of the monotonic clock
         boot: Text = default,
         /// The session
         session_id: Text = default,
         /// Number of the session within the install
-        session_index: MaybeNumber = default,
+        session_index: NullableNumber = default,
         /// Number of the event within the session
-        session_event: MaybeNumber = default,
+        session_event: NullableNumber = default,
         /// Path of the page
         page_path: Text = default,
         /// Title of the page
@@ -222,7 +227,7 @@ group! {
         /// Where the page was reached from
         page_referrer: Text = default,
         /// When the page was entered by the device's clock
-        page_enter_ts: MaybeTime = default,
+        page_enter_ts: NullableTime = default,
         /// Properties, as they were sent
         props: Object = default,
     }
@@ -230,7 +235,7 @@ group! {
 
 batch! {
     /// Key of the app
-    app_key: Word,
+    app_key: Keyword,
     /// The batch it came in
     batch_id: Text,
     /// Who sent it
@@ -245,32 +250,32 @@ group! {
     /// App, SDK, host and device of a batch.
     Context of Context {
         /// Version of the mini-program or app
-        app_version: Word = default,
+        app_version: Keyword = default,
         /// Name of the SDK package
-        sdk_name: Word = default,
+        sdk_name: Keyword = default,
         /// Version of the SDK package
-        sdk_version: Word = default,
+        sdk_version: Keyword = default,
         /// Platform: jd, weapp, web, android, ..
-        platform: Word = default,
+        platform: Keyword = default,
         /// Name of the hosting app
-        host_app: Word = default,
+        host_app: Keyword = default,
         /// Version of the hosting app
-        host_version: Word = default,
+        host_version: Keyword = default,
         /// Operating system
-        os: Word = default,
+        os: Keyword = default,
         /// Version of the operating system
-        os_version: Word = default,
+        os_version: Keyword = default,
         /// Maker of the device
-        brand: Word = default,
+        brand: Keyword = default,
         /// Model of the device
-        model: Word = default,
+        model: Keyword = default,
         /// Screen, `WIDTHxHEIGHT`
-        screen: Word = default,
+        screen: Keyword = default,
         /// Language, BCP 47
-        language: Word = default,
+        language: Keyword = default,
         /// Time zone, IANA name
-        timezone: Word = default,
+        timezone: Keyword = default,
         /// Network type
-        network: Word = default,
+        network: Keyword = default,
     }
 }

@@ -2,18 +2,18 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Column, Context, Event, Kind, Record};
+use super::{Column, ColumnKind, Context, Event, Record};
 
 /// A value that no other column has, as hostile as its kind allows.
 fn value(column: &Column, number: usize) -> Value {
     match column.kind {
-        Kind::Text => json!(format!("{} \u{1f600}\"\\\n\u{0}é {number}", column.name)),
-        Kind::Word => json!(format!("{}é {number}", column.name)),
-        Kind::Uuid => json!(format!("0198c0de-0000-7000-8000-{number:012x}")),
-        Kind::Time | Kind::MaybeTime => json!(1_431_835_000_000i64 + number as i64),
-        Kind::Number | Kind::MaybeNumber => json!(9_007_199_254_740_000u64 + number as u64),
-        Kind::Flag => json!(true),
-        Kind::Object => json!({column.name: [number, null, {"a": "b"}]}),
+        ColumnKind::Text => json!(format!("{} \u{1f600}\"\\\n\u{0}é {number}", column.name)),
+        ColumnKind::Keyword => json!(format!("{}é {number}", column.name)),
+        ColumnKind::Uuid => json!(format!("0198c0de-0000-7000-8000-{number:012x}")),
+        ColumnKind::Time | ColumnKind::NullableTime => json!(1_431_835_000_000i64 + number as i64),
+        ColumnKind::Number | ColumnKind::NullableNumber => json!(9_007_199_254_740_000u64 + number as u64),
+        ColumnKind::Flag => json!(true),
+        ColumnKind::Object => json!({column.name: [number, null, {"a": "b"}]}),
     }
 }
 

@@ -197,7 +197,7 @@ impl Collector {
 async fn upkeep(embedded: Option<Arc<EmbeddedSink>>) {
     let Some(embedded) = embedded else { return };
     loop {
-        match embedded.retain().await {
+        match embedded.run_retention_step().await {
             Ok(true) => tokio::task::yield_now().await,
             Ok(false) => tokio::time::sleep(UPKEEP).await,
             Err(error) => {

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde::de::Error;
 use serde_json::value::RawValue;
 
-use crate::record::{Column, Kind, Owned, Source};
+use crate::record::{Column, ColumnKind, ColumnSource, OwnedValue};
 use crate::row::Row;
 
 /// The fields of a document, each as it stands there.
@@ -23,28 +23,28 @@ impl<'a> Document<'a> {
     }
 }
 
-impl Source for Document<'_> {
+impl ColumnSource for Document<'_> {
     type Error = serde_json::Error;
 
-    fn next(&mut self, column: &'static Column) -> serde_json::Result<Owned> {
+    fn next(&mut self, column: &'static Column) -> serde_json::Result<OwnedValue> {
         let name = column.name;
         let found = match column.kind {
-            Kind::Text | Kind::Word | Kind::Uuid => self.get(name)?.map(Owned::Text),
-            Kind::Time | Kind::MaybeTime => self.get(name)?.map(Owned::Time),
-            Kind::Number | Kind::MaybeNumber => self.get(name)?.map(Owned::Number),
-            Kind::Flag => self.get(name)?.map(Owned::Flag),
+            ColumnKind::Text | ColumnKind::Keyword | ColumnKind::Uuid => self.get(name)?.map(OwnedValue::Text),
+            ColumnKind::Time | ColumnKind::NullableTime => self.get(name)?.map(OwnedValue::Time),
+            ColumnKind::Number | ColumnKind::NullableNumber => self.get(name)?.map(OwnedValue::Number),
+            ColumnKind::Flag => self.get(name)?.map(OwnedValue::Flag),
             // As text, where the store did not take it as an object.
-            Kind::Object => match self.get::<String>(&format!("{name}_json"))? {
-                Some(text) => Some(Owned::Object(RawValue::from_string(text)?)),
-                None => self.get(name)?.map(Owned::Object),
+            ColumnKind::Object => match self.get::<String>(&format!("{name}_json"))? {
+                Some(text) => Some(OwnedValue::Object(RawValue::from_string(text)?)),
+                None => self.get(name)?.map(OwnedValue::Object),
             },
         };
         match found {
             Some(value) => Ok(value),
-            None if matches!(column.kind, Kind::Uuid | Kind::Time | Kind::Number) => {
+            None if matches!(column.kind, ColumnKind::Uuid | ColumnKind::Time | ColumnKind::Number) => {
                 Err(serde_json::Error::custom(format!("the document has no {name}")))
             }
-            None => Ok(Owned::Absent),
+            None => Ok(OwnedValue::Absent),
         }
     }
 }

@@ -4,7 +4,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, ToSql};
 
 use crate::query::Filter;
-use crate::sinks::sqlite::{SHARED, WORD};
+use crate::sinks::sqlite::{SELECT_WORD, SHARED_APP};
 
 pub(super) fn number(sql: &Connection, query: &str, params: &[&dyn ToSql]) -> rusqlite::Result<Option<i64>> {
     sql.prepare_cached(query)?.query_row(params, |row| row.get(0)).optional()
@@ -30,11 +30,11 @@ impl Condition {
         };
         let mut condition = Self { app, sql: "app = ?".to_owned(), values: vec![app.into()] };
         if let Some(theme) = filter.theme {
-            let Some(theme) = number(sql, WORD, &[&SHARED, &theme.as_str()])? else { return Ok(None) };
+            let Some(theme) = number(sql, SELECT_WORD, &[&SHARED_APP, &theme.as_str()])? else { return Ok(None) };
             condition.and("theme = ?", theme);
         }
         if let Some(code) = &filter.code {
-            match (number(sql, WORD, &[&app, code])?, codes_in_rows > 0) {
+            match (number(sql, SELECT_WORD, &[&app, code])?, codes_in_rows > 0) {
                 (None, false) => return Ok(None),
                 (Some(code), false) => condition.and("code = ?", code),
                 // The app has so many codes that some stayed with their events; those rows are looked up.

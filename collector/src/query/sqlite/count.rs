@@ -6,7 +6,7 @@ use rusqlite::{Connection, params_from_iter};
 
 use super::condition::Condition;
 use crate::query::{CountQuery, Counts, Measure};
-use crate::sinks::sqlite::parts::{self, Holding};
+use crate::sinks::sqlite::parts::{self, AppPart};
 
 pub(super) fn count(sql: &Connection, query: &CountQuery) -> rusqlite::Result<Counts> {
     let buckets = query.bounds.len().saturating_sub(1);
@@ -29,10 +29,10 @@ fn each_bucket(
     sql: &Connection,
     app: i64,
     bounds: &[i64],
-    mut visit: impl FnMut(usize, (i64, i64), &Holding) -> rusqlite::Result<()>,
+    mut visit: impl FnMut(usize, (i64, i64), &AppPart) -> rusqlite::Result<()>,
 ) -> rusqlite::Result<()> {
     let (Some(from), Some(to)) = (bounds.first(), bounds.last()) else { return Ok(()) };
-    let parts = parts::holding(sql, app, *from, *to)?;
+    let parts = parts::parts_of_app(sql, app, *from, *to)?;
     for (bucket, pair) in bounds.windows(2).enumerate() {
         let (begin, end) = (pair[0], pair[1]);
         for part in parts.iter().filter(|part| part.first_time < end && part.last_time >= begin) {

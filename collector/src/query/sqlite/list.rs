@@ -47,23 +47,23 @@ fn newest_places(
     (from, to): (i64, i64),
     limit: usize,
 ) -> rusqlite::Result<Vec<Placed>> {
-    let mut parts = parts::holding(sql, condition.app, from, to)?;
+    let mut parts = parts::parts_of_app(sql, condition.app, from, to)?;
     parts.sort_by_key(|part| std::cmp::Reverse(part.last_time));
     let mut found: Vec<Placed> = Vec::new();
-    for holding in parts {
-        if found.len() >= limit && found.last().is_some_and(|(time, ..)| *time > holding.last_time) {
+    for app_part in parts {
+        if found.len() >= limit && found.last().is_some_and(|(time, ..)| *time > app_part.last_time) {
             break;
         }
         let query = format!(
             "SELECT event_time, position FROM {} WHERE {} ORDER BY event_time DESC, position DESC LIMIT ?",
-            holding.metrics(),
+            app_part.metrics(),
             condition.sql
         );
         let most = Value::from(i64::try_from(limit).unwrap_or(i64::MAX));
         let values = condition.values.iter().cloned().chain([most]);
         let mut statement = sql.prepare_cached(&query)?;
         let places =
-            statement.query_map(params_from_iter(values), |row| Ok((row.get(0)?, row.get(1)?, holding.part)))?;
+            statement.query_map(params_from_iter(values), |row| Ok((row.get(0)?, row.get(1)?, app_part.part)))?;
         found.extend(places.collect::<rusqlite::Result<Vec<Placed>>>()?);
         found.sort_unstable_by(|a, b| b.cmp(a));
         found.truncate(limit);
@@ -74,7 +74,7 @@ fn newest_places(
 /// The whole event at a place.
 fn whole(sql: &Connection, (_, position, part): Placed) -> rusqlite::Result<Listed> {
     let mut found = None;
-    rows::each(sql, part, (position - 1, position, 1), |position, row| {
+    rows::for_each_row(sql, part, (position - 1, position, 1), |position, row| {
         found = Some(Listed { position, row });
         Ok(ControlFlow::Break(()))
     })?;

@@ -1,36 +1,38 @@
 //! The columns of a stored event as ClickHouse has them. The table may have more; these it must have.
 
-use crate::record::{self, Column, Kind};
+use crate::record::{self, Column, ColumnKind};
 
 /// The column that only stores have: the event's number within the collector that delivered it.
 pub(crate) static POSITION: Column = Column {
     name: "position",
     member: "\"position\":",
-    kind: Kind::Number,
-    of: record::Of::Event,
+    kind: ColumnKind::Number,
+    of: record::ColumnScope::Event,
     doc: "Number within the collector that delivered it",
 };
 
 /// The type's name.
-pub(crate) fn type_name(kind: Kind) -> &'static str {
+pub(crate) fn type_name(kind: ColumnKind) -> &'static str {
     match kind {
-        Kind::Text | Kind::Object => "String",
-        Kind::Word => "LowCardinality(String)",
-        Kind::Uuid => "UUID",
-        Kind::Time => "DateTime64(3, 'UTC')",
-        Kind::MaybeTime => "Nullable(DateTime64(3, 'UTC'))",
-        Kind::Number => "UInt64",
-        Kind::MaybeNumber => "Nullable(UInt64)",
-        Kind::Flag => "Bool",
+        ColumnKind::Text | ColumnKind::Object => "String",
+        ColumnKind::Keyword => "LowCardinality(String)",
+        ColumnKind::Uuid => "UUID",
+        ColumnKind::Time => "DateTime64(3, 'UTC')",
+        ColumnKind::NullableTime => "Nullable(DateTime64(3, 'UTC'))",
+        ColumnKind::Number => "UInt64",
+        ColumnKind::NullableNumber => "Nullable(UInt64)",
+        ColumnKind::Flag => "Bool",
     }
 }
 
 /// How it is compressed; words and flags are small enough as they are.
-fn codec(kind: Kind) -> &'static str {
+fn codec(kind: ColumnKind) -> &'static str {
     match kind {
-        Kind::Time | Kind::Number => " CODEC(Delta(8), ZSTD(1))",
-        Kind::Text | Kind::Object | Kind::MaybeTime | Kind::MaybeNumber => " CODEC(ZSTD(1))",
-        Kind::Word | Kind::Uuid | Kind::Flag => "",
+        ColumnKind::Time | ColumnKind::Number => " CODEC(Delta(8), ZSTD(1))",
+        ColumnKind::Text | ColumnKind::Object | ColumnKind::NullableTime | ColumnKind::NullableNumber => {
+            " CODEC(ZSTD(1))"
+        }
+        ColumnKind::Keyword | ColumnKind::Uuid | ColumnKind::Flag => "",
     }
 }
 

@@ -13,7 +13,7 @@ use subway_protocol::limits::MAX_TIME_MS;
 
 use super::columns::{self, parse_uuid, type_name};
 use crate::config::BlockCompression as Compression;
-use crate::record::{self, Context, Event, Kind, NO_PROPERTIES, Record, Value};
+use crate::record::{self, ColumnKind, Context, Event, NO_PROPERTIES, Record, Value};
 use crate::sinks::days::is_near;
 use crate::sinks::{SinkBatch, SinkError};
 
@@ -115,12 +115,12 @@ fn push_string(out: &mut Vec<u8>, text: &str) {
 }
 
 impl Column {
-    fn new(kind: Kind) -> Self {
+    fn new(kind: ColumnKind) -> Self {
         match kind {
-            Kind::Text | Kind::Object => Column::Strings(Vec::new()),
-            Kind::Word => Column::LowCardinality(LowCardinalityColumn::new()),
-            Kind::Uuid | Kind::Time | Kind::Number | Kind::Flag => Column::Fixed(Vec::new()),
-            Kind::MaybeTime | Kind::MaybeNumber => Column::Nullable(Vec::new(), Vec::new()),
+            ColumnKind::Text | ColumnKind::Object => Column::Strings(Vec::new()),
+            ColumnKind::Keyword => Column::LowCardinality(LowCardinalityColumn::new()),
+            ColumnKind::Uuid | ColumnKind::Time | ColumnKind::Number | ColumnKind::Flag => Column::Fixed(Vec::new()),
+            ColumnKind::NullableTime | ColumnKind::NullableNumber => Column::Nullable(Vec::new(), Vec::new()),
         }
     }
 
@@ -178,7 +178,7 @@ impl Column {
         times: usize,
     ) -> Result<(), SinkError> {
         match value {
-            Value::Text(text) if column.kind == Kind::Uuid => {
+            Value::Text(text) if column.kind == ColumnKind::Uuid => {
                 let id = parse_uuid(text).ok_or_else(|| {
                     let name = column.name;
                     SinkError::permanent(format!(

@@ -3,7 +3,7 @@ use subway_servers::{ClickHouse as Server, OldClickHouse, available};
 
 use super::test_support::{Database, batch, event};
 use super::*;
-use crate::record::{self, Kind};
+use crate::record::{self, ColumnKind};
 use crate::sinks::conformance;
 
 struct Store(Database);
@@ -17,7 +17,9 @@ impl conformance::Subject for Store {
     async fn contents(&self) -> Vec<Value> {
         let select: Vec<String> = record::all()
             .map(|column| match (column.name, column.kind) {
-                (name, Kind::Time | Kind::MaybeTime) => format!("toUnixTimestamp64Milli(t.{name}) AS {name}"),
+                (name, ColumnKind::Time | ColumnKind::NullableTime) => {
+                    format!("toUnixTimestamp64Milli(t.{name}) AS {name}")
+                }
                 (name, _) => name.into(),
             })
             .collect();

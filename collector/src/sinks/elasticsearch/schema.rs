@@ -8,7 +8,7 @@ use super::super::SinkError;
 use super::names;
 use super::server::{Flavour, Server};
 use crate::config::Elasticsearch as Settings;
-use crate::record::{self, Column, Kind};
+use crate::record::{self, Column, ColumnKind};
 
 /// Number of the templates' content. Grows with every change here; a store that has a newer one is left as it is.
 pub(super) const VERSION: u64 = 2;
@@ -95,14 +95,14 @@ fn mapping(column: &Column, flavour: Flavour) -> Value {
         ("event_time", ..) => time(),
         // Only looked up, never counted.
         ("batch_id", ..) => json!({"type": "keyword", "doc_values": false}),
-        (_, Kind::Text | Kind::Word | Kind::Uuid, _) => word(),
-        (_, Kind::Time | Kind::MaybeTime, _) => {
+        (_, ColumnKind::Text | ColumnKind::Keyword | ColumnKind::Uuid, _) => word(),
+        (_, ColumnKind::Time | ColumnKind::NullableTime, _) => {
             json!({"type": "date", "format": "epoch_millis", "ignore_malformed": true})
         }
-        (_, Kind::Number | Kind::MaybeNumber, _) => number(),
-        (_, Kind::Flag, _) => json!({"type": "boolean"}),
-        (_, Kind::Object, Flavour::Elasticsearch) => json!({"type": "flattened", "ignore_above": INDEXED_CHARS}),
-        (_, Kind::Object, Flavour::OpenSearch) => json!({"type": "flat_object"}),
+        (_, ColumnKind::Number | ColumnKind::NullableNumber, _) => number(),
+        (_, ColumnKind::Flag, _) => json!({"type": "boolean"}),
+        (_, ColumnKind::Object, Flavour::Elasticsearch) => json!({"type": "flattened", "ignore_above": INDEXED_CHARS}),
+        (_, ColumnKind::Object, Flavour::OpenSearch) => json!({"type": "flat_object"}),
     }
 }
 
@@ -111,7 +111,7 @@ fn events(flavour: Flavour) -> Value {
     let mut properties = Map::new();
     for column in record::all() {
         properties.insert(column.name.to_owned(), mapping(column, flavour));
-        if column.kind == Kind::Object {
+        if column.kind == ColumnKind::Object {
             // The same as text, where the store does not take it as an object; kept, not searched.
             let text = json!({"type": "keyword", "index": false, "doc_values": false});
             properties.insert(format!("{}_json", column.name), text);

@@ -23,8 +23,8 @@ async fn store(dir: &Path) -> EmbeddedSink {
 
 /// What retention does when the clocks say so. Whether the event is still there.
 async fn keeps(dir: &Path, sink: &EmbeddedSink, wall: i64, monotonic: i64) -> bool {
-    let now = sink.thread.call(move |writer| writer.time_by(wall, monotonic)).unwrap().unwrap();
-    while sink.upkeep(now).await.unwrap() {}
+    let now = sink.thread.call(move |writer| writer.retention_time_at(wall, monotonic)).unwrap().unwrap();
+    while sink.run_retention_step_at(now).await.unwrap() {}
     StoreBackfill::new(dir).records(0, 1, 1, 1).unwrap().len() == 1
 }
 
@@ -43,7 +43,9 @@ async fn a_clock_that_is_ahead_for_two_seconds_deletes_nothing_and_time_that_has
 async fn a_new_store_has_no_reason_to_doubt_the_clock() {
     let dir = tempfile::tempdir().unwrap();
     let sink = EmbeddedSink::open(dir.path()).unwrap();
-    let now = sink.thread.call(|writer| (writer.time_by(TODAY, 0).unwrap(), writer.guard.as_ref().unwrap().doubts()));
+    let now = sink
+        .thread
+        .call(|writer| (writer.retention_time_at(TODAY, 0).unwrap(), writer.guard.as_ref().unwrap().doubts()));
     assert_eq!(now.unwrap(), (TODAY, false));
 }
 

@@ -9,12 +9,12 @@ use std::collections::HashMap;
 use rusqlite::{Connection, OptionalExtension, ToSql, params};
 
 use super::cache::Cache;
-use super::columns::CONTEXT;
+use super::columns::CONTEXT_SQL;
 use super::ident::Ident;
 use crate::record::{Context, Value};
 
 /// The app of the words that all share: themes and their kind, which are few.
-pub(crate) const SHARED: i64 = 0;
+pub(crate) const SHARED_APP: i64 = 0;
 
 /// What is known of a row: its number, and the latest part that refers to it.
 #[derive(Clone, Copy, Debug)]
@@ -34,10 +34,11 @@ struct Table {
 }
 
 /// The number and the part of a word; app -1: from before codes were counted by app.
-pub(crate) const WORD: &str = "SELECT id, part FROM word WHERE app IN (-1, ?1) AND text = ?2 ORDER BY app LIMIT 1";
+pub(crate) const SELECT_WORD: &str =
+    "SELECT id, part FROM word WHERE app IN (-1, ?1) AND text = ?2 ORDER BY app LIMIT 1";
 
-const WORDS: Table = Table {
-    select: WORD,
+const WORD: Table = Table {
+    select: SELECT_WORD,
     insert: "INSERT INTO word (app, text, part) VALUES (?1, ?2, ?3)",
     touch: "UPDATE word SET part = ?2 WHERE id = ?1",
 };
@@ -65,7 +66,7 @@ struct Install {
 
 /// The most that one app may have in a dictionary.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Caps {
+pub(super) struct DictionaryLimits {
     pub(super) codes: u64,
     pub(super) contexts: u64,
 }
@@ -80,7 +81,7 @@ struct Changes {
 
 /// The writer's dictionaries. What they learnt in a transaction that did not commit is wrong: they are then thrown away.
 pub(super) struct Dictionary {
-    caps: Caps,
+    limits: DictionaryLimits,
     /// The part that is written, and the oldest: what was last referred to before that may be gone.
     part: i64,
     oldest: i64,
@@ -91,8 +92,8 @@ pub(super) struct Dictionary {
     users: Cache<Entry>,
     sessions: Cache<Entry>,
     /// How many codes and contexts an app has.
-    codes_of: HashMap<i64, u64>,
-    contexts_of: HashMap<i64, u64>,
+    code_counts: HashMap<i64, u64>,
+    context_counts: HashMap<i64, u64>,
     changes: HashMap<i64, Changes>,
     key: String,
 }
@@ -122,7 +123,7 @@ fn find(
 }
 
 /// Makes a row for `text` with `table`.
-fn make(
+fn insert(
     sql: &Connection,
     (cache, table): (&mut Cache<Entry>, &Table),
     (app, text, stored): (i64, &str, &dyn ToSql),
@@ -133,24 +134,24 @@ fn make(
     Ok(number)
 }
 
-/// Whether `app` may have one more row of a dictionary, which `count` counts; it then has.
-fn admit(
+/// Whether `app` may have one more row of a dictionary, which `count_query` counts; it then has.
+fn reserve_entry(
     sql: &Connection,
     counts: &mut HashMap<i64, u64>,
-    (app, most, count): (i64, u64, &str),
+    (app, max_entries, count_query): (i64, u64, &str),
 ) -> rusqlite::Result<bool> {
-    let have = match counts.get(&app) {
-        Some(have) => *have,
-        None => sql.prepare_cached(count)?.query_row([app], |row| row.get(0))?,
+    let count = match counts.get(&app) {
+        Some(count) => *count,
+        None => sql.prepare_cached(count_query)?.query_row([app], |row| row.get(0))?,
     };
-    counts.insert(app, if have < most { have + 1 } else { have });
-    Ok(have < most)
+    counts.insert(app, if count < max_entries { count + 1 } else { count });
+    Ok(count < max_entries)
 }
 
 impl Dictionary {
-    pub(super) fn new(caps: Caps) -> Self {
+    pub(super) fn new(limits: DictionaryLimits) -> Self {
         Self {
-            caps,
+            limits,
             part: 0,
             oldest: 0,
             apps: HashMap::new(),
@@ -159,26 +160,26 @@ impl Dictionary {
             installs: Cache::default(),
             users: Cache::default(),
             sessions: Cache::default(),
-            codes_of: HashMap::new(),
-            contexts_of: HashMap::new(),
+            code_counts: HashMap::new(),
+            context_counts: HashMap::new(),
             changes: HashMap::new(),
             key: String::new(),
         }
     }
 
-    pub(super) fn caps(&self) -> Caps {
-        self.caps
+    pub(super) fn limits(&self) -> DictionaryLimits {
+        self.limits
     }
 
     /// What is looked up from now on is referred to by `part`; the oldest is `oldest`.
-    pub(super) fn refer_from(&mut self, (part, oldest): (i64, i64)) {
+    pub(super) fn set_parts(&mut self, (part, oldest): (i64, i64)) {
         (self.part, self.oldest) = (part, oldest);
     }
 
     /// Codes and contexts were deleted: how many there are is counted anew.
-    pub(super) fn recount(&mut self) {
-        self.codes_of.clear();
-        self.contexts_of.clear();
+    pub(super) fn reset_counts(&mut self) {
+        self.code_counts.clear();
+        self.context_counts.clear();
     }
 
     pub(super) fn app(&mut self, sql: &Connection, key: &str) -> rusqlite::Result<i64> {
@@ -200,22 +201,22 @@ impl Dictionary {
         if text.is_empty() {
             return Ok(0);
         }
-        let (parts, key) = ((self.part, self.oldest), (SHARED, text, &text as &dyn ToSql));
-        match find(sql, (&mut self.words, &WORDS), key, parts)? {
+        let (parts, key) = ((self.part, self.oldest), (SHARED_APP, text, &text as &dyn ToSql));
+        match find(sql, (&mut self.words, &WORD), key, parts)? {
             Some(number) => Ok(number),
-            None => make(sql, (&mut self.words, &WORDS), key, self.part),
+            None => insert(sql, (&mut self.words, &WORD), key, self.part),
         }
     }
 
     /// The number of an app's event code; 0 if the app has too many: the text then stays with the event.
     pub(super) fn code(&mut self, sql: &Connection, app: i64, text: &str) -> rusqlite::Result<i64> {
         let (parts, key) = ((self.part, self.oldest), (app, text, &text as &dyn ToSql));
-        if let Some(number) = find(sql, (&mut self.words, &WORDS), key, parts)? {
+        if let Some(number) = find(sql, (&mut self.words, &WORD), key, parts)? {
             return Ok(number);
         }
-        let count = "SELECT count(*) FROM word WHERE app = ?1";
-        if admit(sql, &mut self.codes_of, (app, self.caps.codes, count))? {
-            return make(sql, (&mut self.words, &WORDS), key, self.part);
+        let count_query = "SELECT count(*) FROM word WHERE app = ?1";
+        if reserve_entry(sql, &mut self.code_counts, (app, self.limits.codes, count_query))? {
+            return insert(sql, (&mut self.words, &WORD), key, self.part);
         }
         self.changes.entry(app).or_default().codes_in_rows += 1;
         Ok(0)
@@ -232,12 +233,12 @@ impl Dictionary {
             key.push(':');
             key.push_str(value);
         }
-        let number = self.context_of(sql, app, &key, &values);
+        let number = self.context_by_key(sql, app, &key, &values);
         self.key = key;
         number
     }
 
-    fn context_of(&mut self, sql: &Connection, app: i64, key: &str, values: &[&str]) -> rusqlite::Result<i64> {
+    fn context_by_key(&mut self, sql: &Connection, app: i64, key: &str, values: &[&str]) -> rusqlite::Result<i64> {
         let part = self.part;
         let known = match self.contexts.get(app, key) {
             Some(entry) if entry.part == part => return Ok(entry.number),
@@ -246,7 +247,7 @@ impl Dictionary {
                 let params = std::iter::once(&app as &dyn ToSql).chain(values.iter().map(|value| value as &dyn ToSql));
                 let params: Vec<&dyn ToSql> = params.collect();
                 let read = |row: &rusqlite::Row<'_>| Ok(Entry { number: row.get(0)?, part: row.get(1)? });
-                sql.prepare_cached(&CONTEXT.0)?.query_row(&params[..], read).optional()?
+                sql.prepare_cached(&CONTEXT_SQL.0)?.query_row(&params[..], read).optional()?
             }
         };
         let number = match known {
@@ -257,15 +258,15 @@ impl Dictionary {
                 entry.number
             }
             None => {
-                let count = "SELECT count(*) FROM context WHERE app = ?1";
-                if !admit(sql, &mut self.contexts_of, (app, self.caps.contexts, count))? {
+                let count_query = "SELECT count(*) FROM context WHERE app = ?1";
+                if !reserve_entry(sql, &mut self.context_counts, (app, self.limits.contexts, count_query))? {
                     self.changes.entry(app).or_default().contexts_in_rows += 1;
                     return Ok(0);
                 }
                 let params =
                     [&app as &dyn ToSql, &part].into_iter().chain(values.iter().map(|value| value as &dyn ToSql));
                 let params: Vec<&dyn ToSql> = params.collect();
-                sql.prepare_cached(&CONTEXT.1)?.insert(&params[..])?
+                sql.prepare_cached(&CONTEXT_SQL.1)?.insert(&params[..])?
             }
         };
         self.contexts.put(app, key, Entry { number, part });
@@ -312,7 +313,7 @@ impl Dictionary {
         let (parts, key) = ((self.part, self.oldest), (app, id, &id as &dyn ToSql));
         match find(sql, (&mut self.users, &USER), key, parts)? {
             Some(number) => Ok(number),
-            None => make(sql, (&mut self.users, &USER), key, self.part),
+            None => insert(sql, (&mut self.users, &USER), key, self.part),
         }
     }
 
@@ -325,7 +326,7 @@ impl Dictionary {
         let (parts, key) = ((self.part, self.oldest), (app, id, &stored as &dyn ToSql));
         match find(sql, (&mut self.sessions, &SESSION), key, parts)? {
             Some(number) => Ok(number),
-            None => make(sql, (&mut self.sessions, &SESSION), key, self.part),
+            None => insert(sql, (&mut self.sessions, &SESSION), key, self.part),
         }
     }
 

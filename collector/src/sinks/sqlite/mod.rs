@@ -6,30 +6,30 @@
 //!
 //! One connection writes; readers have connections of their own and never wait for it.
 
+mod backfill;
 mod cache;
 mod columns;
 mod dictionary;
-mod history;
 mod ident;
 mod packed;
 pub(crate) mod parts;
 mod retention;
 pub(crate) mod rows;
-mod thread;
 mod writer;
+mod writer_thread;
 
 use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
-pub(crate) use dictionary::{SHARED, WORD};
-pub(crate) use history::StoreBackfill;
+pub(crate) use backfill::StoreBackfill;
+pub(crate) use dictionary::{SELECT_WORD, SHARED_APP};
 pub(crate) use ident::Ident;
 pub(crate) use rows::StoredRows;
 
-use self::thread::WriterThread;
 use self::writer::Writer;
+use self::writer_thread::WriterThread;
 use super::{Delivered, EMBEDDED, Sink, SinkBatch, SinkError};
 use crate::clock;
 use crate::config::Embedded;
@@ -70,14 +70,14 @@ impl EmbeddedSink {
     ///
     /// # Errors
     /// If the database fails.
-    pub(crate) async fn retain(&self) -> Result<bool, SinkError> {
-        self.ask(Writer::retain).await
+    pub(crate) async fn run_retention_step(&self) -> Result<bool, SinkError> {
+        self.ask(Writer::run_retention_step).await
     }
 
-    /// [`EmbeddedSink::retain`] at `now`, milliseconds since the epoch.
+    /// [`EmbeddedSink::run_retention_step`] at `now`, milliseconds since the epoch.
     #[cfg(test)]
-    pub(crate) async fn upkeep(&self, now: i64) -> Result<bool, SinkError> {
-        self.ask(move |writer| writer.upkeep(now)).await
+    pub(crate) async fn run_retention_step_at(&self, now: i64) -> Result<bool, SinkError> {
+        self.ask(move |writer| writer.run_retention_step_at(now)).await
     }
 
     /// Notes the time zones of the apps, `(key, IANA name)`, so that `export` reads dates as the collector does. Blocks.
@@ -87,7 +87,8 @@ impl EmbeddedSink {
     pub(crate) fn set_timezones(&self, apps: &[(String, String)]) -> Result<(), DbError> {
         let apps = apps.to_vec();
         let done = self.thread.call(move |writer| writer.set_timezones(&apps));
-        Ok(done.unwrap_or_else(|| Err(thread::gone("the work of the embedded store's thread broke off")))?)
+        Ok(done
+            .unwrap_or_else(|| Err(writer_thread::thread_error("the work of the embedded store's thread broke off")))?)
     }
 
     /// Lets the database have no more pages than it has now, and so many more; `None`: any number.
@@ -95,10 +96,10 @@ impl EmbeddedSink {
     pub(crate) fn limit_pages(&self, more: Option<i64>) -> rusqlite::Result<()> {
         let limited = self.thread.call(move |writer| {
             let pages: i64 = writer.connection.pragma_query_value(None, "page_count", |row| row.get(0))?;
-            let most = more.map_or(i64::from(u32::MAX - 1), |more| pages + more);
-            writer.connection.pragma_update_and_check(None, "max_page_count", most, |_| Ok(()))
+            let max_pages = more.map_or(i64::from(u32::MAX - 1), |more| pages + more);
+            writer.connection.pragma_update_and_check(None, "max_page_count", max_pages, |_| Ok(()))
         });
-        limited.unwrap_or_else(|| Err(thread::gone("the thread has gone")))
+        limited.unwrap_or_else(|| Err(writer_thread::thread_error("the thread has gone")))
     }
 
     async fn ask<T: Send + 'static>(

@@ -67,7 +67,7 @@ impl Site {
     }
 
     pub(super) async fn settle(&self, now: i64) {
-        while self.sink.upkeep(now).await.unwrap() {}
+        while self.sink.run_retention_step_at(now).await.unwrap() {}
     }
 
     fn reader(&self) -> StoreReader {
@@ -219,7 +219,7 @@ async fn the_store_stays_below_its_bytes_and_keeps_the_newest() {
         site.next += 1000;
         let batch = SinkBatch { first, last: first + 999, dedup_token: String::new(), records };
         site.sink.deliver(Arc::new(batch)).await.unwrap();
-        site.sink.upkeep(1).await.unwrap();
+        site.sink.run_retention_step_at(1).await.unwrap();
         largest = largest.max(site.telemetry.store.bytes());
     }
     site.settle(1).await;
@@ -262,7 +262,7 @@ async fn pages_are_given_back_when_much_is_deleted() {
     assert_eq!(site.seqs(None).await, newest);
     let rows = StoredRows::open(site.dir.path()).unwrap();
     let mut found = 0;
-    rows.after(0, 100_000, |_| {
+    rows.read_after(0, 100_000, |_| {
         found += 1;
         Ok::<_, DbError>(())
     })
@@ -300,7 +300,7 @@ async fn a_crash_between_dropping_a_part_and_sweeping_is_made_good_at_the_next_s
     let mut site = Site::new(&days(1), 1000);
     site.store("demo", 0, (1, 1, "c", 0)).await;
     site.store("demo", 50 * DAY_MS, (2, 2, "d", 0)).await;
-    assert!(site.sink.upkeep(50 * DAY_MS).await.unwrap());
+    assert!(site.sink.run_retention_step_at(50 * DAY_MS).await.unwrap());
     assert_eq!(site.number("SELECT count(*) FROM session"), 2);
     site.reopen(&days(1), 1000);
     site.settle(50 * DAY_MS).await;

@@ -62,7 +62,7 @@ async fn a_store_at_its_limit_takes_almost_as_much_as_one_that_grows() {
         without += take(&growing, batches("demo", number..number + 1, false)).await;
         with += take(&bounded, batches("demo", number..number + 1, false)).await;
         let began = Instant::now();
-        while bounded.upkeep(1).await.unwrap() {}
+        while bounded.run_retention_step_at(1).await.unwrap() {}
         with += began.elapsed();
     }
     let left = crate::db::open_reader(&limited.path().join(FILE), MIGRATIONS).unwrap();

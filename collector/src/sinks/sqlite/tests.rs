@@ -31,7 +31,7 @@ impl crate::sinks::conformance::Subject for Store {
                 out.push(crate::sinks::conformance::flat(&serde_json::to_string(row).unwrap()));
                 Ok::<(), DbError>(())
             };
-            match rows.after(position, 7, keep).unwrap() {
+            match rows.read_after(position, 7, keep).unwrap() {
                 same if same == position => return out,
                 next => position = next,
             }

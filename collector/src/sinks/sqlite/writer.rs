@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, ErrorCode, Statement, Transaction, TransactionBehavior, params};
 
-use super::columns::Place;
-use super::dictionary::{Caps, Dictionary};
+use super::columns::ColumnStorage;
+use super::dictionary::{Dictionary, DictionaryLimits};
 use super::ident::Ident;
 use super::packed::pack;
-use super::parts::{self, Ends, Parts};
+use super::parts::{self, PartLimits, PartWriter};
 use super::{FILE, MIGRATIONS, columns};
 use crate::clock::ClockGuard;
 use crate::config::Embedded;
@@ -23,7 +23,7 @@ const CACHE_KIB: i64 = 32 * 1024;
 
 /// Size of a page, bytes: events are appended by the thousand, so bigger pages are split and logged less often. Free pages
 /// can be given back.
-const LAYOUT: Layout = Layout { page_bytes: 16 * 1024, gives_back: true };
+const FILE_LAYOUT: Layout = Layout { page_bytes: 16 * 1024, gives_back: true };
 
 /// Pages in the write-ahead log before it is copied into the database: 32 MiB, so that the pages of the dictionaries
 /// and of the index's end are copied once for several transactions.
@@ -31,7 +31,7 @@ const CHECKPOINT_PAGES: i64 = 2048;
 
 /// How far the dictionaries have been swept: the table, and the number of its last row that was looked at.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Sweep {
+pub(super) struct SweepCursor {
     pub(super) table: usize,
     pub(super) row: i64,
 }
@@ -44,11 +44,11 @@ pub(super) struct Writer {
     pub(super) part_events: i64,
     pub(super) connection: Connection,
     /// Whether the file was made so that free pages can be given back.
-    pub(super) gives_back: bool,
+    pub(super) can_shrink: bool,
     pub(super) dictionary: Dictionary,
     /// `None` after a transaction that did not commit: what was learnt in it is wrong.
-    parts: Option<Parts>,
-    pub(super) sweep: Option<Sweep>,
+    parts: Option<PartWriter>,
+    pub(super) sweep: Option<SweepCursor>,
     /// Whether the clock is to be believed; `None` until it matters.
     pub(super) guard: Option<ClockGuard>,
     pub(super) position: u64,
@@ -75,29 +75,29 @@ impl From<CorruptRecord> for WriteError {
 impl From<WriteError> for SinkError {
     fn from(error: WriteError) -> Self {
         match error {
-            WriteError::Sql(error) => fails(error),
+            WriteError::Sql(error) => database_error(error),
             WriteError::CorruptRecord(unreadable) => unreadable.into(),
         }
     }
 }
 
-fn fails(error: rusqlite::Error) -> SinkError {
+fn database_error(error: rusqlite::Error) -> SinkError {
     SinkError::retryable(format!("{FILE}: {error}"))
 }
 
 fn connect(path: &Path) -> Result<(Connection, u64), DbError> {
-    let mut connection = db::open_laid_out(path, MIGRATIONS, LAYOUT)?;
+    let mut connection = db::open_laid_out(path, MIGRATIONS, FILE_LAYOUT)?;
     connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
     connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
-    parts::complete(&mut connection)?;
+    parts::upgrade(&mut connection)?;
     let position: i64 = connection.query_row("SELECT position FROM cursor", [], |row| row.get(0))?;
     Ok((connection, position.unsigned_abs()))
 }
 
 /// What is learnt while a batch is written, and is true only if it commits.
-struct Learnt {
+struct TransactionState {
     dictionary: Dictionary,
-    parts: Parts,
+    parts: PartWriter,
     /// The events of a record, packed: memory that is used again.
     packed: Vec<u8>,
 }
@@ -107,22 +107,22 @@ impl Writer {
         let path = dir.join(FILE);
         let (connection, position) = connect(&path)?;
         let mode: i64 = connection.pragma_query_value(None, "auto_vacuum", |row| row.get(0))?;
-        let caps = Caps { codes: settings.codes_per_app, contexts: settings.contexts_per_app };
+        let limits = DictionaryLimits { codes: settings.codes_per_app, contexts: settings.contexts_per_app };
         let writer = Self {
             path,
             settings: settings.clone(),
             telemetry,
-            part_events: parts::PART_EVENTS,
+            part_events: parts::MAX_PART_EVENTS,
             connection,
-            gives_back: mode != 0,
-            dictionary: Dictionary::new(caps),
+            can_shrink: mode != 0,
+            dictionary: Dictionary::new(limits),
             parts: None,
             // A crash may have come between dropping a part and sweeping what it referred to.
-            sweep: Some(Sweep::default()),
+            sweep: Some(SweepCursor::default()),
             guard: None,
             position,
         };
-        writer.tell()?;
+        writer.report_metrics()?;
         Ok(writer)
     }
 
@@ -131,28 +131,28 @@ impl Writer {
     }
 
     /// The parts, loaded if they are not known.
-    pub(super) fn parts(&mut self) -> rusqlite::Result<&Parts> {
+    pub(super) fn parts(&mut self) -> rusqlite::Result<&PartWriter> {
         let parts = self.take_parts()?;
         Ok(self.parts.insert(parts))
     }
 
     /// The parts for a transaction that changes them; they are to be put back if it commits.
-    pub(super) fn take_parts(&mut self) -> rusqlite::Result<Parts> {
+    pub(super) fn take_parts(&mut self) -> rusqlite::Result<PartWriter> {
         if let Some(parts) = self.parts.take() {
             return Ok(parts);
         }
         let Embedded { retention_days, retention_bytes, .. } = self.settings;
-        let mut ends = Ends::of(retention_days, retention_bytes, LAYOUT.page_bytes);
-        ends.events = self.part_events;
-        Parts::load(&self.connection, ends)
+        let mut limits = PartLimits::of(retention_days, retention_bytes, FILE_LAYOUT.page_bytes);
+        limits.events = self.part_events;
+        PartWriter::load(&self.connection, limits)
     }
 
-    pub(super) fn put_parts(&mut self, parts: Parts) {
+    pub(super) fn put_parts(&mut self, parts: PartWriter) {
         self.parts = Some(parts);
     }
 
     /// Tells the metrics what the store says of itself.
-    pub(super) fn tell(&self) -> rusqlite::Result<()> {
+    pub(super) fn report_metrics(&self) -> rusqlite::Result<()> {
         let query = "SELECT coalesce(sum(deleted_events), 0), coalesce(sum(forgotten_installs), 0),
             coalesce(sum(codes_in_rows), 0), coalesce(sum(contexts_in_rows), 0) FROM app";
         let figures = self
@@ -176,8 +176,9 @@ impl Writer {
 
     /// Whether the store can be written: takes the write lock and gives it back.
     pub(super) fn probe(&mut self) -> Result<(), SinkError> {
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(fails)?;
-        transaction.rollback().map_err(fails)
+        let transaction =
+            self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(database_error)?;
+        transaction.rollback().map_err(database_error)
     }
 
     /// The events up to `to` that the store does not have will never come: it goes on after them.
@@ -185,13 +186,13 @@ impl Writer {
         if to <= self.position {
             return Ok(());
         }
-        let skipped = self.skip_to(i64::try_from(to).unwrap_or(i64::MAX), now);
-        if let Err(error) = &skipped {
+        let result = self.skip_to(i64::try_from(to).unwrap_or(i64::MAX), now);
+        if let Err(error) = &result {
             self.reconnect_after(error);
         } else {
             self.position = to;
         }
-        skipped.map_err(fails)
+        result.map_err(database_error)
     }
 
     fn skip_to(&mut self, to: i64, now: i64) -> rusqlite::Result<()> {
@@ -215,20 +216,20 @@ impl Writer {
         }
         // What is learnt in a transaction is gone if it does not commit, a panic included. So it is put back only after
         // the commit.
-        let parts = self.take_parts().map_err(fails)?;
-        let fresh = Dictionary::new(self.dictionary.caps());
-        let dictionary = std::mem::replace(&mut self.dictionary, fresh);
-        let mut learnt = Learnt { dictionary, parts, packed: Vec::new() };
-        if let Err(error) = self.commit(&mut learnt, batch) {
+        let parts = self.take_parts().map_err(database_error)?;
+        let empty = Dictionary::new(self.dictionary.limits());
+        let dictionary = std::mem::replace(&mut self.dictionary, empty);
+        let mut state = TransactionState { dictionary, parts, packed: Vec::new() };
+        if let Err(error) = self.commit(&mut state, batch) {
             if let WriteError::Sql(error) = &error {
                 self.reconnect_after(error);
             }
             return Err(error.into());
         }
-        (self.dictionary, self.parts) = (learnt.dictionary, Some(learnt.parts));
+        (self.dictionary, self.parts) = (state.dictionary, Some(state.parts));
         if self.settings.retention_bytes > 0 {
             // The store must not outgrow its limit between two looks at the clock.
-            if let Err(error) = self.time_of_retention().and_then(|now| self.drop_old(now)) {
+            if let Err(error) = self.retention_time().and_then(|now| self.drop_expired_part(now)) {
                 tracing::warn!(%error, "retention in the embedded store failed; it will be tried again");
             }
         }
@@ -245,22 +246,26 @@ impl Writer {
         }
     }
 
-    fn commit(&mut self, learnt: &mut Learnt, batch: &SinkBatch) -> Result<(), WriteError> {
+    fn commit(&mut self, state: &mut TransactionState, batch: &SinkBatch) -> Result<(), WriteError> {
         let done = self.position;
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut weighed = false;
+        let mut size_checked = false;
         batch.for_each_record(|record, at, events| {
             let (at, events) = crate::sinks::events_in_range(at, events, done + 1, batch.last);
             if events.is_empty() {
                 return Ok::<(), WriteError>(());
             }
-            if !std::mem::replace(&mut weighed, true) {
-                learnt.parts.weigh(&transaction, i64::try_from(at).unwrap_or(i64::MAX), record.received_at)?;
+            if !std::mem::replace(&mut size_checked, true) {
+                state.parts.begin_next_if_large(
+                    &transaction,
+                    i64::try_from(at).unwrap_or(i64::MAX),
+                    record.received_at,
+                )?;
             }
-            Ok(insert(&transaction, learnt, record, at, events)?)
+            Ok(insert_record(&transaction, state, record, at, events)?)
         })?;
-        learnt.parts.flush(&transaction)?;
-        let in_rows = learnt.dictionary.flush(&transaction)?;
+        state.parts.flush(&transaction)?;
+        let in_rows = state.dictionary.flush(&transaction)?;
         let last = i64::try_from(batch.last).unwrap_or(i64::MAX);
         transaction.prepare_cached("UPDATE cursor SET position = ?1")?.execute([last])?;
         transaction.commit()?;
@@ -271,24 +276,24 @@ impl Writer {
 }
 
 /// The numbers of the last few texts of a record: its events mostly have the same.
-struct Recent<'e, const N: usize> {
+struct RecentIds<'e, const N: usize> {
     known: [(&'e str, i64); N],
     next: usize,
 }
 
-impl<const N: usize> Default for Recent<'_, N> {
+impl<const N: usize> Default for RecentIds<'_, N> {
     fn default() -> Self {
         Self { known: [("", 0); N], next: 0 }
     }
 }
 
-impl<'e, const N: usize> Recent<'e, N> {
+impl<'e, const N: usize> RecentIds<'e, N> {
     /// The number of `text`, looked up if it is not among them. 0 stands for the lack of a number, which is looked up each time.
-    fn number(&mut self, text: &'e str, look_up: impl FnOnce(&str) -> rusqlite::Result<i64>) -> rusqlite::Result<i64> {
+    fn id_of(&mut self, text: &'e str, load: impl FnOnce(&str) -> rusqlite::Result<i64>) -> rusqlite::Result<i64> {
         if let Some((_, number)) = self.known.iter().find(|(known, number)| *number != 0 && *known == text) {
             return Ok(*number);
         }
-        let number = look_up(text)?;
+        let number = load(text)?;
         self.known[self.next % N] = (text, number);
         self.next += 1;
         Ok(number)
@@ -296,37 +301,37 @@ impl<'e, const N: usize> Recent<'e, N> {
 }
 
 /// Writes the events of one record, the first of which has the position `first`.
-fn insert(
+fn insert_record(
     sql: &Transaction<'_>,
-    learnt: &mut Learnt,
+    state: &mut TransactionState,
     record: &Record<'_>,
     first: u64,
     events: &[Event<'_>],
 ) -> rusqlite::Result<()> {
-    let Learnt { dictionary, parts, .. } = learnt;
+    let TransactionState { dictionary, parts, .. } = state;
     let batch = i64::try_from(first).unwrap_or(i64::MAX);
-    parts.make_room(sql, batch, record.received_at)?;
-    dictionary.refer_from(parts.numbers());
+    parts.begin_next_if_full(sql, batch, record.received_at)?;
+    dictionary.set_parts(parts.ids());
     let app = dictionary.app(sql, &record.app_key)?;
     let times = || events.iter().map(|event| event.event_time);
     let earliest = times().min().unwrap_or(record.received_at);
-    parts.note(app, events.len(), earliest, times().max().unwrap_or(earliest));
+    parts.add_events(app, events.len(), earliest, times().max().unwrap_or(earliest));
     let install = dictionary.install(sql, app, &record.install_id, earliest)?;
     let (mut first, mut left) = (batch, events);
     while !left.is_empty() {
-        let packed = insert_batch(sql, learnt, record, left, [first, app, install])?;
+        let packed = insert_batch(sql, state, record, left, [first, app, install])?;
         left = left.get(packed..).unwrap_or_default();
         first += i64::try_from(packed).unwrap_or(i64::MAX);
     }
-    let Learnt { dictionary, parts, .. } = learnt;
+    let TransactionState { dictionary, parts, .. } = state;
     let mut row = sql.prepare_cached(parts.insert_event())?;
-    let (mut users, mut sessions) = (Recent::<1>::default(), Recent::<1>::default());
-    let (mut themes, mut codes) = (Recent::<4>::default(), Recent::<8>::default());
+    let (mut users, mut sessions) = (RecentIds::<1>::default(), RecentIds::<1>::default());
+    let (mut themes, mut codes) = (RecentIds::<4>::default(), RecentIds::<8>::default());
     for (position, event) in (batch..).zip(events) {
-        let user = users.number(&event.user_id, |id| dictionary.user(sql, app, id))?;
-        let session = sessions.number(&event.session_id, |id| dictionary.session(sql, app, id))?;
-        let theme = themes.number(&event.theme, |text| dictionary.word(sql, text))?;
-        let code = codes.number(&event.code, |text| dictionary.code(sql, app, text))?;
+        let user = users.id_of(&event.user_id, |id| dictionary.user(sql, app, id))?;
+        let session = sessions.id_of(&event.session_id, |id| dictionary.session(sql, app, id))?;
+        let theme = themes.id_of(&event.theme, |text| dictionary.word(sql, text))?;
+        let code = codes.id_of(&event.code, |text| dictionary.code(sql, app, text))?;
         let values = [app, event.event_time, theme, code, install, user, session, position];
         for (number, value) in (1..).zip(values) {
             row.raw_bind_parameter(number, value)?;
@@ -340,33 +345,33 @@ fn insert(
 /// Writes a row of a record: what is the same for its events, and the first of `events` packed. Returns how many.
 fn insert_batch(
     sql: &Transaction<'_>,
-    learnt: &mut Learnt,
+    state: &mut TransactionState,
     record: &Record<'_>,
     events: &[Event<'_>],
     [batch, app, install]: [i64; 3],
 ) -> rusqlite::Result<usize> {
-    let context = learnt.dictionary.context(sql, app, &record.context)?;
+    let context = state.dictionary.context(sql, app, &record.context)?;
     let in_row = (context == 0).then(|| serde_json::to_string(&record.context)).transpose();
     let in_row = in_row.map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
-    let packed = pack(events, &mut learnt.packed);
-    let mut row = sql.prepare_cached(learnt.parts.insert_batch())?;
+    let packed = pack(events, &mut state.packed);
+    let mut row = sql.prepare_cached(state.parts.insert_batch())?;
     for (number, value) in (1..).zip([batch, app, install, context]) {
         row.raw_bind_parameter(number, value)?;
     }
     row.raw_bind_parameter(5, in_row)?;
-    row.raw_bind_parameter(6, &learnt.packed[..])?;
+    row.raw_bind_parameter(6, &state.packed[..])?;
     let values = record.values();
-    for (number, (at, place)) in (7..).zip(columns::of_batch()) {
-        bind(&mut row, number, values[at], place)?;
+    for (number, (at, storage)) in (7..).zip(columns::of_batch()) {
+        bind(&mut row, number, values[at], storage)?;
     }
     row.raw_execute()?;
     Ok(packed)
 }
 
 /// Binds a value that no dictionary has.
-fn bind(row: &mut Statement<'_>, number: usize, value: Value<'_>, place: Place) -> rusqlite::Result<()> {
+fn bind(row: &mut Statement<'_>, number: usize, value: Value<'_>, storage: ColumnStorage) -> rusqlite::Result<()> {
     match value {
-        Value::Text(text) if place == Place::Ident => row.raw_bind_parameter(number, Ident::new(text)),
+        Value::Text(text) if storage == ColumnStorage::Ident => row.raw_bind_parameter(number, Ident::new(text)),
         Value::Text(text) => row.raw_bind_parameter(number, text),
         Value::Time(time) => row.raw_bind_parameter(number, time),
         Value::Number(count) => row.raw_bind_parameter(number, count.map(u64::cast_signed)),

@@ -18,7 +18,7 @@ pub(super) struct WriterThread {
 }
 
 /// An error of the thread as one of its database.
-pub(super) fn gone(why: impl Into<String>) -> rusqlite::Error {
+pub(super) fn thread_error(why: impl Into<String>) -> rusqlite::Error {
     rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_MISUSE), Some(why.into()))
 }
 
@@ -34,7 +34,7 @@ impl WriterThread {
             }
         };
         let handle =
-            Builder::new().name("embedded-store".into()).spawn(run).map_err(|error| gone(error.to_string()))?;
+            Builder::new().name("embedded-store".into()).spawn(run).map_err(|error| thread_error(error.to_string()))?;
         Ok(Self { jobs: Some(jobs), handle: Some(handle) })
     }
 

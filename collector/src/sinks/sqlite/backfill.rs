@@ -43,7 +43,7 @@ fn read(sql: &Connection, (after, to): (u64, u64), events: u64, bytes: u64) -> r
     let (mut out, mut size) = (Vec::new(), 0);
     for part in parts::after(&snapshot, i64::try_from(after).unwrap_or(i64::MAX))? {
         let mut is_whole = true;
-        rows::each(&snapshot, part, (after.cast_signed(), to.cast_signed(), limit), |first, row| {
+        rows::for_each_row(&snapshot, part, (after.cast_signed(), to.cast_signed(), limit), |first, row| {
             let json = serde_json::to_string(&row.into_record())
                 .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
             size += json.len() as u64;
