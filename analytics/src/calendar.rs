@@ -75,8 +75,8 @@ const HOUR: i64 = 3600;
 /// `millis` since the epoch as `YYYY-MM-DDTHH:MM:SSZ`, with milliseconds only where there are any.
 #[must_use]
 pub fn utc(millis: i64) -> String {
-    let most = if millis < 0 { DateTime::MIN } else { DateTime::MAX };
-    format!("{}Z", EPOCH.checked_add(SignedDuration::from_millis(millis)).unwrap_or(most))
+    let nearest = if millis < 0 { DateTime::MIN } else { DateTime::MAX };
+    format!("{}Z", EPOCH.checked_add(SignedDuration::from_millis(millis)).unwrap_or(nearest))
 }
 
 /// The buckets of a range.
@@ -101,11 +101,11 @@ pub fn buckets(zone: &TimeZone, interval: Interval, from: i64, to: i64, limit: u
     if about > limit as u64 {
         return Err(about);
     }
-    let mut cursor = Cursor::at(zone, interval, from.div_euclid(1000));
+    let mut iterator = BucketIterator::at(zone, interval, from.div_euclid(1000));
     let (mut starts, mut bounds) = (Vec::new(), vec![from]);
     loop {
-        starts.push(cursor.start * 1000);
-        let end = cursor.advance().map_or(to, |seconds| seconds * 1000);
+        starts.push(iterator.start * 1000);
+        let end = iterator.advance().map_or(to, |seconds| seconds * 1000);
         if end >= to {
             bounds.push(to);
             break;
@@ -116,7 +116,7 @@ pub fn buckets(zone: &TimeZone, interval: Interval, from: i64, to: i64, limit: u
 }
 
 /// Walks over bucket starts. All times are seconds since the epoch: no time zone is finer.
-struct Cursor<'a> {
+struct BucketIterator<'a> {
     zone: &'a TimeZone,
     interval: Interval,
     start: i64,
@@ -124,7 +124,7 @@ struct Cursor<'a> {
     date: Date,
 }
 
-impl<'a> Cursor<'a> {
+impl<'a> BucketIterator<'a> {
     /// The bucket that holds the instant `at`.
     fn at(zone: &'a TimeZone, interval: Interval, at: i64) -> Self {
         let local = instant(at).to_zoned(zone.clone()).date();
@@ -139,15 +139,15 @@ impl<'a> Cursor<'a> {
             Interval::Hour => hour_start(zone, at),
             _ => first_instant(zone, date).unwrap_or(at),
         };
-        let mut cursor = Self { zone, interval, start, date };
+        let mut iterator = Self { zone, interval, start, date };
         // Where clocks fall back over midnight a date comes twice; its second part belongs to the day that has begun.
         loop {
-            let here = (cursor.start, cursor.date);
-            match cursor.advance() {
+            let here = (iterator.start, iterator.date);
+            match iterator.advance() {
                 Some(next) if next <= at => {}
                 _ => {
-                    (cursor.start, cursor.date) = here;
-                    return cursor;
+                    (iterator.start, iterator.date) = here;
+                    return iterator;
                 }
             }
         }
@@ -176,8 +176,8 @@ impl<'a> Cursor<'a> {
 
 /// The instant `seconds` after the epoch, brought into the years that the calendar knows.
 pub(crate) fn instant(seconds: i64) -> Timestamp {
-    let (least, most) = (Timestamp::MIN.as_second(), Timestamp::MAX.as_second());
-    Timestamp::from_second(seconds.clamp(least, most)).unwrap_or(Timestamp::UNIX_EPOCH)
+    let (min, max) = (Timestamp::MIN.as_second(), Timestamp::MAX.as_second());
+    Timestamp::from_second(seconds.clamp(min, max)).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
 /// The first instant at which the local clock shows midnight of `date` or later.

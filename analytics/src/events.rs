@@ -20,27 +20,27 @@ pub struct EventsQuery {
     /// Only this user.
     pub user_id: Option<String>,
     /// Only events that come after this place in the list.
-    pub after: Option<Mark>,
+    pub after: Option<SortKey>,
     /// At most so many events.
     pub limit: usize,
 }
 
 /// A place in the list of the newest events: by time, and within a millisecond by position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Mark {
+pub struct SortKey {
     /// Event time, milliseconds since the epoch.
     pub event_time: i64,
     /// Position in the spool.
     pub position: u64,
 }
 
-impl fmt::Display for Mark {
+impl fmt::Display for SortKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.event_time, self.position)
     }
 }
 
-impl std::str::FromStr for Mark {
+impl std::str::FromStr for SortKey {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -54,7 +54,7 @@ impl std::str::FromStr for Mark {
 
 /// Times of the first and the last event of an app, milliseconds since the epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Extent {
+pub struct TimeRange {
     /// The earliest event time.
     pub first: i64,
     /// The latest event time.

@@ -20,6 +20,6 @@ mod tests;
 
 pub use calendar::{Buckets, Interval, buckets, utc};
 pub use count::{CountQuery, Counts, Filter, Measure};
-pub use events::{EventsQuery, Extent, Mark};
+pub use events::{EventsQuery, SortKey, TimeRange};
 pub use metric::{MAX_BUCKETS, Metric, MetricRequest};
 pub use parameters::{InvalidParameter, Parameters, parse_time};

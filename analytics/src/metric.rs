@@ -140,7 +140,7 @@ impl MetricRequest {
                 "The range has too many buckets of one {}; take a wider interval or a shorter range.",
                 interval.as_str()
             );
-            InvalidParameter::over("interval", detail, MAX_BUCKETS as u64, got)
+            InvalidParameter::limit_exceeded("interval", detail, MAX_BUCKETS as u64, got)
         })?;
         let query = CountQuery { app: app.to_owned(), measure: metric.measure(), filter, bounds };
         Ok(Self { metric, interval, starts, query })

@@ -39,7 +39,7 @@ impl InvalidParameter {
 
     /// More than the `limit` of `field`.
     #[must_use]
-    pub fn over(field: &str, detail: impl Into<String>, limit: u64, got: u64) -> Self {
+    pub fn limit_exceeded(field: &str, detail: impl Into<String>, limit: u64, got: u64) -> Self {
         let got = Some(outcome::Actual::Number(i64::try_from(got).unwrap_or(i64::MAX)));
         Self { field: field.to_owned(), detail: detail.into(), limit: Some(limit), got }
     }

@@ -2,4 +2,4 @@
 
 mod oracle;
 
-pub use oracle::{Fact, Oracle};
+pub use oracle::{Oracle, OracleEvent};

@@ -2,8 +2,8 @@
 
 use subway_protocol::limits::{MAX_SAFE_INTEGER, MAX_TIME_MS};
 
-use super::Candidate;
-use super::event::{Event, Incoming, Origin};
+use super::ValidEvent;
+use super::event::{Event, IncomingBatch, Sender};
 use crate::record::{self, DECIDED, Record, write_known};
 
 /// Before the number of bytes that all events of a record share; it comes first, so that whoever cuts a delivery need not read
@@ -13,15 +13,15 @@ pub(super) const SHARED: &str = "{\"shared_bytes\":";
 pub(super) const TAIL: &str = "]}";
 
 /// The record after the number of shared bytes, up to and with the opening bracket of its events.
-pub(super) fn head(incoming: &Incoming<'_>, origin: &Origin<'_>) -> Vec<u8> {
+pub(super) fn head(incoming: &IncomingBatch<'_>, sender: &Sender<'_>) -> Vec<u8> {
     let mut out = Vec::with_capacity(512);
     let record = Record {
         app_key: incoming.app_key.into(),
         batch_id: incoming.batch_id.text().into(),
-        install_id: origin.install_id.text().into(),
+        install_id: sender.install_id.text().into(),
         received_at: incoming.received_at,
-        common: origin.common.clone(),
-        context: origin.context.clone(),
+        common: sender.common.clone(),
+        context: sender.context.clone(),
         events: Vec::new(),
     };
     write_known(&mut out, Record::COLUMNS, record.values());
@@ -34,11 +34,11 @@ pub(super) fn head(incoming: &Incoming<'_>, origin: &Origin<'_>) -> Vec<u8> {
 }
 
 /// What is decided last, as the beginning of an event.
-pub(super) fn decided(out: &mut Vec<u8>, candidate: &Candidate) {
+pub(super) fn decided(out: &mut Vec<u8>, event: &ValidEvent) {
     let event = record::Event {
-        event_time: candidate.event_time,
-        time_source: candidate.time_source.as_str().into(),
-        unverified: candidate.unverified,
+        event_time: event.event_time,
+        time_source: event.time_source.as_str().into(),
+        unverified: event.unverified,
         ..record::Event::default()
     };
     let start = out.len();

@@ -3,8 +3,8 @@
 use subway_protocol::limits::MAX_TIME_MS;
 use subway_protocol::{Actual, RejectReason, Violation};
 
-use super::Prepared;
-use super::event::{Event, Sent};
+use super::ValidatedBatch;
+use super::event::{Event, SenderClocks};
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
@@ -42,7 +42,7 @@ impl TimeSource {
 
 /// Which times are believed of events that arrive at one moment.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Bounds {
+pub(crate) struct TimeBounds {
     /// The arrival, milliseconds since the epoch.
     pub received_at: i64,
     /// The earliest time, milliseconds since the epoch.
@@ -53,7 +53,7 @@ pub(crate) struct Bounds {
     pub tolerance_ms: i64,
 }
 
-impl Bounds {
+impl TimeBounds {
     /// For an arrival at `received_at`.
     #[must_use]
     pub(crate) fn new(received_at: i64, past_days: u64, future_ms: i64, tolerance_ms: i64) -> Self {
@@ -77,7 +77,11 @@ impl Bounds {
 ///
 /// # Errors
 /// `time_out_of_range` for a `true_ts` out of the bounds. No clock of a device costs its event.
-pub(super) fn place(event: &Event<'_>, sent: &Sent, bounds: &Bounds) -> Result<(i64, TimeSource), Violation> {
+pub(super) fn resolve_time(
+    event: &Event<'_>,
+    sent: &SenderClocks,
+    bounds: &TimeBounds,
+) -> Result<(i64, TimeSource), Violation> {
     if let Some(true_ts) = event.true_ts {
         if bounds.contains(true_ts) {
             return Ok((true_ts, TimeSource::True));
@@ -110,7 +114,7 @@ pub(super) fn place(event: &Event<'_>, sent: &Sent, bounds: &Bounds) -> Result<(
 
 /// The newest event of an install (by its number) whose monotonic clock is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Last {
+pub(crate) struct ClockAnchor {
     /// Number of the event.
     pub seq: u64,
     /// Run of the monotonic clock.
@@ -121,8 +125,8 @@ pub(crate) struct Last {
     pub event_time: i64,
 }
 
-impl Prepared {
-    /// Keeps the order of the install over jumps of the device's clock, among the candidates that `fresh` marks.
+impl ValidatedBatch {
+    /// Keeps the order of the install over jumps of the device's clock, among the candidates that `is_new` marks.
     ///
     /// They are visited by number. Where the monotonic clock proves that an event happened after the one before it, but
     /// its time is earlier, its time becomes that of the one before plus what the monotonic clock says lies between, at most
@@ -130,10 +134,10 @@ impl Prepared {
     /// changed. A time that lies in the collector's future proves nothing: it is wrong itself, and would draw everything
     /// after it along. `last` is where the install's earlier batches ended; the answer is where this one does, if that is
     /// later.
-    pub(crate) fn order(&mut self, fresh: &[bool], last: Option<Last>) -> Option<Last> {
+    pub(crate) fn order(&mut self, is_new: &[bool], last: Option<ClockAnchor>) -> Option<ClockAnchor> {
         let mut visit: Vec<usize> =
-            (0..self.candidates.len()).filter(|&at| fresh[at] && self.candidates[at].reading.is_some()).collect();
-        visit.sort_by_key(|&at| self.candidates[at].seq);
+            (0..self.events.len()).filter(|&at| is_new[at] && self.events[at].reading.is_some()).collect();
+        visit.sort_by_key(|&at| self.events[at].seq);
         let mut newest = None;
         let latest = self.latest;
         let mut before = last.as_ref().filter(|last| last.event_time <= latest).map(|last| {
@@ -141,27 +145,27 @@ impl Prepared {
             (boot, last.mono, last.event_time)
         });
         for at in visit {
-            let candidate = &mut self.candidates[at];
-            let Some((boot, mono)) = candidate.reading else { continue };
+            let event = &mut self.events[at];
+            let Some((boot, mono)) = event.reading else { continue };
             if let Some((before_boot, before_mono, before_time)) = before
                 && before_boot == Some(boot)
                 && mono > before_mono
-                && candidate.event_time < before_time
+                && event.event_time < before_time
             {
                 let passed = i64::try_from(mono - before_mono).unwrap_or(i64::MAX);
-                candidate.event_time = before_time.saturating_add(passed).min(latest);
-                candidate.time_source = TimeSource::Corrected;
+                event.event_time = before_time.saturating_add(passed).min(latest);
+                event.time_source = TimeSource::Corrected;
             }
-            if candidate.event_time <= latest {
-                before = Some((Some(boot), mono, candidate.event_time));
+            if event.event_time <= latest {
+                before = Some((Some(boot), mono, event.event_time));
                 newest = Some(at);
             }
         }
-        let candidate = &self.candidates[newest?];
-        let (boot, mono) = candidate.reading?;
-        if last.is_some_and(|last| last.seq >= candidate.seq && last.event_time <= latest) {
+        let event = &self.events[newest?];
+        let (boot, mono) = event.reading?;
+        if last.is_some_and(|last| last.seq >= event.seq && last.event_time <= latest) {
             return None;
         }
-        Some(Last { seq: candidate.seq, boot: self.boots[boot].clone(), mono, event_time: candidate.event_time })
+        Some(ClockAnchor { seq: event.seq, boot: self.boots[boot].clone(), mono, event_time: event.event_time })
     }
 }

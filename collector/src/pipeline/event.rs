@@ -11,7 +11,7 @@ use crate::record::{Context, Object, Text};
 
 /// One request as the pipeline takes it, without its events.
 #[derive(Clone, Debug)]
-pub(crate) struct Incoming<'a> {
+pub(crate) struct IncomingBatch<'a> {
     /// Key of the app.
     pub app_key: &'a str,
     /// Identity of the batch. A channel without one makes it.
@@ -19,14 +19,14 @@ pub(crate) struct Incoming<'a> {
     /// When the request arrived, milliseconds since the epoch.
     pub received_at: i64,
     /// The sender's clocks.
-    pub sent: Sent,
+    pub sent: SenderClocks,
     /// Who the events are from; at least one. A batch of our wire has one, a server may send for many.
-    pub origins: Vec<Origin<'a>>,
+    pub senders: Vec<Sender<'a>>,
 }
 
 /// The sender's clocks when it sent. They may be absurd.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Sent {
+pub(crate) struct SenderClocks {
     /// Its wall clock, milliseconds since the epoch.
     pub at: Option<i64>,
     /// Its monotonic clock, milliseconds.
@@ -35,7 +35,7 @@ pub(crate) struct Sent {
     pub first_at: Option<i64>,
 }
 
-impl Sent {
+impl SenderClocks {
     /// How long ago the batch was sent for the first time, by the sender's clock, milliseconds; 0 if it does not say.
     #[must_use]
     pub(crate) fn age_ms(&self) -> i64 {
@@ -45,7 +45,7 @@ impl Sent {
 
 /// Who events are from. All its events are kept together; each gets a copy of what is here.
 #[derive(Clone, Debug)]
-pub(crate) struct Origin<'a> {
+pub(crate) struct Sender<'a> {
     /// The install.
     pub install_id: Id,
     /// App, SDK, host and device. Texts are cut by whoever decodes.
@@ -57,8 +57,8 @@ pub(crate) struct Origin<'a> {
 /// One event as it was sent.
 #[derive(Clone, Debug)]
 pub(crate) struct Event<'a> {
-    /// Whose it is: an index in [`Incoming::origins`].
-    pub origin: usize,
+    /// Whose it is: an index in [`IncomingBatch::senders`].
+    pub sender: usize,
     /// Its identity.
     pub id: Id,
     /// Its number within the install, from 1; 0 if the channel has none.
@@ -106,7 +106,7 @@ impl<'a> Event<'a> {
     /// An event of which nothing else is known.
     pub(crate) fn new(id: Id, theme: Theme, code: impl Into<Cow<'a, str>>, ts: i64) -> Self {
         Self {
-            origin: 0,
+            sender: 0,
             id,
             seq: 0,
             theme,
@@ -126,4 +126,4 @@ impl<'a> Event<'a> {
 }
 
 /// An event, or why it cannot be read, with its identity if that could be.
-pub(crate) type Decoded<'a> = Result<Event<'a>, (Option<Id>, Violation)>;
+pub(crate) type DecodedEvent<'a> = Result<Event<'a>, (Option<Id>, Violation)>;

@@ -14,22 +14,22 @@ use std::ops::Range;
 use subway_protocol::codec::server::Rejection;
 use subway_protocol::{Id, Limits, Violation};
 
-pub(crate) use clock::{Bounds, Last, TimeSource};
-pub(crate) use event::{Decoded, Event, Incoming, Origin, Page, Sent};
+pub(crate) use clock::{ClockAnchor, TimeBounds, TimeSource};
+pub(crate) use event::{DecodedEvent, Event, IncomingBatch, Page, Sender, SenderClocks};
 
 /// A batch after validation: what could be stored of it, and what not.
 #[derive(Clone, Debug)]
-pub(crate) struct Prepared {
+pub(crate) struct ValidatedBatch {
     /// The batch.
     pub batch_id: Id,
     /// Who sent it; the first, if the events are of several installs.
     pub install_id: Id,
     /// The sender's clocks when it sent.
-    pub sent: Sent,
+    pub sent: SenderClocks,
     /// How many events it has.
     pub received: u64,
     /// The valid ones, in the order of sending.
-    pub candidates: Vec<Candidate>,
+    pub events: Vec<ValidEvent>,
     /// The others.
     pub rejected: Vec<Rejection>,
     /// The latest time that an honest clock can have given, milliseconds since the epoch.
@@ -44,7 +44,7 @@ pub(crate) struct Prepared {
 
 /// A valid event.
 #[derive(Clone, Debug)]
-pub(crate) struct Candidate {
+pub(crate) struct ValidEvent {
     /// Where in the batch it stands.
     pub index: u64,
     /// Its identity.
@@ -55,7 +55,7 @@ pub(crate) struct Candidate {
     pub time_source: TimeSource,
     /// Whether it may be a repetition of an event that is no longer remembered. Set inside of the spool's transaction.
     pub unverified: bool,
-    origin: usize,
+    sender: usize,
     seq: u64,
     /// Run of the monotonic clock (index in `boots`) and its reading, if it is known and the time is the device's.
     reading: Option<(usize, u64)>,
@@ -76,53 +76,53 @@ pub struct NewRecord {
 /// Validates every event of a batch, places it in time, and writes down what is to be stored.
 #[must_use]
 pub(crate) fn prepare<'a>(
-    incoming: &Incoming<'_>,
-    events: impl ExactSizeIterator<Item = Decoded<'a>>,
+    incoming: &IncomingBatch<'_>,
+    events: impl ExactSizeIterator<Item = DecodedEvent<'a>>,
     limits: &Limits,
     past_days: u64,
-) -> Prepared {
+) -> ValidatedBatch {
     let received_at = incoming.received_at;
-    let bounds = Bounds::new(received_at, past_days, limits.future_ms, limits.clock_tolerance_ms);
-    let mut prepared = Prepared {
+    let bounds = TimeBounds::new(received_at, past_days, limits.future_ms, limits.clock_tolerance_ms);
+    let mut batch = ValidatedBatch {
         batch_id: incoming.batch_id,
-        install_id: incoming.origins.first().map_or(incoming.batch_id, |origin| origin.install_id),
+        install_id: incoming.senders.first().map_or(incoming.batch_id, |sender| sender.install_id),
         sent: incoming.sent,
         received: events.len() as u64,
-        candidates: Vec::with_capacity(events.len()),
+        events: Vec::with_capacity(events.len()),
         rejected: Vec::new(),
         latest: received_at.saturating_add(limits.clock_tolerance_ms),
-        heads: incoming.origins.iter().map(|origin| build::head(incoming, origin)).collect(),
+        heads: incoming.senders.iter().map(|sender| build::head(incoming, sender)).collect(),
         text: Vec::new(),
         boots: Vec::new(),
     };
     for (index, event) in (0..).zip(events) {
         let id = event.as_ref().map_or_else(|(id, _)| *id, |event| Some(event.id));
         if let Err(violation) =
-            event.map_err(|(_, violation)| violation).and_then(|event| prepared.take(index, &event, &bounds, limits))
+            event.map_err(|(_, violation)| violation).and_then(|event| batch.take(index, &event, &bounds, limits))
         {
-            prepared.rejected.push(Rejection { index, id, violation });
+            batch.rejected.push(Rejection { index, id, violation });
         }
     }
-    prepared
+    batch
 }
 
-impl Prepared {
-    fn take(&mut self, index: u64, event: &Event<'_>, bounds: &Bounds, limits: &Limits) -> Result<(), Violation> {
+impl ValidatedBatch {
+    fn take(&mut self, index: u64, event: &Event<'_>, bounds: &TimeBounds, limits: &Limits) -> Result<(), Violation> {
         validate::check(event, limits)?;
-        let (event_time, time_source) = clock::place(event, &self.sent, bounds)?;
+        let (event_time, time_source) = clock::resolve_time(event, &self.sent, bounds)?;
         let start = self.text.len();
         build::event(&mut self.text, event);
         // The clocks of several installs cannot be kept apart by one batch; foreign senders have no monotonic clock.
         let reading = event.mono.filter(|_| event.true_ts.is_none() && self.heads.len() == 1);
         // Without a name all readings count as one boot.
         let reading = reading.map(|mono| (self.boot(&event.boot), mono));
-        self.candidates.push(Candidate {
+        self.events.push(ValidEvent {
             index,
             id: event.id,
             event_time,
             time_source,
             unverified: false,
-            origin: event.origin.min(self.heads.len().saturating_sub(1)),
+            sender: event.sender.min(self.heads.len().saturating_sub(1)),
             seq: event.seq,
             reading,
             text: start..self.text.len(),
@@ -142,27 +142,27 @@ impl Prepared {
     #[must_use]
     pub(crate) fn bytes(&self) -> u64 {
         let heads: usize = self.heads.iter().map(Vec::len).sum();
-        (2 * (heads + self.text.len()) + self.candidates.len() * size_of::<Candidate>()) as u64
+        (2 * (heads + self.text.len()) + self.events.len() * size_of::<ValidEvent>()) as u64
     }
 
     /// Whether the order within the install can matter for any candidate.
     #[must_use]
     pub(crate) fn has_readings(&self) -> bool {
-        self.candidates.iter().any(|candidate| candidate.reading.is_some())
+        self.events.iter().any(|event| event.reading.is_some())
     }
 
-    /// The records with the candidates that `fresh` marks, one for each origin that has any; `fresh` is as long as
-    /// `candidates`.
-    pub(crate) fn records<'p>(&'p self, fresh: &'p [bool]) -> impl Iterator<Item = NewRecord> + 'p {
-        self.heads.iter().enumerate().filter_map(|(origin, head)| self.record(origin, head, fresh))
+    /// The records with the candidates that `is_new` marks, one for each origin that has any; `is_new` is as long as
+    /// `events`.
+    pub(crate) fn records<'p>(&'p self, is_new: &'p [bool]) -> impl Iterator<Item = NewRecord> + 'p {
+        self.heads.iter().enumerate().filter_map(|(sender, head)| self.record(sender, head, is_new))
     }
 
-    fn record(&self, origin: usize, head: &[u8], fresh: &[bool]) -> Option<NewRecord> {
+    fn record(&self, sender: usize, head: &[u8], is_new: &[bool]) -> Option<NewRecord> {
         let kept = || {
-            let fresh = self.candidates.iter().zip(fresh).filter(|(_, fresh)| **fresh);
-            fresh.map(|(candidate, _)| candidate).filter(|candidate| candidate.origin == origin)
+            let is_new = self.events.iter().zip(is_new).filter(|(_, is_new)| **is_new);
+            is_new.map(|(event, _)| event).filter(|event| event.sender == sender)
         };
-        let (events, text) = kept().fold((0, 0), |(events, text), candidate| (events + 1, text + candidate.text.len()));
+        let (events, text) = kept().fold((0, 0), |(events, text), event| (events + 1, text + event.text.len()));
         if events == 0 {
             return None;
         }
@@ -170,12 +170,12 @@ impl Prepared {
         out.extend_from_slice(build::SHARED.as_bytes());
         out.extend_from_slice(head.len().to_string().as_bytes());
         out.extend_from_slice(head);
-        for (at, candidate) in kept().enumerate() {
+        for (at, event) in kept().enumerate() {
             if at > 0 {
                 out.push(b',');
             }
-            build::decided(&mut out, candidate);
-            out.extend_from_slice(&self.text[candidate.text.clone()]);
+            build::decided(&mut out, event);
+            out.extend_from_slice(&self.text[event.text.clone()]);
         }
         out.extend_from_slice(build::TAIL.as_bytes());
         let expanded = (out.len() + head.len() * (events - 1)) as u64;

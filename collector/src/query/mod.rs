@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 pub(crate) use subway_analytics::{
-    CountQuery, Counts, EventsQuery, Extent, Filter, InvalidParameter, Mark, Measure, Metric, MetricRequest,
-    Parameters, parse_time, utc,
+    CountQuery, Counts, EventsQuery, Filter, InvalidParameter, Measure, Metric, MetricRequest, Parameters, SortKey,
+    TimeRange, parse_time, utc,
 };
 
 use crate::config::{Config, Kind};
@@ -19,7 +19,7 @@ use crate::sinks::SinkError;
 
 pub(crate) mod clickhouse;
 pub(crate) mod elasticsearch;
-mod nowhere;
+mod no_store;
 pub(crate) mod sqlite;
 
 #[cfg(test)]
@@ -29,18 +29,18 @@ pub(crate) mod oracle;
 
 /// An event of the list.
 #[derive(Clone, Debug)]
-pub(crate) struct Listed {
+pub(crate) struct ListedEvent {
     /// Its position in the spool.
     pub position: u64,
     /// The event.
     pub row: Row<'static>,
 }
 
-impl Listed {
+impl ListedEvent {
     /// Where it stands.
     #[must_use]
-    pub(crate) fn mark(&self) -> Mark {
-        Mark { event_time: self.row.event.event_time, position: self.position }
+    pub(crate) fn sort_key(&self) -> SortKey {
+        SortKey { event_time: self.row.event.event_time, position: self.position }
     }
 }
 
@@ -52,13 +52,13 @@ pub(crate) enum ReadError {
     /// The store cannot be read.
     Failed(String),
     /// No store that there is can be asked, and no waiting will mend that.
-    Nowhere(String),
+    NoStore(String),
 }
 
 impl fmt::Display for ReadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ReadError::Busy(why) | ReadError::Failed(why) | ReadError::Nowhere(why) => f.write_str(why),
+            ReadError::Busy(why) | ReadError::Failed(why) | ReadError::NoStore(why) => f.write_str(why),
         }
     }
 }
@@ -67,9 +67,9 @@ impl std::error::Error for ReadError {}
 
 /// Knows whether the store that answers questions has what was acknowledged before they were asked.
 #[async_trait]
-pub(crate) trait Freshness: Send + Sync {
+pub(crate) trait ReadBarrier: Send + Sync {
     /// Waits, for a bounded time, until it has.
-    async fn catch_up(&self);
+    async fn wait(&self);
     /// What that store never got, because it was gone before or was given up, arrived before this time, milliseconds since
     /// the epoch; `None`: it gets everything.
     fn complete_from(&self) -> Option<i64>;
@@ -86,9 +86,9 @@ pub(crate) trait Reader: Send + Sync {
     /// Counts per bucket and over the whole range.
     async fn count(&self, query: CountQuery) -> Result<Counts, ReadError>;
     /// The newest events by event time; of events at the same millisecond the later stored comes first.
-    async fn newest(&self, query: EventsQuery) -> Result<Vec<Listed>, ReadError>;
+    async fn newest(&self, query: EventsQuery) -> Result<Vec<ListedEvent>, ReadError>;
     /// When the app's first and last event happened; `None` without events.
-    async fn extent(&self, app: &str) -> Result<Option<Extent>, ReadError>;
+    async fn time_range(&self, app: &str) -> Result<Option<TimeRange>, ReadError>;
     /// From which event time on the store has every event of the app, milliseconds since the epoch; `None`: it has all.
     /// `installs`: asked for what counts installs by their first event, which a store may remember longer.
     async fn complete_from(&self, _app: &str, _installs: bool) -> Result<Option<i64>, ReadError> {
@@ -101,7 +101,7 @@ pub(crate) trait Reader: Send + Sync {
 /// # Errors
 /// [`SinkError::Unfit`] if the settings of the store cannot be used.
 pub(crate) fn open(config: &Config, data_dir: &Path) -> Result<Arc<dyn Reader>, SinkError> {
-    let Some(name) = &config.reading else { return Ok(Arc::new(nowhere::Nowhere)) };
+    let Some(name) = &config.reading else { return Ok(Arc::new(no_store::NoStoreReader)) };
     let sink = config.sinks.iter().find(|sink| sink.name == *name);
     match sink.map(|sink| (&sink.kind, &sink.delivery)) {
         Some((Kind::ClickHouse(settings), delivery)) => clickhouse::open(settings, delivery),

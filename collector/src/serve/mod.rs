@@ -29,7 +29,7 @@ use crate::http::router::{operating_router, router};
 use crate::http::{Live, Shared};
 use crate::limit::Clients;
 use crate::process::Process;
-use crate::query::{self, Freshness, Reader};
+use crate::query::{self, ReadBarrier, Reader};
 use crate::sinks::sqlite::{self, EmbeddedSink, StoreBackfill};
 use crate::sinks::{self, BackfillSource, Sink};
 use crate::spool::{self, SinkState, Spool};
@@ -95,7 +95,7 @@ impl Collector {
             clients: Mutex::new(Clients::default()),
             acceptor: Acceptor::new(spool.clone(), config.limits.clone(), Arc::clone(&telemetry)),
             reader,
-            freshness: Box::new(CatchUp { spool: spool.clone(), source, embedded: fanout.embedded() }),
+            read_barrier: Box::new(CatchUp { spool: spool.clone(), source, embedded: fanout.embedded() }),
             budget: Budget::new("the bytes being worked on", config.limits.in_flight_bytes),
             process: Process::begin(data_dir.path()),
             telemetry,
@@ -231,8 +231,8 @@ struct CatchUp {
 }
 
 #[async_trait]
-impl Freshness for CatchUp {
-    async fn catch_up(&self) {
+impl ReadBarrier for CatchUp {
+    async fn wait(&self) {
         let Some(source) = &self.source else { return };
         let head = self.spool.head();
         if !source.wait_for(head, CATCH_UP).await {

@@ -2,7 +2,7 @@
 
 use serde_json::value::RawValue;
 
-use crate::query::Listed;
+use crate::query::ListedEvent;
 use crate::record::{Column, ColumnKind, ColumnSource, NO_PROPERTIES, OwnedValue};
 use crate::row::Row;
 use crate::sinks::clickhouse::{POSITION, format_uuid};
@@ -68,14 +68,14 @@ impl ColumnSource for Input<'_> {
 ///
 /// # Errors
 /// Where it is not what was asked for.
-pub(crate) fn rows(answer: &[u8]) -> Result<Vec<Listed>, String> {
+pub(crate) fn rows(answer: &[u8]) -> Result<Vec<ListedEvent>, String> {
     let (mut input, mut rows) = (Input(answer), Vec::new());
     while !input.0.is_empty() {
         let position = match input.next(&POSITION)? {
             OwnedValue::Number(position) => position,
             _ => 0,
         };
-        rows.push(Listed { position, row: Row::read(&mut input)? });
+        rows.push(ListedEvent { position, row: Row::read(&mut input)? });
     }
     Ok(rows)
 }

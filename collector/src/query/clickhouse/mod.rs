@@ -12,7 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::Deserialize;
 
-use super::{CountQuery, Counts, EventsQuery, Extent, Filter, Listed, Measure, ReadError, Reader};
+use super::{CountQuery, Counts, EventsQuery, Filter, ListedEvent, Measure, ReadError, Reader, TimeRange};
 use crate::config::{ClickHouse as Settings, Delivery};
 use crate::sinks::SinkError;
 use crate::sinks::clickhouse::{Client, StatementError, UrlParameters, column_names, local_table, parse_ttl_days};
@@ -202,7 +202,7 @@ impl Reader for ClickHouseReader {
         counts(&query, &answer)
     }
 
-    async fn newest(&self, query: EventsQuery) -> Result<Vec<Listed>, ReadError> {
+    async fn newest(&self, query: EventsQuery) -> Result<Vec<ListedEvent>, ReadError> {
         let _permit = self.permit().await?;
         let mut conditions = Conditions::new(self.parameters(), &query.app, &query.filter);
         query.from.into_iter().for_each(|from| conditions.from(from));
@@ -213,16 +213,16 @@ impl Reader for ClickHouseReader {
         if let Some(user) = &query.user_id {
             conditions.and("user_id = {user:String}", "user", user);
         }
-        if let Some(mark) = query.after {
+        if let Some(sort_key) = query.after {
             conditions.and(
                 "event_time <= fromUnixTimestamp64Milli({after:Int64}, 'UTC')",
                 "after",
-                &mark.event_time.to_string(),
+                &sort_key.event_time.to_string(),
             );
             conditions.and(
                 "(event_time < fromUnixTimestamp64Milli({after:Int64}, 'UTC') OR position < {place:UInt64})",
                 "place",
-                &mark.position.to_string(),
+                &sort_key.position.to_string(),
             );
         }
         // Read from the end of the key; not more than what is asked for.
@@ -239,7 +239,7 @@ impl Reader for ClickHouseReader {
         decode::rows(&answer).map_err(decode_error)
     }
 
-    async fn extent(&self, app: &str) -> Result<Option<Extent>, ReadError> {
+    async fn time_range(&self, app: &str) -> Result<Option<TimeRange>, ReadError> {
         let _permit = self.permit().await?;
         let conditions = Conditions::new(self.parameters(), app, &Filter::default());
         let statement = format!(
@@ -254,7 +254,7 @@ impl Reader for ClickHouseReader {
         let answer = self.client.run(&statement, conditions.parameters).await.map_err(read_error)?;
         let ends: Ends = serde_json::from_slice(&answer).map_err(decode_error)?;
         let ends = ends.data.first().filter(|(_, _, count)| *count > 0);
-        Ok(ends.map(|(first, last, _)| Extent { first: *first, last: *last }))
+        Ok(ends.map(|(first, last, _)| TimeRange { first: *first, last: *last }))
     }
 
     /// The first day (UTC) none of whose events is older than the time to live. What is older may still be there: it goes with

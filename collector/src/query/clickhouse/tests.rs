@@ -153,9 +153,9 @@ async fn a_missing_table_and_a_dead_server_are_failures_that_say_so() {
     let Some(server) = available(ClickHouse::shared()) else { return };
     let database = Database::new(server);
     let reader = ClickHouseReader::new(&database.settings(""), DEADLINE).unwrap();
-    let result = reader.extent("a").await;
+    let result = reader.time_range("a").await;
     assert!(matches!(&result, Err(ReadError::Failed(why)) if why.contains("does not exist")), "{result:?}");
     let settings = Settings::for_test("url = 'http://127.0.0.1:1'").0;
-    let result = ClickHouseReader::new(&settings, DEADLINE).unwrap().extent("a").await;
+    let result = ClickHouseReader::new(&settings, DEADLINE).unwrap().time_range("a").await;
     assert!(matches!(result, Err(ReadError::Failed(_))), "{result:?}");
 }

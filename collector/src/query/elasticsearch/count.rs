@@ -2,13 +2,13 @@
 
 use serde_json::{Value, json};
 
-use super::pages::Walk;
-use super::{ElasticsearchReader, between, conditions};
+use super::pages::CompositePager;
+use super::{ElasticsearchReader, conditions, event_time_range};
 use crate::query::{CountQuery, Counts, Filter, Measure, ReadError};
 use crate::sinks::elasticsearch::names;
 
 /// The largest integer that floating-point numbers have exactly, 2^53: the boundaries of ranges are such numbers.
-const EXACT: i64 = 1 << 53;
+const MAX_EXACT_INTEGER: i64 = 1 << 53;
 
 impl ElasticsearchReader {
     pub(super) async fn read_count(&self, query: &CountQuery) -> Result<Counts, ReadError> {
@@ -19,7 +19,7 @@ impl ElasticsearchReader {
             Measure::Events => {
                 let indices = names::covering(&self.prefix, Some(from), Some(to));
                 let mut conditions = conditions(&query.app, &query.filter);
-                conditions.push(between(Some(from), Some(to)));
+                conditions.push(event_time_range(Some(from), Some(to)));
                 let buckets = self.ranges(&indices, "event_time", conditions, &query.bounds, false).await?;
                 let total = buckets.iter().sum();
                 Ok(Counts { buckets, total })
@@ -33,7 +33,7 @@ impl ElasticsearchReader {
                 } else {
                     self.first_times_of_events(query).await?
                 };
-                Ok(firsts(query.measure, &before))
+                Ok(first_seen_counts(query.measure, &before))
             }
         }
     }
@@ -65,7 +65,7 @@ impl ElasticsearchReader {
         before: bool,
     ) -> Result<Vec<u64>, ReadError> {
         self.refresh(indices).await?;
-        let bound = |bound: i64| bound.clamp(-EXACT, EXACT);
+        let bound = |bound: i64| bound.clamp(-MAX_EXACT_INTEGER, MAX_EXACT_INTEGER);
         let mut ranges: Vec<Value> =
             bounds.windows(2).map(|pair| json!({"from": bound(pair[0]), "to": bound(pair[1])})).collect();
         if let Some(first) = bounds.first().filter(|_| before) {
@@ -95,11 +95,12 @@ impl ElasticsearchReader {
         let indices = names::covering(&self.prefix, None, None);
         self.refresh(&indices).await?;
         let mut conditions = conditions(&query.app, &Filter::default());
-        conditions.push(between(None, query.bounds.last().copied()));
-        let mut walk = Walk::over(self, &indices, conditions, &[json!({"value": {"terms": {"field": "install_id"}}})]);
-        walk.with(json!({"first": {"min": {"field": "event_time"}}}));
+        conditions.push(event_time_range(None, query.bounds.last().copied()));
+        let mut pager =
+            CompositePager::new(self, &indices, conditions, &[json!({"value": {"terms": {"field": "install_id"}}})]);
+        pager.with_aggregations(json!({"first": {"min": {"field": "event_time"}}}));
         let mut counts = vec![0; query.bounds.len()];
-        while let Some(page) = walk.next().await? {
+        while let Some(page) = pager.next_page().await? {
             for bucket in page.buckets()? {
                 let first = bucket.first.map_or(i64::MIN, |first| first.value as i64);
                 // The number of boundaries at or before it: 0 is before the first bucket.
@@ -108,7 +109,7 @@ impl ElasticsearchReader {
                 }
             }
         }
-        walk.end();
+        pager.close();
         Ok(counts)
     }
 
@@ -118,29 +119,30 @@ impl ElasticsearchReader {
         let indices = names::covering(&self.prefix, from, to);
         self.refresh(&indices).await?;
         let mut conditions = conditions(&query.app, &query.filter);
-        conditions.push(between(from, to));
+        conditions.push(event_time_range(from, to));
         conditions.push(json!({"bool": {"must_not": [{"term": {field: ""}}]}}));
         let mut sources = vec![json!({"value": {"terms": {"field": field}}})];
         let inner = &query.bounds[1..query.bounds.len() - 1];
-        if let Some((width, offset)) = cells(inner, query.bounds[query.bounds.len() - 1] - query.bounds[0]) {
+        if let Some((width, offset)) = histogram_cells(inner, query.bounds[query.bounds.len() - 1] - query.bounds[0]) {
             sources.push(json!({"time": {"date_histogram":
                 {"field": "event_time", "fixed_interval": format!("{width}ms"), "offset": format!("+{offset}ms")}}}));
         }
-        let mut walk = Walk::over(self, &indices, conditions, &sources);
-        let mut tally = Tally { buckets: vec![0; query.bounds.len() - 1], total: 0, value: None, bucket: 0 };
-        while let Some(page) = walk.next().await? {
+        let mut pager = CompositePager::new(self, &indices, conditions, &sources);
+        let mut counter =
+            DistinctCounter { buckets: vec![0; query.bounds.len() - 1], total: 0, value: None, bucket: 0 };
+        while let Some(page) = pager.next_page().await? {
             for bucket in page.buckets()? {
                 let at = bucket.key.time.map_or(0, |time| inner.partition_point(|bound| *bound <= time));
-                tally.see(&bucket.key.value, at);
+                counter.observe(&bucket.key.value, at);
             }
         }
-        walk.end();
-        Ok(Counts { buckets: tally.buckets, total: tally.total })
+        pager.close();
+        Ok(Counts { buckets: counter.buckets, total: counter.total })
     }
 }
 
 /// Counts values that come in order, each with its buckets in order.
-struct Tally {
+struct DistinctCounter {
     buckets: Vec<u64>,
     total: u64,
     /// The last value, and the last bucket it was counted in.
@@ -148,8 +150,8 @@ struct Tally {
     bucket: usize,
 }
 
-impl Tally {
-    fn see(&mut self, value: &str, bucket: usize) {
+impl DistinctCounter {
+    fn observe(&mut self, value: &str, bucket: usize) {
         let same = self.value.as_deref() == Some(value);
         if same && self.bucket == bucket {
             return;
@@ -165,7 +167,7 @@ impl Tally {
 
 /// Width and offset (milliseconds) of the widest equal cells none of which lies on both sides of one of `bounds`; `None` if
 /// there is nothing to be told apart. `range`: how wide everything is.
-fn cells(bounds: &[i64], range: i64) -> Option<(i64, i64)> {
+fn histogram_cells(bounds: &[i64], range: i64) -> Option<(i64, i64)> {
     let first = bounds.first()?;
     let width = bounds.windows(2).map(|pair| pair[1] - pair[0]).reduce(gcd).unwrap_or(range).max(1);
     Some((width, first.rem_euclid(width)))
@@ -176,7 +178,7 @@ fn gcd(a: i64, b: i64) -> i64 {
 }
 
 /// The answer from the number of installs first seen before the first bucket and in each.
-fn firsts(measure: Measure, before: &[u64]) -> Counts {
+fn first_seen_counts(measure: Measure, before: &[u64]) -> Counts {
     let Some((earlier, inside)) = before.split_first() else { return Counts { buckets: Vec::new(), total: 0 } };
     if measure == Measure::NewInstalls {
         return Counts { buckets: inside.to_vec(), total: inside.iter().sum() };
@@ -198,23 +200,23 @@ mod tests {
 
     #[test]
     fn cells_end_at_every_boundary_and_are_as_wide_as_can_be() {
-        assert_eq!(cells(&[], 10), None);
-        assert_eq!(cells(&[7], 10), Some((10, 7)));
-        assert_eq!(cells(&[10, 30, 90], 200), Some((20, 10)));
-        assert_eq!(cells(&[-5, 10], 200), Some((15, 10)));
-        assert_eq!(cells(&[3, 4, 9], 200), Some((1, 0)));
+        assert_eq!(histogram_cells(&[], 10), None);
+        assert_eq!(histogram_cells(&[7], 10), Some((10, 7)));
+        assert_eq!(histogram_cells(&[10, 30, 90], 200), Some((20, 10)));
+        assert_eq!(histogram_cells(&[-5, 10], 200), Some((15, 10)));
+        assert_eq!(histogram_cells(&[3, 4, 9], 200), Some((1, 0)));
         let hour = 3_600_000;
-        assert_eq!(cells(&[5 * hour, 6 * hour, 7 * hour], 9 * hour), Some((hour, 0)));
+        assert_eq!(histogram_cells(&[5 * hour, 6 * hour, 7 * hour], 9 * hour), Some((hour, 0)));
         // A day of 23 hours among days.
-        assert_eq!(cells(&[5 * hour, 29 * hour, 52 * hour], 90 * hour), Some((hour, 0)));
+        assert_eq!(histogram_cells(&[5 * hour, 29 * hour, 52 * hour], 90 * hour), Some((hour, 0)));
     }
 
     #[test]
     fn a_value_counts_once_in_each_bucket_and_once_in_all() {
-        let mut tally = Tally { buckets: vec![0; 3], total: 0, value: None, bucket: 0 };
+        let mut counter = DistinctCounter { buckets: vec![0; 3], total: 0, value: None, bucket: 0 };
         for (value, bucket) in [("a", 0), ("a", 0), ("a", 2), ("b", 2), ("b", 2), ("c", 0), ("c", 1)] {
-            tally.see(value, bucket);
+            counter.observe(value, bucket);
         }
-        assert_eq!((tally.buckets, tally.total), (vec![2, 1, 2], 3));
+        assert_eq!((counter.buckets, counter.total), (vec![2, 1, 2], 3));
     }
 }

@@ -6,21 +6,21 @@ use rusqlite::{Connection, OptionalExtension, ToSql};
 use crate::query::Filter;
 use crate::sinks::sqlite::{SELECT_WORD, SHARED_APP};
 
-pub(super) fn number(sql: &Connection, query: &str, params: &[&dyn ToSql]) -> rusqlite::Result<Option<i64>> {
+pub(super) fn select_id(sql: &Connection, query: &str, params: &[&dyn ToSql]) -> rusqlite::Result<Option<i64>> {
     sql.prepare_cached(query)?.query_row(params, |row| row.get(0)).optional()
 }
 
 /// The number of an app.
-pub(super) const APP: &str = "SELECT id FROM app WHERE key = ?1";
+pub(super) const SELECT_APP: &str = "SELECT id FROM app WHERE key = ?1";
 
 /// A condition on events of one app, in the store's numbers.
-pub(super) struct Condition {
+pub(super) struct EventCondition {
     pub(super) app: i64,
     pub(super) sql: String,
     pub(super) values: Vec<Value>,
 }
 
-impl Condition {
+impl EventCondition {
     /// `None` if nothing can meet it, because the store has never seen the app, the code or the identifier.
     pub(super) fn new(sql: &Connection, app: &str, filter: &Filter) -> rusqlite::Result<Option<Self>> {
         let query = "SELECT id, codes_in_rows FROM app WHERE key = ?1";
@@ -30,11 +30,11 @@ impl Condition {
         };
         let mut condition = Self { app, sql: "app = ?".to_owned(), values: vec![app.into()] };
         if let Some(theme) = filter.theme {
-            let Some(theme) = number(sql, SELECT_WORD, &[&SHARED_APP, &theme.as_str()])? else { return Ok(None) };
+            let Some(theme) = select_id(sql, SELECT_WORD, &[&SHARED_APP, &theme.as_str()])? else { return Ok(None) };
             condition.and("theme = ?", theme);
         }
         if let Some(code) = &filter.code {
-            match (number(sql, SELECT_WORD, &[&app, code])?, codes_in_rows > 0) {
+            match (select_id(sql, SELECT_WORD, &[&app, code])?, codes_in_rows > 0) {
                 (None, false) => return Ok(None),
                 (Some(code), false) => condition.and("code = ?", code),
                 // The app has so many codes that some stayed with their events; those rows are looked up.

@@ -13,23 +13,23 @@ use async_trait::async_trait;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction};
 use tokio::sync::Semaphore;
 
-use self::condition::{APP, number};
+use self::condition::{SELECT_APP, select_id};
 use self::count::count;
 use self::list::newest;
-use super::{CountQuery, Counts, EventsQuery, Extent, Listed, ReadError, Reader};
+use super::{CountQuery, Counts, EventsQuery, ListedEvent, ReadError, Reader, TimeRange};
 use crate::db;
 use crate::sinks::sqlite::{FILE, MIGRATIONS};
 
 /// Questions answered at the same time. The console asks for eight numbers at once; more would only take turns on the
 /// processor and take it from those who write.
-const CONNECTIONS: usize = 4;
+const MAX_CONNECTIONS: usize = 4;
 
 /// How long one question may wait and work. A range that takes longer should be asked in pieces, and nobody waits longer
 /// in front of a page.
 const DEADLINE: Duration = Duration::from_secs(10);
 
 /// Steps of SQLite's machine between two looks at the clock: well below a millisecond.
-const STEPS_PER_LOOK: i32 = 20_000;
+const STEPS_PER_DEADLINE_CHECK: i32 = 20_000;
 
 /// SQLite's page cache of one reading connection, KiB.
 const CACHE_KIB: i64 = 8 * 1024;
@@ -37,11 +37,11 @@ const CACHE_KIB: i64 = 8 * 1024;
 /// Answers questions from `store.db`, a few at a time, each within a deadline.
 #[derive(Clone)]
 pub(crate) struct StoreReader {
-    shared: Arc<Shared>,
+    pool: Arc<ConnectionPool>,
     permits: Arc<Semaphore>,
 }
 
-struct Shared {
+struct ConnectionPool {
     path: PathBuf,
     deadline: Duration,
     idle: Mutex<Vec<Connection>>,
@@ -64,8 +64,8 @@ impl StoreReader {
     }
 
     pub(crate) fn with_deadline(dir: &Path, deadline: Duration) -> Self {
-        let shared = Shared { path: dir.join(FILE), deadline, idle: Mutex::default() };
-        Self { shared: Arc::new(shared), permits: Arc::new(Semaphore::new(CONNECTIONS)) }
+        let pool = ConnectionPool { path: dir.join(FILE), deadline, idle: Mutex::default() };
+        Self { pool: Arc::new(pool), permits: Arc::new(Semaphore::new(MAX_CONNECTIONS)) }
     }
 
     /// Runs `work` in a read transaction on a thread where it may block.
@@ -73,23 +73,23 @@ impl StoreReader {
         &self,
         work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, ReadError> {
-        let deadline = Instant::now() + self.shared.deadline;
+        let deadline = Instant::now() + self.pool.deadline;
         let permit = tokio::time::timeout_at(deadline.into(), Arc::clone(&self.permits).acquire_owned()).await;
         let Ok(Ok(permit)) = permit else {
             return Err(ReadError::Busy("Too many questions are being answered.".into()));
         };
         let cancelled = Arc::new(AtomicBool::new(false));
         let _guard = CancelOnDrop(Arc::clone(&cancelled));
-        let shared = Arc::clone(&self.shared);
+        let pool = Arc::clone(&self.pool);
         let task = tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            shared.with_connection(move || cancelled.load(Ordering::Relaxed) || Instant::now() >= deadline, work)
+            pool.with_connection(move || cancelled.load(Ordering::Relaxed) || Instant::now() >= deadline, work)
         });
         task.await.map_err(|error| ReadError::Failed(error.to_string()))?
     }
 }
 
-impl Shared {
+impl ConnectionPool {
     fn with_connection<T>(
         &self,
         stop: impl FnMut() -> bool + Send + 'static,
@@ -100,7 +100,7 @@ impl Shared {
             Some(connection) => connection,
             None => self.connect()?,
         };
-        let result = answer(&mut connection, stop, work);
+        let result = run_read(&mut connection, stop, work);
         // A connection that failed for any other reason than the deadline is not used again.
         if matches!(result, Ok(_) | Err(ReadError::Busy(_))) {
             self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
@@ -116,12 +116,12 @@ impl Shared {
     }
 }
 
-fn answer<T>(
+fn run_read<T>(
     connection: &mut Connection,
     stop: impl FnMut() -> bool + Send + 'static,
     work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
 ) -> Result<T, ReadError> {
-    connection.progress_handler(STEPS_PER_LOOK, Some(stop)).map_err(read_error)?;
+    connection.progress_handler(STEPS_PER_DEADLINE_CHECK, Some(stop)).map_err(read_error)?;
     let result = connection.unchecked_transaction().and_then(|transaction| work(&transaction)).map_err(read_error);
     connection.progress_handler(0, None::<fn() -> bool>).map_err(read_error)?;
     result
@@ -143,18 +143,18 @@ impl Reader for StoreReader {
         self.run(move |sql| count(sql, &query)).await
     }
 
-    async fn newest(&self, query: EventsQuery) -> Result<Vec<Listed>, ReadError> {
+    async fn newest(&self, query: EventsQuery) -> Result<Vec<ListedEvent>, ReadError> {
         self.run(move |sql| newest(sql, &query)).await
     }
 
-    async fn extent(&self, app: &str) -> Result<Option<Extent>, ReadError> {
+    async fn time_range(&self, app: &str) -> Result<Option<TimeRange>, ReadError> {
         let app = app.to_owned();
         self.run(move |sql| {
-            let Some(app) = number(sql, APP, &[&app])? else { return Ok(None) };
+            let Some(app) = select_id(sql, SELECT_APP, &[&app])? else { return Ok(None) };
             let query = "SELECT min(first_time), max(last_time) FROM part_app WHERE app = ?1";
             let ends = sql.prepare_cached(query)?.query_row([app], |row| Ok((row.get(0)?, row.get(1)?)));
             let (first, last): (Option<i64>, Option<i64>) = ends?;
-            Ok(first.zip(last).map(|(first, last)| Extent { first, last }))
+            Ok(first.zip(last).map(|(first, last)| TimeRange { first, last }))
         })
         .await
     }

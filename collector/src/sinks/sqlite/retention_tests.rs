@@ -143,7 +143,7 @@ async fn old_arrivals_go_and_every_number_is_that_of_what_is_left() {
     let latest_deleted = (today - 11) * DAY_MS + 1;
     assert_eq!(site.reader().complete_from("demo", false).await, Ok(Some(latest_deleted + 1)));
     assert_eq!(site.reader().complete_from("demo", true).await, Ok(None));
-    assert_eq!(site.reader().extent("demo").await.unwrap(), kept.extent("demo").await.unwrap());
+    assert_eq!(site.reader().time_range("demo").await.unwrap(), kept.time_range("demo").await.unwrap());
     assert_eq!(site.number("SELECT count(*) FROM install"), 30, "all are remembered");
     for table in ["session", "user", "context"] {
         assert_eq!(site.number(&format!("SELECT count(*) FROM {table}")), 9, "what nothing refers to is gone: {table}");
@@ -326,7 +326,7 @@ async fn an_app_with_too_many_codes_and_contexts_keeps_them_in_its_rows_and_ever
         assert_eq!(site.reader().count(query.clone()).await.unwrap(), oracle.count(query).await.unwrap(), "{code}");
     }
     let query = EventsQuery { app: "demo".into(), limit: 100, ..EventsQuery::default() };
-    let lines = |found: Vec<crate::query::Listed>| -> Vec<Value> {
+    let lines = |found: Vec<crate::query::ListedEvent>| -> Vec<Value> {
         found.iter().map(|listed| serde_json::to_value(&listed.row).unwrap()).collect()
     };
     let found = lines(site.reader().newest(query.clone()).await.unwrap());

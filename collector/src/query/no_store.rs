@@ -2,13 +2,13 @@
 
 use async_trait::async_trait;
 
-use super::{CountQuery, Counts, EventsQuery, Extent, Listed, ReadError, Reader};
+use super::{CountQuery, Counts, EventsQuery, ListedEvent, ReadError, Reader, TimeRange};
 
 /// Answers nothing.
-pub(super) struct Nowhere;
+pub(super) struct NoStoreReader;
 
 fn refuse<T>() -> Result<T, ReadError> {
-    Err(ReadError::Nowhere(
+    Err(ReadError::NoStore(
         "This collector has no store that can be asked: the embedded store is off ([embedded] enabled = false) and no [[sink]] is of kind \
          clickhouse or elasticsearch. Configure one of these, or switch the embedded store on."
             .into(),
@@ -16,16 +16,16 @@ fn refuse<T>() -> Result<T, ReadError> {
 }
 
 #[async_trait]
-impl Reader for Nowhere {
+impl Reader for NoStoreReader {
     async fn count(&self, _: CountQuery) -> Result<Counts, ReadError> {
         refuse()
     }
 
-    async fn newest(&self, _: EventsQuery) -> Result<Vec<Listed>, ReadError> {
+    async fn newest(&self, _: EventsQuery) -> Result<Vec<ListedEvent>, ReadError> {
         refuse()
     }
 
-    async fn extent(&self, _: &str) -> Result<Option<Extent>, ReadError> {
+    async fn time_range(&self, _: &str) -> Result<Option<TimeRange>, ReadError> {
         refuse()
     }
 }
