@@ -99,7 +99,7 @@ pub(crate) trait Reader: Send + Sync {
 /// The reader of the sink that the configuration names for reading. `data_dir`: where the embedded store is.
 ///
 /// # Errors
-/// [`SinkError::Unfit`] if the settings of the store cannot be used.
+/// [`SinkError::Misconfigured`] if the settings of the store cannot be used.
 pub(crate) fn open(config: &Config, data_dir: &Path) -> Result<Arc<dyn Reader>, SinkError> {
     let Some(name) = &config.reading else { return Ok(Arc::new(no_store::NoStoreReader)) };
     let sink = config.sinks.iter().find(|sink| sink.name == *name);

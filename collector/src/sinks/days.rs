@@ -1,7 +1,8 @@
-//! The days of a batch's events, and how far they lie from the events' arrival, read without reading the rest. PURE.
+//! Days of a batch's events and their distance from the arrival, read without decoding whole records. PURE.
 //!
-//! Stores keep data apart by days or months. Whoever has the public key can name any day of twenty years, so what is far from
-//! its arrival is kept in coarser parts: near days are as many as [`MAX_NEAR_DAYS`] allows, whatever is sent.
+//! Stores partition their data by days or months. Any client that has the public key can send any day of twenty years,
+//! so what is far from its arrival is kept in coarser partitions. Near days are limited by [`MAX_NEAR_DAYS`], whatever
+//! is sent.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -13,25 +14,25 @@ use super::{CorruptRecord, SinkBatch, events_in_range};
 
 /// Milliseconds of a day.
 pub(crate) const DAY_MS: i64 = 24 * 60 * 60 * 1000;
-/// Most days between an event and its arrival for which it is kept with its day: a year and a month, so that whoever compares
-/// with last year has days.
+/// Maximum distance in days between an event and its arrival at which it is kept with its day. A year and a month, so
+/// that a comparison with last year has days.
 pub(crate) const MAX_NEAR_DAYS: i64 = 400;
 
-/// How the spool spells the time of an event and the arrival of a record.
+/// Members of a record's JSON that hold the time of an event and the arrival, as the spool writes them.
 const EVENT_TIME_MEMBER: &[u8] = b"\"event_time\":";
 const RECEIVED_AT_MEMBER: &[u8] = b"\"received_at\":";
 
-/// The day since the epoch (UTC) of a time in milliseconds.
+/// Returns the day since the epoch (UTC) of a time in milliseconds.
 pub(crate) fn day_of(millis: i64) -> i64 {
     millis.div_euclid(DAY_MS)
 }
 
-/// Whether an event is kept with its day.
+/// Returns whether an event is kept with its day.
 pub(crate) fn is_near(event_time: i64, received_at: i64) -> bool {
     day_of(event_time).abs_diff(day_of(received_at)) <= MAX_NEAR_DAYS.unsigned_abs()
 }
 
-/// When one event happened and arrived.
+/// Times of one event: when it happened and when it arrived.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct EventTimes<'a> {
     pub(crate) app_key: &'a str,
@@ -40,7 +41,7 @@ pub(crate) struct EventTimes<'a> {
     pub(crate) received_at: i64,
 }
 
-/// The little of a record that matters here.
+/// Partial view of a record, so that the rest is not decoded.
 #[derive(Deserialize)]
 struct RecordTimes<'a> {
     #[serde(borrow)]
@@ -54,7 +55,7 @@ struct EventTime {
     event_time: i64,
 }
 
-/// Shows the events of the batch to `visit`, in order, until it says `false`.
+/// Calls `visit` for each event of the batch, in order, until it returns `false`.
 ///
 /// # Errors
 /// If a record cannot be read.
@@ -81,15 +82,18 @@ fn parse_digits(json: &[u8]) -> i64 {
     digits.fold(0i64, |number, digit| number.wrapping_mul(10).wrapping_add(i64::from(digit - b'0')))
 }
 
-/// Whether surely every event is near, and they have at most `max_days` days; found without reading the records: every time that
-/// stands anywhere in them, even in a property of the same name, counts. If fewer are found than there are events they are
-/// spelt otherwise. The usual batch is so; for any other [`each`] tells.
+/// Returns whether every event is certainly near and they cover at most `max_days` days, by scanning the JSON for
+/// times.
+///
+/// Every time in the text counts, even in a property of the same name. Fewer times than events mean that the record is
+/// spelt differently. `false` proves nothing: [`for_each_event`] decides then. The usual batch passes this check, which
+/// costs far less than decoding.
 pub(crate) fn scan_is_near(batch: &SinkBatch, max_days: usize) -> bool {
     let (times, arrival) = (memmem::Finder::new(EVENT_TIME_MEMBER), memmem::Finder::new(RECEIVED_AT_MEMBER));
     let (mut days, mut last_day, mut found) = (HashSet::new(), None, 0u64);
     for stored in &batch.records {
         let json = stored.json.as_bytes();
-        // The record's own comes before anything that a sender wrote.
+        // The record's own member stands before any text of a sender.
         let Some(at) = arrival.find(json) else { return false };
         let received_at = parse_digits(&json[at + RECEIVED_AT_MEMBER.len()..]);
         for at in times.find_iter(json) {

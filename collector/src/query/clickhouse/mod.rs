@@ -49,7 +49,7 @@ struct ClickHouseReader {
 /// Opens a reader. Nothing is asked yet.
 ///
 /// # Errors
-/// [`SinkError::Unfit`] if the settings cannot be used.
+/// [`SinkError::Misconfigured`] if the settings cannot be used.
 pub(crate) fn open(settings: &Settings, _delivery: &Delivery) -> Result<Arc<dyn Reader>, SinkError> {
     Ok(Arc::new(ClickHouseReader::new(settings, DEADLINE)?))
 }

@@ -37,7 +37,7 @@ pub(super) const INDEX_OPTIONS: &str = "ignore_unavailable=false&allow_no_indice
 /// Opens a reader. Nothing is asked yet. Blocks on reading certificates.
 ///
 /// # Errors
-/// [`SinkError::Unfit`] if the settings cannot be used.
+/// [`SinkError::Misconfigured`] if the settings cannot be used.
 pub(crate) fn open(settings: &Settings, _delivery: &Delivery) -> Result<Arc<dyn Reader>, SinkError> {
     Ok(Arc::new(ElasticsearchReader::new(settings)?))
 }
@@ -73,7 +73,7 @@ struct Hit<'a> {
 
 impl ElasticsearchReader {
     /// # Errors
-    /// [`SinkError::Unfit`] if the settings cannot be used.
+    /// [`SinkError::Misconfigured`] if the settings cannot be used.
     pub(crate) fn new(settings: &Settings) -> Result<Self, SinkError> {
         Ok(Self {
             // The deadline itself is the question's; this one comes after it.

@@ -1,4 +1,4 @@
-//! Statements over ClickHouse's HTTP interface.
+//! Client for ClickHouse's HTTP interface.
 
 use std::time::Duration;
 
@@ -10,26 +10,26 @@ use crate::config::{BlockCompression as Compression, ClickHouse as Settings};
 use crate::sinks::SinkError;
 use crate::sinks::http::{Endpoint, HttpClient, Response};
 
-/// What separates the parts of a body with external data. It cannot occur in numbers.
+/// Separator of the parts of a body with external data. It cannot occur in numbers.
 const BOUNDARY: &str = "subway-part";
 
-/// A client for one server.
+/// Client for one server.
 #[derive(Clone)]
 pub(crate) struct Client {
     http: HttpClient,
 }
 
-/// A statement was not done.
+/// Reason why a statement failed.
 #[derive(Debug)]
 pub(crate) enum StatementError {
-    /// No answer came.
+    /// No response came.
     NoResponse(SinkError),
-    /// The server refused, with the number of the error.
+    /// The server returned an error with this number.
     Server(u32, Response),
 }
 
 impl StatementError {
-    /// The failure as one that may pass.
+    /// Converts the error to a retryable one.
     pub(crate) fn retryable(self) -> SinkError {
         match self {
             StatementError::NoResponse(error) => error,
@@ -38,7 +38,7 @@ impl StatementError {
     }
 }
 
-/// The parameters of a request's address.
+/// Parameters of a request's URL.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct UrlParameters(String);
 
@@ -58,8 +58,8 @@ impl UrlParameters {
         self
     }
 
-    /// Appends the value of `{name:String}` or of a number in the statement. The server reads it as a field of a file
-    /// separated by tabs, so what has a meaning there is escaped.
+    /// Appends the value of `{name:String}` or of a number in the statement. Escapes tabs, line breaks, zeros and
+    /// backslashes, because the server reads it as a TSV field.
     pub(crate) fn with_value(self, name: &str, value: &str) -> Self {
         let mut escaped = String::with_capacity(value.len());
         for c in value.chars() {
@@ -77,10 +77,10 @@ impl UrlParameters {
 }
 
 impl Client {
-    /// Prepares to connect. Blocks on reading certificates.
+    /// Creates a client, which connects at its first statement. Blocks while certificates are read.
     ///
     /// # Errors
-    /// [`SinkError::Unfit`] if the settings cannot be used.
+    /// [`SinkError::Misconfigured`] if the settings cannot be used.
     pub(crate) fn new(settings: &Settings, timeout: Duration) -> Result<Self, SinkError> {
         let endpoint = Endpoint {
             url: settings.url(),
@@ -92,7 +92,7 @@ impl Client {
         Ok(Self { http: HttpClient::new(&endpoint)? })
     }
 
-    /// Runs a statement and gives what it answers.
+    /// Runs a statement and returns its result.
     ///
     /// # Errors
     /// See [`StatementError`].
@@ -130,10 +130,10 @@ impl Client {
         self.finish(request.header("content-type", content_type).body(body)).await
     }
 
-    /// Sends rows. The answer is to be judged.
+    /// Sends rows and returns the response, for [`errors::check_insert`].
     ///
     /// # Errors
-    /// [`SinkError::Retryable`] if no answer comes.
+    /// [`SinkError::Retryable`] if no response comes.
     pub(crate) async fn insert(
         &self,
         parameters: UrlParameters,
@@ -142,7 +142,7 @@ impl Client {
     ) -> Result<Response, SinkError> {
         let mut request = self.http.request(Method::POST, &format!("/{}", parameters.0));
         if body.is_empty() {
-            // Left out otherwise, and the server insists on it.
+            // The client omits this header for an empty body, and the server requires it.
             request = request.header("content-length", "0");
         } else if compression == Compression::Lz4 {
             request = request.header("content-encoding", "lz4");

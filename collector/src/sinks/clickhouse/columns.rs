@@ -1,8 +1,8 @@
-//! The columns of a stored event as ClickHouse has them. The table may have more; these it must have.
+//! Columns of a stored event in ClickHouse. The table must have these and may have more.
 
 use crate::record::{self, Column, ColumnKind};
 
-/// The column that only stores have: the event's number within the collector that delivered it.
+/// Column that only stores have: the event's number within the collector that delivered it.
 pub(crate) static POSITION: Column = Column {
     name: "position",
     member: "\"position\":",
@@ -11,7 +11,7 @@ pub(crate) static POSITION: Column = Column {
     doc: "Number within the collector that delivered it",
 };
 
-/// The type's name.
+/// Returns the name of a type.
 pub(crate) fn type_name(kind: ColumnKind) -> &'static str {
     match kind {
         ColumnKind::Text | ColumnKind::Object => "String",
@@ -25,7 +25,7 @@ pub(crate) fn type_name(kind: ColumnKind) -> &'static str {
     }
 }
 
-/// How it is compressed; words and flags are small enough as they are.
+/// Returns the codec of a type. Low-cardinality texts, UUIDs and flags need none.
 fn codec(kind: ColumnKind) -> &'static str {
     match kind {
         ColumnKind::Time | ColumnKind::Number => " CODEC(Delta(8), ZSTD(1))",
@@ -36,24 +36,24 @@ fn codec(kind: ColumnKind) -> &'static str {
     }
 }
 
-/// The column as a table's definition has it.
+/// Returns the line of a column in a table's definition.
 pub(super) fn column_definition(column: &Column) -> String {
     let Column { name, kind, doc, .. } = column;
     let comment = doc.trim().replace('\'', "\\'");
     format!("{name} {} COMMENT '{comment}'{}", type_name(*kind), codec(*kind))
 }
 
-/// Every column, in the order of writing and reading.
+/// Returns every column, in the order of writing and reading.
 pub(super) fn all() -> impl Iterator<Item = &'static Column> {
     std::iter::once(&POSITION).chain(record::all())
 }
 
-/// The names, separated by commas.
+/// Returns the names of all columns, separated by commas.
 pub(crate) fn column_names() -> String {
     all().map(|column| column.name).collect::<Vec<_>>().join(", ")
 }
 
-/// What each byte is as a digit of a UUID in lower case; what is none has the highest bit.
+/// Value of each byte as a lower-case hexadecimal digit; the highest bit marks other bytes.
 const HEX_DIGITS: [u8; 256] = {
     let mut digits = [0x80; 256];
     let mut value = 0;
@@ -64,7 +64,8 @@ const HEX_DIGITS: [u8; 256] = {
     digits
 };
 
-/// The number of a UUID from its canonical text. Any other text, upper case included, would not come back as it was.
+/// Parses a UUID from its canonical text. Refuses any other text, upper case included, because it would not be read
+/// back unchanged.
 pub(super) fn parse_uuid(text: &str) -> Option<u128> {
     let bytes: &[u8; 36] = text.as_bytes().try_into().ok()?;
     let mut seen = 0;
@@ -81,7 +82,7 @@ pub(super) fn parse_uuid(text: &str) -> Option<u128> {
     (dashes && seen & 0x80 == 0).then_some(first << 80 | second << 48 | last)
 }
 
-/// The canonical text of a UUID.
+/// Formats a UUID as its canonical text.
 pub(crate) fn format_uuid(value: u128) -> String {
     let digits = format!("{value:032x}");
     let parts = [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]];

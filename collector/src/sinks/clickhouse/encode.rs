@@ -1,5 +1,5 @@
-//! A batch as one block of ClickHouse's format Native: column by column, words as a dictionary and indexes. The server
-//! takes it in without looking at single rows, which costs it half of what RowBinary does.
+//! Encodes a batch as one block of ClickHouse's format Native: column by column, texts of low cardinality as a
+//! dictionary with indexes. The server reads it without parsing single rows, which costs it half as much as RowBinary.
 //!
 //! Format: <https://clickhouse.com/docs/interfaces/formats/Native>; of LowCardinality:
 //! `src/DataTypes/Serializations/SerializationLowCardinality.cpp` of ClickHouse.
@@ -17,38 +17,40 @@ use crate::record::{self, ColumnKind, Context, Event, NO_PROPERTIES, Record, Val
 use crate::sinks::days::is_near;
 use crate::sinks::{SinkBatch, SinkError};
 
-/// Bytes of an event besides its texts, roughly: sizes the buffer of the answer.
+/// Approximate bytes of an event besides its texts; sizes the buffer.
 const EVENT_FIXED_BYTES: usize = 120;
 
-/// The version of the serialisation of LowCardinality: each block has its dictionary with it.
+/// Version of the LowCardinality serialisation in which each block carries its dictionary.
 const DICTIONARY_VERSION: u64 = 1;
-/// The block brings keys of its own, and they replace what was there.
+/// Flags: the block has keys of its own, and they replace earlier ones.
 const DICTIONARY_FLAGS: u64 = 1 << 9 | 1 << 10;
 
-/// Words that a column remembers in one block: a sender may make every word another one, and looking each up costs more memory
-/// than the words themselves. One more is written again wherever it comes; the server finds it in its own dictionary.
-/// Few in tests, so that they are reached.
+/// Maximum texts that a column looks up in one block. A sender can make every text different, and looking each up costs
+/// more memory than the texts themselves.
+///
+/// A text beyond it is written again at each use; the server finds it in its own dictionary. Small in tests, so that
+/// they reach it.
 const MAX_DICTIONARY_ENTRIES: usize = if cfg!(test) { 1000 } else { 65_536 };
 
-/// One column being filled.
+/// Buffer of one column.
 enum Column {
-    /// Texts, each after its length.
+    /// Texts, each with its length before it.
     Strings(Vec<u8>),
     LowCardinality(LowCardinalityColumn),
-    /// Values of a fixed size, one after the other.
+    /// Values of a fixed size.
     Fixed(Vec<u8>),
-    /// For each whether it is unknown, and the values.
+    /// Null map and values.
     Nullable(Vec<u8>, Vec<u8>),
 }
 
-/// Few different texts.
+/// Buffer of a LowCardinality column.
 struct LowCardinalityColumn {
     index_of: HashMap<Box<str>, u32>,
-    /// Every key in the order of its number, each after its length.
+    /// Dictionary entries in the order of their indexes, each with its length before it.
     entries: Vec<u8>,
     count: u32,
     indexes: Vec<u32>,
-    /// How many keys found no room among the known ones.
+    /// Number of entries that did not fit into `index_of`.
     overflow: u64,
 }
 
@@ -124,7 +126,7 @@ impl Column {
         }
     }
 
-    /// The text `times` times.
+    /// Appends the text `times` times.
     fn push_text(&mut self, text: &str, times: usize) {
         match self {
             Column::Strings(data) => {
@@ -140,7 +142,7 @@ impl Column {
         }
     }
 
-    /// The bytes of a value `times` times.
+    /// Appends the bytes of a value `times` times.
     fn push_fixed(&mut self, bytes: &[u8], times: usize) {
         if let Column::Fixed(data) = self {
             for _ in 0..times {
@@ -158,7 +160,7 @@ impl Column {
         }
     }
 
-    /// A number, in the form of this column.
+    /// Appends a number in the encoding of this column.
     fn push_number(&mut self, value: Option<u64>, times: usize) {
         match self {
             Column::Nullable(..) => self.push_nullable(value, times),
@@ -166,10 +168,10 @@ impl Column {
         }
     }
 
-    /// The value `times` times.
+    /// Appends the value `times` times.
     ///
     /// # Errors
-    /// [`SinkError::Refused`] if the table cannot hold it.
+    /// [`SinkError::Permanent`] if the table cannot hold it.
     fn push(
         &mut self,
         column: &record::Column,
@@ -185,7 +187,7 @@ impl Column {
                         "position {position}: {name} must be a UUID in lower case, here {text:?}"
                     ))
                 })?;
-                // Two halves, the higher first, each with its lowest byte first.
+                // ClickHouse stores a UUID as two little-endian halves, the higher first.
                 let halves = [(id >> 64) as u64, id as u64].map(u64::to_le_bytes);
                 self.push_fixed(&halves.concat(), times);
             }
@@ -220,7 +222,7 @@ impl Column {
     }
 }
 
-/// A time that the table can hold.
+/// Checks that the table can hold the time.
 fn check_time(name: &str, position: u64, millis: i64) -> Result<u64, SinkError> {
     if (0..=MAX_TIME_MS).contains(&millis) {
         return Ok(millis.unsigned_abs());
@@ -228,7 +230,7 @@ fn check_time(name: &str, position: u64, millis: i64) -> Result<u64, SinkError> 
     Err(SinkError::permanent(format!("position {position}: {name} must be 0 to {MAX_TIME_MS}, here {millis}")))
 }
 
-/// A block being filled.
+/// Block under construction.
 struct Block {
     position: Column,
     event_columns: Vec<Column>,
@@ -237,7 +239,7 @@ struct Block {
     rows: usize,
 }
 
-/// Appends these values, each `times` times.
+/// Appends one value to each column, `times` times.
 fn push_values<'v>(
     columns_of_block: &mut [Column],
     columns: &[record::Column],
@@ -297,21 +299,21 @@ impl Block {
     }
 }
 
-/// A batch as it travels.
+/// Encoded batch.
 #[derive(Debug, Default)]
 pub(super) struct Encoded {
-    /// The body of the insert, compressed. Empty if the batch has no events.
+    /// Body of the insert, compressed. Empty if the batch has no events.
     pub(super) body: Vec<u8>,
-    /// Events that are kept by the year.
+    /// Number of events that are partitioned by year.
     pub(super) far_events: u64,
-    /// Words that found a dictionary full.
+    /// Number of texts that did not fit into a dictionary.
     pub(super) dictionary_overflow: u64,
 }
 
-/// The insert of a batch.
+/// Encodes the body of a batch's insert.
 ///
 /// # Errors
-/// [`SinkError::Refused`] if an event cannot be stored as it is, or a record cannot be read.
+/// [`SinkError::Permanent`] if the table cannot hold an event; [`SinkError::CorruptRecord`].
 pub(super) fn encode(batch: &SinkBatch, compression: Compression) -> Result<Encoded, SinkError> {
     let (mut block, mut far_events) = (Block::new(), 0);
     batch.for_each_record(|record, first, events| {
@@ -331,7 +333,7 @@ pub(super) fn encode(batch: &SinkBatch, compression: Compression) -> Result<Enco
         }
         Compression::Lz4 => {
             out.reserve(json / 2);
-            // Blocks that do not lean on each other need no window to be kept.
+            // Independent blocks need no window in memory.
             let frame = FrameInfo::new().block_size(BlockSize::Max1MB).block_mode(BlockMode::Independent);
             let mut encoder = FrameEncoder::with_frame_info(frame, &mut out);
             block.write(&mut encoder).map_err(|error| failed(&error))?;

@@ -1,18 +1,18 @@
-//! What the server's answer to an insert means for the batch. Every error has a number, which the server says in a header:
-//! <https://github.com/ClickHouse/ClickHouse/blob/master/src/Common/ErrorCodes.cpp>.
+//! Maps the server's response to an insert to an error of the batch. Every error has a number, which the server sends
+//! in a header: <https://github.com/ClickHouse/ClickHouse/blob/master/src/Common/ErrorCodes.cpp>.
 
 use crate::sinks::SinkError;
 use crate::sinks::http::Response;
 
-/// The header with the number of the error.
+/// Header with the number of the error.
 const CODE_HEADER: &str = "x-clickhouse-exception-code";
-/// What the text of an error begins with, where there is no header.
+/// Prefix of an error's text, used where the header is missing.
 const CODE_PREFIX: &[u8] = b"Code: ";
-/// The request's body is larger than what stands between allows.
+/// HTTP status of a proxy that limits the size of a body.
 const PAYLOAD_TOO_LARGE: u16 = 413;
 
-/// Errors that speak of a value in the rows that were sent. Whatever is not here may pass, or refuses everything.
-/// In such an insert nothing is stored: rows are checked before the first part is written.
+/// Errors that name a value in the rows that were sent. Any other error may pass, or refuses everything. Such an insert
+/// stores nothing: the server checks rows before it writes the first part.
 const ROW_ERRORS: [u32; 25] = [
     6,   // CANNOT_PARSE_TEXT
     25,  // CANNOT_PARSE_ESCAPE_SEQUENCE
@@ -41,10 +41,10 @@ const ROW_ERRORS: [u32; 25] = [
     691, // UNKNOWN_ELEMENT_OF_ENUM
 ];
 
-/// The number of the error that an answer speaks of; `None` if the server did what it was asked.
+/// Returns the number of the error in a response; `None` if the statement succeeded.
 pub(crate) fn error_code(answer: &Response) -> Option<u32> {
     let header = answer.headers.get(CODE_HEADER).and_then(|code| code.to_str().ok()).and_then(|code| code.parse().ok());
-    // An error that comes after the status has been sent stands at the end of the body.
+    // An error after the status was sent stands at the end of the body.
     let from_text = || {
         let at = memchr::memmem::find(&answer.body, CODE_PREFIX)? + CODE_PREFIX.len();
         let digits = answer.body[at..].iter().take_while(|byte| byte.is_ascii_digit());
@@ -58,12 +58,12 @@ pub(crate) fn error_code(answer: &Response) -> Option<u32> {
     }
 }
 
-/// Class of an error for the batch that met it.
+/// Class of an error of an insert.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ErrorClass {
     /// A row is at fault; the server never takes it.
     Permanent,
-    /// The body is larger than what stands between allows; a part of it may pass.
+    /// The body is too large for a proxy; a part of it may pass.
     TooLarge,
     /// Anything else: a later attempt may succeed.
     Retryable,

@@ -1,4 +1,4 @@
-//! Brings a database to where this collector needs it.
+//! Migrates a database to the schema that this collector needs.
 
 use serde::Deserialize;
 
@@ -8,7 +8,7 @@ use super::{columns, schema};
 use crate::config::ClickHouse as Settings;
 use crate::sinks::SinkError;
 
-/// The first version that does what the statements need, and why this one.
+/// First version with the behaviour that the sink depends on, and the reason.
 const MIN_VERSION: (u32, u32) = (24, 8);
 const MIN_VERSION_REASON: &str =
     "since then a repeated insert is recognised in dependent materialized views by its token";
@@ -16,28 +16,28 @@ const MIN_VERSION_REASON: &str =
 const UNKNOWN_TABLE: u32 = 60;
 const UNKNOWN_DATABASE: u32 = 81;
 
-/// What is there.
+/// State of the schema in the database.
 struct SchemaState {
-    /// The number of the last migration, 0 if none or the table is not there.
+    /// Number of the last migration; 0 if there is none or the table is missing.
     version: u32,
-    /// The table is not there although it was made once.
+    /// The table is missing although it was created before.
     is_missing: bool,
-    /// The columns of the table that is written and read; none if it does not exist.
+    /// Columns of the table that is written and read; none if the table is missing.
     columns: Vec<String>,
-    /// There is a column of type JSON, and it is computed of every text.
+    /// The column of type JSON exists and accepts every text.
     is_json_sanitized: bool,
-    /// The engine of the table that holds the events, with everything that follows in its definition.
+    /// Engine of the table that holds the events, with the rest of its definition.
     engine: String,
 }
 
 impl SchemaState {
-    /// How the table is divided. A key that is not ours may be as fine as one that an older collector made.
+    /// Returns the partition scheme. An unknown partition key may be as fine as that of an older collector.
     fn partitions(&self) -> PartitionScheme {
         if self.engine.contains(schema::PARTITION_MARK) { PartitionScheme::Months } else { PartitionScheme::Days }
     }
 }
 
-/// The answers of the statements, in the format JSONCompact.
+/// Rows of a response in the format JSONCompact.
 #[derive(Deserialize)]
 struct Rows<T> {
     data: Vec<T>,
@@ -55,10 +55,10 @@ async fn rows<T: for<'de> Deserialize<'de>>(
     Ok(rows.data)
 }
 
-/// Refuses a server that is too old.
+/// Checks that the server is new enough.
 ///
 /// # Errors
-/// [`SinkError::Unfit`] with both versions; [`SinkError::Retryable`] if the server cannot be asked.
+/// [`SinkError::Misconfigured`] with both versions; [`SinkError::Retryable`] if the server does not answer.
 pub(super) async fn check_version(client: &Client) -> Result<(), SinkError> {
     let answer = client.run("SELECT version()", UrlParameters::default()).await.map_err(StatementError::retryable)?;
     let text = String::from_utf8_lossy(&answer).trim().to_owned();
@@ -104,19 +104,20 @@ async fn inspect(client: &Client, settings: &Settings) -> Result<SchemaState, Si
     })
 }
 
-/// What is to be done about a table that was made once and is not there.
+/// Policy for a table that was created before and is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum MissingTablePolicy {
-    /// Make it anew: a person asked for it.
+    /// Create it again, because an operator asked for it.
     Recreate,
-    /// Wait: whoever took it away, perhaps for a moment, would find an empty one in its place.
+    /// Wait, because an operator who moved it away for a moment would find an empty one in its place.
     Wait,
 }
 
-/// Makes and migrates what is missing; says what it did, one line for each step. Doing it twice is fine, also at once.
+/// Creates and migrates what is missing, and returns one line for each step. It is idempotent, also when it runs twice
+/// at once.
 ///
 /// # Errors
-/// [`SinkError::Retryable`] with what the server said.
+/// [`SinkError::Retryable`] with the server's reason.
 pub(super) async fn apply(
     client: &Client,
     settings: &Settings,
@@ -157,10 +158,10 @@ pub(super) async fn apply(
     Ok((steps, state.partitions()))
 }
 
-/// Makes sure that the table is there with every column that is written, without changing anything.
+/// Checks that the table exists with every column that is written, without changing anything.
 ///
 /// # Errors
-/// [`SinkError::Retryable`] that says what is missing: somebody else may make it any time.
+/// [`SinkError::Retryable`] that names what is missing, because it may be created at any time.
 pub(super) async fn check(client: &Client, settings: &Settings) -> Result<PartitionScheme, SinkError> {
     let state = inspect(client, settings).await?;
     check_columns(settings, &state.columns)?;

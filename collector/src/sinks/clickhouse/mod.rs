@@ -1,11 +1,12 @@
-//! ClickHouse as a sink.
+//! ClickHouse sink.
 //!
 //! Invariants:
-//! - One batch is one insert is one block with the batch's token, so that the server recognises a repetition, in the table
-//!   and in the materialized views behind it.
-//! - What the server no longer recognises, because the batch was cut in two meanwhile or long ago, collapses by the table's
-//!   key: the same event has the same app, time and ID.
-//! - Every setting that this rests on is sent with the insert; nothing is left to the server's defaults or its profiles.
+//! - One batch is one insert and one block with the batch's dedup token, so that the server recognises a repetition, in
+//!   the table and in the materialized views behind it.
+//! - A repetition that the server no longer recognises, because the batch was split since or is long past, collapses by
+//!   the table's key: the same event has the same app, time and ID.
+//! - Every setting that this depends on is sent with the insert. Nothing relies on the server's defaults or its
+//!   profiles.
 
 mod client;
 mod columns;
@@ -33,24 +34,25 @@ pub(crate) use columns::type_name;
 pub(crate) use columns::{POSITION, column_names, format_uuid};
 pub(crate) use schema::{local_table, parse_ttl_days};
 
-/// More rows and bytes than a batch can have: below them the server puts nothing apart.
+/// More rows and bytes than a batch can have, so that the server never splits or merges blocks.
 const UNLIMITED_ROWS: &str = "1000000000";
 const UNLIMITED_BYTES: &str = "1000000000000";
-/// Partitions in one block; more than [`partitions::MAX_PARTITIONS`], so that the server's own limit never matters.
+/// Maximum partitions in one block for the server; above [`partitions::MAX_PARTITIONS`], so that its own limit never
+/// matters.
 const SERVER_MAX_PARTITIONS: &str = "100";
 
-/// Settings that only some versions know, and that matter where they are known.
+/// Settings that only some versions know and that must be sent to those.
 const OPTIONAL_SETTINGS: [(&str, &str); 4] = [
     // Overrides insert_deduplicate.
     ("deduplicate_insert", "enable"),
     // Would cut a batch into several blocks.
     ("max_insert_block_size_bytes", "0"),
     ("use_strict_insert_block_limits", "0"),
-    // JSON as it comes may name a property twice; the column of type JSON takes the first.
+    // JSON of a client may name a property twice; the column of type JSON takes the first.
     ("type_json_skip_duplicated_paths", "1"),
 ];
 
-/// What is said of a table that is divided otherwise than one that is made now.
+/// Warning for a table with an older partition key.
 const DAY_PARTITIONS_WARNING: &str = "the table is not partitioned by months and far years, as one made now would be: an insert takes at most 50 \
     of its partitions, and events of many days are many inserts; docs/operations/06-connect-a-store.md says how it is \
     moved";
@@ -59,17 +61,17 @@ struct ClickHouse {
     name: String,
     settings: Settings,
     client: Client,
-    /// Those of [`OPTIONAL_SETTINGS`] that the server knows; `None` until it has been asked.
+    /// Those of [`OPTIONAL_SETTINGS`] that the server knows; `None` before the first query for them.
     optional_settings: RwLock<Option<Vec<(&'static str, &'static str)>>>,
-    /// How the table is divided; days, of which there are most, until it has been asked.
+    /// Partition scheme of the table. Before the first look it is days, the scheme with the most partitions.
     partition_scheme: RwLock<PartitionScheme>,
     metrics: SinkMetrics,
 }
 
-/// Opens the sink. Nothing is sent yet.
+/// Opens the sink without sending anything.
 ///
 /// # Errors
-/// [`SinkError::Unfit`] if the settings cannot be used.
+/// [`SinkError::Misconfigured`] if the settings cannot be used.
 pub(crate) fn open(
     name: &str,
     settings: &Settings,
@@ -90,14 +92,15 @@ fn timeout(delivery: &Delivery) -> Duration {
     Duration::from_millis(delivery.timeout_ms)
 }
 
-/// The statements that make everything the sink needs, for a person to read or to run.
+/// Returns the statements that create everything the sink needs, to read or to run by hand.
 #[must_use]
 pub(crate) fn schema(settings: &Settings) -> String {
     schema::script(settings)
 }
 
-/// Makes and migrates what is missing in the database; says what it did, a line for each step. Does so even if the
-/// settings say `manage_schema = false`: a person asked for it.
+/// Creates and migrates what is missing in the database, and returns a line for each step.
+///
+/// It ignores `manage_schema = false`, because an operator asked for it.
 ///
 /// # Errors
 /// As [`Sink::prepare`].
@@ -113,7 +116,7 @@ impl ClickHouse {
         format!("INSERT INTO {database}.{table} ({}) FORMAT Native", column_names())
     }
 
-    /// Asks which of the [`OPTIONAL_SETTINGS`] the server knows.
+    /// Queries which of the [`OPTIONAL_SETTINGS`] the server knows.
     async fn load_server_settings(&self) -> Result<Vec<(&'static str, &'static str)>, SinkError> {
         let answer = self.client.run("SELECT name FROM system.settings FORMAT TSV", UrlParameters::default()).await;
         let answer = answer.map_err(StatementError::retryable)?;
@@ -147,10 +150,10 @@ impl ClickHouse {
             ("min_insert_block_size_rows_for_materialized_views", UNLIMITED_ROWS),
             ("min_insert_block_size_bytes_for_materialized_views", UNLIMITED_BYTES),
             ("max_partitions_per_insert_block", SERVER_MAX_PARTITIONS),
-            // A batch has no repetitions in itself; looking for them would cost half of the server's time.
+            // A batch contains no duplicates; a search for them would cost half of the server's time.
             ("optimize_on_insert", "0"),
             ("input_format_native_allow_types_conversion", "1"),
-            // What goes through a distributed table is on the shards when the answer comes.
+            // Rows sent through a distributed table are on the shards when the response comes.
             ("distributed_foreground_insert", "1"),
         ]
         .into_iter();
@@ -212,8 +215,8 @@ impl Sink for ClickHouse {
         Ok(Delivered::default())
     }
 
-    /// An insert without rows: it goes as far as to the table, so it finds out about rights, a missing table, one that is
-    /// read-only and too many parts, and changes nothing.
+    /// Inserts no rows. The insert reaches the table, so it detects missing rights, a missing or read-only table and
+    /// too many parts, and changes nothing.
     async fn health(&self) -> Result<(), SinkError> {
         let parameters = UrlParameters::default().with("query", &self.insert_statement()).with("async_insert", "0");
         errors::check_insert(&self.client.insert(parameters, Vec::new(), self.settings.compression).await?)

@@ -1,4 +1,4 @@
-//! Events of many days on a real server: how many parts they make, and whom they hold up.
+//! Events of many days on a real server: how many parts they create, and whether they delay others.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ const DAY: i64 = 86_400_000;
 /// 2026-07-01, some time of the day: when everything here arrived.
 const ARRIVED: i64 = 1_782_864_000_000 + 12_345;
 
-/// A record of `app` with an event for each of `days_ago`.
+/// Returns a record of `app` with an event for each of `days_ago`.
 fn record(app: &str, first: u64, days_ago: impl Iterator<Item = i64>) -> StoredRecord {
     let events: Vec<_> = days_ago.zip(first..).map(|(days, n)| event(n, ARRIVED - days * DAY)).collect();
     let json = serde_json::json!({"app_key": app, "batch_id": "b", "install_id": "i", "received_at": ARRIVED, "events": events});
@@ -24,7 +24,7 @@ fn batch(records: Vec<StoredRecord>, last: u64) -> Arc<SinkBatch> {
     Arc::new(SinkBatch { first, last, dedup_token: format!("id-{first}-{last}"), records })
 }
 
-/// A thousand events, each of another day of twenty years.
+/// Returns a thousand events, each of another day of twenty years.
 fn hostile(first: u64) -> StoredRecord {
     record("bad", first, (0..1000).map(move |n| (n * 73 + first as i64 * 7) % 7301 - 1))
 }
@@ -33,7 +33,7 @@ fn number(database: &Database, query: &str) -> u64 {
     database.run(query).trim().parse().unwrap()
 }
 
-/// Inserts in a row; more by hand, with `SUBWAY_INSERTS`.
+/// Returns the number of inserts in a row; more by hand, with `SUBWAY_INSERTS`.
 fn inserts() -> u64 {
     std::env::var("SUBWAY_INSERTS").ok().and_then(|text| text.parse().ok()).unwrap_or(30)
 }
@@ -70,7 +70,7 @@ async fn events_of_twenty_years_are_one_insert_of_few_parts_and_hold_up_nobody()
     assert!(left < parts * inserts / 2, "{left} parts: merges do not keep up");
     assert_eq!(database.delivered(), next - 1);
     assert_eq!(number(&database, "SELECT count() FROM {db}.ods_event FINAL WHERE app_key = 'good'"), inserts);
-    // The same again, in other pieces, meets itself in its partitions.
+    // The same events in other batches meet their copies in the same partitions.
     for first in [1u64, 501] {
         let mut again = SinkBatch::clone(&batch(vec![hostile(1)], 1000));
         (again.first, again.last, again.dedup_token) = (first, first + 499, format!("half {first}"));

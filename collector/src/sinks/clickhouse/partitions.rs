@@ -1,7 +1,7 @@
-//! How much of a batch fits into one insert: each partition in it becomes a part that must be written, synced and merged. PURE.
+//! Limits the partitions of one insert, because each becomes a part that the server writes, syncs and merges. PURE.
 //!
-//! A partition is a month of event time for what is near its arrival, else a year ([`super::schema::PARTITION`]), so that no
-//! sender can make many: 400 days have 15 months, and 20 years have 21 years.
+//! A partition is a month of event time for events near their arrival, else a year ([`super::schema::PARTITION`]),
+//! which bounds the partitions that a sender can create: 400 days have 15 months, and 20 years have 21 years.
 
 use std::collections::HashSet;
 
@@ -11,23 +11,23 @@ use jiff::tz::TimeZone;
 use crate::sinks::days::{self, EventTimes};
 use crate::sinks::{CorruptRecord, SinkBatch};
 
-/// Most partitions in one insert. The server refuses more than 100.
+/// Maximum partitions in one insert. The server refuses more than 100.
 pub(super) const MAX_PARTITIONS: usize = 50;
 
-/// How a table is divided into partitions.
+/// Partition scheme of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PartitionScheme {
-    /// By months, and by years what is far from its arrival.
+    /// By months, and by years for events far from their arrival.
     Months,
-    /// By days: a table that an older collector made, or somebody else.
+    /// By days or unknown: the table is from an older collector or another program.
     Days,
 }
 
 impl PartitionScheme {
-    /// The partition of an event, as any number that no other has.
+    /// Returns a number that identifies the partition of an event.
     fn of(self, times: &EventTimes<'_>) -> i64 {
         let day = days::day_of(times.event_time);
-        // What the table cannot hold is refused later; it needs no partition of its own.
+        // An event that the table cannot hold is refused later and needs no partition.
         let Ok(time) = Timestamp::from_millisecond(times.event_time) else { return i64::MIN };
         let date = time.to_zoned(TimeZone::UTC).date();
         match self {
@@ -40,12 +40,12 @@ impl PartitionScheme {
     }
 }
 
-/// The position of the last event that goes into one insert.
+/// Returns the position of the last event that fits into one insert.
 ///
 /// # Errors
 /// If a record cannot be read.
 pub(super) fn batch_end(batch: &SinkBatch, partitions: PartitionScheme) -> Result<u64, CorruptRecord> {
-    // What is near is in the partition of its day or of its month: there are no more of these than days.
+    // A near event is in the partition of its day or month, so there are at most as many partitions as days.
     if days::scan_is_near(batch, MAX_PARTITIONS) {
         return Ok(batch.last);
     }

@@ -107,7 +107,7 @@ async fn events_of_any_time_stay_for_their_time_to_live_and_no_longer() {
     database.run("OPTIMIZE TABLE {db}.ods_event FINAL");
     let left = database.run("SELECT toUnixTimestamp64Milli(event_time) AS t FROM {db}.ods_event ORDER BY t");
     assert_eq!(left.lines().map(|line| line.parse::<i64>().unwrap()).collect::<Vec<_>>(), kept);
-    // Another time to live is set on the table that is there, none is removed, and no word leaves it alone.
+    // Another value changes the existing table, 0 removes it, and no value leaves it alone.
     let ttl = || {
         database.run("SELECT extract(engine_full, 'toIntervalDay\\\\((\\\\d+)\\\\)') FROM system.tables WHERE database = '{db}' AND name = 'ods_event'")
     };
@@ -147,7 +147,7 @@ async fn properties_can_be_asked_for_as_text_in_the_views_and_as_json() {
     }
 }
 
-/// A text with half a surrogate or 1e999 in it is read by no function of the server.
+/// No function of the server reads a text with a lone surrogate or 1e999 in it.
 #[tokio::test]
 async fn what_stands_beside_a_property_that_no_type_holds_is_read() {
     let Some(server) = available(Server::shared()) else { return };

@@ -1,5 +1,5 @@
-//! Rows a second, beside what the same server takes from a plain loader. By hand, as a release:
-//! `cargo test --release -p subway-collector --lib clickhouse_speed -- --ignored --nocapture`.
+//! Measures rows per second beside a plain loader on the same server. By hand, as a release: `cargo test --release -p
+//! subway-collector --lib clickhouse_speed -- --ignored --nocapture`.
 
 use std::time::Instant;
 
@@ -10,11 +10,11 @@ use super::test_support::Database;
 use super::*;
 use crate::sinks::StoredRecord;
 
-/// Rows of one batch, and batches.
+/// Rows of one batch, and number of batches.
 const ROWS: u64 = 100_000;
 const BATCHES: u64 = 5;
 
-/// Seconds of the processor that a process has used; 0 where the system does not say.
+/// Returns the CPU seconds that a process has used; 0 where the system does not say.
 fn processor_seconds(process: &str) -> f64 {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
     let fields: Vec<f64> =
@@ -23,7 +23,7 @@ fn processor_seconds(process: &str) -> f64 {
     fields.get(10..12).map_or(0.0, |times| times.iter().sum::<f64>() / 100.0)
 }
 
-/// What a piece of work took.
+/// Stopwatch for wall and CPU time.
 struct Watch<'a> {
     server: &'a Server,
     began: Instant,
@@ -80,7 +80,7 @@ fn batches() -> Vec<Arc<SinkBatch>> {
     (0..BATCHES).map(batch).collect()
 }
 
-/// The same rows, prepared, in the format and with the settings that such loaders use.
+/// Inserts the same rows in the format and with the settings of plain loaders.
 async fn plain_loader(server: &Server, database: &Database, settings: &Settings, batches: &[Arc<SinkBatch>]) {
     let (names, client) = (column_names(), Client::new(settings, Duration::from_secs(60)).unwrap());
     let mut prepared = Vec::new();

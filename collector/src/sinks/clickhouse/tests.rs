@@ -61,7 +61,7 @@ async fn conforms_as_a_sink() {
     conformance::run(|| Store(Database::new(server))).await;
 }
 
-/// The view sums, so whatever it sees twice it counts twice.
+/// The view sums, so it counts a row twice that it gets twice.
 const SUMMING_VIEW: &str = "CREATE MATERIALIZED VIEW {db}.per_code ENGINE = SummingMergeTree ORDER BY code \
     SETTINGS non_replicated_deduplication_window = 100 AS SELECT code, count() AS events FROM {db}.ods_event GROUP BY code";
 
@@ -104,7 +104,7 @@ async fn halves_of_a_batch_that_was_there_already_collapse() {
     assert_eq!(database.delivered(), 100);
 }
 
-/// A view sees the settings of the insert that feeds it.
+/// A view runs with the settings of the insert that feeds it.
 #[tokio::test]
 async fn the_settings_that_exactness_rests_on_are_in_force_whatever_the_server_has() {
     let Some(server) = available(Server::shared()) else { return };
@@ -222,7 +222,7 @@ async fn words_may_be_as_many_as_events_and_those_beyond_a_dictionary_are_counte
     let (settings, delivery) = database.configured("compression = 'none'");
     let sink = open("ch", &settings, &delivery, metrics.clone()).unwrap();
     assert_eq!(sink.prepare().await, Ok(()));
-    // The last has more words than a block remembers, and each of them twice.
+    // The last batch has more texts than a block's dictionary, and each of them twice.
     for (first, count, words) in [(1u64, 200u64, 200), (1001, 900, 900), (10_001, 70_000, 35_000)] {
         let events: Vec<_> = (first..first + count)
             .map(|n| {
@@ -240,7 +240,7 @@ async fn words_may_be_as_many_as_events_and_those_beyond_a_dictionary_are_counte
         assert_eq!(found, format!("{count}\t{words}\t{count}\n"));
     }
     assert_eq!(metrics.overflow_words.get(), 70_000 - 2 * 999, "the empty word is known too");
-    // The column stays what it is in the part, whatever its dictionary had no room for.
+    // The column keeps its type in the part, whatever its dictionary had no room for.
     let parts = "SELECT count() FROM system.parts_columns WHERE database = '{db}' AND table = 'ods_event' AND column = 'code' \
         AND active AND type = 'LowCardinality(String)'";
     assert_ne!(database.run(parts), "0\n");

@@ -138,7 +138,7 @@ pub(super) struct Counts {
 
 impl Counts {
     /// # Errors
-    /// [`SinkError::Unfit`] if a time zone is not known.
+    /// [`SinkError::Misconfigured`] if a time zone is not known.
     pub(super) fn new(settings: &Settings, zones: &[(String, String)]) -> Result<Self, SinkError> {
         let mut known = HashMap::new();
         for (app, name) in zones {

@@ -53,7 +53,7 @@ const LOOKUPS: usize = 5000;
 /// Opens the sink. Nothing is sent yet. `zones`: the apps' time zones, key and IANA name.
 ///
 /// # Errors
-/// [`SinkError::Unfit`] if the settings cannot be used.
+/// [`SinkError::Misconfigured`] if the settings cannot be used.
 pub(crate) fn open(
     name: &str,
     settings: &Settings,

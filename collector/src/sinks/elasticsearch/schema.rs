@@ -124,7 +124,7 @@ fn events(flavour: Flavour) -> Value {
 /// Brings what is needed into the store, or checks that it is there if the templates are the operator's.
 ///
 /// # Errors
-/// [`SinkError::Unfit`] if the store refuses a template or lacks what is needed; [`SinkError::Retryable`].
+/// [`SinkError::Misconfigured`] if the store refuses a template or lacks what is needed; [`SinkError::Retryable`].
 pub(super) async fn prepare(server: &Server, settings: &Settings) -> Result<(), SinkError> {
     if settings.manage_schema {
         return apply(server, settings).await.map(|_| ());
@@ -140,7 +140,7 @@ pub(super) async fn prepare(server: &Server, settings: &Settings) -> Result<(), 
 /// Brings what is missing into the store; says what it did.
 ///
 /// # Errors
-/// [`SinkError::Unfit`] if the store refuses a template; [`SinkError::Retryable`].
+/// [`SinkError::Misconfigured`] if the store refuses a template; [`SinkError::Retryable`].
 pub(super) async fn apply(server: &Server, settings: &Settings) -> Result<Vec<String>, SinkError> {
     let flavour = check_server(server, settings).await?;
     let mut did = Vec::new();

@@ -49,7 +49,7 @@ impl Server {
     /// Prepares to connect; asks nothing yet. Blocks on reading `tls_ca`.
     ///
     /// # Errors
-    /// [`SinkError::Unfit`] if the certificate cannot be read.
+    /// [`SinkError::Misconfigured`] if the certificate cannot be read.
     pub(crate) fn new(settings: &Settings, timeout: Duration) -> Result<Self, SinkError> {
         let tls_ca = settings.tls_ca();
         let endpoint = Endpoint {
@@ -106,7 +106,7 @@ impl Server {
     /// Checks that the server is recent enough.
     ///
     /// # Errors
-    /// [`SinkError::Unfit`] if it is too old; [`SinkError::Retryable`] if it cannot be asked.
+    /// [`SinkError::Misconfigured`] if it is too old; [`SinkError::Retryable`] if it cannot be asked.
     pub(super) async fn check_version(&self) -> Result<Flavour, SinkError> {
         let (flavour, number) = self.version().await?;
         fit(flavour, &number)?;

@@ -26,7 +26,7 @@ impl Drop for AbandonGuard {
 /// Sends every event of `batch` and waits for all reports. Returns those that the brokers will never take.
 ///
 /// # Errors
-/// [`SinkError::Refused`] if a record cannot be read; then nothing was sent. [`SinkError::Retryable`] if some message was
+/// [`SinkError::Permanent`] if a record cannot be read; then nothing was sent. [`SinkError::Retryable`] if some message was
 /// not acknowledged.
 pub(super) async fn deliver(
     producer: &Arc<Producer>,

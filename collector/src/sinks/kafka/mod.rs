@@ -35,7 +35,7 @@ const METADATA_TIMEOUT: Duration = Duration::from_secs(10);
 /// Opens the sink. Nothing is sent yet.
 ///
 /// # Errors
-/// [`SinkError::Unfit`] if the settings cannot be used.
+/// [`SinkError::Misconfigured`] if the settings cannot be used.
 pub(crate) fn open(name: &str, settings: &Settings, delivery: &Delivery) -> Result<Arc<dyn Sink>, SinkError> {
     Ok(Arc::new(Kafka::open(name, settings, delivery)?))
 }

@@ -174,7 +174,7 @@ impl ProducerSlot {
     /// The producer, made if there is none.
     ///
     /// # Errors
-    /// [`SinkError::Unfit`] if the library refuses the settings.
+    /// [`SinkError::Misconfigured`] if the library refuses the settings.
     pub(super) fn get(&self) -> Result<Arc<Producer>, SinkError> {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(producer) = &*current {

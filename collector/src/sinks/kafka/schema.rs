@@ -71,7 +71,7 @@ impl Topics {
     /// Makes sure that the topics are there and take the largest message. Blocks.
     ///
     /// # Errors
-    /// [`SinkError::Unfit`] if a topic takes only smaller messages; [`SinkError::Retryable`] if the cluster cannot be
+    /// [`SinkError::Misconfigured`] if a topic takes only smaller messages; [`SinkError::Retryable`] if the cluster cannot be
     /// reached, or a topic is missing and cannot or must not be made.
     pub(super) fn prepare(&self) -> Result<(), SinkError> {
         let admin = self.admin()?;
