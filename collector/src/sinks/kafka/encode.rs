@@ -1,4 +1,4 @@
-//! From a batch to messages, and from their reports to what became of the batch.
+//! Encodes a batch as messages, sends them, and maps their delivery reports to the result of the batch.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,7 +14,7 @@ use crate::record::{Event, Record};
 use crate::row;
 use crate::sinks::{CorruptRecord, PermanentFailure, SinkBatch, SinkError, events_in_range};
 
-/// Lets go of the reports when nobody waits for them any more, so that what has not been sent never is.
+/// Drop guard: marks the batch as abandoned when its delivery is cancelled, so that unsent messages stay unsent.
 struct AbandonGuard(Arc<DeliveryTracker>);
 
 impl Drop for AbandonGuard {
@@ -23,11 +23,11 @@ impl Drop for AbandonGuard {
     }
 }
 
-/// Sends every event of `batch` and waits for all reports. Returns those that the brokers will never take.
+/// Sends every event of `batch`, waits for all reports, and returns the events that the brokers refuse for good.
 ///
 /// # Errors
-/// [`SinkError::Permanent`] if a record cannot be read; then nothing was sent. [`SinkError::Retryable`] if some message was
-/// not acknowledged.
+/// [`SinkError::CorruptRecord`] if a record cannot be read; then nothing was sent. [`SinkError::Retryable`] if some
+/// message was not acknowledged.
 pub(super) async fn deliver(
     producer: &Arc<Producer>,
     topics: &Arc<Topics>,
@@ -41,7 +41,7 @@ pub(super) async fn deliver(
         return Err(producer.client_log().with_last_error(message));
     }
     producer.client_log().clear_last_error();
-    // A broker refuses the whole request that a message travelled in. So each of these gets a request of its own.
+    // A broker refuses a whole request because of one message, so each suspect is sent again in a request of its own.
     let mut refused = Vec::new();
     for (position, _) in suspects {
         match send(producer, topics, batch, Some(position)).await?.first() {
@@ -58,7 +58,8 @@ pub(super) async fn deliver(
     Ok(refused)
 }
 
-/// Sends the events of `batch`, or only that at one position, and waits for all reports. Returns what was not acknowledged.
+/// Sends the events of `batch`, or only the one at a position, waits for all reports, and returns what was not
+/// acknowledged.
 async fn send(
     producer: &Arc<Producer>,
     topics: &Arc<Topics>,
@@ -79,7 +80,7 @@ async fn send(
     Ok(failed)
 }
 
-/// All records of a batch, before anything is sent.
+/// Reads all records of a batch, before anything is sent.
 fn read(batch: &SinkBatch) -> Result<Vec<(u64, Record<'_>)>, CorruptRecord> {
     let mut records = Vec::with_capacity(batch.records.len());
     for stored in &batch.records {
@@ -98,7 +99,7 @@ struct Encoder<'a> {
 }
 
 impl Encoder<'_> {
-    /// Hands the messages to the library, as fast as it has room. Returns those that it does not take.
+    /// Enqueues the messages in the library as fast as it accepts them, and returns those that it refuses.
     fn send_all(
         &self,
         records: &[(u64, Record<'_>)],
@@ -111,7 +112,7 @@ impl Encoder<'_> {
             let shared = if events.is_empty() { Vec::new() } else { row::shared(record) };
             for (position, event) in (at..).zip(events) {
                 if self.tracker.is_aborted() {
-                    // What is left is sent with all the others, next time.
+                    // The next attempt sends the rest with all the others.
                     return Ok(failed);
                 }
                 if let Err(code) = self.send(position, (record, &shared), event, &mut value) {

@@ -1,17 +1,18 @@
-//! What an error of Kafka means for a batch. PURE.
+//! Classifies errors of Kafka. PURE.
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-/// What became of one message that was not acknowledged.
+/// Class of the error of one message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ErrorClass {
-    /// The message itself, or the request that it travelled in, is one that the topic never takes.
+    /// The topic refuses the message, or the request that contained it, for good.
     Suspect,
-    /// It has nothing to do with the message, or nothing is known: credentials, a missing topic, too few copies, time.
+    /// The error does not come from the message, or its cause is unknown: credentials, a missing topic, too few copies,
+    /// time.
     Retryable,
 }
 
-/// What the code says about the message that it was given for.
+/// Classifies the error of a message by its code.
 pub(super) fn classify(code: RDKafkaErrorCode) -> ErrorClass {
     match code {
         RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidRecord => ErrorClass::Suspect,
@@ -19,7 +20,7 @@ pub(super) fn classify(code: RDKafkaErrorCode) -> ErrorClass {
     }
 }
 
-/// The error in words. The library's `Display` names its own type first.
+/// Returns the text of an error without the name of its type, which the library's `Display` puts first.
 pub(super) fn error_text(error: &KafkaError) -> String {
     match error.rdkafka_error_code() {
         Some(code) => code.to_string(),

@@ -1,12 +1,13 @@
-//! Kafka as a sink: one message an event, its key the install, its value the event as one JSON object.
+//! Kafka sink: one message per event, with the install as its key and the event as one JSON object as its value.
 //!
 //! Invariants:
-//! - A batch is delivered when the brokers have acknowledged every one of its messages (`acks=all`); a failure of one is a
-//!   failure of the batch, which is then sent again as a whole. Nothing of a batch is on its way any more when
-//!   [`Sink::deliver`] returns.
-//! - The producer is idempotent: what the library repeats within one producer's life neither doubles nor overtakes. A batch
-//!   that is sent again after a failure or a crash does double in the log: Kafka has no key that it would recognise it by. What
-//!   reads the log must drop what it has seen, by `(app_key, event_id)`; docs/scaling.md says how the stores do it.
+//! - A batch is delivered when the brokers have acknowledged every message of it (`acks=all`). A failure of one message
+//!   fails the batch, which is then sent again as a whole. No message of a batch is in flight after [`Sink::deliver`]
+//!   returns.
+//! - The producer is idempotent: retries of the library within one producer neither duplicate nor reorder messages. A
+//!   batch that is sent again after a failure or a crash is duplicated in the log, because Kafka has no key by which it
+//!   could recognise it. Consumers must drop duplicates by `(app_key, event_id)`; docs/scaling.md says how the stores
+//!   do it.
 //! - Events of one install keep their order: same key, same partition, one producer, one batch after the other.
 
 mod client;
@@ -28,11 +29,10 @@ use self::schema::Topics;
 use super::{Delivered, Sink, SinkBatch, SinkError};
 use crate::config::{Delivery, Kafka as Settings};
 
-/// How long the cluster may take to say which topics and brokers there are. It is near; one that takes longer is as good as
-/// down.
+/// Limit for a metadata request. The cluster is near; one that takes longer is as good as down.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Opens the sink. Nothing is sent yet.
+/// Opens the sink without sending anything.
 ///
 /// # Errors
 /// [`SinkError::Misconfigured`] if the settings cannot be used.
@@ -54,13 +54,14 @@ impl Kafka {
         let client_log = ClientLog::new(name);
         let topics = Arc::new(Topics::new(name, settings, (client.clone(), client_log.clone()), request_timeout));
         let producer_slot = Arc::new(ProducerSlot::new(name, client, client_log.clone()));
-        // Made now so that settings which the library refuses are found before anything starts. It connects by itself.
+        // Created at once, so that settings which the library refuses are found before anything starts. It connects in
+        // the background.
         producer_slot.get()?;
         Ok(Self { name: name.to_owned(), topics, producer_slot, client_log })
     }
 }
 
-/// Runs `work`, which waits for the network, where it may.
+/// Runs `work`, which waits for the network, on a thread that may block.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, SinkError> + Send + 'static,
 ) -> Result<T, SinkError> {

@@ -1,4 +1,4 @@
-//! The producer and what it reports of each message.
+//! Producer and delivery reports.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,23 +16,23 @@ use super::client::ClientLog;
 use super::errors::{ErrorClass, classify, error_text};
 use crate::sinks::SinkError;
 
-/// How long to wait for room in the library's queue before looking again.
+/// Pause while the library's queue is full.
 const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(2);
 
-/// What became of the messages that share it. A message that was acknowledged leaves no trace.
+/// Delivery reports of the messages of one batch. Keeps failures only.
 #[derive(Default)]
 pub(super) struct DeliveryTracker {
     in_flight: AtomicU64,
     failed: Mutex<Vec<(u64, RDKafkaErrorCode)>>,
     all_done: Notify,
-    /// Some message failed for a reason that makes the whole batch fail.
+    /// Set when some message failed for a reason that fails the whole batch.
     batch_failed: AtomicBool,
-    /// Nobody waits for them any more.
+    /// Set when the delivery was cancelled.
     pub(super) abandoned: AtomicBool,
 }
 
 impl DeliveryTracker {
-    /// One more message, or one more reason not to be done yet.
+    /// Counts one more message in flight.
     fn begin_one(&self) {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
     }
@@ -43,8 +43,8 @@ impl DeliveryTracker {
         }
     }
 
-    /// Waits until every message was acknowledged or given up, and gives those given up: their positions with the reason, in
-    /// the order of the reports. All messages must have been sent before.
+    /// Waits until no message is in flight, and returns the failed ones: their positions with the reason, in the order
+    /// of the reports. Call it after the last message was sent.
     pub(super) async fn wait_all(&self) -> Vec<(u64, RDKafkaErrorCode)> {
         while self.in_flight.load(Ordering::Acquire) > 0 {
             self.all_done.notified().await;
@@ -52,19 +52,19 @@ impl DeliveryTracker {
         std::mem::take(&mut *self.failed.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Nothing more of the batch need be sent: it has failed already, or nobody waits for it.
+    /// Returns whether the rest of the batch need not be sent, because the batch has failed or was cancelled.
     pub(super) fn is_aborted(&self) -> bool {
         self.batch_failed.load(Ordering::Relaxed) || self.abandoned.load(Ordering::Relaxed)
     }
 }
 
-/// What a message carries through the library to its report.
+/// Context that a message carries through the library to its report.
 pub(super) struct DeliveryOpaque {
     position: u64,
     tracker: Arc<DeliveryTracker>,
 }
 
-/// Takes the reports.
+/// Receives delivery reports and errors of the library.
 pub(super) struct DeliveryContext {
     client_log: ClientLog,
     fatal: AtomicBool,
@@ -102,7 +102,7 @@ impl ProducerContext for DeliveryContext {
     }
 }
 
-/// One message.
+/// Message to send.
 pub(super) struct Message<'a> {
     pub(super) position: u64,
     pub(super) topic: &'a str,
@@ -111,14 +111,14 @@ pub(super) struct Message<'a> {
     pub(super) headers: OwnedHeaders,
 }
 
-/// An idempotent producer with a thread that takes its reports.
+/// Idempotent producer with a thread that polls for its reports.
 pub(super) struct Producer(ThreadedProducer<DeliveryContext>);
 
 impl Producer {
-    /// Hands a message to the library; waits while its queue is full. Blocks.
+    /// Enqueues a message in the library and waits while its queue is full. Blocks.
     ///
     /// # Errors
-    /// Why the library does not take it; then nothing is reported for it.
+    /// The library's reason for refusing the message, which then has no report.
     pub(super) fn send(&self, message: Message<'_>, tracker: &Arc<DeliveryTracker>) -> Result<(), RDKafkaErrorCode> {
         let opaque = Box::new(DeliveryOpaque { position: message.position, tracker: Arc::clone(tracker) });
         let mut record = BaseRecord::with_opaque_to(message.topic, opaque)
@@ -141,24 +141,24 @@ impl Producer {
         }
     }
 
-    /// The library's own handle.
+    /// Returns the library's own handle.
     #[cfg(test)]
     pub(super) fn native_ptr(&self) -> *mut rdkafka::bindings::rd_kafka_t {
         self.0.client().native_ptr()
     }
 
-    /// What the library says.
+    /// Returns the log of the library.
     pub(super) fn client_log(&self) -> &ClientLog {
         &self.0.client().context().client_log
     }
 
-    /// Whether the producer can never send again: its order or its numbering was lost.
+    /// Returns whether the producer can never send again, because its order or its numbering was lost.
     pub(super) fn has_fatal_error(&self) -> bool {
         self.0.client().context().fatal.load(Ordering::Relaxed) || self.0.client().fatal_error().is_some()
     }
 }
 
-/// The one producer of a sink. One that is broken is replaced.
+/// Slot of the one producer of a sink. After a fatal error it is replaced.
 pub(super) struct ProducerSlot {
     sink: String,
     config: ClientConfig,
@@ -171,7 +171,7 @@ impl ProducerSlot {
         Self { sink: sink.to_owned(), config, client_log, current: Mutex::new(None) }
     }
 
-    /// The producer, made if there is none.
+    /// Returns the producer and creates it if there is none.
     ///
     /// # Errors
     /// [`SinkError::Misconfigured`] if the library refuses the settings.
@@ -188,7 +188,7 @@ impl ProducerSlot {
         Ok(producer)
     }
 
-    /// Lets go of `stopped`, so that the next delivery gets a new one. Blocks until it has ended.
+    /// Removes the producer `stopped`, so that the next delivery creates one. Blocks until it has ended.
     pub(super) fn replace(&self, stopped: Arc<Producer>) {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, &stopped)) {

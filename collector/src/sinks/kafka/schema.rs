@@ -1,4 +1,4 @@
-//! The topics: their names, whether they are there, and making them.
+//! Topics: their names, their creation and their checks.
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,25 +15,25 @@ use super::errors::error_text;
 use crate::config::Kafka as Settings;
 use crate::sinks::SinkError;
 
-/// How long the brokers may take to make a topic, and a new topic to get a leader for each partition.
+/// Limit for creating a topic, and for a new topic to get a leader for each partition.
 const CREATE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Between two looks at whether a new topic is ready.
+/// Pause between two checks of a new topic.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Which topic an event goes to, and how the topics are made.
+/// Maps events to topics, and creates the topics.
 pub(super) struct Topics {
     sink: String,
     settings: Settings,
     partitions: i32,
-    /// -1: the brokers' default.
+    /// Replication factor; -1 is the brokers' default.
     replication: i32,
     manage_schema: bool,
     message_bytes: u32,
     client: ClientConfig,
     client_log: ClientLog,
-    /// How long the cluster may take to answer.
+    /// Limit for one request.
     request_timeout: Duration,
-    /// That the topics' limits may not be read was said once.
+    /// Set once the log has a warning that the topics' limits cannot be read.
     warned: AtomicBool,
 }
 
@@ -58,7 +58,7 @@ impl Topics {
         }
     }
 
-    /// The topic of events of a theme.
+    /// Returns the topic of events of a theme.
     pub(super) fn topic_for(&self, theme: &str) -> Cow<'_, str> {
         self.settings.topic_of(theme)
     }
@@ -68,11 +68,11 @@ impl Topics {
             .map_err(|error| SinkError::misconfigured(format!("Kafka's client: {}", error_text(&error))))
     }
 
-    /// Makes sure that the topics are there and take the largest message. Blocks.
+    /// Checks that the topics exist and accept the largest message, and creates missing ones. Blocks.
     ///
     /// # Errors
-    /// [`SinkError::Misconfigured`] if a topic takes only smaller messages; [`SinkError::Retryable`] if the cluster cannot be
-    /// reached, or a topic is missing and cannot or must not be made.
+    /// [`SinkError::Misconfigured`] if a topic accepts only smaller messages; [`SinkError::Retryable`] if the cluster
+    /// cannot be reached, or a topic is missing and cannot or must not be created.
     pub(super) fn prepare(&self) -> Result<(), SinkError> {
         let admin = self.admin()?;
         let missing = self.missing(&self.metadata(&admin)?);
@@ -96,20 +96,20 @@ impl Topics {
         }
     }
 
-    /// Whether every topic is there with a broker that leads each partition. Blocks.
+    /// Checks that every topic exists and every partition has a leader. Blocks.
     ///
     /// # Errors
-    /// [`SinkError::Retryable`] with what is missing.
+    /// [`SinkError::Retryable`] that names what is missing.
     pub(super) fn check_health(&self) -> Result<(), SinkError> {
         let metadata = self.metadata(&self.admin()?)?;
-        // A topic that was deleted is made again by `prepare`, which is asked next.
+        // `prepare`, which is called next, creates a deleted topic again.
         if self.manage_schema && !self.missing(&metadata).is_empty() {
             return Ok(());
         }
         self.check_leaders(&metadata).map_err(SinkError::retryable)
     }
 
-    /// Which topics and brokers there are. Asks for all topics: a question for one would make it, where the brokers do so.
+    /// Fetches the metadata of all topics, because a request for a single topic would create it on brokers that do so.
     fn metadata(&self, admin: &AdminClient<ClientLog>) -> Result<Metadata, SinkError> {
         admin.inner().fetch_metadata(None, self.request_timeout).map_err(|error| {
             self.client_log.with_last_error(format!("the brokers cannot be asked: {}", error_text(&error)))
@@ -158,7 +158,7 @@ impl Topics {
         Ok(())
     }
 
-    /// A topic that takes less than the largest message would make the brokers refuse whole requests.
+    /// Checks the topics' limits: one below the largest message would make the brokers refuse whole requests.
     fn check_limits(&self, admin: &AdminClient<ClientLog>) -> Result<(), SinkError> {
         let names = self.settings.topics();
         let topics: Vec<ResourceSpecifier<'_>> = names.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
@@ -189,7 +189,7 @@ impl Topics {
     }
 }
 
-/// Waits for an answer of the library, which comes within the timeout that the question carries.
+/// Waits for a result of the library, which comes within the timeout of the request.
 fn block_on<T>(answer: impl Future<Output = T>) -> Result<T, SinkError> {
     let runtime = tokio::runtime::Handle::try_current().map_err(|error| SinkError::retryable(error.to_string()))?;
     Ok(runtime.block_on(answer))

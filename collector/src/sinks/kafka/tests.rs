@@ -1,4 +1,4 @@
-//! On a real broker.
+//! Tests on a real broker.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -16,13 +16,13 @@ use crate::sinks::StoredRecord;
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A topic, or a prefix of topics, of its own.
+/// Returns a topic, or a prefix of topics, of its own.
 fn topic() -> String {
     static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
     format!("t{}", NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
 }
 
-/// The sink as a configuration gives it; `more` are lines of its table.
+/// Opens the sink with a configuration; `more` are lines of its table.
 fn sink(brokers: &str, topic: &str, more: &str) -> Kafka {
     let text = format!(
         "[[app]]\nkey = \"demo\"\ntimezone = \"UTC\"\n[[sink]]\nname = \"k\"\nkind = \"kafka\"\nurl = \"{brokers}\"\ntopic = \"{topic}\"\n\
@@ -46,7 +46,7 @@ struct Read {
     headers: BTreeMap<String, String>,
 }
 
-/// Everything in a topic, partition by partition.
+/// Reads everything in a topic, partition by partition.
 fn read(brokers: &str, topic: &str) -> Vec<Read> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", brokers)
@@ -79,7 +79,7 @@ fn read(brokers: &str, topic: &str) -> Vec<Read> {
     out
 }
 
-/// What a reader behind Kafka has that drops what it has seen.
+/// Returns what a consumer has that drops duplicates.
 fn distinct(messages: Vec<Read>) -> Vec<Value> {
     let mut seen = HashSet::new();
     let values = messages.into_iter().map(|read| read.value);
@@ -112,7 +112,7 @@ async fn conforms_as_a_sink() {
     crate::sinks::conformance::run(|| Log { broker, topic: topic() }).await;
 }
 
-/// A record of events with the positions `first..first + count`, as `install` sent them.
+/// Returns a record of `install` with the positions `first..first + count`.
 fn record(install: &str, first: u64, count: u64, more: impl Fn(u64) -> Value) -> StoredRecord {
     let events: Vec<Value> = (first..first + count)
         .map(|position| {
@@ -262,7 +262,7 @@ async fn a_topic_that_takes_less_than_the_largest_message_is_named_at_the_start(
 async fn nobody_there_is_a_failure_that_may_pass() {
     let sink = sink("127.0.0.1:1", "t", "timeout_ms = 500\n");
     let prepared = sink.prepare().await;
-    // What the library was told is said, not only that it waited in vain.
+    // The error names the library's reason, not only the timeout.
     assert!(prepared.as_ref().is_err_and(|error| error.to_string().contains("refused")), "{prepared:?}");
     for result in
         [prepared, sink.health().await, sink.deliver(batch(vec![record("i", 1, 9, nothing)], 9)).await.map(drop)]
@@ -286,7 +286,7 @@ async fn a_broker_killed_in_the_middle_of_deliveries_costs_nothing() {
             let delivering = sink.deliver(Arc::clone(&batch));
             let killing = async { broker.kill() };
             failures += u32::from(tokio::join!(delivering, killing).0.is_err());
-            // Until the library has given up what it held.
+            // Until the library has given up the messages in its queue.
             while failures < 2 {
                 let r = sink.deliver(Arc::clone(&batch)).await;
                 failures += u32::from(r.is_err());

@@ -1,4 +1,4 @@
-//! The embedded store as the memory of the data directory: what the spool has forgotten, a new sink gets from here.
+//! Backfill from the embedded store: a new sink gets from here what the spool has deleted.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -9,18 +9,18 @@ use super::{FILE, MIGRATIONS, parts, rows};
 use crate::db;
 use crate::sinks::{BackfillSource, StoredRecord};
 
-/// Reads `store.db`; also beside the collector that writes it.
+/// Reads `store.db`, also beside the collector that writes it.
 pub(crate) struct StoreBackfill(PathBuf);
 
 impl StoreBackfill {
-    /// The history in the data directory `dir`.
+    /// Creates a source for the data directory `dir`.
     #[must_use]
     pub(crate) fn new(dir: &Path) -> Self {
         Self(dir.join(FILE))
     }
 
     fn connect(&self) -> Result<Connection, String> {
-        // A new sink catches up once in its life; keeping a connection for that is not worth it.
+        // Backfill is rare, so keeping a connection is not worth it.
         db::open_reader(&self.0, MIGRATIONS).map_err(|error| error.to_string())
     }
 }
@@ -47,7 +47,7 @@ fn read(sql: &Connection, (after, to): (u64, u64), events: u64, bytes: u64) -> r
             let json = serde_json::to_string(&row.into_record())
                 .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
             size += json.len() as u64;
-            // A sink is told of a hole before what follows it.
+            // A gap ends the read, because a sink skips it before it takes what follows.
             let follows = out.last().map_or(after, |record: &StoredRecord| record.first) + 1;
             if first != follows || (!out.is_empty() && size > bytes) || out.len() as u64 >= events {
                 is_whole = false;

@@ -1,15 +1,16 @@
-//! What is known in memory of the texts of each app.
+//! Caches dictionary entries of each app in memory.
 
 use std::collections::HashMap;
 
-/// Hashed faster than the standard library does, because every event is looked up several times. The seed differs from run to
-/// run, and a sender who made texts collide all the same would meet [`MAX_CACHE_BYTES`].
+/// Map with a faster hash than the standard library's, because every event is looked up several times. The seed differs
+/// from run to run, and a sender who still caused collisions would be bounded by [`MAX_CACHE_BYTES`].
 type FastMap<K, E> = HashMap<K, E, foldhash::fast::RandomState>;
 
-/// Bytes of one cache, so that all five stay below 40 MB. Beyond, the app that has most of them begins anew.
+/// Maximum bytes of one cache, so that all five stay below 40 MB. Beyond it, the entries of the largest app are
+/// dropped.
 const MAX_CACHE_BYTES: usize = 8_000_000;
 
-/// Bytes of an entry beside its text: its place in the table, which is half empty at worst, and what an allocation costs.
+/// Bytes of an entry beside its text: its slot in the table, which is half empty at worst, and the allocation.
 const ENTRY_OVERHEAD_BYTES: usize = 100;
 
 /// Entries by app and text.
@@ -18,7 +19,7 @@ pub(super) struct Cache<E> {
     bytes: usize,
 }
 
-/// What is known of one app.
+/// Entries of one app.
 struct AppEntries<E> {
     entries: FastMap<String, E>,
     bytes: usize,
@@ -48,7 +49,7 @@ impl<E: Copy> Cache<E> {
         }
         let bytes = text.len() + ENTRY_OVERHEAD_BYTES;
         if self.bytes + bytes > MAX_CACHE_BYTES {
-            // A flood of texts in one app does not cost the others what is known of theirs.
+            // A flood of texts in one app does not evict the entries of others.
             if let Some(largest) = self.apps.values_mut().max_by_key(|app_entries| app_entries.bytes) {
                 self.bytes -= std::mem::take(largest).bytes;
             }

@@ -1,4 +1,4 @@
-//! Where the columns of a stored event are in the store's tables.
+//! Maps the columns of a stored event to the store's tables.
 
 use std::sync::LazyLock;
 
@@ -8,18 +8,18 @@ use serde_json::value::RawValue;
 use super::ident::ident_text;
 use crate::record::{Column, ColumnKind, ColumnScope, ColumnSource, Context, Event, OwnedValue, Record, all};
 
-/// How a column is kept.
+/// Storage of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ColumnStorage {
-    /// As it is.
+    /// The value itself.
     Plain,
-    /// As 16 bytes where it is a UUID.
+    /// 16 bytes where it is a UUID, else the text.
     Ident,
-    /// As the number of a word that all apps share.
+    /// ID of a word that all apps share.
     Word,
-    /// As the number of a word of the app, or beside it in `code_text`.
+    /// ID of a word of the app, or the text in `code_text`.
     Code,
-    /// As the number of an app, an install, a user or a session: what metrics count.
+    /// ID of an app, an install, a user or a session: what metrics count.
     App,
     Install,
     User,
@@ -41,13 +41,13 @@ impl ColumnStorage {
     }
 }
 
-/// The columns of a batch that are in its own row, with their index in [`Record::COLUMNS`].
+/// Returns the columns of a batch that are in its own row, with their index in [`Record::COLUMNS`].
 pub(super) fn of_batch() -> impl Iterator<Item = (usize, ColumnStorage)> {
     let storages = Record::COLUMNS.iter().map(ColumnStorage::of).enumerate();
     storages.filter(|(_, storage)| !matches!(storage, ColumnStorage::App | ColumnStorage::Install))
 }
 
-/// The column's name in the table `event`.
+/// Returns the column's name in the table `event`.
 fn stored_name(column: &Column) -> &'static str {
     match ColumnStorage::of(column) {
         ColumnStorage::User => "user",
@@ -61,21 +61,23 @@ fn insert(table: &str, names: &[&str]) -> String {
     format!("INSERT INTO {table} ({}) VALUES ({})", names.join(", "), marks.join(", "))
 }
 
-/// Inserts an event into a part: what metrics need, its position, and the code if that has no number.
+/// Returns the statement that inserts an event into a part: what metrics need, its position, and the code if that has
+/// no ID.
 pub(super) fn insert_event(part: i64) -> String {
     let names = ["app", "event_time", "theme", "code", "install", "user", "session", "position", "code_text"];
     insert(&format!("event_{part}"), &names)
 }
 
-/// Inserts a batch into a part: its number, app and install, its context, the context if that has no number, its events, then
-/// its columns.
+/// Returns the statement that inserts a batch into a part: its ID, app and install, its context, the context if that
+/// has no ID, its events, then its columns.
 pub(super) fn insert_batch(part: i64) -> String {
     let columns = of_batch().filter_map(|(at, _)| Record::COLUMNS.get(at)).map(|column| column.name);
     let own = ["id", "app", "install", "context", "context_json", "events"].into_iter();
     insert(&format!("batch_{part}"), &own.chain(columns).collect::<Vec<_>>())
 }
 
-/// Makes the tables of a part. The table of events is its own index: metrics are answered from it alone.
+/// Returns the statements that create the tables of a part. The table of events is its own index: metrics read nothing
+/// else.
 pub(super) fn create_tables(part: i64) -> String {
     let columns: Vec<String> =
         declared_of_batch().into_iter().map(|(name, definition)| format!("{name} {definition}")).collect();
@@ -93,7 +95,7 @@ pub(super) fn create_tables(part: i64) -> String {
     )
 }
 
-/// Finds a context (app, then its columns) and makes one (app, part, then its columns).
+/// Statements that find a context (app, then its columns) and insert one (app, part, then its columns).
 pub(super) static CONTEXT_SQL: LazyLock<(String, String)> = LazyLock::new(|| {
     let names: Vec<&str> = Context::COLUMNS.iter().map(|column| column.name).collect();
     let pairs: Vec<String> = names.iter().zip(2..).map(|(name, number)| format!("{name} = ?{number}")).collect();
@@ -104,18 +106,18 @@ pub(super) static CONTEXT_SQL: LazyLock<(String, String)> = LazyLock::new(|| {
     )
 });
 
-/// The columns that the table of events must have in a part that has one for each, with their definitions.
+/// Returns the columns, with definitions, of the table of events in a part from before events were packed.
 pub(super) fn declared_of_event() -> Vec<(&'static str, &'static str)> {
     Event::COLUMNS.iter().map(|column| (stored_name(column), definition(column))).collect()
 }
 
-/// The columns that a part's table of batches must have besides its own.
+/// Returns the columns that a part's table of batches must have besides its own.
 pub(super) fn declared_of_batch() -> Vec<(&'static str, &'static str)> {
     let columns = of_batch().filter_map(|(at, _)| Record::COLUMNS.get(at));
     columns.map(|column| (column.name, definition(column))).collect()
 }
 
-/// What a column of a part is, with the value of events that were stored before it was declared.
+/// Returns the definition of a column, with the value of events from before it was declared.
 fn definition(column: &Column) -> &'static str {
     match (ColumnStorage::of(column), column.kind) {
         (ColumnStorage::Word | ColumnStorage::Code | ColumnStorage::User | ColumnStorage::Session, _) => {
@@ -129,8 +131,8 @@ fn definition(column: &Column) -> &'static str {
     }
 }
 
-/// Selects whole events of one part that has a column for each of theirs, at the positions after ?1 and up to ?2, at most ?3.
-/// `CROSS JOIN` makes SQLite take the positions first and look everything else up.
+/// Returns the statement that selects whole events of one part from before events were packed, at the positions after
+/// ?1 and up to ?2, at most ?3. `CROSS JOIN` makes SQLite take the positions first and look everything else up.
 pub(super) fn select_events(part: i64) -> String {
     let expressions: Vec<String> = all()
         .map(|column| match (ColumnStorage::of(column), column.of) {
@@ -154,7 +156,8 @@ pub(super) fn select_events(part: i64) -> String {
     )
 }
 
-/// Selects the batches of one part that may have packed events at the positions after ?1 and up to ?2.
+/// Returns the statement that selects the batches of one part that may have packed events at the positions after ?1 and
+/// up to ?2.
 pub(super) fn select_batches(part: i64) -> String {
     let columns = all().filter(|column| column.of != ColumnScope::Event);
     format!(
@@ -166,25 +169,25 @@ pub(super) fn select_batches(part: i64) -> String {
     )
 }
 
-/// A column that is the same for the events of a batch.
+/// Returns the expression of a column that the events of a batch share.
 fn of_batches(column: &Column) -> String {
     match (ColumnStorage::of(column), column.of) {
         (ColumnStorage::App, _) => "a.key".to_owned(),
         (ColumnStorage::Install, _) => "i.install_id".to_owned(),
-        // Without a row of its own the context is in that of the batch.
+        // A context without a row of its own is in that of the batch.
         (_, ColumnScope::Context) => format!("coalesce(c.{0}, b.context_json ->> '{0}')", column.name),
         (_, ColumnScope::Batch | ColumnScope::Event) => format!("b.{}", column.name),
     }
 }
 
-/// The values of one result, column by column from one of them on.
+/// Values of one result row, column by column.
 pub(super) struct RowColumns<'a> {
     row: &'a rusqlite::Row<'a>,
     at: usize,
 }
 
 impl<'a> RowColumns<'a> {
-    /// The values after the first `own`.
+    /// Creates a source of the values after the first `own`.
     pub(super) fn after(row: &'a rusqlite::Row<'a>, own: usize) -> Self {
         Self { row, at: own }
     }

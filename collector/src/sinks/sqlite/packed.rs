@@ -1,5 +1,5 @@
-//! The events of a batch as one blob: a value that is the same as in the event before takes one bit, a number is kept as the
-//! difference to the one before.
+//! Packs the events of a batch into one blob: a value equal to that of the event before takes one bit, and a number is
+//! stored as the difference to the one before.
 //!
 //! ```text
 //! blob   = event*
@@ -10,7 +10,7 @@
 //! flag   = nothing: its bit says that it is the other one
 //! ```
 //! Lengths and differences are LEB128. Before the first event every text is empty, and every number and object absent.
-//! The columns are not the same for ever, so each part says which its blobs have: its [`BlobLayout`].
+//! Columns change over time, so each part stores the [`BlobLayout`] of its blobs.
 
 use std::sync::LazyLock;
 
@@ -20,7 +20,7 @@ use subway_protocol::Id;
 use super::ident::Ident;
 use crate::record::{Column, ColumnKind, Event, OwnedValue, Value};
 
-/// How the values of a column are written.
+/// Encoding of a column's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Encoding {
     Text,
@@ -47,7 +47,7 @@ impl Encoding {
     }
 }
 
-/// The layout of the blobs that this collector writes: `name:encoding`, a space between two.
+/// Layout of the blobs that this collector writes: `name:encoding`, separated by spaces.
 pub(super) static CURRENT_LAYOUT: LazyLock<String> = LazyLock::new(|| {
     let letter = |encoding| ENCODINGS.iter().find(|(_, known)| *known == encoding).map_or('?', |(letter, _)| *letter);
     let columns = Event::COLUMNS.iter().map(|column| format!("{}:{}", column.name, letter(Encoding::of(column.kind))));
@@ -58,13 +58,13 @@ fn mask_bytes(columns: usize) -> usize {
     columns.div_ceil(8)
 }
 
-/// Most events in a blob: what finding one of them costs. A wire batch has 1,000 unless configured otherwise.
+/// Maximum events in a blob, which bounds the cost of finding one. A wire batch has 1,000 unless configured otherwise.
 pub(super) const MAX_BLOB_EVENTS: usize = 500;
 
-/// Bytes at which a blob ends: SQLite copies each several times in memory.
+/// Bytes at which a blob ends, because SQLite copies each several times in memory.
 const MAX_BLOB_BYTES: usize = 256 * 1024;
 
-/// Writes the first of `events`, as many as a blob takes, to `out`, which is emptied before. Returns how many.
+/// Packs the first of `events`, as many as fit into a blob, into `out`, which is cleared before. Returns how many.
 pub(super) fn pack(events: &[Event<'_>], out: &mut Vec<u8>) -> usize {
     out.clear();
     let nothing = Event::default();
@@ -95,7 +95,7 @@ pub(super) fn pack(events: &[Event<'_>], out: &mut Vec<u8>) -> usize {
     packed
 }
 
-/// What the column of a value has before the first event.
+/// Returns the value of a column before the first event.
 fn initial_value(value: Value<'_>) -> Value<'_> {
     match value {
         Value::Text(_) => Value::Text(""),
@@ -169,10 +169,10 @@ fn write_number(out: &mut Vec<u8>, number: Option<i64>, previous: Option<i64>) {
     }
 }
 
-/// The columns in the blobs of a part.
+/// Columns in the blobs of a part.
 pub(super) struct BlobLayout {
     columns: Vec<Encoding>,
-    /// Where each of [`Event::COLUMNS`] is among them; `None`: it was declared later, and no event here has it.
+    /// Index of each of [`Event::COLUMNS`] among them; `None` for a column declared later, which no event here has.
     column_indexes: Vec<Option<usize>>,
 }
 
@@ -201,7 +201,7 @@ fn corrupt_blob(what: &str) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(0, Type::Blob, format!("packed events are damaged: {what}").into())
 }
 
-/// A value as it is in the blob.
+/// Value as it is stored in the blob.
 #[derive(Clone, Copy)]
 enum PackedValue<'b> {
     Text(&'b [u8]),
@@ -229,7 +229,7 @@ impl<'b> BlobReader<'b> {
         Self { layout, rest: blob, values: values.collect() }
     }
 
-    /// Goes to the next event; `false`: there is none.
+    /// Advances to the next event; `false` if there is none.
     pub(super) fn next(&mut self) -> rusqlite::Result<bool> {
         if self.rest.is_empty() {
             return Ok(false);
@@ -245,7 +245,7 @@ impl<'b> BlobReader<'b> {
         Ok(true)
     }
 
-    /// The value of the column at `index` in [`Event::COLUMNS`].
+    /// Returns the value of the column at `index` in [`Event::COLUMNS`].
     pub(super) fn get(&self, index: usize, column: &Column) -> rusqlite::Result<OwnedValue> {
         let place = self.layout.column_indexes.get(index).copied().flatten();
         let Some(value) = place.and_then(|place| self.values.get(place)) else { return Ok(OwnedValue::Absent) };
@@ -267,7 +267,7 @@ impl<'b> BlobReader<'b> {
         })
     }
 
-    /// The next value, of the column that had `previous` in the event before.
+    /// Reads the next value of the column, whose value was `previous` in the event before.
     fn value(&mut self, previous: PackedValue<'b>) -> rusqlite::Result<PackedValue<'b>> {
         Ok(match previous {
             PackedValue::Flag(flag) => PackedValue::Flag(!flag),

@@ -1,9 +1,11 @@
-//! Parts: events are kept in pairs of tables in the order of arrival, so that what is too old goes as whole tables.
+//! Parts: events are stored in pairs of tables in the order of arrival, so that retention drops whole tables.
 //!
-//! `event_N` and `batch_N` belong to part N: the first has what metrics need of each event, the second every batch with its
-//! events packed. The table `part` has a row for each part, oldest first; `part_app` says what each holds of every app, so that a
-//! question touches only the parts that matter to it. A part without a `layout` is from before events were packed: `event_N`
-//! has a column for each of theirs, and the index `metrics_N` what metrics need.
+//! `event_N` and `batch_N` belong to part N: the first has what metrics need of each event, the second every batch with
+//! its events packed. The table `part` has a row for each part, oldest first. `part_app` says what each contains of
+//! every app, so that a query reads only the parts that matter to it.
+//!
+//! A part without a `layout` is from before events were packed: `event_N` has a column for each of theirs, and the
+//! index `metrics_N` what metrics need.
 
 use std::collections::HashMap;
 
@@ -13,27 +15,27 @@ use super::columns;
 use super::packed::CURRENT_LAYOUT;
 use crate::sinks::days::DAY_MS;
 
-/// Events after which a part ends. Dropping one takes some tenths of a second, and a store of a billion events has a few
+/// Maximum events of a part. Dropping one takes some tenths of a second, and a store of a billion events has a few
 /// hundred parts.
 pub(super) const MAX_PART_EVENTS: i64 = 4_000_000;
 
-/// Days of arrival after which a part ends where retention does not ask for less.
+/// Maximum days of arrival of a part, unless retention needs fewer.
 const MAX_PART_DAYS: i64 = 31;
 
-/// Parts that a span of retention is cut into: an event outlives its time by one of these at most.
+/// Number of parts in the span of retention. An event outlives its time by one of these at most.
 const PARTS_PER_RETENTION: u64 = 32;
 
-/// When a part ends.
+/// Limits of a part.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PartLimits {
     pub(super) events: i64,
     days: i64,
-    /// Pages of the database; `None`: any number.
+    /// Pages of the database; `None` for no limit.
     pages: Option<i64>,
 }
 
 impl PartLimits {
-    /// For these retentions; 0 is none.
+    /// Returns the limits for a retention; 0 is none.
     pub(super) fn of(days: u64, bytes: u64, page_bytes: u32) -> Self {
         let days =
             if days == 0 { MAX_PART_DAYS } else { i64::try_from(days / PARTS_PER_RETENTION).unwrap_or(MAX_PART_DAYS) };
@@ -43,7 +45,7 @@ impl PartLimits {
     }
 }
 
-/// One part.
+/// Row of the table `part`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Part {
     pub(super) id: i64,
@@ -56,7 +58,7 @@ pub(super) struct Part {
     pages: i64,
 }
 
-/// Every part, oldest first.
+/// Returns every part, oldest first.
 pub(super) fn all(sql: &Connection) -> rusqlite::Result<Vec<Part>> {
     let mut statement = sql.prepare_cached("SELECT id, first, first_day, last_day, pages FROM part ORDER BY id")?;
     let parts = statement.query_map([], |row| {
@@ -71,14 +73,14 @@ pub(super) fn all(sql: &Connection) -> rusqlite::Result<Vec<Part>> {
     parts.collect()
 }
 
-/// The parts that can hold events at the positions after `after`, oldest first.
+/// Returns the parts that can contain events at the positions after `after`, oldest first.
 pub(super) fn after(sql: &Connection, after: i64) -> rusqlite::Result<Vec<i64>> {
     let parts = all(sql)?;
     let begins = parts.partition_point(|part| part.first <= after.saturating_add(1)).saturating_sub(1);
     Ok(parts.into_iter().skip(begins).map(|part| part.id).collect())
 }
 
-/// What a part holds of an app: its event times, milliseconds since the epoch.
+/// Events of an app in a part, with their times in milliseconds since the epoch.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AppPart {
     pub(crate) part: i64,
@@ -88,14 +90,14 @@ pub(crate) struct AppPart {
 }
 
 impl AppPart {
-    /// What metrics of the part are selected from: sorted by app and event time, and no row is looked up.
+    /// Returns what metrics of the part are selected from. It is sorted by app and event time and needs no row lookups.
     pub(crate) fn metrics(&self) -> String {
         let part = self.part;
         if self.is_packed { format!("event_{part}") } else { format!("event_{part} INDEXED BY metrics_{part}") }
     }
 }
 
-/// The parts with events of `app` at or after `from` and before `to`.
+/// Returns the parts with events of `app` at or after `from` and before `to`.
 pub(crate) fn parts_of_app(sql: &Connection, app: i64, from: i64, to: i64) -> rusqlite::Result<Vec<AppPart>> {
     let query =
         "SELECT part, first_time, last_time, layout IS NOT NULL FROM part_app CROSS JOIN part ON part.id = part_app.part
@@ -107,15 +109,15 @@ pub(crate) fn parts_of_app(sql: &Connection, app: i64, from: i64, to: i64) -> ru
     found.collect()
 }
 
-/// Pages of the database in use, and pages that are free.
+/// Returns the pages of the database in use, and the free pages.
 pub(super) fn pages(sql: &Connection) -> rusqlite::Result<(i64, i64)> {
     let pragma = |name: &str| sql.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let free = pragma("freelist_count")?;
     Ok((pragma("page_count")? - free, free))
 }
 
-/// Gives every part the columns that were declared since it was made, and sees to it that the part that is written packs its
-/// events as this collector does.
+/// Adds to every part the columns that were declared after it was created, and begins a part if the current one packs
+/// events differently.
 pub(super) fn upgrade(connection: &mut Connection) -> rusqlite::Result<()> {
     let sql = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let mut layout = None;
@@ -151,7 +153,7 @@ fn add_columns(sql: &Connection, table: &str, declared: Vec<(&str, &str)>) -> ru
     Ok(())
 }
 
-/// Makes a part without events.
+/// Creates a part without events.
 fn create_part(sql: &Connection, id: i64, first: i64, day: i64) -> rusqlite::Result<Part> {
     sql.execute_batch(&columns::create_tables(id))?;
     let pages = pages(sql)?.0;
@@ -160,7 +162,7 @@ fn create_part(sql: &Connection, id: i64, first: i64, day: i64) -> rusqlite::Res
     Ok(Part { id, first, first_day: day, last_day: day, pages })
 }
 
-/// What was put into the current part of one app and is not noted yet.
+/// Events of one app in the current part that `part_app` does not count yet.
 #[derive(Clone, Copy, Debug)]
 struct AppTotals {
     events: i64,
@@ -168,7 +170,7 @@ struct AppTotals {
     last_time: i64,
 }
 
-/// The part that is written, as the writer knows it. What it learnt in a transaction that did not commit is wrong.
+/// State of the part that is written. It is invalid after a transaction that did not commit.
 pub(super) struct PartWriter {
     limits: PartLimits,
     current: Part,
@@ -200,7 +202,7 @@ impl PartWriter {
         })
     }
 
-    /// The number of the part that is written, and of the oldest.
+    /// Returns the ID of the part that is written, and of the oldest.
     pub(super) fn ids(&self) -> (i64, i64) {
         (self.current.id, self.oldest)
     }
@@ -213,7 +215,7 @@ impl PartWriter {
         &self.insert_batch
     }
 
-    /// Begins a new part if the current one has ended. `position` and `received_at` are those of the next event.
+    /// Begins a new part if the current one is full. `position` and `received_at` are those of the next event.
     pub(super) fn begin_next_if_full(
         &mut self,
         sql: &Connection,
@@ -228,7 +230,7 @@ impl PartWriter {
             self.last_day_noted = day;
             return Ok(());
         }
-        // A clock that jumped begins a part, too: whatever it says, its events go when their turn comes.
+        // A jump of the clock also begins a part, so that its events expire in their turn.
         if self.events >= self.limits.events || (day - self.current.first_day).abs() >= self.limits.days {
             return self.begin_next(sql, position, day);
         }
@@ -236,7 +238,7 @@ impl PartWriter {
         Ok(())
     }
 
-    /// Ends the current part if it has taken its share of the bytes. Asked once for each transaction.
+    /// Begins a new part if the current one has used its share of the bytes. Called once for each transaction.
     pub(super) fn begin_next_if_large(
         &mut self,
         sql: &Connection,
@@ -260,7 +262,7 @@ impl PartWriter {
         Ok(())
     }
 
-    /// Notes events of one app that were put into the current part, the earliest and the latest at these times.
+    /// Counts events of one app that were stored in the current part, the earliest and the latest at these times.
     pub(super) fn add_events(&mut self, app: i64, events: usize, first_time: i64, last_time: i64) {
         let events = i64::try_from(events).unwrap_or(i64::MAX);
         self.events += events;
@@ -270,7 +272,7 @@ impl PartWriter {
         totals.last_time = totals.last_time.max(last_time);
     }
 
-    /// Writes down what was noted; before the commit.
+    /// Writes the pending totals. Call it before the commit.
     pub(super) fn flush(&mut self, sql: &Connection) -> rusqlite::Result<()> {
         let query = "INSERT INTO part_app (app, part, events, first_time, last_time) VALUES (?1, ?2, ?3, ?4, ?5)
             ON CONFLICT DO UPDATE SET events = events + excluded.events, first_time = min(first_time, excluded.first_time),
@@ -287,7 +289,7 @@ impl PartWriter {
         Ok(())
     }
 
-    /// Drops the oldest part, which must not be the current one, with everything that says what it held.
+    /// Drops the oldest part, which must not be the current one, with the rows that describe it.
     pub(super) fn drop_oldest(&mut self, sql: &Connection) -> rusqlite::Result<()> {
         let parts = all(sql)?;
         let [oldest, next, ..] = parts[..] else { return Ok(()) };
@@ -303,7 +305,7 @@ impl PartWriter {
         sql.execute_batch(&format!("DROP TABLE event_{0}; DROP TABLE batch_{0}", oldest.id))?;
         sql.execute("DELETE FROM missing WHERE first < ?1", [next.first])?;
         sql.execute("INSERT INTO missing VALUES (1, ?1)", [next.first - 1])?;
-        // What the drop has freed must not hide what the current part has taken.
+        // Pages freed by the drop must not hide the growth of the current part.
         let freed = before - pages(sql)?.0;
         self.current.pages -= freed;
         sql.execute("UPDATE part SET pages = ?2 WHERE id = ?1", [self.current.id, self.current.pages])?;
@@ -311,12 +313,12 @@ impl PartWriter {
         Ok(())
     }
 
-    /// Whether the store has no events.
+    /// Returns whether the store has no events.
     pub(super) fn is_empty(&self) -> bool {
         self.is_only_part() && self.events == 0
     }
 
-    /// Whether the current part is the only one.
+    /// Returns whether the current part is the only one.
     pub(super) fn is_only_part(&self) -> bool {
         self.oldest == self.current.id
     }

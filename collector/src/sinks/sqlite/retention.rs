@@ -1,7 +1,7 @@
-//! What becomes of old events: whole parts go, then what only they referred to, then the pages.
+//! Retention: drops whole parts, then dictionary rows that only they referred to, then free pages.
 //!
-//! Everything is done in steps of some milliseconds (dropping a part: some tenths of a second) on the writer's thread,
-//! between deliveries.
+//! It works in steps of some milliseconds (dropping a part: some tenths of a second) on the writer's thread, between
+//! deliveries.
 
 use rusqlite::{Connection, TransactionBehavior, params};
 
@@ -13,33 +13,35 @@ use crate::config::Embedded;
 use crate::sinks::SinkError;
 use crate::sinks::days::DAY_MS;
 
-/// Rows of a dictionary that one step looks at.
+/// Rows of a dictionary that one step checks.
 const SWEEP_ROWS_PER_STEP: i64 = 20_000;
 
-/// Pages that one step gives back to the file system: a megabyte.
+/// Pages that one step returns to the file system: a megabyte.
 const VACUUM_PAGES_PER_STEP: u32 = 64;
 
-/// Free pages are kept for what comes next unless they are more than this part of those in use, and more than so many.
+/// Free pages are kept for new events unless they are more than this fraction of those in use, and more than the
+/// minimum.
 const FREE_PAGES_DIVISOR: i64 = 8;
 const MIN_FREE_PAGES: i64 = 256;
 
-/// About how many bytes an install takes: its row and its places in two indices.
+/// Approximate bytes of an install: its row and its entries in two indices.
 const INSTALL_BYTES: u64 = 128;
 
-/// The part of `retention_bytes` that installs may take whose events are gone.
+/// Fraction of `retention_bytes` for installs whose events are deleted.
 const INSTALLS_DIVISOR: u64 = 4;
 
-/// The dictionaries, in the order in which they are swept; installs are last and have a rule of their own.
+/// Dictionaries in the order in which they are swept. Installs come last and have a rule of their own.
 const SWEPT_TABLES: [&str; 4] = ["session", "user", "context", "word"];
 
 impl Writer {
-    /// [`Writer::run_retention_step_at`] now.
+    /// Runs one step of retention.
     pub(super) fn run_retention_step(&mut self) -> Result<bool, SinkError> {
         let now = self.retention_time();
         self.run_retention_step_at(now.map_err(|error| SinkError::retryable(format!("{FILE}: {error}")))?)
     }
 
-    /// The time by which events are old: the clock's while it is believed, else what it would be if it had gone on.
+    /// Returns the time by which events expire: the clock's while it is plausible, else an extrapolation of the last
+    /// plausible time.
     pub(super) fn retention_time(&mut self) -> rusqlite::Result<i64> {
         self.retention_time_at(clock::now(), clock::monotonic())
     }
@@ -48,7 +50,7 @@ impl Writer {
         let mut guard = match self.guard.take() {
             Some(guard) => guard,
             None => {
-                // The store knows on which day something last arrived; one that is new says 0.
+                // The parts have the day of the latest arrival; a new store has 0.
                 let days = super::parts::all(&self.connection)?.into_iter().map(|part| part.last_day);
                 let newest = days.filter(|day| *day > 0).max();
                 let newest = newest.map_or(now, |day| day.saturating_add(1).saturating_mul(DAY_MS));
@@ -69,7 +71,7 @@ impl Writer {
         Ok(time)
     }
 
-    /// Does one step of what retention asks for at `now`, milliseconds since the epoch. `false`: nothing is left to do.
+    /// Runs one step of retention at `now`, milliseconds since the epoch. `false`: nothing is left to do.
     pub(super) fn run_retention_step_at(&mut self, now: i64) -> Result<bool, SinkError> {
         let done = self.step(now);
         if let Err(error) = &done {
@@ -86,7 +88,7 @@ impl Writer {
         Ok(false)
     }
 
-    /// Drops the oldest part if it is too old, or the store too large.
+    /// Drops the oldest part if it has expired or the store is too large.
     pub(super) fn drop_expired_part(&mut self, now: i64) -> rusqlite::Result<bool> {
         let Embedded { retention_days, retention_bytes, .. } = self.settings;
         if retention_days == 0 && retention_bytes == 0 {
@@ -96,8 +98,8 @@ impl Writer {
         let Some(oldest) = all.first() else { return Ok(false) };
         let today = now.div_euclid(DAY_MS);
         let kept_days = i64::try_from(retention_days).unwrap_or(i64::MAX);
-        // Days that are still to come say nothing, as the clock was wrong then or is now: such a part is as old as the next one
-        // that is believed.
+        // A day in the future proves nothing, because the clock was wrong then or is now. Such a part is as old as the
+        // next plausible one.
         let is_in_future = |part: &Part| part.first_day > today + 1;
         let since = if is_in_future(oldest) {
             all.iter().find(|part| !is_in_future(part)).map(|part| part.first_day)
@@ -130,13 +132,13 @@ impl Writer {
         Ok(max_bytes > 0 && self.used_bytes()? > max_bytes)
     }
 
-    /// Bytes of the database in use.
+    /// Returns the bytes of the database in use.
     pub(super) fn used_bytes(&self) -> rusqlite::Result<u64> {
         let page_bytes: i64 = self.connection.pragma_query_value(None, "page_size", |row| row.get(0))?;
         Ok(pages(&self.connection)?.0.saturating_mul(page_bytes).unsigned_abs())
     }
 
-    /// Deletes some rows of dictionaries that no part refers to any more.
+    /// Deletes some dictionary rows that no part refers to.
     fn sweep(&mut self) -> rusqlite::Result<bool> {
         let Some(SweepCursor { table, row }) = self.sweep else { return Ok(false) };
         let (_, oldest) = self.parts()?.ids();
@@ -166,7 +168,7 @@ impl Writer {
         Ok(true)
     }
 
-    /// Gives some free pages back to the file system if there are many.
+    /// Returns some free pages to the file system if there are many.
     fn release_free_pages(&mut self) -> rusqlite::Result<bool> {
         let (used, free) = pages(&self.connection)?;
         if free <= MIN_FREE_PAGES.max(used / FREE_PAGES_DIVISOR) || !self.can_shrink {
@@ -180,8 +182,8 @@ impl Writer {
     }
 }
 
-/// Forgets installs with these numbers whose events are gone, of apps that have too many of them. Those first stored go
-/// first.
+/// Deletes installs in a range of IDs whose events are deleted, of apps that have too many of them. Those first stored
+/// go first.
 fn evict_installs(
     sql: &Connection,
     (first, last): (i64, i64),

@@ -1,4 +1,4 @@
-//! Whole events out of the store.
+//! Reads whole events from the store.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -11,8 +11,8 @@ use crate::db::{self, DbError};
 use crate::record::{Column, ColumnScope, ColumnSource, OwnedValue};
 use crate::row::Row;
 
-/// Gives the events of one part at the positions after `after` and up to `to`, at most `limit`, to `visit`, in order, until it
-/// breaks off.
+/// Calls `visit` for the events of one part at the positions after `after` and up to `to`, at most `limit`, in order,
+/// until it breaks.
 pub(crate) fn for_each_row(
     sql: &Connection,
     part: i64,
@@ -35,7 +35,7 @@ pub(crate) fn for_each_row(
     Ok(())
 }
 
-/// [`each`] of a part that has its events packed.
+/// [`for_each_row`] of a part with packed events.
 fn for_each_packed_row(
     sql: &Connection,
     (part, layout): (i64, &BlobLayout),
@@ -69,7 +69,7 @@ fn for_each_packed_row(
     Ok(())
 }
 
-/// A packed event and the row of its batch.
+/// Packed event with the row of its batch.
 struct PackedRow<'a> {
     event: &'a BlobReader<'a>,
     at: usize,
@@ -88,7 +88,7 @@ impl ColumnSource for PackedRow<'_> {
     }
 }
 
-/// The store's events in the order of their positions, for `export`. Blocks; works beside a running collector.
+/// Reads the store's events in the order of their positions, for `export`. Blocks; works beside a running collector.
 pub(crate) struct StoredRows {
     connection: Connection,
 }
@@ -97,12 +97,12 @@ impl StoredRows {
     /// Opens the store in the data directory `dir`.
     ///
     /// # Errors
-    /// [`DbError::Absent`] if there is none yet; or it cannot be opened.
+    /// [`DbError::Absent`] if there is none yet, or if it cannot be opened.
     pub(crate) fn open(dir: &Path) -> Result<Self, DbError> {
         Ok(Self { connection: db::open_reader(&dir.join(FILE), MIGRATIONS)? })
     }
 
-    /// The time zones last noted for the apps, `(key, IANA name)`.
+    /// Returns the last stored time zones of the apps, `(key, IANA name)`.
     ///
     /// # Errors
     /// If the database fails.
@@ -112,7 +112,7 @@ impl StoredRows {
         Ok(apps.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// Up to which position the store has the events.
+    /// Returns the position up to which the store has the events.
     ///
     /// # Errors
     /// If the database fails.
@@ -121,7 +121,7 @@ impl StoredRows {
         Ok(position.unsigned_abs())
     }
 
-    /// How many events with positions after `after` and up to `to` were deleted by retention, or never taken.
+    /// Returns how many events after `after` and up to `to` were deleted by retention or never stored.
     ///
     /// # Errors
     /// If the database fails.
@@ -130,11 +130,11 @@ impl StoredRows {
         Ok(self.connection.query_row(query, [after, to], |row| row.get(0))?)
     }
 
-    /// Gives the events at the positions after `position`, at most `limit`, to `visit`; returns the position up to which
-    /// the store has now been read.
+    /// Calls `visit` for the events after `position`, at most `limit`, and returns the position up to which the store
+    /// has now been read.
     ///
-    /// Stored events never change and positions only grow, so a walk in such steps sees every event once, without
-    /// holding one long transaction that would keep a running collector's write-ahead log from being reset.
+    /// Stored events never change and positions only grow, so reading in such steps visits every event once. It avoids
+    /// a long transaction, which would keep a running collector's write-ahead log from being reset.
     ///
     /// # Errors
     /// If the database fails, or the first error of `visit`.
@@ -167,7 +167,7 @@ impl StoredRows {
                 return Ok(last);
             }
         }
-        // Fewer than asked for: the store has nothing more up to its cursor.
+        // Fewer events than `limit` mean that the store has no more up to its cursor.
         Ok(last.max(cursor.unsigned_abs()))
     }
 }

@@ -1,4 +1,4 @@
-//! Writing the store: one batch, one transaction.
+//! Writes the store: one batch, one transaction.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,18 +18,18 @@ use crate::record::{Event, Record, Value};
 use crate::sinks::{CorruptRecord, SinkBatch, SinkError};
 use crate::telemetry::Telemetry;
 
-/// SQLite's page cache of the writer, KiB: the inner pages of every index and the leaves of today.
+/// SQLite's page cache of the writer in KiB: the inner pages of every index and the leaves of today.
 const CACHE_KIB: i64 = 32 * 1024;
 
-/// Size of a page, bytes: events are appended by the thousand, so bigger pages are split and logged less often. Free pages
-/// can be given back.
+/// Layout of the file. Events are appended by the thousand, so bigger pages are split and logged less often. Free pages
+/// can be returned to the file system.
 const FILE_LAYOUT: Layout = Layout { page_bytes: 16 * 1024, gives_back: true };
 
 /// Pages in the write-ahead log before it is copied into the database: 32 MiB, so that the pages of the dictionaries
 /// and of the index's end are copied once for several transactions.
 const CHECKPOINT_PAGES: i64 = 2048;
 
-/// How far the dictionaries have been swept: the table, and the number of its last row that was looked at.
+/// Progress of the sweep over the dictionaries: the table, and the ID of its last checked row.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct SweepCursor {
     pub(super) table: usize,
@@ -40,21 +40,21 @@ pub(super) struct Writer {
     path: PathBuf,
     pub(super) settings: Embedded,
     telemetry: Arc<Telemetry>,
-    /// Events after which a part ends.
+    /// Maximum events of a part.
     pub(super) part_events: i64,
     pub(super) connection: Connection,
-    /// Whether the file was made so that free pages can be given back.
+    /// Whether the file can return free pages to the file system.
     pub(super) can_shrink: bool,
     pub(super) dictionary: Dictionary,
-    /// `None` after a transaction that did not commit: what was learnt in it is wrong.
+    /// `None` after a transaction that did not commit, because its view of the parts is wrong.
     parts: Option<PartWriter>,
     pub(super) sweep: Option<SweepCursor>,
-    /// Whether the clock is to be believed; `None` until it matters.
+    /// Plausibility of the clock; `None` before its first use.
     pub(super) guard: Option<ClockGuard>,
     pub(super) position: u64,
 }
 
-/// A write that failed: the database did, or the record cannot be read.
+/// Reason why a write failed.
 enum WriteError {
     Sql(rusqlite::Error),
     CorruptRecord(CorruptRecord),
@@ -94,11 +94,11 @@ fn connect(path: &Path) -> Result<(Connection, u64), DbError> {
     Ok((connection, position.unsigned_abs()))
 }
 
-/// What is learnt while a batch is written, and is true only if it commits.
+/// State of the writer during a transaction. It is valid only if the transaction commits.
 struct TransactionState {
     dictionary: Dictionary,
     parts: PartWriter,
-    /// The events of a record, packed: memory that is used again.
+    /// Buffer for the packed events of a record, reused.
     packed: Vec<u8>,
 }
 
@@ -117,7 +117,7 @@ impl Writer {
             can_shrink: mode != 0,
             dictionary: Dictionary::new(limits),
             parts: None,
-            // A crash may have come between dropping a part and sweeping what it referred to.
+            // A crash may have happened between dropping a part and sweeping what it referred to.
             sweep: Some(SweepCursor::default()),
             guard: None,
             position,
@@ -130,13 +130,13 @@ impl Writer {
         self.position
     }
 
-    /// The parts, loaded if they are not known.
+    /// Returns the parts and loads them if necessary.
     pub(super) fn parts(&mut self) -> rusqlite::Result<&PartWriter> {
         let parts = self.take_parts()?;
         Ok(self.parts.insert(parts))
     }
 
-    /// The parts for a transaction that changes them; they are to be put back if it commits.
+    /// Takes the parts for a transaction that changes them. Put them back if it commits.
     pub(super) fn take_parts(&mut self) -> rusqlite::Result<PartWriter> {
         if let Some(parts) = self.parts.take() {
             return Ok(parts);
@@ -151,7 +151,7 @@ impl Writer {
         self.parts = Some(parts);
     }
 
-    /// Tells the metrics what the store says of itself.
+    /// Updates the store's metrics.
     pub(super) fn report_metrics(&self) -> rusqlite::Result<()> {
         let query = "SELECT coalesce(sum(deleted_events), 0), coalesce(sum(forgotten_installs), 0),
             coalesce(sum(codes_in_rows), 0), coalesce(sum(contexts_in_rows), 0) FROM app";
@@ -174,14 +174,14 @@ impl Writer {
         transaction.commit()
     }
 
-    /// Whether the store can be written: takes the write lock and gives it back.
+    /// Checks that the store can be written: takes the write lock and releases it.
     pub(super) fn probe(&mut self) -> Result<(), SinkError> {
         let transaction =
             self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(database_error)?;
         transaction.rollback().map_err(database_error)
     }
 
-    /// The events up to `to` that the store does not have will never come: it goes on after them.
+    /// Moves the position to `to`, because the events before it will never come.
     pub(super) fn skip(&mut self, to: u64, now: i64) -> Result<(), SinkError> {
         if to <= self.position {
             return Ok(());
@@ -200,7 +200,7 @@ impl Writer {
         let first = i64::try_from(self.position).unwrap_or(i64::MAX) + 1;
         transaction.execute("INSERT OR REPLACE INTO missing VALUES (?1, ?2)", [first, to])?;
         transaction.execute("UPDATE cursor SET position = ?1", [to])?;
-        // Nobody knows when they happened, but they have arrived before now.
+        // Their event times are unknown, but they arrived before now.
         transaction.execute(
             "UPDATE app SET complete_from = max(coalesce(complete_from, ?1), ?1),
                 installs_complete_from = max(coalesce(installs_complete_from, ?1), ?1)",
@@ -209,12 +209,12 @@ impl Writer {
         transaction.commit()
     }
 
-    /// Brings the events of the batch that are not in the store yet into it, in one transaction with the cursor.
+    /// Stores the events of the batch that are new, in one transaction with the cursor.
     pub(super) fn deliver(&mut self, batch: &SinkBatch) -> Result<(), SinkError> {
         if batch.last <= self.position {
             return Ok(());
         }
-        // What is learnt in a transaction is gone if it does not commit, a panic included. So it is put back only after
+        // The state of a transaction is dropped if it does not commit, also after a panic, so it is put back only after
         // the commit.
         let parts = self.take_parts().map_err(database_error)?;
         let empty = Dictionary::new(self.dictionary.limits());
@@ -228,7 +228,7 @@ impl Writer {
         }
         (self.dictionary, self.parts) = (state.dictionary, Some(state.parts));
         if self.settings.retention_bytes > 0 {
-            // The store must not outgrow its limit between two looks at the clock.
+            // The store must not exceed its limit between two timed retention steps.
             if let Err(error) = self.retention_time().and_then(|now| self.drop_expired_part(now)) {
                 tracing::warn!(%error, "retention in the embedded store failed; it will be tried again");
             }
@@ -236,7 +236,7 @@ impl Writer {
         Ok(())
     }
 
-    /// After an error of the disk or the file itself a connection may keep a damaged view; a new one starts clean.
+    /// Opens a new connection after an error of the disk or the file, because the old one may keep a damaged view.
     pub(super) fn reconnect_after(&mut self, error: &rusqlite::Error) {
         if matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)) {
             return;
@@ -275,7 +275,7 @@ impl Writer {
     }
 }
 
-/// The numbers of the last few texts of a record: its events mostly have the same.
+/// Cache of the IDs of the last few texts of a record, because its events mostly share them.
 struct RecentIds<'e, const N: usize> {
     known: [(&'e str, i64); N],
     next: usize,
@@ -288,7 +288,7 @@ impl<const N: usize> Default for RecentIds<'_, N> {
 }
 
 impl<'e, const N: usize> RecentIds<'e, N> {
-    /// The number of `text`, looked up if it is not among them. 0 stands for the lack of a number, which is looked up each time.
+    /// Returns the ID of `text`, and loads it if it is not cached. 0 means that there is none and is loaded each time.
     fn id_of(&mut self, text: &'e str, load: impl FnOnce(&str) -> rusqlite::Result<i64>) -> rusqlite::Result<i64> {
         if let Some((_, number)) = self.known.iter().find(|(known, number)| *number != 0 && *known == text) {
             return Ok(*number);
@@ -300,7 +300,7 @@ impl<'e, const N: usize> RecentIds<'e, N> {
     }
 }
 
-/// Writes the events of one record, the first of which has the position `first`.
+/// Writes the events of one record. The first has the position `first`.
 fn insert_record(
     sql: &Transaction<'_>,
     state: &mut TransactionState,
@@ -342,7 +342,7 @@ fn insert_record(
     Ok(())
 }
 
-/// Writes a row of a record: what is the same for its events, and the first of `events` packed. Returns how many.
+/// Writes one row of a record: what its events share, and the first of `events` packed. Returns how many.
 fn insert_batch(
     sql: &Transaction<'_>,
     state: &mut TransactionState,
@@ -368,7 +368,7 @@ fn insert_batch(
     Ok(packed)
 }
 
-/// Binds a value that no dictionary has.
+/// Binds a value that is not in a dictionary.
 fn bind(row: &mut Statement<'_>, number: usize, value: Value<'_>, storage: ColumnStorage) -> rusqlite::Result<()> {
     match value {
         Value::Text(text) if storage == ColumnStorage::Ident => row.raw_bind_parameter(number, Ident::new(text)),
