@@ -1,28 +1,28 @@
-//! Answers by going through every event for every number: too slow to be used, too simple to be wrong.
+//! Brute-force oracle: scans every event for every number. Too slow for use, too simple to be wrong.
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 
 use crate::{CountQuery, Counts, EventsQuery, Filter, Measure, TimeRange};
 
-/// One event as the queries see it.
+/// Event as the queries see it.
 #[derive(Clone, Debug, Default)]
 pub struct OracleEvent {
-    /// Key of its app.
+    /// Key of the app.
     pub app: String,
     /// Event time, milliseconds since the epoch.
     pub time: i64,
-    /// Its theme.
+    /// Theme.
     pub theme: String,
-    /// Its code.
+    /// Code.
     pub code: String,
-    /// Its install.
+    /// Install.
     pub install: String,
-    /// Its user; empty: none.
+    /// User; empty for none.
     pub user: String,
-    /// Its session; empty: none.
+    /// Session; empty for none.
     pub session: String,
-    /// Its position in the order of arrival.
+    /// Position in the order of arrival.
     pub position: u64,
 }
 
@@ -33,14 +33,14 @@ impl OracleEvent {
     }
 }
 
-/// Everything that happened, in memory.
+/// All events, in memory.
 #[derive(Clone, Debug, Default)]
 pub struct Oracle {
     events: Vec<OracleEvent>,
 }
 
 impl Oracle {
-    /// Takes note of an event.
+    /// Adds an event.
     pub fn add(&mut self, event: OracleEvent) {
         self.events.push(event);
     }
@@ -83,7 +83,7 @@ impl Oracle {
         count as u64
     }
 
-    /// The newest events by event time; of events at the same millisecond the later arrived comes first.
+    /// Returns the newest events by event time. Among events of the same millisecond the later arrived comes first.
     #[must_use]
     pub fn newest(&self, query: &EventsQuery) -> Vec<&OracleEvent> {
         let mut events: Vec<&OracleEvent> = self.of_app(&query.app).collect();
@@ -102,7 +102,7 @@ impl Oracle {
         events
     }
 
-    /// When the app's first and last event happened; `None` without events.
+    /// Returns the times of the app's first and last event; `None` without events.
     #[must_use]
     pub fn time_range(&self, app: &str) -> Option<TimeRange> {
         let times = || self.of_app(app).map(|event| event.time);

@@ -1,5 +1,5 @@
-//! What every reader must answer, whatever store it reads: the numbers of the [`Oracle`], on small data in which
-//! everything collides with everything.
+//! Conformance suite for readers: the numbers of the [`Oracle`], on small data in which everything collides with
+//! everything.
 
 use async_trait::async_trait;
 use proptest::prelude::*;
@@ -13,16 +13,16 @@ use super::{CountQuery, EventsQuery, Filter, ListedEvent, Measure, Reader, SortK
 use crate::sinks::conformance::edge;
 use crate::sinks::{SinkBatch, StoredRecord};
 
-/// A store under test. It may hold other apps' events; the suite uses app keys of its own.
+/// Store under test. It may contain other apps' events; the suite uses app keys of its own.
 #[async_trait]
 pub(crate) trait Subject {
-    /// Brings a batch into the store. The suite's positions begin at 1.
+    /// Delivers a batch to the store. The suite's positions begin at 1.
     async fn deliver(&self, batch: SinkBatch);
-    /// Reads the store.
+    /// Returns the reader of the store.
     fn reader(&self) -> &dyn Reader;
 }
 
-/// Rounds of random data, and questions asked in each.
+/// Rounds of random data, and queries in each.
 const ROUNDS: usize = 60;
 const QUERIES: usize = 40;
 /// Times of random events lie in `0..TIMES`, so that they often meet each other and the boundaries.
@@ -54,7 +54,7 @@ struct Suite<'a> {
     next: u64,
 }
 
-/// One event: time, theme, code, user (0: none), session (0: none).
+/// Event: time, theme, code, user (0 for none), session (0 for none).
 type Sketch = (i64, usize, u8, u8, u8);
 
 fn uuid(kind: u8, number: u64) -> String {
@@ -101,7 +101,7 @@ impl Suite<'_> {
     }
 
     async fn compare_newest(&self, query: EventsQuery) {
-        // As text: not every property can be a number or a text of this language.
+        // Compares text, because Rust types cannot hold every property.
         let lines = |found: Vec<ListedEvent>| {
             let line = |listed: &ListedEvent| (listed.position, serde_json::to_string(&listed.row).unwrap());
             found.iter().map(line).collect::<Vec<_>>()
@@ -271,7 +271,7 @@ impl Suite<'_> {
                 self.compare_count(CountQuery { app: app(which), measure, filter: count_filter, bounds }).await;
                 let install_id = if install < 4 { None } else { Some(uuid(1, 1)) };
                 let user_id = if user < 3 { None } else { Some("user 1".to_owned()) };
-                // Places around the events of this round.
+                // Sort keys around the events of this round.
                 let after =
                     after.map(|(event_time, back)| SortKey { event_time, position: self.next.saturating_sub(back) });
                 self.compare_newest(EventsQuery {

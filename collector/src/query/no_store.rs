@@ -1,10 +1,10 @@
-//! The reader of a collector whose stores cannot be asked: it says what to configure.
+//! Reader of a collector without a store that can be queried. Its error says what to configure.
 
 use async_trait::async_trait;
 
 use super::{CountQuery, Counts, EventsQuery, ListedEvent, ReadError, Reader, TimeRange};
 
-/// Answers nothing.
+/// Fails every query.
 pub(super) struct NoStoreReader;
 
 fn refuse<T>() -> Result<T, ReadError> {

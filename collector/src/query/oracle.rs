@@ -1,4 +1,4 @@
-//! The brute-force oracle of `subway_analytics` as a [`Reader`]: it knows the records that the events came from.
+//! The brute-force oracle of `subway_analytics` as a [`Reader`]. It keeps the records that the events came from.
 
 use std::sync::Mutex;
 
@@ -10,7 +10,7 @@ use crate::record::Record;
 use crate::row::Row;
 use crate::sinks::StoredRecord;
 
-/// Everything in memory, in the order of positions.
+/// All events in memory, in the order of positions.
 #[derive(Default)]
 pub(crate) struct Oracle {
     state: Mutex<(Facts, Vec<StoredRecord>)>,
@@ -57,7 +57,7 @@ impl Reader for Oracle {
     }
 }
 
-/// The row of one event, for the rest of the test's life: what it borrows is leaked.
+/// Returns the row of one event. What it borrows is leaked for the rest of the test.
 fn row(stored: &StoredRecord, index: usize) -> Row<'static> {
     let json: &'static str = Box::leak(stored.json.clone().into_boxed_str());
     let record: &'static Record<'static> = Box::leak(Box::new(serde_json::from_str(json).unwrap()));

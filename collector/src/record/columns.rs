@@ -1,4 +1,4 @@
-//! What a column of a stored event is, and how its values are handed to a store and taken back from one.
+//! Columns of a stored event, and the conversion of their values to and from a store.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,35 +9,35 @@ use serde_json::value::RawValue;
 
 use super::Text;
 
-/// What a column holds. Every store derives its own type from it.
+/// Kind of a column's values. Every store derives its own type from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ColumnKind {
-    /// A text; empty if unknown.
+    /// Text; empty if unknown.
     Text,
-    /// One of few texts: stores keep a dictionary.
+    /// One of few texts, so stores use a dictionary.
     Keyword,
-    /// A UUID as 36 characters in lower case.
+    /// UUID as 36 characters in lower case.
     Uuid,
     /// Milliseconds since the epoch.
     Time,
-    /// Milliseconds since the epoch, perhaps unknown.
+    /// Milliseconds since the epoch; may be unknown.
     NullableTime,
-    /// A number from 0.
+    /// Number from 0.
     Number,
-    /// A number from 0, perhaps unknown.
+    /// Number from 0; may be unknown.
     NullableNumber,
-    /// Yes or no; no if unknown.
+    /// Boolean; false if unknown.
     Flag,
-    /// A JSON object; `{}` if none was given.
+    /// JSON object; `{}` if absent.
     Object,
 }
 
-/// What a column is the same for.
+/// Scope of a column: the events that share its value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ColumnScope {
     /// Every event of a batch.
     Batch,
-    /// Every event of a batch: who sends, in detail. Mostly the same for many batches.
+    /// Every event of a batch, and mostly of many batches: a description of the sender.
     Context,
     /// One event.
     Event,
@@ -46,38 +46,38 @@ pub enum ColumnScope {
 /// One column of a stored event. Its name is the same in every store.
 #[derive(Debug)]
 pub struct Column {
-    /// Its name.
+    /// Name.
     pub name: &'static str,
     /// The name as a member of a JSON object: `"name":`.
     pub member: &'static str,
-    /// What it holds.
+    /// Kind of the values.
     pub kind: ColumnKind,
-    /// What it is the same for.
+    /// Events that share the value.
     pub of: ColumnScope,
-    /// What it means.
+    /// Meaning, for docs and schemas.
     pub doc: &'static str,
 }
 
-/// The value of one column of one event.
+/// Value of one column of one event.
 #[derive(Clone, Copy, Debug)]
 pub enum Value<'v> {
     /// Of a text, a word or a UUID.
     Text(&'v str),
-    /// Of a time; `None` only where it may be unknown.
+    /// Of a time; `None` only in a nullable column.
     Time(Option<i64>),
-    /// Of a number; `None` only where it may be unknown.
+    /// Of a number; `None` only in a nullable column.
     Number(Option<u64>),
     /// Of a flag.
     Flag(bool),
-    /// Of an object; `None` if none was given.
+    /// Of an object; `None` if absent.
     Object(Option<&'v RawValue>),
 }
 
-/// What stands for properties that were not given.
+/// JSON of absent properties.
 pub const NO_PROPERTIES: &str = "{}";
 
 impl Value<'_> {
-    /// Whether nothing is known: what a record leaves out.
+    /// Returns whether the value is unknown. A record leaves such a value out.
     #[must_use]
     pub fn is_absent(&self) -> bool {
         match self {
@@ -107,7 +107,7 @@ impl Value<'_> {
     }
 }
 
-/// JSON on one line: a line break in it can only be white space between tokens, because inside of strings it is escaped.
+/// Replaces line breaks by spaces. In JSON they can only stand between tokens, because strings escape them.
 fn one_line(json: &mut [u8]) {
     for byte in json {
         if matches!(*byte, b'\n' | b'\r') {
@@ -147,19 +147,19 @@ pub fn write_known<'v>(out: &mut Vec<u8>, columns: &[Column], values: impl IntoI
     }
 }
 
-/// Where the values of a stored event are read from, column by column in the order of the declaration.
+/// Source of the values of a stored event, column by column in the order of the declaration.
 pub trait ColumnSource {
-    /// What can go wrong.
+    /// Error of the source.
     type Error;
 
-    /// The next value, of this column.
+    /// Returns the next value, of this column.
     ///
     /// # Errors
-    /// If it is not there or is something else.
+    /// If the value is missing or has another type.
     fn next(&mut self, column: &'static Column) -> Result<OwnedValue, Self::Error>;
 }
 
-/// A value that was read.
+/// Value read from a store.
 #[derive(Debug)]
 pub enum OwnedValue {
     /// Unknown.
@@ -176,7 +176,7 @@ pub enum OwnedValue {
     Object(Box<RawValue>),
 }
 
-/// The type of a field that is a column.
+/// Type of a field that is a column.
 pub(super) trait Field: Sized {
     fn value(&self) -> Value<'_>;
 
@@ -257,13 +257,13 @@ impl Field for Object<'_> {
     }
 }
 
-/// A JSON object that may be absent, borrowed where possible.
+/// JSON object that may be absent, borrowed where possible.
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(transparent)]
 pub struct Object<'a>(pub Option<Cow<'a, RawValue>>);
 
 impl Object<'_> {
-    /// The JSON.
+    /// Returns the JSON.
     #[must_use]
     pub fn get(&self) -> Option<&RawValue> {
         self.0.as_deref()
@@ -271,7 +271,7 @@ impl Object<'_> {
 }
 
 impl Object<'_> {
-    /// The same, borrowed from this one.
+    /// Borrows the object.
     #[must_use]
     pub fn borrowed(&self) -> Object<'_> {
         Object(self.get().map(Cow::Borrowed))

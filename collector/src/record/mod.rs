@@ -1,9 +1,10 @@
-//! What the spool keeps of one accepted batch, and what every sink is fed with: the stored events with everything known
-//! about them, after validation, deduplication and clock correction. PURE.
+//! Record of the spool: the stored events of one accepted batch, after validation, deduplication and clock correction.
+//! Every sink is fed with it. PURE.
 //!
-//! The one declaration of the columns is here. From it come the record's JSON, the flat JSON of [`crate::row`], every store's
-//! schema, what is written to it and read from it, and the table in docs/columns.md. A column more is a line here and the
-//! place that gives it its value, a line for ClickHouse and Elasticsearch tables that are there, and docs (docs/columns.md says how).
+//! This module holds the one declaration of the columns. The record's JSON, the flat JSON of [`crate::row`], every
+//! store's schema, encoder and decoder, and the table in docs/columns.md derive from it. A new column is a line here
+//! and the code that sets its value, a line for existing ClickHouse and Elasticsearch tables, and docs (docs/columns.md
+//! says how).
 
 mod columns;
 #[cfg(test)]
@@ -20,7 +21,7 @@ pub use columns::{
 };
 pub use text::Text;
 
-/// The type of a field of this kind.
+/// Type of a field of this kind.
 macro_rules! field {
     ($a:lifetime, Text) => { Text<$a> };
     ($a:lifetime, Keyword) => { Text<$a> };
@@ -45,7 +46,7 @@ macro_rules! columns {
     };
 }
 
-/// A struct whose fields are columns. `= default`: a record may lack it.
+/// Struct whose fields are columns. `= default` allows a record to lack the field.
 macro_rules! group {
     ($(#[$outer:meta])* $group:ident of $of:ident { $(#[doc = $doc:literal] $name:ident: $kind:ident $(= $default:ident)?,)* }) => {
         $(#[$outer])*
@@ -64,10 +65,10 @@ macro_rules! group {
 macro_rules! values {
     ($group:ident of $of:ident { $($doc:literal $name:ident: $kind:ident,)* }) => {
         impl $group<'_> {
-            /// The columns, in the order of [`Self::values`].
+            /// Columns, in the order of [`Self::values`].
             pub const COLUMNS: &'static [Column] = columns!($of; $($doc $name: $kind)*);
 
-            /// The values of the columns.
+            /// Returns the values of the columns.
             #[must_use]
             pub fn values(&self) -> [Value<'_>; $group::<'static>::COLUMNS.len()] {
                 [$(self.$name.value()),*]
@@ -86,7 +87,7 @@ macro_rules! values {
     };
 }
 
-/// The next column's value.
+/// Reads the value of the next column.
 fn next<T: Field, S: ColumnSource>(
     columns: &mut std::slice::Iter<'static, Column>,
     source: &mut S,
@@ -97,13 +98,13 @@ fn next<T: Field, S: ColumnSource>(
     }))
 }
 
-/// What has the columns of a batch among its fields.
+/// Structs with the columns of a batch among their fields.
 macro_rules! batch {
     ($(#[doc = $doc:literal] $name:ident: $kind:ident $(= $default:ident)?,)*) => {
-        /// The stored events of one batch. Texts that are unknown are empty and left out of the JSON.
+        /// Stored events of one batch. Unknown texts are empty and left out of the JSON.
         ///
-        /// The spool gives every stored event a position: 1, 2, 3, .. over all apps. A record knows only its events' order;
-        /// the spool says the position of the first.
+        /// The spool numbers every stored event over all apps: 1, 2, 3, .. A record has only the order of its events;
+        /// the spool knows the position of the first.
         #[derive(Debug, Clone, Serialize, Deserialize)]
         pub struct Record<'a> {
             $(
@@ -119,8 +120,10 @@ macro_rules! batch {
             pub events: Vec<Event<'a>>,
         }
 
-        /// One stored event with everything known about it, flat. As JSON every column is always there: an unknown text is
-        /// `""`, an unknown number `null`, properties that were not given are `{}`. Times are milliseconds since the epoch.
+        /// One stored event with everything known about it, flat.
+        ///
+        /// As JSON it has every column: an unknown text is `""`, an unknown number `null`, absent properties are `{}`.
+        /// Times are milliseconds since the epoch.
         #[derive(Debug, Clone)]
         pub struct Row<'a> {
             $(#[doc = $doc] pub $name: field!('a, $kind),)*
@@ -131,10 +134,10 @@ macro_rules! batch {
         }
 
         impl Record<'_> {
-            /// The columns of a batch, in the order of [`Self::values`].
+            /// Columns of a batch, in the order of [`Self::values`].
             pub const COLUMNS: &'static [Column] = columns!(Batch; $($doc $name: $kind)*);
 
-            /// The values of the columns of a batch.
+            /// Returns the values of the columns of a batch.
             #[must_use]
             pub fn values(&self) -> [Value<'_>; Record::<'static>::COLUMNS.len()] {
                 [$(self.$name.value()),*]
@@ -142,19 +145,19 @@ macro_rules! batch {
         }
 
         impl<'a> Row<'a> {
-            /// The row of one event of a record.
+            /// Creates the row of one event of a record.
             #[must_use]
             pub fn new(record: &Record<'a>, event: &Event<'a>) -> Self {
                 Row { $($name: record.$name.clone(),)* context: record.context.clone(), event: event.clone() }
             }
 
-            /// The record with this one event.
+            /// Converts the row to a record with this one event.
             #[must_use]
             pub fn into_record(self) -> Record<'a> {
                 Record { $($name: self.$name,)* context: self.context, events: vec![self.event] }
             }
 
-            /// The values of the columns of the batch.
+            /// Returns the values of the columns of the batch.
             pub(crate) fn batch_values(&self) -> [Value<'_>; Record::<'static>::COLUMNS.len()] {
                 [$(self.$name.value()),*]
             }
@@ -174,19 +177,19 @@ macro_rules! batch {
     };
 }
 
-/// Every column of a stored event, in the order in which they are written and read.
+/// Returns every column of a stored event, in the order in which they are written and read.
 pub fn all() -> impl Iterator<Item = &'static Column> {
     Event::COLUMNS.iter().chain(Record::COLUMNS).chain(Context::COLUMNS)
 }
 
-/// How many bytes of a record's JSON all its events share; `None` in one of an older collector.
+/// Returns the bytes of a record's JSON that all its events share; `None` for a record of an older collector.
 #[must_use]
 pub fn shared_bytes(json: &str) -> Option<u64> {
     let digits = json.strip_prefix("{\"shared_bytes\":")?;
     digits.split(',').next()?.parse().ok()
 }
 
-/// Columns of an event that only the spool's transaction decides: the first ones.
+/// Number of columns that the spool's transaction decides: the first ones of an event.
 pub const DECIDED: usize = 3;
 
 group! {

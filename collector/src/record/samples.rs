@@ -1,10 +1,10 @@
-//! A record in which every column has a value, made from the declaration.
+//! Sample record in which every column has a value, built from the declaration.
 
 use serde_json::{Map, Value, json};
 
 use super::{Column, ColumnKind, Context, Event, Record};
 
-/// A value that no other column has, as hostile as its kind allows.
+/// Returns a value that no other column has, as hostile as its kind allows.
 fn value(column: &Column, number: usize) -> Value {
     match column.kind {
         ColumnKind::Text => json!(format!("{} \u{1f600}\"\\\n\u{0}é {number}", column.name)),
@@ -21,7 +21,7 @@ fn values(columns: &[Column], from: usize) -> Map<String, Value> {
     (from..).zip(columns).map(|(number, column)| (column.name.to_owned(), value(column, number))).collect()
 }
 
-/// The JSON of a record with one event.
+/// Returns the JSON of a record with one event.
 pub(crate) fn record() -> String {
     let mut record = values(Record::COLUMNS, 100);
     record.insert("context".into(), values(Context::COLUMNS, 200).into());

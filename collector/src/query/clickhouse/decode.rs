@@ -1,4 +1,5 @@
-//! Rows from ClickHouse's format RowBinary, in the order of the sink's columns: the position, then the declared ones.
+//! Decodes rows of ClickHouse's format RowBinary, in the order of the sink's columns: the position, then the declared
+//! ones.
 
 use serde_json::value::RawValue;
 
@@ -7,7 +8,7 @@ use crate::record::{Column, ColumnKind, ColumnSource, NO_PROPERTIES, OwnedValue}
 use crate::row::Row;
 use crate::sinks::clickhouse::{POSITION, format_uuid};
 
-/// What is left of the answer.
+/// Unread rest of the response.
 struct Input<'a>(&'a [u8]);
 
 impl Input<'_> {
@@ -64,10 +65,10 @@ impl ColumnSource for Input<'_> {
     }
 }
 
-/// The rows of an answer.
+/// Decodes the rows of a response.
 ///
 /// # Errors
-/// Where it is not what was asked for.
+/// What is wrong with the response.
 pub(crate) fn rows(answer: &[u8]) -> Result<Vec<ListedEvent>, String> {
     let (mut input, mut rows) = (Input(answer), Vec::new());
     while !input.0.is_empty() {

@@ -1,4 +1,4 @@
-//! Numbers per bucket.
+//! Counts per bucket.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,8 @@ use super::{ElasticsearchReader, conditions, event_time_range};
 use crate::query::{CountQuery, Counts, Filter, Measure, ReadError};
 use crate::sinks::elasticsearch::names;
 
-/// The largest integer that floating-point numbers have exactly, 2^53: the boundaries of ranges are such numbers.
+/// Largest integer that floating-point numbers represent exactly, 2^53. The store parses the boundaries of ranges as
+/// such numbers.
 const MAX_EXACT_INTEGER: i64 = 1 << 53;
 
 impl ElasticsearchReader {
@@ -38,7 +39,7 @@ impl ElasticsearchReader {
         }
     }
 
-    /// Whether the index of installs has the first time of every one.
+    /// Returns whether the index of installs has the first time of every one.
     pub(super) async fn counts_are_complete(&self) -> Result<bool, ReadError> {
         let users = names::users(&self.prefix);
         let path = format!("/{users}/_mapping?filter_path=*.mappings._meta");
@@ -54,8 +55,8 @@ impl ElasticsearchReader {
         }
     }
 
-    /// How many documents have `field` in each of the ranges that `bounds` make, with one for everything before the first
-    /// if `before` is set.
+    /// Counts the documents with `field` in each of the ranges of `bounds`, preceded by everything before the first if
+    /// `before` is set.
     async fn ranges(
         &self,
         indices: &str,
@@ -75,7 +76,7 @@ impl ElasticsearchReader {
         let body = json!({"size": 0, "track_total_hits": false, "timeout": "10s", "query": {"bool": {"filter": conditions}},
             "aggs": {"ranges": {"range": {"field": field, "ranges": ranges}}}});
         let answer = self.search(indices, &body).await?;
-        // The answer is in the order of the boundaries, whatever was asked first.
+        // The response is in the order of the boundaries, whatever the order of the request.
         let Some(buckets) = answer["aggregations"]["ranges"]["buckets"].as_array() else { return Ok(vec![0; count]) };
         if buckets.len() != count {
             return Err(ReadError::Failed(format!("{} ranges were asked for, {} came", count, buckets.len())));
@@ -83,14 +84,14 @@ impl ElasticsearchReader {
         Ok(buckets.iter().map(|bucket| bucket["doc_count"].as_u64().unwrap_or(0)).collect())
     }
 
-    /// Installs whose first time lies before the first bucket, and in each, from the documents that hold just this.
+    /// Counts the installs whose first time lies before the first bucket, and in each, from the index of installs.
     async fn first_times(&self, query: &CountQuery) -> Result<Vec<u64>, ReadError> {
         let indices = format!("{}*", names::users(&self.prefix));
         let conditions = vec![json!({"term": {"app_key": query.app}})];
         self.ranges(&indices, "first_time", conditions, &query.bounds, true).await
     }
 
-    /// The same from the events.
+    /// Counts the same from the events.
     async fn first_times_of_events(&self, query: &CountQuery) -> Result<Vec<u64>, ReadError> {
         let indices = names::covering(&self.prefix, None, None);
         self.refresh(&indices).await?;
@@ -103,7 +104,7 @@ impl ElasticsearchReader {
         while let Some(page) = pager.next_page().await? {
             for bucket in page.buckets()? {
                 let first = bucket.first.map_or(i64::MIN, |first| first.value as i64);
-                // The number of boundaries at or before it: 0 is before the first bucket.
+                // The number of boundaries at or before it; 0 is before the first bucket.
                 if let Some(count) = counts.get_mut(query.bounds.partition_point(|bound| *bound <= first)) {
                     *count += 1;
                 }
@@ -113,7 +114,7 @@ impl ElasticsearchReader {
         Ok(counts)
     }
 
-    /// Distinct values of `field`, the empty one aside.
+    /// Counts distinct values of `field`, without the empty one.
     async fn distinct(&self, field: &str, query: &CountQuery) -> Result<Counts, ReadError> {
         let (from, to) = (query.bounds.first().copied(), query.bounds.last().copied());
         let indices = names::covering(&self.prefix, from, to);
@@ -141,7 +142,7 @@ impl ElasticsearchReader {
     }
 }
 
-/// Counts values that come in order, each with its buckets in order.
+/// Counts distinct values that come in order, each with its buckets in order.
 struct DistinctCounter {
     buckets: Vec<u64>,
     total: u64,
@@ -165,8 +166,8 @@ impl DistinctCounter {
     }
 }
 
-/// Width and offset (milliseconds) of the widest equal cells none of which lies on both sides of one of `bounds`; `None` if
-/// there is nothing to be told apart. `range`: how wide everything is.
+/// Returns width and offset (milliseconds) of the widest equal cells that no boundary in `bounds` divides; `None`
+/// without boundaries. `range` is the width of the whole range.
 fn histogram_cells(bounds: &[i64], range: i64) -> Option<(i64, i64)> {
     let first = bounds.first()?;
     let width = bounds.windows(2).map(|pair| pair[1] - pair[0]).reduce(gcd).unwrap_or(range).max(1);
@@ -177,7 +178,7 @@ fn gcd(a: i64, b: i64) -> i64 {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 
-/// The answer from the number of installs first seen before the first bucket and in each.
+/// Returns the counts, from the number of installs first seen before the first bucket and in each.
 fn first_seen_counts(measure: Measure, before: &[u64]) -> Counts {
     let Some((earlier, inside)) = before.split_first() else { return Counts { buckets: Vec::new(), total: 0 } };
     if measure == Measure::NewInstalls {

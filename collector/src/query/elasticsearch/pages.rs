@@ -1,4 +1,4 @@
-//! A walk over every distinct combination of some values, page by page, at one point in time of the store.
+//! Pages over every distinct combination of some values, at one point in time of the store.
 
 use std::borrow::Cow;
 
@@ -11,24 +11,26 @@ use serde_json::{Value, json};
 use super::{ElasticsearchReader, INDEX_OPTIONS, ReadError, read_error, too_long};
 use crate::sinks::elasticsearch::server::Flavour;
 
-/// Combinations in one page. Each page goes over all matching events again, so there should be few; the store allows 65,535
-/// (`search.max_buckets`). Few in tests, so that they turn pages.
+/// Combinations in one page. Each page scans all matching events again, so there should be few; the store allows 65,535
+/// (`search.max_buckets`). Small in tests, so that they turn pages.
 const PAGE_BUCKETS: usize = if cfg!(test) { 50 } else { 30_000 };
-/// How long the store keeps the point in time after each page: longer than a question may take.
+/// Time for which the store keeps the point in time after each page: longer than the limit of a query.
 const KEEP_ALIVE: &str = "20s";
 
-/// The walk. Most end with their first page, which one search answers from one state of the store; only a longer one needs a
-/// point in time, of which a store allows few, one for each shard (OpenSearch: 300 in a node).
+/// Pager over a composite aggregation.
+///
+/// Most queries end with their first page, which one search answers from one state of the store. Only a longer one
+/// needs a point in time, of which a store allows few, one for each shard (OpenSearch: 300 in a node).
 pub(super) struct CompositePager<'a> {
     reader: &'a ElasticsearchReader,
     indices: String,
-    /// The point in time and whose it is, from the second page on.
+    /// Point in time with the distribution of the store, from the second page on.
     point_in_time: Option<(String, Flavour)>,
     body: Value,
     done: bool,
 }
 
-/// One page of the answer.
+/// One page of buckets.
 pub(super) struct Page(Bytes);
 
 #[derive(Deserialize)]
@@ -52,12 +54,12 @@ struct Composite<'a> {
     buckets: Vec<Bucket<'a>>,
 }
 
-/// One combination.
+/// Bucket of one combination.
 #[derive(Deserialize)]
 pub(super) struct Bucket<'a> {
     #[serde(borrow)]
     pub(super) key: Key<'a>,
-    /// The earliest time, if it was asked for.
+    /// Earliest time, if the query aggregates it.
     #[serde(default)]
     pub(super) first: Option<First>,
 }
@@ -66,7 +68,7 @@ pub(super) struct Bucket<'a> {
 pub(super) struct Key<'a> {
     #[serde(borrow)]
     pub(super) value: Cow<'a, str>,
-    /// Where the cell that holds the time begins.
+    /// Start of the time cell.
     #[serde(default)]
     pub(super) time: Option<i64>,
 }
@@ -87,7 +89,7 @@ impl Page {
 }
 
 impl<'a> CompositePager<'a> {
-    /// Begins a walk over the combinations of `sources` among the events in `indices` that meet `conditions`.
+    /// Creates a pager over the combinations of `sources` among the events in `indices` that meet `conditions`.
     pub(super) fn new(
         reader: &'a ElasticsearchReader,
         indices: &str,
@@ -99,12 +101,12 @@ impl<'a> CompositePager<'a> {
         Self { reader, indices: indices.to_owned(), point_in_time: None, body, done: false }
     }
 
-    /// Asks for `aggs` of each combination too.
+    /// Adds `aggs` to each combination.
     pub(super) fn with_aggregations(&mut self, aggs: Value) {
         self.body["aggs"]["pager"]["aggs"] = aggs;
     }
 
-    /// The next page; `None` at the end.
+    /// Returns the next page; `None` at the end.
     pub(super) async fn next_page(&mut self) -> Result<Option<Page>, ReadError> {
         if self.done {
             return Ok(None);
@@ -125,7 +127,7 @@ impl<'a> CompositePager<'a> {
         Ok(Some(page))
     }
 
-    /// A page, and after which combination the next begins, if there may be one.
+    /// Fetches a page, and returns it with the key after which the next begins, if there is one.
     async fn ask(&self, path: &str) -> Result<(Page, Option<Value>), ReadError> {
         let path = format!("{path}allow_partial_search_results=false&filter_path=timed_out,aggregations");
         let page = Page(self.reader.ask(&path, &self.body).await?);
@@ -157,7 +159,7 @@ impl<'a> CompositePager<'a> {
         Ok(())
     }
 
-    /// Lets the store forget the point in time. Nobody waits for it; the store forgets by itself after a while.
+    /// Closes the point in time without waiting. If that fails, the store closes it after its keep-alive time.
     pub(super) fn close(self) {
         let Some((point_in_time, flavour)) = self.point_in_time else { return };
         let (path, body) = match flavour {

@@ -1,4 +1,4 @@
-//! A stored document as an event. PURE.
+//! Decodes a stored document as an event. PURE.
 
 use std::collections::HashMap;
 
@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use crate::record::{Column, ColumnKind, ColumnSource, OwnedValue};
 use crate::row::Row;
 
-/// The fields of a document, each as it stands there.
+/// Fields of a document as raw JSON.
 #[derive(Deserialize)]
 #[serde(transparent)]
 struct Document<'a> {
@@ -33,7 +33,7 @@ impl ColumnSource for Document<'_> {
             ColumnKind::Time | ColumnKind::NullableTime => self.get(name)?.map(OwnedValue::Time),
             ColumnKind::Number | ColumnKind::NullableNumber => self.get(name)?.map(OwnedValue::Number),
             ColumnKind::Flag => self.get(name)?.map(OwnedValue::Flag),
-            // As text, where the store did not take it as an object.
+            // As text, where the store refused it as an object.
             ColumnKind::Object => match self.get::<String>(&format!("{name}_json"))? {
                 Some(text) => Some(OwnedValue::Object(RawValue::from_string(text)?)),
                 None => self.get(name)?.map(OwnedValue::Object),
@@ -49,10 +49,10 @@ impl ColumnSource for Document<'_> {
     }
 }
 
-/// The event that was written as this document.
+/// Decodes the event of a document.
 ///
 /// # Errors
-/// If it was written by something else.
+/// If another program wrote the document.
 pub(crate) fn read(source: &str) -> serde_json::Result<Row<'static>> {
     Row::read(&mut serde_json::from_str::<Document<'_>>(source)?)
 }

@@ -1,4 +1,4 @@
-//! Numbers: per bucket, and over the whole range.
+//! Counts per bucket and over the whole range.
 
 use std::collections::HashMap;
 
@@ -23,8 +23,8 @@ pub(super) fn count(sql: &Connection, query: &CountQuery) -> rusqlite::Result<Co
     }
 }
 
-/// Calls `visit` for every bucket and every part that has events of the app in it, bucket by bucket: the bucket's number
-/// and bounds, and the part.
+/// Calls `visit` for every bucket and every part that has events of the app in it, bucket by bucket, with the bucket's
+/// index and bounds, and the part.
 fn each_bucket(
     sql: &Connection,
     app: i64,
@@ -84,8 +84,8 @@ fn installs_seen(sql: &Connection, app: i64, bounds: &[i64]) -> rusqlite::Result
     Ok(counts)
 }
 
-/// Distinct numbers of `table` per bucket and overall, bucket by bucket: for each number the bucket where it was last seen
-/// is noted.
+/// Counts the distinct IDs of `table` per bucket and overall. Goes bucket by bucket and keeps for each ID the last
+/// bucket that it was in.
 fn distinct(sql: &Connection, table: &str, condition: EventCondition, bounds: &[i64]) -> rusqlite::Result<Counts> {
     let ends = format!("SELECT coalesce(min(id), 0), coalesce(max(id), 0) FROM {table}");
     let (min, max) = sql.prepare_cached(&ends)?.query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
@@ -111,14 +111,14 @@ fn distinct(sql: &Connection, table: &str, condition: EventCondition, bounds: &[
     Ok(Counts { buckets, total })
 }
 
-/// Numbers up to which a table is the smallest set of them: 64 MiB.
+/// Maximum range of IDs for which an array is used: 64 MiB.
 const MAX_DENSE_IDS: i64 = 16 * 1024 * 1024;
 
-/// Numbers that one question may keep in mind where a table would be too large, as in a store with a flood of sessions:
-/// below 200 MB. A longer answer is asked for in pieces.
+/// Maximum IDs that one query may keep in a map, used where an array would be too large, as in a store with a flood of
+/// sessions: below 200 MB. A larger query fails and has to be split.
 const MAX_SPARSE_IDS: usize = 8 * 1024 * 1024;
 
-/// Where each number was last seen; 0: nowhere yet.
+/// Last bucket of each ID; 0 for none yet.
 enum LastBuckets {
     Dense { min: i64, at: Vec<u32> },
     Sparse(HashMap<i64, u32>),
@@ -133,7 +133,7 @@ impl LastBuckets {
         }
     }
 
-    /// Notes that `id` is seen `here`; gives where it was last seen.
+    /// Sets the last bucket of `id` to `here` and returns the one before.
     fn replace(&mut self, id: i64, here: u32) -> rusqlite::Result<u32> {
         match self {
             Self::Dense { min, at } => {

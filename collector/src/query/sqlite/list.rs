@@ -1,4 +1,4 @@
-//! Events, the newest first.
+//! Lists events, the newest first.
 
 use std::ops::ControlFlow;
 
@@ -28,7 +28,7 @@ pub(super) fn newest(sql: &Connection, query: &EventsQuery) -> rusqlite::Result<
     condition.and("event_time >= ?", from);
     condition.and("event_time < ?", to);
     if let Some(sort_key) = query.after {
-        // Said twice: the first is what the index is searched by.
+        // Redundant with the next condition; the index is searched by this one.
         condition.and("event_time <= ?", sort_key.event_time);
         condition.and("(event_time < ?", sort_key.event_time);
         condition.sql.push_str(" OR position < ?)");
@@ -40,11 +40,11 @@ pub(super) fn newest(sql: &Connection, query: &EventsQuery) -> rusqlite::Result<
         .collect()
 }
 
-/// Where an event of the list is: its time, its position, and its part.
+/// Location of an event of the list: its time, its position, and its part.
 type EventLocation = (i64, i64, i64);
 
-/// The newest events that meet the condition. Parts are asked in the order of their latest event, and no more of them than
-/// can add to the answer.
+/// Returns the locations of the newest events that meet the condition. Reads parts in the order of their latest event,
+/// and stops when no other can add to the result.
 fn newest_locations(
     sql: &Connection,
     condition: &EventCondition,
@@ -75,7 +75,7 @@ fn newest_locations(
     Ok(found)
 }
 
-/// The whole event at a place.
+/// Reads the whole event at a location.
 fn read_event(sql: &Connection, (_, position, part): EventLocation) -> rusqlite::Result<ListedEvent> {
     let mut found = None;
     rows::for_each_row(sql, part, (position - 1, position, 1), |position, row| {

@@ -1,4 +1,4 @@
-//! Questions answered from the embedded store, `store.db`.
+//! Reader of the embedded store, `store.db`.
 
 mod condition;
 mod count;
@@ -20,21 +20,21 @@ use super::{CountQuery, Counts, EventsQuery, ListedEvent, ReadError, Reader, Tim
 use crate::db;
 use crate::sinks::sqlite::{FILE, MIGRATIONS};
 
-/// Questions answered at the same time. The console asks for eight numbers at once; more would only take turns on the
-/// processor and take it from those who write.
+/// Maximum concurrent queries. The console sends eight at once; more than this would only take turns on the processor
+/// and slow down the writers.
 const MAX_CONNECTIONS: usize = 4;
 
-/// How long one question may wait and work. A range that takes longer should be asked in pieces, and nobody waits longer
-/// in front of a page.
+/// Limit for waiting and working on one query. A range that takes longer should be split, because users do not wait
+/// longer for a page.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// Steps of SQLite's machine between two looks at the clock: well below a millisecond.
+/// Steps of SQLite's virtual machine between two checks of the deadline: well below a millisecond.
 const STEPS_PER_DEADLINE_CHECK: i32 = 20_000;
 
 /// SQLite's page cache of one reading connection, KiB.
 const CACHE_KIB: i64 = 8 * 1024;
 
-/// Answers questions from `store.db`, a few at a time, each within a deadline.
+/// Reads `store.db`, with a few concurrent queries, each with a deadline.
 #[derive(Clone)]
 pub(crate) struct StoreReader {
     pool: Arc<ConnectionPool>,
@@ -47,7 +47,7 @@ struct ConnectionPool {
     idle: Mutex<Vec<Connection>>,
 }
 
-/// Tells the working thread to stop when the one who asked has gone.
+/// Drop guard: stops the working thread when the caller no longer waits.
 struct CancelOnDrop(Arc<AtomicBool>);
 
 impl Drop for CancelOnDrop {
@@ -57,7 +57,7 @@ impl Drop for CancelOnDrop {
 }
 
 impl StoreReader {
-    /// A reader of the store in the data directory `dir`, which must exist when the first question comes.
+    /// Creates a reader of the store in the data directory `dir`, which must exist at the first query.
     #[must_use]
     pub(crate) fn new(dir: &Path) -> Self {
         Self::with_deadline(dir, DEADLINE)
@@ -68,7 +68,7 @@ impl StoreReader {
         Self { pool: Arc::new(pool), permits: Arc::new(Semaphore::new(MAX_CONNECTIONS)) }
     }
 
-    /// Runs `work` in a read transaction on a thread where it may block.
+    /// Runs `work` in a read transaction on a thread that may block.
     async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
@@ -101,7 +101,7 @@ impl ConnectionPool {
             None => self.connect()?,
         };
         let result = run_read(&mut connection, stop, work);
-        // A connection that failed for any other reason than the deadline is not used again.
+        // A connection that failed for any reason but the deadline is not used again.
         if matches!(result, Ok(_) | Err(ReadError::Busy(_))) {
             self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
         }
