@@ -82,10 +82,10 @@ impl Metric {
         match self {
             Metric::Pv | Metric::Uv => match theme {
                 None | Some(Theme::View) => Ok(Filter { theme: Some(Theme::View), code }),
-                Some(other) => Err(refuse("theme", "counts events of theme view only.", other.as_str())),
+                Some(other) => Err(refuse("theme", "counts events of theme view only", other.as_str())),
             },
             Metric::NewUsers | Metric::CumulativeUsers => {
-                let why = "goes by the first event of an install, whatever it is, and takes no filter.";
+                let why = "goes by the first event of an install, of any theme, and takes no filter";
                 match (theme, code) {
                     (None, None) => Ok(Filter::default()),
                     (Some(theme), _) => Err(refuse("theme", why, theme.as_str())),
@@ -128,7 +128,7 @@ impl MetricRequest {
             Some(text) => Interval::parse(text).ok_or_else(|| {
                 InvalidParameter::new(
                     "interval",
-                    format!("Intervals are {}.", Interval::ALL.map(Interval::as_str).join(", ")),
+                    format!("intervals are {}", Interval::ALL.map(Interval::as_str).join(", ")),
                     text,
                 )
             })?,
@@ -137,7 +137,7 @@ impl MetricRequest {
         let (from, to) = range(&parameters, zone, now)?;
         let Buckets { starts, bounds } = buckets(zone, interval, from, to, MAX_BUCKETS).map_err(|got| {
             let detail = format!(
-                "The range has too many buckets of one {}; take a wider interval or a shorter range.",
+                "the range has too many buckets of one {}; use a wider interval or a shorter range",
                 interval.as_str()
             );
             InvalidParameter::limit_exceeded("interval", detail, MAX_BUCKETS as u64, got)

@@ -61,12 +61,12 @@ impl<'a> Parameters<'a> {
             if !known.contains(&name.as_str()) {
                 return Err(InvalidParameter::new(
                     name,
-                    format!("There is no such parameter; known are {}.", known.join(", ")),
+                    format!("unknown parameter; known are {}", known.join(", ")),
                     "",
                 ));
             }
             if pairs[..at].iter().any(|(earlier, _)| earlier == name) {
-                return Err(InvalidParameter::new(name, "The parameter is given twice.", ""));
+                return Err(InvalidParameter::new(name, "the parameter is given twice; give it once", ""));
             }
         }
         Ok(Self { pairs })
@@ -101,7 +101,7 @@ impl<'a> Parameters<'a> {
         let known = || Theme::ALL.map(Theme::as_str).join(", ");
         Theme::parse(text)
             .map(Some)
-            .ok_or_else(|| InvalidParameter::new("theme", format!("Themes are {}.", known()), text))
+            .ok_or_else(|| InvalidParameter::new("theme", format!("themes are {}", known()), text))
     }
 
     /// Returns an event code.
@@ -113,7 +113,7 @@ impl<'a> Parameters<'a> {
         if is_code(text) {
             return Ok(Some(text.to_owned()));
         }
-        Err(InvalidParameter::new("code", "A code is a text of 1 to 128 bytes without control characters.", text))
+        Err(InvalidParameter::new("code", "a code is a text of 1 to 128 bytes without control characters", text))
     }
 }
 
@@ -126,7 +126,7 @@ pub fn parse_time(text: &str, zone: &TimeZone) -> Result<i64, String> {
     if let Some(date) = parse_date(text) {
         return first_instant(zone, date)
             .map(|seconds| seconds * 1000)
-            .ok_or_else(|| "The date is outside of the calendar.".to_owned());
+            .ok_or_else(|| "the date is outside of the calendar".to_owned());
     }
     // In a query string a bare + means a space, so an unescaped offset arrives as one.
     let text = match text.rfind(' ') {
@@ -137,7 +137,7 @@ pub fn parse_time(text: &str, zone: &TimeZone) -> Result<i64, String> {
         return Ok(millis);
     }
     let instant: Timestamp = text.parse().map_err(|_| {
-        "A time is a date (2015-05-17, midnight in the app's time zone) or RFC 3339 (2015-05-17T10:00:00Z, 2015-05-17T18:00:00+08:00).".to_owned()
+        "a time is a date (2015-05-17, midnight in the app's time zone) or RFC 3339 (2015-05-17T10:00:00Z, 2015-05-17T18:00:00+08:00)".to_owned()
     })?;
     let nanos = instant.as_nanosecond();
     Ok(i64::try_from(nanos.div_euclid(1_000_000) + i128::from(nanos.rem_euclid(1_000_000) != 0)).unwrap_or(i64::MAX))
@@ -180,7 +180,7 @@ pub(crate) fn range(
         let date = instant.to_zoned(zone.clone()).date().checked_add(days.days()).ok()?;
         first_instant(zone, date).map(|seconds| seconds * 1000)
     };
-    let out_of_calendar = |field: &str| InvalidParameter::new(field, "The date is outside of the calendar.", "");
+    let out_of_calendar = |field: &str| InvalidParameter::new(field, "the date is outside of the calendar", "");
     let end = match to {
         Some(to) => to,
         None => days_later(now, 1).ok_or_else(|| out_of_calendar("to"))?,
@@ -193,7 +193,7 @@ pub(crate) fn range(
     };
     if start >= end {
         let field = if to.is_some() { "to" } else { "from" };
-        let detail = "The range is empty: to must be later than from (to itself is not part of the range).";
+        let detail = "the range is empty; to must be later than from (to itself is not part of the range)";
         return Err(InvalidParameter::new(field, detail, parameters.get(field).unwrap_or_default()));
     }
     Ok((start, end))

@@ -25,7 +25,7 @@ fn prepared_text(text: &str) -> ValidatedBatch {
     prepare(&wire::incoming("demo", &batch, NOW), events, &limits, PAST_DAYS)
 }
 
-/// The JSON of the one record, or nothing.
+/// Returns the JSON of the one record, or an empty text.
 fn record(prepared: &ValidatedBatch, fresh: &[bool]) -> String {
     let mut records: Vec<_> = prepared.records(fresh).collect();
     assert!(records.len() <= 1);
@@ -138,7 +138,7 @@ fn every_text_and_number_outside_the_properties_has_its_limit() {
     }
 }
 
-/// What one event of an install says of its clocks.
+/// Clock readings of one event of an install.
 
 #[test]
 fn no_clock_of_a_device_costs_an_event_and_each_says_where_its_time_is_from() {

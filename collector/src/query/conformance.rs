@@ -45,7 +45,7 @@ pub(crate) async fn run(subject: &dyn Subject) {
     suite.events_come_back_as_they_were_sent().await;
     suite.values_at_the_edge_come_back_as_they_were_sent().await;
     suite.events_of_decades_are_read_like_any_others().await;
-    suite.random_questions_about_random_events().await;
+    suite.random_queries_about_random_events().await;
 }
 
 struct Suite<'a> {
@@ -242,7 +242,7 @@ impl Suite<'_> {
         }
     }
 
-    async fn random_questions_about_random_events(&mut self) {
+    async fn random_queries_about_random_events(&mut self) {
         let config = Config { failure_persistence: None, ..Config::default() };
         let mut runner = TestRunner::new_with_rng(
             config,

@@ -9,8 +9,8 @@ pub(super) struct NoStoreReader;
 
 fn refuse<T>() -> Result<T, ReadError> {
     Err(ReadError::NoStore(
-        "This collector has no store that can be asked: the embedded store is off ([embedded] enabled = false) and no [[sink]] is of kind \
-         clickhouse or elasticsearch. Configure one of these, or switch the embedded store on."
+        "no store can be queried: the embedded store is off ([embedded] enabled = false) and no [[sink]] is of kind \
+         clickhouse or elasticsearch; configure one of these, or switch the embedded store on"
             .into(),
     ))
 }

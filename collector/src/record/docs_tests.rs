@@ -1,4 +1,5 @@
-//! What the docs say of the columns is what is declared. `SUBWAY_UPDATE_DOCS=1 cargo test -p subway-collector columns` writes it.
+//! Compares the columns in the docs with the declaration. `SUBWAY_UPDATE_DOCS=1 cargo test -p subway-collector columns`
+//! writes them.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +9,7 @@ fn docs(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(name)
 }
 
-/// The part of a page between two lines is `wanted`; or becomes it.
+/// Checks that the part of a page between two lines is `wanted`, or writes it.
 fn part(page: &str, begin: &str, end: &str, wanted: &str) {
     let path = docs(page);
     let text = std::fs::read_to_string(&path).unwrap();
@@ -45,7 +46,7 @@ fn the_columns_of_a_reader_of_kafka_are_the_declaration() {
         let last = columns.pop().unwrap();
         columns.into_iter().map(|line| line + ",\n").collect::<String>() + &last
     };
-    // Times are numbers in the JSON; few texts are a dictionary only where they are kept.
+    // Times are numbers in the JSON; a dictionary matters only to a store.
     let plain = |column: &Column| match column.kind {
         ColumnKind::Time => "Int64".to_owned(),
         ColumnKind::NullableTime => "Nullable(Int64)".to_owned(),

@@ -93,7 +93,7 @@ impl HttpClient {
         let mut body = bytes::BytesMut::new();
         while let Some(chunk) = response.chunk().await.map_err(|error| SinkError::retryable(error_chain(error)))? {
             if body.len() + chunk.len() > MAX_RESPONSE_BYTES {
-                return Err(SinkError::retryable(format!("the answer has more than {MAX_RESPONSE_BYTES} bytes")));
+                return Err(SinkError::retryable(format!("the response has more than {MAX_RESPONSE_BYTES} bytes")));
             }
             body.extend_from_slice(&chunk);
         }

@@ -44,7 +44,7 @@ fn times(prepared: &ValidatedBatch) -> Vec<i64> {
     prepared.events.iter().map(|candidate| candidate.event_time).collect()
 }
 
-/// A reading of a wall clock: honest, wrong by years, absurd.
+/// Reading of a wall clock: honest, wrong by years, or absurd.
 fn clock() -> impl Strategy<Value = i64> {
     let day = 86_400_000;
     prop_oneof![
@@ -193,7 +193,7 @@ fn a_wrong_future_time_draws_nothing_along() {
     let mut future = of(&[reading(10, tolerance + 1)], 1);
     assert_eq!(future.order(&[true], None), None, "it is not remembered");
 
-    // One that was remembered proves nothing, and gives way even to an event with a smaller number.
+    // A stored anchor in the future proves nothing, and is replaced even by an event with a smaller number.
     let stuck = ClockAnchor { seq: 9, boot: "b1".into(), mono: 5, event_time: NOW + tolerance + 1 };
     let mut next = of(&[reading(10, 0)], 5);
     assert_eq!(next.order(&[true], Some(stuck)).map(|last| last.seq), Some(5));

@@ -85,21 +85,24 @@ impl ClickHouseReader {
 
     async fn permit(&self) -> Result<tokio::sync::SemaphorePermit<'_>, ReadError> {
         let permit = tokio::time::timeout(self.deadline, self.permits.acquire()).await;
-        permit.ok().and_then(Result::ok).ok_or_else(|| ReadError::Busy("Too many questions are being answered.".into()))
+        permit
+            .ok()
+            .and_then(Result::ok)
+            .ok_or_else(|| ReadError::Busy("too many queries are running; try again later".into()))
     }
 }
 
 fn read_error(failure: StatementError) -> ReadError {
     match failure {
         StatementError::Server(code, _) if BUSY.contains(&code) => {
-            ReadError::Busy("The question takes too long; ask for a shorter range or wider buckets.".into())
+            ReadError::Busy("the query takes too long; use a shorter range or wider buckets".into())
         }
         failure => ReadError::Failed(failure.retryable().to_string()),
     }
 }
 
 fn decode_error(error: impl std::fmt::Display) -> ReadError {
-    ReadError::Failed(format!("the answer of ClickHouse cannot be read: {error}"))
+    ReadError::Failed(format!("the response of ClickHouse cannot be decoded: {error}"))
 }
 
 /// Conditions of a query, with the values of their parameters.

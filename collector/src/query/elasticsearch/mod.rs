@@ -208,7 +208,7 @@ fn event_time_range(from: Option<i64>, to: Option<i64>) -> Value {
 }
 
 fn too_long() -> ReadError {
-    ReadError::Busy("The question takes too long; ask for a shorter range or wider buckets.".into())
+    ReadError::Busy("the query takes too long; use a shorter range or wider buckets".into())
 }
 
 fn read_error(error: SinkError) -> ReadError {

@@ -115,7 +115,7 @@ fn distinct(sql: &Connection, table: &str, condition: EventCondition, bounds: &[
 const MAX_DENSE_IDS: i64 = 16 * 1024 * 1024;
 
 /// Maximum IDs that one query may keep in a map, used where an array would be too large, as in a store with a flood of
-/// sessions: below 200 MB. A larger query fails and has to be split.
+/// sessions: below 200 MB. A larger query fails and must be split.
 const MAX_SPARSE_IDS: usize = 8 * 1024 * 1024;
 
 /// Last bucket of each ID; 0 for none yet.

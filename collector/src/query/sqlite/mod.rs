@@ -76,7 +76,7 @@ impl StoreReader {
         let deadline = Instant::now() + self.pool.deadline;
         let permit = tokio::time::timeout_at(deadline.into(), Arc::clone(&self.permits).acquire_owned()).await;
         let Ok(Ok(permit)) = permit else {
-            return Err(ReadError::Busy("Too many questions are being answered.".into()));
+            return Err(ReadError::Busy("too many queries are running; try again later".into()));
         };
         let cancelled = Arc::new(AtomicBool::new(false));
         let _guard = CancelOnDrop(Arc::clone(&cancelled));
@@ -130,9 +130,11 @@ fn run_read<T>(
 fn read_error(error: rusqlite::Error) -> ReadError {
     match error.sqlite_error_code() {
         Some(ErrorCode::OperationInterrupted) => {
-            ReadError::Busy("The question takes too long; ask for a shorter range or wider buckets.".into())
+            ReadError::Busy("the query takes too long; use a shorter range or wider buckets".into())
         }
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => ReadError::Busy("The store is locked.".into()),
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            ReadError::Busy("the store is locked; try again later".into())
+        }
         _ => ReadError::Failed(format!("{FILE}: {error}")),
     }
 }

@@ -50,7 +50,7 @@ async fn rows<T: for<'de> Deserialize<'de>>(
 ) -> Result<Vec<T>, StatementError> {
     let answer = client.run(&format!("{statement} FORMAT JSONCompact"), parameters).await?;
     let rows: Rows<T> = serde_json::from_slice(&answer).map_err(|error| {
-        StatementError::NoResponse(SinkError::retryable(format!("the server's answer cannot be read: {error}")))
+        StatementError::NoResponse(SinkError::retryable(format!("the server's response cannot be decoded: {error}")))
     })?;
     Ok(rows.data)
 }
@@ -69,7 +69,7 @@ pub(super) async fn check_version(client: &Client) -> Result<(), SinkError> {
             "ClickHouse {text} is too old: {}.{} or later is needed, because {MIN_VERSION_REASON}",
             MIN_VERSION.0, MIN_VERSION.1
         ))),
-        _ => Err(SinkError::retryable(format!("this is no version of ClickHouse: {text:.100}"))),
+        _ => Err(SinkError::retryable(format!("the version of ClickHouse cannot be parsed: {text:.100}"))),
     }
 }
 
@@ -127,7 +127,7 @@ pub(super) async fn apply(
     let state = inspect(client, settings).await?;
     if state.is_missing && missing_table == MissingTablePolicy::Wait {
         return Err(SinkError::retryable(format!(
-            "the table {}.{} was made once and is gone; `subway-collector schema apply` makes it anew, empty",
+            "the table {}.{} was created before and is missing; run `subway-collector schema apply` to create it again, empty",
             settings.database(),
             settings.table()
         )));
@@ -174,9 +174,9 @@ fn check_columns(settings: &Settings, columns: &[String]) -> Result<(), SinkErro
     let table = format!("{}.{}", settings.database(), settings.table());
     match missing.len() {
         0 => Ok(()),
-        _ if columns.is_empty() => {
-            Err(SinkError::retryable(format!("there is no table {table}; `subway-collector schema apply` makes it")))
-        }
+        _ if columns.is_empty() => Err(SinkError::retryable(format!(
+            "the table {table} is missing; run `subway-collector schema apply` to create it"
+        ))),
         _ => Err(SinkError::retryable(format!("the table {table} lacks the columns {}", missing.join(", ")))),
     }
 }

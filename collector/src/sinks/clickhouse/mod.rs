@@ -53,9 +53,9 @@ const OPTIONAL_SETTINGS: [(&str, &str); 4] = [
 ];
 
 /// Warning for a table with an older partition key.
-const DAY_PARTITIONS_WARNING: &str = "the table is not partitioned by months and far years, as one made now would be: an insert takes at most 50 \
-    of its partitions, and events of many days are many inserts; docs/operations/06-connect-a-store.md says how it is \
-    moved";
+const DAY_PARTITIONS_WARNING: &str = "the table is partitioned by days or by an unknown key, so an insert takes at most \
+    50 of its partitions, and events of many days are many inserts; docs/operations/06-connect-a-store.md says how to \
+    move it to months";
 
 struct ClickHouse {
     name: String,
@@ -63,7 +63,7 @@ struct ClickHouse {
     client: Client,
     /// Those of [`OPTIONAL_SETTINGS`] that the server knows; `None` before the first query for them.
     optional_settings: RwLock<Option<Vec<(&'static str, &'static str)>>>,
-    /// Partition scheme of the table. Before the first look it is days, the scheme with the most partitions.
+    /// Partition scheme of the table. Before the first check it is days, the scheme with the most partitions.
     partition_scheme: RwLock<PartitionScheme>,
     metrics: SinkMetrics,
 }
@@ -180,7 +180,7 @@ impl Sink for ClickHouse {
             let (steps, partition_scheme) =
                 migrate::apply(&self.client, &self.settings, MissingTablePolicy::Wait).await?;
             for step in steps {
-                tracing::info!(sink = self.name, step, "the schema was changed");
+                tracing::info!(sink = self.name, step, "the schema was migrated");
             }
             partition_scheme
         } else {

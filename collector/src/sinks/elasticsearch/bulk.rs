@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use super::super::days::EventTimes;
 use super::super::{SinkBatch, SinkError};
 use super::document::{self, Shared};
-use super::errors::{Verdict, judge};
+use super::errors::{ErrorClass, classify};
 use super::layout::{Layout, Place};
 use super::names;
 use crate::config::{BulkCompression as Compression, Elasticsearch as Settings};
@@ -199,14 +199,14 @@ struct Done<'a> {
 ///
 /// # Errors
 /// [`SinkError::Retryable`] if the answer is not one to so many items.
-pub(crate) fn verdicts(body: &[u8], count: usize) -> Result<Vec<Verdict>, SinkError> {
+pub(crate) fn verdicts(body: &[u8], count: usize) -> Result<Vec<ErrorClass>, SinkError> {
     let answer: BulkAnswer<'_> = serde_json::from_slice(body)
         .map_err(|error| SinkError::retryable(format!("the answer to a bulk cannot be read: {error}")))?;
     if answer.items.len() != count {
         let message = format!("the answer to a bulk of {count} speaks of {}", answer.items.len());
         return Err(SinkError::retryable(message));
     }
-    Ok(answer.items.iter().map(|item| judge(item.done.status, item.done.error)).collect())
+    Ok(answer.items.iter().map(|item| classify(item.done.status, item.done.error)).collect())
 }
 
 #[cfg(test)]
@@ -218,8 +218,8 @@ mod tests {
         let body = br#"{"errors":true,"items":[{"create":{"status":201}},{"create":{"status":409,"error":{"type":"version_conflict_engine_exception"}}},
             {"index":{"status":400,"error":{"type":"mapper_parsing_exception","reason":"no"}}}]}"#;
         let found = verdicts(body, 3).unwrap();
-        assert_eq!(found[..2], [Verdict::Taken, Verdict::Exists]);
-        assert!(matches!(&found[2], Verdict::Refused(why) if why.contains("no")));
+        assert_eq!(found[..2], [ErrorClass::Taken, ErrorClass::Exists]);
+        assert!(matches!(&found[2], ErrorClass::Refused(why) if why.contains("no")));
         assert!(matches!(verdicts(body, 2), Err(SinkError::Retryable { .. })));
         assert!(matches!(verdicts(b"<html>", 2), Err(SinkError::Retryable { .. })));
     }

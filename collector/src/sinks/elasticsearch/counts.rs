@@ -13,7 +13,7 @@ use super::super::SinkError;
 use super::super::days::{DAY_MS, is_near};
 use super::bulk::{self, pack, verdicts};
 use super::document;
-use super::errors::Verdict;
+use super::errors::ErrorClass;
 use super::layout::{Layout, Layouts, Wanted};
 use super::names;
 use super::pause::Pauses;
@@ -204,12 +204,12 @@ impl Counts {
             let verdicts = verdicts(&answer.body, documents.len())?;
             for (document, verdict) in documents.into_iter().zip(verdicts) {
                 match verdict {
-                    Verdict::Taken | Verdict::Exists => self.remember(document.key),
-                    Verdict::Later(message) => {
+                    ErrorClass::Taken | ErrorClass::Exists => self.remember(document.key),
+                    ErrorClass::Later(message) => {
                         why = message;
                         later.push(document);
                     }
-                    Verdict::Refused(message) | Verdict::Blocked(message) => {
+                    ErrorClass::Refused(message) | ErrorClass::Blocked(message) => {
                         return Err(SinkError::retryable(format!("a document that counts: {message}")));
                     }
                 }

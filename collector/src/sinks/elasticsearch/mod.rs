@@ -32,7 +32,7 @@ pub(crate) use self::schema::schema;
 
 use self::bulk::{Encoder, Form, Forms, Part, verdicts};
 use self::counts::{Collector, Counts};
-use self::errors::Verdict;
+use self::errors::ErrorClass;
 use self::layout::{Layout, Layouts, Place, Wanted};
 use self::pause::Pauses;
 use self::retention::Retention;
@@ -103,23 +103,23 @@ struct Progress {
 }
 
 impl Progress {
-    fn note(&mut self, position: u64, form: Form, verdict: Verdict) {
+    fn note(&mut self, position: u64, form: Form, verdict: ErrorClass) {
         match verdict {
-            Verdict::Taken => {}
-            Verdict::Exists if form.foreign => {}
-            Verdict::Exists => {
+            ErrorClass::Taken => {}
+            ErrorClass::Exists if form.foreign => {}
+            ErrorClass::Exists => {
                 self.conflicts.insert(position);
             }
             // What the store cannot make fields of it can keep as text.
-            Verdict::Refused(_) if !form.as_text => {
+            ErrorClass::Refused(_) if !form.as_text => {
                 self.again.insert(position, Form { as_text: true, ..form });
             }
-            Verdict::Refused(reason) => self.refused.push(PermanentFailure { position, reason }),
-            Verdict::Later(why) => {
+            ErrorClass::Refused(reason) => self.refused.push(PermanentFailure { position, reason }),
+            ErrorClass::Later(why) => {
                 self.again.insert(position, form);
                 self.later = Some(why);
             }
-            Verdict::Blocked(why) => self.blocked = Some(why),
+            ErrorClass::Blocked(why) => self.blocked = Some(why),
         }
     }
 }

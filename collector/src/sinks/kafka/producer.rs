@@ -192,7 +192,7 @@ impl ProducerSlot {
     pub(super) fn replace(&self, stopped: Arc<Producer>) {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, &stopped)) {
-            tracing::warn!(sink = self.sink, "Kafka's producer cannot go on; a new one is made");
+            tracing::warn!(sink = self.sink, "Kafka's producer had a fatal error and is replaced");
             *current = None;
         }
         drop(current);

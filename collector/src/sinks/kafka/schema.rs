@@ -79,7 +79,7 @@ impl Topics {
         if !missing.is_empty() && !self.manage_schema {
             let names = missing.join(", ");
             return Err(SinkError::retryable(format!(
-                "missing topics: {names}; with manage_schema = false nobody makes them"
+                "missing topics: {names}; create them, or set manage_schema = true"
             )));
         }
         if !missing.is_empty() {
@@ -112,7 +112,7 @@ impl Topics {
     /// Fetches the metadata of all topics, because a request for a single topic would create it on brokers that do so.
     fn metadata(&self, admin: &AdminClient<ClientLog>) -> Result<Metadata, SinkError> {
         admin.inner().fetch_metadata(None, self.request_timeout).map_err(|error| {
-            self.client_log.with_last_error(format!("the brokers cannot be asked: {}", error_text(&error)))
+            self.client_log.with_last_error(format!("the brokers do not answer: {}", error_text(&error)))
         })
     }
 
@@ -144,14 +144,14 @@ impl Topics {
         let topics: Vec<NewTopic<'_>> = names.iter().map(|name| new(name)).collect();
         let options = AdminOptions::new().request_timeout(Some(CREATE_TIMEOUT)).operation_timeout(Some(CREATE_TIMEOUT));
         let results = block_on(admin.create_topics(&topics, &options))?
-            .map_err(|error| SinkError::retryable(format!("topics cannot be made: {}", error_text(&error))))?;
+            .map_err(|error| SinkError::retryable(format!("topics cannot be created: {}", error_text(&error))))?;
         for topic in results {
             match topic {
-                Ok(name) => tracing::info!(sink = self.sink, name, "topic made"),
+                Ok(name) => tracing::info!(sink = self.sink, name, "topic created"),
                 // Another collector was faster.
                 Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
                 Err((name, code)) => {
-                    return Err(SinkError::retryable(format!("the topic {name} cannot be made: {code}")));
+                    return Err(SinkError::retryable(format!("the topic {name} cannot be created: {code}")));
                 }
             }
         }

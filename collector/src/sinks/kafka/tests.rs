@@ -186,8 +186,8 @@ async fn a_missing_topic_is_no_poison_and_is_not_made_against_the_will() {
     };
     named(strict.prepare().await);
     named(strict.health().await);
-    // The producer asks for a topic when it has something to send, and most brokers make what is asked for. So the order of
-    // things matters: nothing is delivered before the sink is prepared.
+    // The producer requests the metadata of a topic when it sends to it, and most brokers then create it. So nothing is
+    // delivered before the sink is prepared.
     named(strict.prepare().await);
     let events = batch(vec![record("i", 1, 9, nothing)], 9);
     prepared(&broker.bootstrap(), &topic, "").await;
@@ -197,7 +197,7 @@ async fn a_missing_topic_is_no_poison_and_is_not_made_against_the_will() {
     assert_eq!(distinct(read(&broker.bootstrap(), &topic)).len(), 9);
 }
 
-/// Text that does not compress, bytes.
+/// Returns a text of so many bytes that does not compress.
 fn noise(bytes: usize) -> String {
     let mut state = 88_172_645_463_325_252u64;
     std::iter::repeat_with(|| {
@@ -334,7 +334,7 @@ async fn a_producer_that_cannot_go_on_is_replaced() {
     let events = batch(vec![record("i", 1, 9, nothing)], 9);
     let code = rdkafka::types::RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER;
     let producer = sink.producer_slot.get().unwrap();
-    // SAFETY: the pointer is that of a living producer, the text ends with a zero.
+    // SAFETY: the pointer is that of a live producer, and the text ends with a zero.
     unsafe { rdkafka::bindings::rd_kafka_test_fatal_error(producer.native_ptr(), code, c"a test".as_ptr()) };
     drop(producer);
     let failed = sink.deliver(Arc::clone(&events)).await;

@@ -10,7 +10,7 @@ const HOUR: i64 = 60 * 60 * 1000;
 const DAY: i64 = 24 * HOUR;
 const TODAY: i64 = 20_000 * DAY;
 
-/// A store with one event of today, which keeps them for 30 days.
+/// Returns a store with one event of today, which keeps events for 30 days.
 async fn store(dir: &Path) -> EmbeddedSink {
     let settings = Embedded { retention_days: 30, ..Embedded::default() };
     let sink = EmbeddedSink::open_with(dir, &settings, Arc::default()).unwrap();
@@ -21,7 +21,7 @@ async fn store(dir: &Path) -> EmbeddedSink {
     sink
 }
 
-/// What retention does when the clocks say so. Whether the event is still there.
+/// Runs retention at these clocks. Returns whether the event is still there.
 async fn keeps(dir: &Path, sink: &EmbeddedSink, wall: i64, monotonic: i64) -> bool {
     let now = sink.thread.call(move |writer| writer.retention_time_at(wall, monotonic)).unwrap().unwrap();
     while sink.run_retention_step_at(now).await.unwrap() {}

@@ -89,8 +89,9 @@ impl EmbeddedSink {
     pub(crate) fn set_timezones(&self, apps: &[(String, String)]) -> Result<(), DbError> {
         let apps = apps.to_vec();
         let done = self.thread.call(move |writer| writer.set_timezones(&apps));
-        Ok(done
-            .unwrap_or_else(|| Err(writer_thread::thread_error("the work of the embedded store's thread broke off")))?)
+        Ok(done.unwrap_or_else(|| {
+            Err(writer_thread::thread_error("a job of the embedded store's thread panicked; the log has the reason"))
+        })?)
     }
 
     /// Limits the database to its present pages and `more`; `None` lifts the limit.
@@ -101,7 +102,7 @@ impl EmbeddedSink {
             let max_pages = more.map_or(i64::from(u32::MAX - 1), |more| pages + more);
             writer.connection.pragma_update_and_check(None, "max_page_count", max_pages, |_| Ok(()))
         });
-        limited.unwrap_or_else(|| Err(writer_thread::thread_error("the thread has gone")))
+        limited.unwrap_or_else(|| Err(writer_thread::thread_error("the thread has ended")))
     }
 
     async fn ask<T: Send + 'static>(
@@ -110,7 +111,9 @@ impl EmbeddedSink {
     ) -> Result<T, SinkError> {
         // Without a result the work panicked. The next runs with a clean transaction and empty caches.
         let answer = self.thread.ask(work).await;
-        answer.unwrap_or_else(|_| Err(SinkError::retryable("the work of the embedded store's thread broke off")))
+        answer.unwrap_or_else(|_| {
+            Err(SinkError::retryable("a job of the embedded store's thread panicked; the log has the reason"))
+        })
     }
 }
 

@@ -8,7 +8,7 @@ use crate::query::{CountQuery, EventsQuery, Filter, Measure, Reader};
 use crate::sinks::days::DAY_MS;
 use crate::sinks::{BackfillSource, StoredRecord};
 
-/// A store that keeps few events in a part.
+/// Store with few events in a part.
 pub(super) struct Site {
     dir: TempDir,
     sink: EmbeddedSink,
@@ -27,7 +27,7 @@ pub(super) fn days(retention_days: u64) -> Embedded {
     Embedded { retention_days, ..Embedded::default() }
 }
 
-/// An event of a test: install, session, code, event time.
+/// Event of a test: install, session, code, event time.
 pub(super) type Sketch<'a> = (u64, u64, &'a str, i64);
 
 fn uuid(kind: u8, number: u64) -> String {
@@ -42,7 +42,7 @@ impl Site {
     }
 
     fn reopen(&mut self, settings: &Embedded, part_events: i64) {
-        // The first has to be closed before the second is opened.
+        // Closes the first before it opens the second.
         let elsewhere = tempfile::tempdir().unwrap();
         drop(std::mem::replace(&mut self.sink, EmbeddedSink::open(elsewhere.path()).unwrap()));
         (self.sink, self.telemetry) = opened(self.dir.path(), settings, part_events);
@@ -79,7 +79,7 @@ impl Site {
         connection.query_row(query, [], |row| row.get(0)).unwrap()
     }
 
-    /// The events that a question finds, by position, newest first.
+    /// Returns the positions of the events that a query finds, newest first.
     pub(super) async fn seqs(&self, code: Option<&str>) -> Vec<u64> {
         let filter = Filter { code: code.map(str::to_owned), theme: None };
         let query = EventsQuery { app: "demo".into(), filter, limit: 1000, ..EventsQuery::default() };
@@ -169,7 +169,7 @@ async fn what_comes_back_after_it_was_swept_is_counted_anew_and_rightly() {
     site.settle(50 * DAY_MS).await;
     assert_eq!(site.number("SELECT count(*) FROM session"), 1);
     assert_eq!(site.seqs(None).await, [2]);
-    // The same writer, whose caches still know the numbers of what was swept.
+    // The same writer, whose caches still contain the IDs of swept rows.
     site.store("demo", 50 * DAY_MS, (1, 1, "c", 50 * DAY_MS + 1)).await;
     assert_eq!(site.seqs(None).await, [3, 2]);
     assert_eq!(site.seqs(Some("c")).await, [3]);
@@ -190,7 +190,7 @@ async fn a_store_that_nobody_writes_to_is_emptied_too_and_a_wrong_clock_keeps_no
     site.settle(15 * DAY_MS).await;
     assert_eq!(site.seqs(None).await, [3, 2, 1], "all are young enough");
     site.settle(16 * DAY_MS).await;
-    // Of the second only this is known: it arrived before the third.
+    // The only evidence of the second is that it arrived before the third.
     assert_eq!(site.seqs(None).await, [3, 2]);
     site.settle(17 * DAY_MS).await;
     assert_eq!(site.seqs(None).await, [] as [u64; 0]);
@@ -283,7 +283,7 @@ async fn installs_without_events_are_forgotten_beyond_the_cap_of_their_app_alone
     site.settle(50 * DAY_MS).await;
     let of = |app: &str| format!("SELECT count(*) FROM install WHERE app = (SELECT id FROM app WHERE key = '{app}')");
     assert_eq!((site.number(&of("demo")), site.number(&of("other"))), (3, 3));
-    // Those with events stay, then those that came last; from when on the numbers are right is said.
+    // Installs with events stay, then those that came last; the store says from when on the numbers are complete.
     assert_eq!(site.reader().complete_from("demo", true).await, Ok(Some(7)));
     assert_eq!(site.reader().complete_from("other", true).await, Ok(None));
     let new = site.reader().count(count(Measure::NewInstalls, vec![7, 100])).await.unwrap();
@@ -317,7 +317,7 @@ async fn an_app_with_too_many_codes_and_contexts_keeps_them_in_its_rows_and_ever
         let record = site.store("demo", 0, (n % 4, n, &code, n.cast_signed())).await;
         oracle.add(&record);
     }
-    // Another app has its own.
+    // Another app has a limit of its own.
     site.store("other", 0, (1, 1, "code 4", 5)).await;
     assert_eq!(site.telemetry.store.in_rows(), (4, 4));
     for code in ["code 0", "code 3", "code 4", "code 9"] {
@@ -333,7 +333,7 @@ async fn an_app_with_too_many_codes_and_contexts_keeps_them_in_its_rows_and_ever
     assert_eq!(found, lines(oracle.newest(query).await.unwrap()));
     assert_eq!(site.number("SELECT count(*) FROM word WHERE text LIKE 'code%'"), 4);
     assert_eq!(site.number("SELECT count(*) FROM context"), 3);
-    // With more room the texts get numbers, and those in rows are still found.
+    // With a higher limit the texts get IDs, and those in rows are still found.
     site.reopen(&Embedded::default(), 1000);
     site.store("demo", 0, (1, 1, "code 4", 11)).await;
     assert_eq!(site.seqs(Some("code 4")).await, [12, 10, 5]);
@@ -358,7 +358,7 @@ async fn what_is_skipped_is_missing_and_said_so() {
     assert_eq!(site.sink.position().await, Ok(Some(6)));
 }
 
-/// A store of the first version, as it was written before there were parts.
+/// Store of the first version, from before there were parts.
 #[tokio::test]
 async fn a_store_from_before_there_were_parts_opens_with_every_event() {
     let dir = tempfile::tempdir().unwrap();
@@ -382,7 +382,7 @@ async fn a_store_from_before_there_were_parts_opens_with_every_event() {
     site.store("demo", 2 * DAY_MS, (1, 1, "old code", 7)).await;
     assert_eq!(site.seqs(Some("old code")).await, [3, 2, 1]);
     assert_eq!(site.number("SELECT installs FROM app"), 2);
-    // Its part has a column for each of an event's, the next one has its events packed; both are read alike.
+    // Its part has a column for each of an event's, the next one has packed events; both are read.
     let found = StoreBackfill::new(site.dir.path()).records(0, 9, 9, u64::MAX).unwrap();
     let events = |record: &StoredRecord| serde_json::from_str::<Value>(&record.json).unwrap()["events"].clone();
     assert_eq!(

@@ -123,7 +123,7 @@ async fn time_zones_are_kept_for_export() {
 }
 
 #[tokio::test]
-async fn a_question_past_its_deadline_is_given_up_and_the_next_is_answered() {
+async fn a_query_past_its_deadline_is_given_up_and_the_next_is_answered() {
     let filled = Filled::new();
     let events: Vec<Value> = (1..=50_000)
         .map(|n| json!({"event_id": format!("e{n}"), "seq": n, "theme": "view", "code": "c", "event_time": n, "ts": 1}))
@@ -149,7 +149,7 @@ async fn a_question_past_its_deadline_is_given_up_and_the_next_is_answered() {
 }
 
 #[test]
-fn every_question_is_answered_by_searching_the_key() {
+fn every_query_is_answered_by_searching_the_key() {
     let dir = tempfile::tempdir().unwrap();
     drop(EmbeddedSink::open(dir.path()).unwrap());
     let connection = crate::db::open_reader(&dir.path().join(FILE), MIGRATIONS).unwrap();

@@ -29,7 +29,7 @@ impl WriterThread {
             for job in receiver {
                 // A panic rolls the transaction back, and the writer drops the state of it.
                 if catch_unwind(AssertUnwindSafe(|| job(&mut writer))).is_err() {
-                    tracing::error!("a delivery to the embedded store panicked");
+                    tracing::error!("a job of the embedded store panicked");
                 }
             }
         };
