@@ -1,9 +1,9 @@
 //! Calendar buckets in a time zone.
 //!
-//! A bucket is a stretch of time without holes: the buckets of a range touch and cover it. Days, weeks, months and years
-//! begin with the first instant of their first date, which is not midnight where the clocks jump over midnight. A day of 23 or
-//! 25 hours is one bucket. An hour is the time during which the local clock shows the same hour under the same offset, so
-//! the hour that the autumn repeats gives two buckets, and the hour that the spring leaves out gives none.
+//! The buckets of a range touch and cover it. Days, weeks, months and years begin with the first instant of their first
+//! date, which is not midnight where the clocks jump over midnight. A day of 23 or 25 hours is one bucket. An hour is
+//! the time during which the local clock shows the same hour under the same offset, so an hour repeated in autumn gives
+//! two buckets, and an hour skipped in spring gives none.
 
 use jiff::civil::{Date, DateTime, time};
 use jiff::tz::TimeZone;
@@ -12,7 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 #[cfg(test)]
 mod tests;
 
-/// The width of a bucket.
+/// Width of a bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Interval {
     /// An hour of the local clock.
@@ -34,7 +34,7 @@ impl Interval {
     pub const ALL: [Interval; 6] =
         [Interval::Hour, Interval::Day, Interval::Week, Interval::Month, Interval::Year, Interval::Total];
 
-    /// The name in requests and answers.
+    /// Returns the name in requests and answers.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -47,13 +47,13 @@ impl Interval {
         }
     }
 
-    /// The interval of this name.
+    /// Returns the interval of this name.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|interval| interval.as_str() == text)
     }
 
-    /// About how long, in seconds; 0 for the whole range.
+    /// Returns the approximate width in seconds; 0 for the whole range.
     fn seconds(self) -> i64 {
         match self {
             Interval::Hour => HOUR,
@@ -66,46 +66,46 @@ impl Interval {
     }
 }
 
-/// Where time begins, in UTC.
+/// The Unix epoch, in UTC.
 pub(crate) const EPOCH: DateTime = DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
 
 /// Seconds of an hour.
 const HOUR: i64 = 3600;
 
-/// `millis` since the epoch as `YYYY-MM-DDTHH:MM:SSZ`, with milliseconds only where there are any.
+/// Formats `millis` since the epoch as `YYYY-MM-DDTHH:MM:SSZ`, with milliseconds only where there are any.
 #[must_use]
 pub fn utc(millis: i64) -> String {
-    let most = if millis < 0 { DateTime::MIN } else { DateTime::MAX };
-    format!("{}Z", EPOCH.checked_add(SignedDuration::from_millis(millis)).unwrap_or(most))
+    let nearest = if millis < 0 { DateTime::MIN } else { DateTime::MAX };
+    format!("{}Z", EPOCH.checked_add(SignedDuration::from_millis(millis)).unwrap_or(nearest))
 }
 
-/// The buckets of a range.
+/// Buckets of a range.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Buckets {
-    /// Where each bucket begins on the calendar, milliseconds since the epoch; the first may lie before the range.
+    /// Start of each bucket on the calendar, milliseconds since the epoch; the first may lie before the range.
     pub starts: Vec<i64>,
-    /// What is counted: the boundaries clipped to the range, one more than there are buckets.
+    /// Boundaries for counting, clipped to the range; one more than there are buckets.
     pub bounds: Vec<i64>,
 }
 
-/// The buckets of `interval` that touch `from <= t < to` (milliseconds since the epoch), at most `limit`.
+/// Returns the buckets of `interval` that touch `from <= t < to` (milliseconds since the epoch), at most `limit`.
 ///
 /// # Errors
-/// With the number of buckets, at least, if there are more than `limit`.
+/// With a lower bound of the number of buckets, if there are more than `limit`.
 pub fn buckets(zone: &TimeZone, interval: Interval, from: i64, to: i64, limit: usize) -> Result<Buckets, u64> {
     if interval == Interval::Total {
         return Ok(Buckets { starts: vec![from], bounds: vec![from, to] });
     }
-    // Counted first, because a range of ten thousand years has more hours than anyone should have to wait for.
+    // Estimated first, because walking over the hours of ten thousand years would take too long.
     let about = (to.saturating_sub(from) / 1000 / interval.seconds()).unsigned_abs();
     if about > limit as u64 {
         return Err(about);
     }
-    let mut cursor = Cursor::at(zone, interval, from.div_euclid(1000));
+    let mut iterator = BucketIterator::at(zone, interval, from.div_euclid(1000));
     let (mut starts, mut bounds) = (Vec::new(), vec![from]);
     loop {
-        starts.push(cursor.start * 1000);
-        let end = cursor.advance().map_or(to, |seconds| seconds * 1000);
+        starts.push(iterator.start * 1000);
+        let end = iterator.advance().map_or(to, |seconds| seconds * 1000);
         if end >= to {
             bounds.push(to);
             break;
@@ -115,17 +115,17 @@ pub fn buckets(zone: &TimeZone, interval: Interval, from: i64, to: i64, limit: u
     if starts.len() > limit { Err(starts.len() as u64) } else { Ok(Buckets { starts, bounds }) }
 }
 
-/// Walks over bucket starts. All times are seconds since the epoch: no time zone is finer.
-struct Cursor<'a> {
+/// Iterates over bucket starts. All times are seconds since the epoch: no time zone is finer.
+struct BucketIterator<'a> {
     zone: &'a TimeZone,
     interval: Interval,
     start: i64,
-    /// The first date of the bucket; not used for hours.
+    /// First date of the bucket; not used for hours.
     date: Date,
 }
 
-impl<'a> Cursor<'a> {
-    /// The bucket that holds the instant `at`.
+impl<'a> BucketIterator<'a> {
+    /// Creates an iterator at the bucket that contains the instant `at`.
     fn at(zone: &'a TimeZone, interval: Interval, at: i64) -> Self {
         let local = instant(at).to_zoned(zone.clone()).date();
         let date = match interval {
@@ -139,21 +139,21 @@ impl<'a> Cursor<'a> {
             Interval::Hour => hour_start(zone, at),
             _ => first_instant(zone, date).unwrap_or(at),
         };
-        let mut cursor = Self { zone, interval, start, date };
-        // Where clocks fall back over midnight a date comes twice; its second part belongs to the day that has begun.
+        let mut iterator = Self { zone, interval, start, date };
+        // Where clocks fall back over midnight a date repeats; its second part belongs to the day that has begun.
         loop {
-            let here = (cursor.start, cursor.date);
-            match cursor.advance() {
+            let here = (iterator.start, iterator.date);
+            match iterator.advance() {
                 Some(next) if next <= at => {}
                 _ => {
-                    (cursor.start, cursor.date) = here;
-                    return cursor;
+                    (iterator.start, iterator.date) = here;
+                    return iterator;
                 }
             }
         }
     }
 
-    /// Moves to the next bucket and tells its start; `None` at the end of the calendar (year 9999).
+    /// Advances to the next bucket and returns its start; `None` at the end of the calendar (year 9999).
     fn advance(&mut self) -> Option<i64> {
         let before = self.start;
         if self.interval == Interval::Hour {
@@ -174,26 +174,26 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// The instant `seconds` after the epoch, brought into the years that the calendar knows.
+/// Returns the instant `seconds` after the epoch, clamped to the years of the calendar.
 pub(crate) fn instant(seconds: i64) -> Timestamp {
-    let (least, most) = (Timestamp::MIN.as_second(), Timestamp::MAX.as_second());
-    Timestamp::from_second(seconds.clamp(least, most)).unwrap_or(Timestamp::UNIX_EPOCH)
+    let (min, max) = (Timestamp::MIN.as_second(), Timestamp::MAX.as_second());
+    Timestamp::from_second(seconds.clamp(min, max)).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
-/// The first instant at which the local clock shows midnight of `date` or later.
+/// Returns the first instant at which the local clock shows midnight of `date` or later.
 pub(crate) fn first_instant(zone: &TimeZone, date: Date) -> Option<i64> {
     use jiff::tz::AmbiguousOffset::{Fold, Gap, Unambiguous};
     let midnight = date.to_datetime(time(0, 0, 0, 0));
-    // By hand: the library's instants end some hours before the year 9999 does.
+    // Computed here, because the library's instants end some hours before the year 9999 does.
     let at = |offset: jiff::tz::Offset| EPOCH.duration_until(midnight).as_secs() - i64::from(offset.seconds());
     match zone.to_ambiguous_timestamp(midnight).offset() {
         Unambiguous { offset } | Fold { before: offset, .. } => Some(at(offset)),
-        // Midnight does not exist. By the clock as it ran before, midnight comes at or after the jump.
+        // Midnight does not exist. By the clock before the jump, midnight comes at or after it.
         Gap { before, .. } => last_change(zone, at(before)).map(|(at, _)| at),
     }
 }
 
-/// The last change of the offset at or before `at`: when, and the offset (seconds) before it.
+/// Returns the last change of the offset at or before `at`: when, and the offset (seconds) before it.
 fn last_change(zone: &TimeZone, at: i64) -> Option<(i64, i64)> {
     for change in zone.preceding(instant(at + 1)) {
         let second = change.timestamp().as_second();
@@ -205,12 +205,13 @@ fn last_change(zone: &TimeZone, at: i64) -> Option<(i64, i64)> {
     None
 }
 
-/// Offset from UTC in force at `at`, seconds.
+/// Returns the offset from UTC in force at `at`, seconds.
 fn offset(zone: &TimeZone, at: i64) -> i64 {
     i64::from(zone.to_offset(instant(at)).seconds())
 }
 
-/// The start of the hour that holds `at`: the local clock at full hour, or the change of the offset that came later.
+/// Returns the start of the hour that contains `at`: the local clock at full hour, or the change of the offset that
+/// came later.
 fn hour_start(zone: &TimeZone, at: i64) -> i64 {
     let start = at - (at + offset(zone, at)).rem_euclid(HOUR);
     if offset(zone, start) == offset(zone, at) {
@@ -219,8 +220,8 @@ fn hour_start(zone: &TimeZone, at: i64) -> i64 {
     last_change(zone, at).map_or(start, |(change, _)| change.max(start))
 }
 
-/// The end of the hour that begins at `start`: the next full hour of the local clock, or the change of the offset that
-/// comes before.
+/// Returns the end of the hour that begins at `start`: the next full hour of the local clock, or an earlier change of
+/// the offset.
 fn hour_end(zone: &TimeZone, start: i64) -> Option<i64> {
     let here = offset(zone, start);
     let full = start - (start + here).rem_euclid(HOUR) + HOUR;

@@ -1,5 +1,5 @@
-//! The question that a metric asks of a store: small and exact, so that one definition means the same number on every
-//! store.
+//! Count query: what a metric needs from a store. It is small and exact, so that one definition means the same number
+//! on every store.
 
 use subway_protocol::Theme;
 
@@ -14,13 +14,13 @@ pub enum Measure {
     Users,
     /// Distinct sessions among the events; events without a session do not count.
     Sessions,
-    /// Installs whose first event, of whatever theme and by event time, lies in the bucket. Takes no filter.
+    /// Installs whose first event, of any theme and by event time, lies in the bucket. Takes no filter.
     NewInstalls,
-    /// Installs whose first event lies before the end of the bucket, however long ago. Takes no filter.
+    /// Installs whose first event lies before the end of the bucket, at any time. Takes no filter.
     InstallsSeen,
 }
 
-/// Which events take part. Empty: all.
+/// Filter of events. Empty fields match all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
     /// Only this theme.
@@ -29,21 +29,21 @@ pub struct Filter {
     pub code: Option<String>,
 }
 
-/// One question for numbers.
+/// Query for counts per bucket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CountQuery {
     /// Key of the app.
     pub app: String,
     /// What is counted.
     pub measure: Measure,
-    /// Which events take part.
+    /// Filter of events.
     pub filter: Filter,
-    /// Boundaries of the buckets, milliseconds since the epoch, strictly increasing, two or more. Bucket `i` holds the
-    /// events with `bounds[i] <= event_time < bounds[i + 1]`.
+    /// Boundaries of the buckets in milliseconds since the epoch, strictly increasing, two or more. Bucket `i` contains
+    /// the events with `bounds[i] <= event_time < bounds[i + 1]`.
     pub bounds: Vec<i64>,
 }
 
-/// The answer to a [`CountQuery`].
+/// Answer to a [`CountQuery`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counts {
     /// One number per bucket.

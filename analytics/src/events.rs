@@ -1,10 +1,10 @@
-//! The query for events themselves, the newest first, and the places in the list that answers it.
+//! Query for events, the newest first, and the sort keys of its pages.
 
 use std::fmt;
 
 use crate::count::Filter;
 
-/// One question for events.
+/// Query for events.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EventsQuery {
     /// Key of the app.
@@ -13,50 +13,51 @@ pub struct EventsQuery {
     pub from: Option<i64>,
     /// Events before this time, milliseconds since the epoch.
     pub to: Option<i64>,
-    /// Which events take part.
+    /// Filter of events.
     pub filter: Filter,
     /// Only this install.
     pub install_id: Option<String>,
     /// Only this user.
     pub user_id: Option<String>,
-    /// Only events that come after this place in the list.
-    pub after: Option<Mark>,
-    /// At most so many events.
+    /// Only events after this sort key in the list.
+    pub after: Option<SortKey>,
+    /// Maximum number of events.
     pub limit: usize,
 }
 
-/// A place in the list of the newest events: by time, and within a millisecond by position.
+/// Sort key of the list of the newest events: time, and within a millisecond position. The next page continues after
+/// it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Mark {
+pub struct SortKey {
     /// Event time, milliseconds since the epoch.
     pub event_time: i64,
     /// Position in the spool.
     pub position: u64,
 }
 
-impl fmt::Display for Mark {
+impl fmt::Display for SortKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.event_time, self.position)
     }
 }
 
-impl std::str::FromStr for Mark {
+impl std::str::FromStr for SortKey {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (event_time, position) = text.split_once('.').unwrap_or((text, ""));
         let place =
             Self { event_time: event_time.parse().map_err(|_| ())?, position: position.parse().map_err(|_| ())? };
-        // No store counts further.
+        // No store has larger positions.
         if i64::try_from(place.position).is_ok() { Ok(place) } else { Err(()) }
     }
 }
 
 /// Times of the first and the last event of an app, milliseconds since the epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Extent {
-    /// The earliest event time.
+pub struct TimeRange {
+    /// Earliest event time.
     pub first: i64,
-    /// The latest event time.
+    /// Latest event time.
     pub last: i64,
 }

@@ -1,4 +1,4 @@
-//! The product metrics: what each one counts, how its parameters are read, and which buckets it is shown in.
+//! Product metrics: what each counts, its parameters, and its buckets.
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -8,11 +8,11 @@ use crate::calendar::{Buckets, Interval, buckets, utc};
 use crate::count::{CountQuery, Counts, Filter, Measure};
 use crate::parameters::{InvalidParameter, Parameters, range};
 
-/// Most buckets in one answer. A year of hours is 8,784; more points than this no chart shows, and the answer stays
-/// below 600 KB.
+/// Maximum buckets in one answer. A year of hours is 8,784; a chart cannot show more points, and the answer stays below
+/// 600 KB.
 pub const MAX_BUCKETS: usize = 10_000;
 
-/// A product metric.
+/// Product metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Metric {
     /// Page views: events of theme view.
@@ -43,7 +43,7 @@ impl Metric {
         Metric::Events,
     ];
 
-    /// The name in paths and answers.
+    /// Returns the name in paths and answers.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -57,13 +57,13 @@ impl Metric {
         }
     }
 
-    /// The metric of this name.
+    /// Returns the metric of this name.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|metric| metric.as_str() == name)
     }
 
-    /// What a reader has to count.
+    /// Returns what a reader has to count.
     fn measure(self) -> Measure {
         match self {
             Metric::Pv | Metric::Events => Measure::Events,
@@ -75,17 +75,17 @@ impl Metric {
         }
     }
 
-    /// Which events take part, given what the request asks for.
+    /// Returns the filter of events, from the filter of the request.
     fn filter(self, theme: Option<Theme>, code: Option<String>) -> Result<Filter, InvalidParameter> {
         let refuse =
             |field: &str, why: &str, got: &str| InvalidParameter::new(field, format!("{} {why}", self.as_str()), got);
         match self {
             Metric::Pv | Metric::Uv => match theme {
                 None | Some(Theme::View) => Ok(Filter { theme: Some(Theme::View), code }),
-                Some(other) => Err(refuse("theme", "counts events of theme view only.", other.as_str())),
+                Some(other) => Err(refuse("theme", "counts events of theme view only", other.as_str())),
             },
             Metric::NewUsers | Metric::CumulativeUsers => {
-                let why = "goes by the first event of an install, whatever it is, and takes no filter.";
+                let why = "goes by the first event of an install, of any theme, and takes no filter";
                 match (theme, code) {
                     (None, None) => Ok(Filter::default()),
                     (Some(theme), _) => Err(refuse("theme", why, theme.as_str())),
@@ -97,24 +97,24 @@ impl Metric {
     }
 }
 
-/// A request for one metric, understood.
+/// Parsed request for one metric.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MetricRequest {
-    /// Which metric.
+    /// The metric.
     pub metric: Metric,
-    /// How wide the buckets are.
+    /// Width of the buckets.
     pub interval: Interval,
-    /// Where each bucket begins on the calendar, milliseconds since the epoch.
+    /// Start of each bucket on the calendar, milliseconds since the epoch.
     pub starts: Vec<i64>,
-    /// What to ask the reader.
+    /// Query for the reader.
     pub query: CountQuery,
 }
 
 impl MetricRequest {
-    /// Reads the decoded parameters `pairs` of a request for `metric` of `app`, whose calendar is that of `zone`.
+    /// Parses the decoded parameters `pairs` of a request for `metric` of `app`, whose calendar is that of `zone`.
     ///
     /// # Errors
-    /// If a parameter is unknown, cannot be read, or asks for more than [`MAX_BUCKETS`].
+    /// If a parameter is unknown, cannot be parsed, or needs more than [`MAX_BUCKETS`].
     pub fn parse(
         metric: Metric,
         app: &str,
@@ -128,7 +128,7 @@ impl MetricRequest {
             Some(text) => Interval::parse(text).ok_or_else(|| {
                 InvalidParameter::new(
                     "interval",
-                    format!("Intervals are {}.", Interval::ALL.map(Interval::as_str).join(", ")),
+                    format!("intervals are {}", Interval::ALL.map(Interval::as_str).join(", ")),
                     text,
                 )
             })?,
@@ -137,16 +137,16 @@ impl MetricRequest {
         let (from, to) = range(&parameters, zone, now)?;
         let Buckets { starts, bounds } = buckets(zone, interval, from, to, MAX_BUCKETS).map_err(|got| {
             let detail = format!(
-                "The range has too many buckets of one {}; take a wider interval or a shorter range.",
+                "the range has too many buckets of one {}; use a wider interval or a shorter range",
                 interval.as_str()
             );
-            InvalidParameter::over("interval", detail, MAX_BUCKETS as u64, got)
+            InvalidParameter::limit_exceeded("interval", detail, MAX_BUCKETS as u64, got)
         })?;
         let query = CountQuery { app: app.to_owned(), measure: metric.measure(), filter, bounds };
         Ok(Self { metric, interval, starts, query })
     }
 
-    /// The answer to the request: the `series` with the start of every bucket, from what the reader counted.
+    /// Returns the answer to the request: the `series` with the start of every bucket, from the reader's counts.
     #[must_use]
     pub fn series(&self, counts: &Counts) -> Vec<(String, u64)> {
         self.starts.iter().map(|start| utc(*start)).zip(counts.buckets.iter().copied()).collect()

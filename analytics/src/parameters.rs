@@ -1,4 +1,4 @@
-//! The parameters of a reading request: what they may be, and what to say when they are something else.
+//! Parameters of a reading request, and the errors for invalid ones.
 
 use std::borrow::Cow;
 
@@ -11,21 +11,21 @@ use subway_protocol::{Theme, outcome};
 
 use crate::calendar::{EPOCH, first_instant, instant};
 
-/// A parameter that cannot be used: which, why, and what came.
+/// Invalid parameter: its name, the reason, and what came.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvalidParameter {
     /// Name of the parameter.
     pub field: String,
-    /// One English sentence that says what is expected.
+    /// What is expected: a sentence in lower case without a full stop.
     pub detail: String,
-    /// The limit, where the rule is one.
+    /// The limit, if one was exceeded.
     pub limit: Option<u64>,
     /// What came: a number where the rule is a limit, else the beginning of the text.
     pub got: Option<outcome::Actual>,
 }
 
 impl InvalidParameter {
-    /// What is wrong with `field`: one English sentence, and what came instead.
+    /// Creates an error for `field`, with what is expected and what came.
     #[must_use]
     pub fn new(field: &str, detail: impl Into<String>, got: &str) -> Self {
         let got = if got.is_empty() { None } else { Some(outcome::Actual::text(got)) };
@@ -37,16 +37,16 @@ impl InvalidParameter {
         }
     }
 
-    /// More than the `limit` of `field`.
+    /// Creates an error for more than the `limit` of `field`.
     #[must_use]
-    pub fn over(field: &str, detail: impl Into<String>, limit: u64, got: u64) -> Self {
+    pub fn limit_exceeded(field: &str, detail: impl Into<String>, limit: u64, got: u64) -> Self {
         let got = Some(outcome::Actual::Number(i64::try_from(got).unwrap_or(i64::MAX)));
         Self { field: field.to_owned(), detail: detail.into(), limit: Some(limit), got }
     }
 }
 
-/// Decoded pairs of a query string, each name at most once and only names that are known: a misspelt parameter must not
-/// quietly give the numbers of another question.
+/// Decoded pairs of a query string. Each name may appear once and must be known, because a misspelt parameter must not
+/// silently return the numbers of another query.
 pub struct Parameters<'a> {
     pairs: &'a [(String, String)],
 }
@@ -61,18 +61,18 @@ impl<'a> Parameters<'a> {
             if !known.contains(&name.as_str()) {
                 return Err(InvalidParameter::new(
                     name,
-                    format!("There is no such parameter; known are {}.", known.join(", ")),
+                    format!("unknown parameter; known are {}", known.join(", ")),
                     "",
                 ));
             }
             if pairs[..at].iter().any(|(earlier, _)| earlier == name) {
-                return Err(InvalidParameter::new(name, "The parameter is given twice.", ""));
+                return Err(InvalidParameter::new(name, "the parameter is given twice; give it once", ""));
             }
         }
         Ok(Self { pairs })
     }
 
-    /// The value of a parameter; an empty one counts as not given.
+    /// Returns the value of a parameter; an empty one counts as absent.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&'a str> {
         self.pairs
@@ -82,7 +82,7 @@ impl<'a> Parameters<'a> {
             .filter(|value| !value.is_empty())
     }
 
-    /// A time, see [`parse_time`].
+    /// Returns a time; see [`parse_time`].
     ///
     /// # Errors
     /// If the value is not a time.
@@ -92,43 +92,43 @@ impl<'a> Parameters<'a> {
             .transpose()
     }
 
-    /// A theme.
+    /// Returns a theme.
     ///
     /// # Errors
-    /// If the value is none of the themes.
+    /// If the value is not a theme.
     pub fn theme(&self) -> Result<Option<Theme>, InvalidParameter> {
         let Some(text) = self.get("theme") else { return Ok(None) };
         let known = || Theme::ALL.map(Theme::as_str).join(", ");
         Theme::parse(text)
             .map(Some)
-            .ok_or_else(|| InvalidParameter::new("theme", format!("Themes are {}.", known()), text))
+            .ok_or_else(|| InvalidParameter::new("theme", format!("themes are {}", known()), text))
     }
 
-    /// An event code.
+    /// Returns an event code.
     ///
     /// # Errors
-    /// If the value can be no code.
+    /// If the value is not a code.
     pub fn code(&self) -> Result<Option<String>, InvalidParameter> {
         let Some(text) = self.get("code") else { return Ok(None) };
         if is_code(text) {
             return Ok(Some(text.to_owned()));
         }
-        Err(InvalidParameter::new("code", "A code is a text of 1 to 128 bytes without control characters.", text))
+        Err(InvalidParameter::new("code", "a code is a text of 1 to 128 bytes without control characters", text))
     }
 }
 
-/// Reads a time: a date (its first instant in `zone`) or RFC 3339. Milliseconds since the epoch, rounded up, so that
-/// `from <= t` and `t < to` mean the same for a whole millisecond `t` as for the time that was written.
+/// Parses a time: a date (its first instant in `zone`) or RFC 3339. Returns milliseconds since the epoch, rounded up,
+/// so that `from <= t` and `t < to` mean the same for a whole millisecond `t` as for the time in the text.
 ///
 /// # Errors
-/// With one English sentence, if the text is neither.
+/// What is expected, if the text is neither.
 pub fn parse_time(text: &str, zone: &TimeZone) -> Result<i64, String> {
     if let Some(date) = parse_date(text) {
         return first_instant(zone, date)
             .map(|seconds| seconds * 1000)
-            .ok_or_else(|| "The date is outside of the calendar.".to_owned());
+            .ok_or_else(|| "the date is outside of the calendar".to_owned());
     }
-    // In a query string a bare + means a space, and an offset that was not escaped arrives as one.
+    // In a query string a bare + means a space, so an unescaped offset arrives as one.
     let text = match text.rfind(' ') {
         Some(at) if at > 10 => Cow::Owned(format!("{}+{}", &text[..at], &text[at + 1..])),
         _ => Cow::Borrowed(text),
@@ -137,13 +137,13 @@ pub fn parse_time(text: &str, zone: &TimeZone) -> Result<i64, String> {
         return Ok(millis);
     }
     let instant: Timestamp = text.parse().map_err(|_| {
-        "A time is a date (2015-05-17, midnight in the app's time zone) or RFC 3339 (2015-05-17T10:00:00Z, 2015-05-17T18:00:00+08:00).".to_owned()
+        "a time is a date (2015-05-17, midnight in the app's time zone) or RFC 3339 (2015-05-17T10:00:00Z, 2015-05-17T18:00:00+08:00)".to_owned()
     })?;
     let nanos = instant.as_nanosecond();
     Ok(i64::try_from(nanos.div_euclid(1_000_000) + i128::from(nanos.rem_euclid(1_000_000) != 0)).unwrap_or(i64::MAX))
 }
 
-/// A time of the last day of the year 9999: the library's instants end before it does, the wire's do not.
+/// Parses a time of the last day of the year 9999, where the library's instants end before the wire's do.
 fn last_day(text: &str) -> Option<i64> {
     let pieces = Pieces::parse(text).ok()?;
     let local = pieces.date().to_datetime(pieces.time()?);
@@ -152,7 +152,8 @@ fn last_day(text: &str) -> Option<i64> {
     (instant > Timestamp::MAX.as_millisecond()).then_some(instant)
 }
 
-/// `YYYY-MM-DD` and nothing else: the library reads times as dates too, and would drop the hour in silence.
+/// Parses `YYYY-MM-DD` and nothing else, because the library reads times as dates too, and would silently drop the
+/// hour.
 fn parse_date(text: &str) -> Option<Date> {
     let bytes = text.as_bytes();
     let is_date = bytes.len() == 10
@@ -160,11 +161,11 @@ fn parse_date(text: &str) -> Option<Date> {
     if is_date { text.parse().ok() } else { None }
 }
 
-/// The range that a metric covers when the request does not say: the last seven days including today.
+/// Days of a metric's range when the request has none: the last seven days including today.
 const DEFAULT_DAYS: i32 = 7;
 
-/// `from` and `to` in milliseconds since the epoch; by default the last seven days up to the end of today. With only one
-/// given, the other is seven days away or the end of today.
+/// Returns `from` and `to` in milliseconds since the epoch; by default the last seven days up to the end of today. With
+/// only one given, the other is seven days away or the end of today.
 ///
 /// # Errors
 /// If a value is not a time, or the range is empty.
@@ -179,7 +180,7 @@ pub(crate) fn range(
         let date = instant.to_zoned(zone.clone()).date().checked_add(days.days()).ok()?;
         first_instant(zone, date).map(|seconds| seconds * 1000)
     };
-    let out_of_calendar = |field: &str| InvalidParameter::new(field, "The date is outside of the calendar.", "");
+    let out_of_calendar = |field: &str| InvalidParameter::new(field, "the date is outside of the calendar", "");
     let end = match to {
         Some(to) => to,
         None => days_later(now, 1).ok_or_else(|| out_of_calendar("to"))?,
@@ -192,7 +193,7 @@ pub(crate) fn range(
     };
     if start >= end {
         let field = if to.is_some() { "to" } else { "from" };
-        let detail = "The range is empty: to must be later than from (to itself is not part of the range).";
+        let detail = "the range is empty; to must be later than from (to itself is not part of the range)";
         return Err(InvalidParameter::new(field, detail, parameters.get(field).unwrap_or_default()));
     }
     Ok((start, end))

@@ -1,4 +1,4 @@
-//! What a request may ask, and what it hears when it may not.
+//! Tests of requests and of the errors for invalid ones.
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;

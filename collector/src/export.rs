@@ -1,9 +1,10 @@
-//! Writes stored events, one JSON object a line, in the order in which they were stored; also beside a running collector
-//! and right after one was killed.
+//! Exports stored events, one JSON object per line, in the order in which they were stored. Works also beside a running
+//! collector and after one was killed.
 //!
-//! The store has what the sink's worker took over; the spool has at least everything beyond that. Stored events never
-//! change and positions only grow, so the export walks both in small steps, each a short transaction: it holds up
-//! neither the collector's write-ahead logs nor much memory. It ends at the head that the spool had when it began.
+//! The store has what the sink's worker delivered; the spool has at least everything after that. SpoolRecord events never
+//! change and positions only grow, so the export reads both in small steps, each a short transaction: it delays no
+//! checkpoint of the collector's write-ahead logs and needs little memory. It ends at the head that the spool had when
+//! it began.
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind, Write};
@@ -15,8 +16,8 @@ use crate::db::DbError;
 use crate::query::parse_time;
 use crate::record::Record;
 use crate::row::Row;
+use crate::sinks::events_in_range;
 use crate::sinks::sqlite::StoredRows;
-use crate::sinks::within;
 use crate::spool::{SpoolError, SpoolReader, SpoolRecord};
 
 /// Events read from the store in one step: some milliseconds, some megabytes.
@@ -25,7 +26,7 @@ const STORE_STEP: u64 = 5_000;
 /// Events and bytes read from the spool in one step.
 const SPOOL_STEP: (u64, u64) = (5_000, 4 * 1024 * 1024);
 
-/// Why an export ended early.
+/// Reason why an export ended early.
 #[derive(Debug, thiserror::Error)]
 enum ExportError {
     #[error("{0}")]
@@ -46,9 +47,10 @@ enum ExportError {
     Output(#[from] io::Error),
 }
 
-/// Writes the stored events of `app` (or all) with `from <= event_time < to` to `out`. Dates are those of each app's time
-/// zone. If nobody reads on, that is the end and no error. Gives how many events are no longer here, because retention
-/// deleted them or the store never took them.
+/// Writes the stored events of `app` (or all) with `from <= event_time < to` to `out`, and returns how many events are
+/// missing because retention deleted them or the store never had them.
+///
+/// Dates are in each app's time zone. A closed pipe ends the export without an error.
 ///
 /// # Errors
 /// A sentence, if the arguments are wrong, or the data directory cannot be read.
@@ -80,7 +82,7 @@ fn export(data_dir: &Path, app: Option<&str>, range: Range<'_>, out: &mut impl W
             position = from_spool(&records, position, head, &mut lines)?;
             continue;
         }
-        // The spool has forgotten what follows: the store took it over since it was looked at. Or it was lost.
+        // The spool has deleted the next events: either the store took them since the last look, or they are lost.
         let again = from_store(data_dir, position, head, &mut lines)?;
         if again == position {
             missing += next - 1 - position;
@@ -101,7 +103,7 @@ fn export(data_dir: &Path, app: Option<&str>, range: Range<'_>, out: &mut impl W
     }
 }
 
-/// The store, if there is one already.
+/// Opens the store, if it exists.
 fn open_store(data_dir: &Path) -> Result<Option<StoredRows>, DbError> {
     match StoredRows::open(data_dir) {
         Ok(store) => Ok(Some(store)),
@@ -110,7 +112,7 @@ fn open_store(data_dir: &Path) -> Result<Option<StoredRows>, DbError> {
     }
 }
 
-/// Writes what the store has after `position`, up to `head`; returns how far that is.
+/// Writes what the store has after `position`, up to `head`, and returns the last position.
 fn from_store(
     data_dir: &Path,
     mut position: u64,
@@ -120,7 +122,7 @@ fn from_store(
     let Some(store) = open_store(data_dir)? else { return Ok(position) };
     while position < head {
         let limit = STORE_STEP.min(head - position);
-        let next = store.after(position, limit, |row| lines.write(row))?;
+        let next = store.read_after(position, limit, |row| lines.write(row))?;
         if next == position {
             break;
         }
@@ -129,7 +131,7 @@ fn from_store(
     Ok(position)
 }
 
-/// Writes what `records` hold after `position`, up to `head`; returns how far that is.
+/// Writes what `records` contain after `position`, up to `head`, and returns the last position.
 fn from_spool(
     records: &[SpoolRecord],
     position: u64,
@@ -143,23 +145,23 @@ fn from_spool(
             lines.unreadable += last.min(head) - position.max(stored.first - 1);
             continue;
         };
-        for event in within(stored.first, &record.events, position + 1, head).1 {
+        for event in events_in_range(stored.first, &record.events, position + 1, head).1 {
             lines.write(&Row::new(&record, event))?;
         }
     }
     Ok(last)
 }
 
-/// `--from` and `--to` as they were given.
+/// `--from` and `--to` as the command line has them.
 type Range<'a> = (Option<&'a str>, Option<&'a str>);
 
-/// Chooses events and writes them.
+/// Filters events and writes them.
 struct Lines<'a, W> {
     app: Option<&'a str>,
     range: Range<'a>,
-    /// What the range means in the time zone of each app.
+    /// The range in milliseconds in the time zone of each app.
     ranges: HashMap<String, (i64, i64)>,
-    /// Events that nobody can read.
+    /// Number of events in records that cannot be read.
     unreadable: u64,
     buffer: Vec<u8>,
     out: &'a mut W,
@@ -182,9 +184,9 @@ impl<'a, W: Write> Lines<'a, W> {
                 .map_err(|error| ExportError::Argument(format!("the time zone of app {key}: {error}")))?;
             ranges.insert(key, millis(range, &zone)?);
         }
-        // Even when no event needs it, a wrong argument is an error.
+        // A wrong argument is an error even when no event needs it.
         let otherwise = millis(range, &TimeZone::UTC)?;
-        // The same dates are other times in each zone; a range is empty if it is so for everyone.
+        // The same dates are other times in each zone, so a range is empty only if it is empty for every app.
         let mut all = ranges.values().chain(if ranges.is_empty() { Some(&otherwise) } else { None });
         if all.all(|(from, to)| from >= to) {
             return Err(ExportError::Argument("--to must be later than --from".into()));
@@ -198,7 +200,7 @@ impl<'a, W: Write> Lines<'a, W> {
         }
         let (from, to) = match self.ranges.get(row.app_key.as_ref()) {
             Some(range) => *range,
-            // An app whose time zone was never noted: its collector never got as far as to serve.
+            // The store lacks an app's time zone if its collector never served.
             None => millis(self.range, &TimeZone::UTC)?,
         };
         if row.event.event_time < from || row.event.event_time >= to {
@@ -211,7 +213,7 @@ impl<'a, W: Write> Lines<'a, W> {
     }
 }
 
-/// The range in milliseconds since the epoch; it may be empty.
+/// Returns the range in milliseconds since the epoch; it may be empty.
 fn millis((from, to): Range<'_>, zone: &TimeZone) -> Result<(i64, i64), ExportError> {
     let time = |name: &str, text: Option<&str>, otherwise: i64| {
         let wrong = |detail| ExportError::Argument(format!("--{name}: {detail}"));
@@ -251,7 +253,7 @@ mod tests {
     async fn deliver(dir: &Path, last: u64) -> EmbeddedSink {
         let sink = EmbeddedSink::open(dir).unwrap();
         let records = [1, 5, 9].map(|first| StoredRecord { first, json: record(first, 4) }).to_vec();
-        sink.deliver(Arc::new(SinkBatch { first: 1, last, token: String::new(), records })).await.unwrap();
+        sink.deliver(Arc::new(SinkBatch { first: 1, last, dedup_token: String::new(), records })).await.unwrap();
         sink
     }
 
@@ -320,7 +322,7 @@ mod tests {
         spool.register(&["embedded"]).unwrap();
         spool.advance("embedded", 8, Vec::new(), false).unwrap();
         spool.trim().unwrap();
-        // Somebody put an old copy of the store in its place.
+        // As if an operator had restored an old copy of the store.
         deliver(dir.path(), 3).await;
         let (lines, result) = exported(dir.path());
         assert_eq!(lines, [1, 2, 3, 9, 10, 11, 12]);

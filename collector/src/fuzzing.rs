@@ -97,7 +97,7 @@ pub fn judge(body: &[u8], received_at: i64) -> Result<Judged, Problem> {
     let incoming = wire::incoming("demo", &batch, received_at);
     let events = batch.events.iter().map(|raw| wire::event(raw, &limits));
     let mut prepared = pipeline::prepare(&incoming, events, &limits, PAST_DAYS);
-    let fresh = vec![true; prepared.candidates.len()];
+    let fresh = vec![true; prepared.events.len()];
     prepared.order(&fresh, None);
     let records = prepared.records(&fresh).collect();
     Ok(Judged { batch_id: batch.batch_id, received: prepared.received, rejected: prepared.rejected, records })

@@ -1,12 +1,12 @@
-//! One stored event, flat, as one line of JSON: the shape that `export`, the reading API and the sinks that write JSON share.
-//! The line never contains a line break. PURE.
+//! JSON line of one stored event: the flat form that `export`, the reading API and the sinks that write JSON share. It
+//! never contains a line break. PURE.
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 pub use crate::record::Row;
 use crate::record::{self, Context, Event, Record, write_members};
 
-/// The end of the line of every event of a record: what they share, written once.
+/// Returns the end of the line that all events of a record share, so that it is encoded once.
 #[must_use]
 pub fn shared(record: &Record<'_>) -> Vec<u8> {
     let mut out = Vec::with_capacity(512);
@@ -17,13 +17,13 @@ pub fn shared(record: &Record<'_>) -> Vec<u8> {
 fn tail(out: &mut Vec<u8>, batch: [record::Value<'_>; Record::<'static>::COLUMNS.len()], context: &Context<'_>) {
     write_members(out, Record::COLUMNS, batch);
     write_members(out, Context::COLUMNS, context.values());
-    // Instead of the last comma.
+    // Replaces the last comma.
     if let Some(last) = out.last_mut() {
         *last = b'}';
     }
 }
 
-/// Appends one event as a line, without the line break; `shared` is that of its record.
+/// Appends one event as a line, without the line break. `shared` is that of its record.
 pub fn write(out: &mut Vec<u8>, event: &Event<'_>, shared: &[u8]) {
     out.push(b'{');
     write_members(out, Event::COLUMNS, event.values());

@@ -87,7 +87,7 @@ fn wrong_arguments_are_named() {
     let collector = Collector::start();
     for (arguments, words) in [
         (&["--app", "nobody"][..], "known are demo, rio"),
-        (&["--from", "yesterday"][..], "--from: A time is a date"),
+        (&["--from", "yesterday"][..], "--from: a time is a date"),
         (&["--from", "2015-05-18", "--to", "2015-05-18"][..], "--to must be later"),
     ] {
         let output = collector.export(arguments);

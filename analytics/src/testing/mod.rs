@@ -1,5 +1,5 @@
-//! What readers are tested with: the oracle that every one of them has to agree with.
+//! Test support for readers: the oracle whose answers every reader has to match.
 
 mod oracle;
 
-pub use oracle::{Fact, Oracle};
+pub use oracle::{Oracle, OracleEvent};

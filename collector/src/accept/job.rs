@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 use super::signature::{Signature, bad};
 use super::{Decoded, Held, Terms, unavailable};
 use crate::clock::now;
-use crate::pipeline::{Last, Prepared};
+use crate::pipeline::{self, ValidatedBatch};
 use crate::spool::{CapacityExceeded, ClockAnchor, SpoolError, SpoolTask, Tx};
 
 /// The receipt, and how many stored events had their time corrected.
@@ -28,7 +28,7 @@ impl From<Problem> for Unstored {
 
 pub(super) struct Job {
     app: i64,
-    prepared: Prepared,
+    prepared: ValidatedBatch,
     signature: Option<Signature>,
     /// Signatures made before this are too old anyway, milliseconds since the epoch.
     forget_before: i64,
@@ -65,7 +65,7 @@ impl Job {
             return Ok(());
         }
         let install = self.prepared.install_id;
-        let last = tx.clock_anchor(self.app, install)?.map(|point| Last {
+        let last = tx.clock_anchor(self.app, install)?.map(|point| pipeline::ClockAnchor {
             seq: point.seq,
             boot: point.boot,
             mono: point.mono,
@@ -79,7 +79,7 @@ impl Job {
     }
 
     fn receipt(&mut self) -> (Receipt, u64) {
-        let candidates = || self.prepared.candidates.iter().zip(&self.fresh);
+        let candidates = || self.prepared.events.iter().zip(&self.fresh);
         let receipt = Receipt {
             batch_id: self.prepared.batch_id,
             server_time: now(),
@@ -106,15 +106,13 @@ impl SpoolTask for Job {
                 return Ok(());
             }
         }
-        self.fresh = vec![false; self.prepared.candidates.len()];
+        self.fresh = vec![false; self.prepared.events.len()];
         let fresh = &mut self.fresh;
-        tx.insert_new_ids(self.app, self.prepared.candidates.iter().map(|candidate| candidate.id), |at, new| {
-            fresh[at] = new
-        })?;
+        tx.insert_new_ids(self.app, self.prepared.events.iter().map(|event| event.id), |at, new| fresh[at] = new)?;
         self.order(tx)?;
         let stored = self.fresh.iter().filter(|fresh| **fresh).count() as u64;
         if self.prepared.sent.age_ms() > tx.horizon_ms(self.app) {
-            self.prepared.candidates.iter_mut().for_each(|candidate| candidate.unverified = true);
+            self.prepared.events.iter_mut().for_each(|candidate| candidate.unverified = true);
             tx.counters.unverified += stored;
         }
         for record in self.prepared.records(&self.fresh) {

@@ -25,7 +25,7 @@ pub(crate) use crate::spool::{DedupExtent, Ledger, SinkListEntry, SinkRemoval, S
 use crate::auth::App;
 use crate::config::Limits;
 use crate::limit::Exceeded;
-use crate::pipeline::{self, Prepared};
+use crate::pipeline::{self, ValidatedBatch};
 use crate::spool::{Spool, SpoolError};
 use crate::telemetry::Telemetry;
 use inflate::Inflation;
@@ -80,7 +80,7 @@ enum Text {
 
 /// What one batch is after everything that needs no disk.
 struct Decoded {
-    prepared: Prepared,
+    prepared: ValidatedBatch,
     signature: Option<Signature>,
     held: Held,
 }

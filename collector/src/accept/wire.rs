@@ -6,17 +6,17 @@ use serde_json::value::RawValue;
 use subway_protocol::codec::server::{self, WireBatch, WireText};
 use subway_protocol::{Limits, RejectReason, Violation};
 
-use crate::pipeline::{Decoded, Event, Incoming, Origin, Page, Sent};
+use crate::pipeline::{DecodedEvent, Event, IncomingBatch, Page, Sender, SenderClocks};
 use crate::record::{Context, Object, Text};
 
 /// What the events of a batch share.
-pub(crate) fn incoming<'a>(app_key: &'a str, batch: &'a WireBatch<'_>, received_at: i64) -> Incoming<'a> {
-    Incoming {
+pub(crate) fn incoming<'a>(app_key: &'a str, batch: &'a WireBatch<'_>, received_at: i64) -> IncomingBatch<'a> {
+    IncomingBatch {
         app_key,
         batch_id: batch.batch_id,
         received_at,
-        sent: Sent { at: Some(batch.sent_at), mono: batch.sent_mono, first_at: batch.first_sent_at },
-        origins: vec![Origin {
+        sent: SenderClocks { at: Some(batch.sent_at), mono: batch.sent_mono, first_at: batch.first_sent_at },
+        senders: vec![Sender {
             install_id: batch.install_id,
             context: context(batch),
             common: batch.common.map(Object::from).unwrap_or_default(),
@@ -45,7 +45,7 @@ fn context<'a>(batch: &'a WireBatch<'_>) -> Context<'a> {
 }
 
 /// One event of a batch.
-pub(crate) fn event<'a>(raw: &'a RawValue, limits: &Limits) -> Decoded<'a> {
+pub(crate) fn event<'a>(raw: &'a RawValue, limits: &Limits) -> DecodedEvent<'a> {
     let bytes = raw.get().len() as u64;
     if bytes > limits.event_bytes {
         let id = server::WireEvent::decode_id(raw);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::clock;
-use crate::sinks::{History, StoredRecord};
+use crate::sinks::{BackfillSource, StoredRecord};
 use crate::spool::{Spool, SpoolError, SpoolRecord};
 
 /// Limits of one read.
@@ -20,7 +20,7 @@ pub(super) struct ReadLimits {
 pub(super) struct BatchReader {
     pub(super) spool: Spool,
     /// Source of events that the spool no longer has. `None` if there is none.
-    pub(super) history: Option<Arc<dyn History>>,
+    pub(super) history: Option<Arc<dyn BackfillSource>>,
 }
 
 /// Result of one read.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::record::{Event, Record};
-use crate::sinks::{Refusal, SinkBatch, within};
+use crate::sinks::{PermanentFailure, SinkBatch, events_in_range};
 use crate::spool::DeadLetter;
 
 /// Returns the JSON of a record with one event of `record`.
@@ -16,8 +16,9 @@ pub(super) fn single_event_record(record: &Record<'_>, event: &Event<'_>) -> Str
 ///
 /// Of an unreadable record the first dead letter keeps the whole text, and the others nothing, because copies of it
 /// would fill the disk.
-pub(super) fn dead_letters(sink: &str, batch: &SinkBatch, refused: &[Refusal]) -> Vec<DeadLetter> {
-    let mut missing: BTreeMap<u64, &Refusal> = refused.iter().map(|refusal| (refusal.position, refusal)).collect();
+pub(super) fn dead_letters(sink: &str, batch: &SinkBatch, refused: &[PermanentFailure]) -> Vec<DeadLetter> {
+    let mut missing: BTreeMap<u64, &PermanentFailure> =
+        refused.iter().map(|refusal| (refusal.position, refusal)).collect();
     let mut letters = Vec::new();
     let letter = |position: u64, reason: &str, (app, id, record): (&str, &str, String)| DeadLetter {
         sink: sink.to_owned(),
@@ -30,7 +31,7 @@ pub(super) fn dead_letters(sink: &str, batch: &SinkBatch, refused: &[Refusal]) -
     };
     for stored in &batch.records {
         let Ok(record) = serde_json::from_str::<Record<'_>>(&stored.json) else { continue };
-        let (at, events) = within(stored.first, &record.events, batch.first, batch.last);
+        let (at, events) = events_in_range(stored.first, &record.events, batch.first, batch.last);
         for (position, event) in (at..).zip(events) {
             let Some(refusal) = missing.remove(&position) else { continue };
             let parts = (&*record.app_key, &*event.event_id, single_event_record(&record, event));

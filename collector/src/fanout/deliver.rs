@@ -10,7 +10,7 @@ use super::exclude::without;
 use super::scheduler::midpoint;
 use super::worker::{TRIM_DELAY_MS, Worker};
 use super::{blocking, retryable};
-use crate::sinks::{Delivered, SinkBatch, SinkError, Unreadable};
+use crate::sinks::{CorruptRecord, Delivered, SinkBatch, SinkError};
 use crate::spool::{Cursor, SpoolError, SpoolRecord, Undelivered};
 
 /// Reason why no batch was frozen.
@@ -24,8 +24,8 @@ enum FreezeError {
     Failed(#[from] SinkError),
 }
 
-impl From<Unreadable> for FreezeError {
-    fn from(record: Unreadable) -> Self {
+impl From<CorruptRecord> for FreezeError {
+    fn from(record: CorruptRecord) -> Self {
         FreezeError::Failed(record.into())
     }
 }
@@ -60,7 +60,7 @@ impl Worker {
         if last < first {
             return Err(SinkError::retryable(format!("the event at position {first} is nowhere to be found")).into());
         }
-        let mut batch = SinkBatch { first, last, token: format!("{first}-{last}"), records };
+        let mut batch = SinkBatch { first, last, dedup_token: format!("{first}-{last}"), records };
         if self.tracks_position {
             return Ok(Some(batch));
         }
@@ -81,7 +81,7 @@ impl Worker {
             Err(SpoolError::BadRange { .. }) => return Err(FreezeError::CursorMoved),
             Err(error) => return Err(retryable(error).into()),
         }
-        batch.token = self.cursor.frozen.as_ref().map(|frozen| frozen.dedup_token.clone()).unwrap_or_default();
+        batch.dedup_token = self.cursor.frozen.as_ref().map(|frozen| frozen.dedup_token.clone()).unwrap_or_default();
         Ok(Some(batch))
     }
 
@@ -110,7 +110,7 @@ impl Worker {
             let position = found.last + 1;
             return Err(SinkError::retryable(format!("the event at position {position} is nowhere to be found")));
         }
-        Ok(SinkBatch { first, last, token, records: found.records })
+        Ok(SinkBatch { first, last, dedup_token: token, records: found.records })
     }
 
     pub(super) async fn deliver(&mut self, batch: SinkBatch) {
@@ -124,12 +124,12 @@ impl Worker {
         }
         match self.send(Arc::clone(&batch)).await {
             Ok(delivered) => self.delivered(&batch, delivered).await,
-            Err(SinkError::Unreadable(record)) => match self.full_batch(batch).await {
+            Err(SinkError::CorruptRecord(record)) => match self.full_batch(batch).await {
                 Ok(batch) => self.unreadable(&batch, &record).await,
                 Err(error) => self.failed(&error),
             },
             Err(SinkError::TooLarge { message }) if !self.tracks_position => self.too_large(&batch, message).await,
-            Err(SinkError::Refused { message }) if !self.tracks_position => self.refused(&batch, message).await,
+            Err(SinkError::Permanent { message }) if !self.tracks_position => self.refused(&batch, message).await,
             Err(error) => self.failed(&error),
         }
     }
@@ -138,7 +138,7 @@ impl Worker {
     async fn full_batch(&self, batch: Arc<SinkBatch>) -> Result<Arc<SinkBatch>, SinkError> {
         match &self.cursor.frozen {
             Some(frozen) if !frozen.excluded.is_empty() => {
-                Ok(Arc::new(self.batch(batch.first, batch.last, batch.token.clone()).await?))
+                Ok(Arc::new(self.batch(batch.first, batch.last, batch.dedup_token.clone()).await?))
             }
             _ => Ok(batch),
         }

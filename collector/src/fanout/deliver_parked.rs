@@ -9,7 +9,7 @@ use super::replay::digest;
 use super::scheduler::{Action, SinkPosition};
 use super::worker::{SPOOL_RETRY_MS, Worker, random};
 use super::{blocking, retryable};
-use crate::sinks::{SinkBatch, SinkError, StoredRecord, refusal_of_one};
+use crate::sinks::{SinkBatch, SinkError, StoredRecord, permanent_failure_of_one};
 use crate::spool::{DeadLetter, Parked, ParkedGroup, ParkedGroupLimits};
 
 /// Time for the log per time for parked events, while the log has pending events.
@@ -91,7 +91,7 @@ impl Worker {
                 let dead = dead.collect();
                 self.record_parked_outcome(taken, dead).await
             }
-            Ok(_) | Err(SinkError::Refused { .. } | SinkError::TooLarge { .. } | SinkError::Unreadable(_)) => {
+            Ok(_) | Err(SinkError::Permanent { .. } | SinkError::TooLarge { .. } | SinkError::CorruptRecord(_)) => {
                 self.parked_queue.split_at = Some(self.taken);
                 self.split_group(events.iter().map(|event| event.position).collect()).await
             }
@@ -109,7 +109,7 @@ impl Worker {
         for event in some {
             let (spool, position) = (self.reader.spool.clone(), event.position);
             let token = blocking(move || spool.dedup_token(position, position)).await.map_err(retryable)?;
-            match refusal_of_one(self.send(batch(std::slice::from_ref(event), token)).await) {
+            match permanent_failure_of_one(self.send(batch(std::slice::from_ref(event), token)).await) {
                 Ok(None) => taken.push(position),
                 Ok(Some(reason)) => refused.push((event, reason)),
                 Err(error) => {
@@ -140,7 +140,7 @@ impl Worker {
         self.split_group(rest).await?;
         match waiting {
             Some(reason) if ends && none => {
-                Err(SinkError::refused(format!("the store refuses every event, so none is given up: {reason}")))
+                Err(SinkError::permanent(format!("the store refuses every event, so none is given up: {reason}")))
             }
             _ => Ok(()),
         }
@@ -199,5 +199,5 @@ impl Worker {
 fn batch(events: &[Parked], token: String) -> Arc<SinkBatch> {
     let record = |event: &Parked| StoredRecord { first: event.position, json: event.record.clone() };
     let (first, last) = (events[0].position, events[events.len() - 1].position);
-    Arc::new(SinkBatch { first, last, token, records: events.iter().map(record).collect() })
+    Arc::new(SinkBatch { first, last, dedup_token: token, records: events.iter().map(record).collect() })
 }

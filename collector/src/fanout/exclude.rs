@@ -1,14 +1,14 @@
 //! Excludes events from a batch.
 
 use crate::record::{Event, Record};
-use crate::sinks::{SinkBatch, StoredRecord, Unreadable};
+use crate::sinks::{CorruptRecord, SinkBatch, StoredRecord};
 
 /// Returns `batch` without the events at the positions `excluded`, which are in order. A record with excluded events
 /// becomes a record for each run of the others.
 ///
 /// # Errors
 /// If such a record is unreadable.
-pub(super) fn without(mut batch: SinkBatch, excluded: &[u64]) -> Result<SinkBatch, Unreadable> {
+pub(super) fn without(mut batch: SinkBatch, excluded: &[u64]) -> Result<SinkBatch, CorruptRecord> {
     if excluded.is_empty() {
         return Ok(batch);
     }
@@ -22,8 +22,8 @@ pub(super) fn without(mut batch: SinkBatch, excluded: &[u64]) -> Result<SinkBatc
             continue;
         }
         let record: Record<'_> = serde_json::from_str(&stored.json)
-            .map_err(|error| Unreadable { first: stored.first, why: error.to_string() })?;
-        let (first, events) = crate::sinks::within(stored.first, &record.events, batch.first, batch.last);
+            .map_err(|error| CorruptRecord { first: stored.first, reason: error.to_string() })?;
+        let (first, events) = crate::sinks::events_in_range(stored.first, &record.events, batch.first, batch.last);
         let kept = (first..).zip(events).filter(|(position, _)| excluded.binary_search(position).is_err());
         let kept: Vec<(u64, &Event<'_>)> = kept.collect();
         for run in kept.chunk_by(|one, next| one.0 + 1 == next.0) {

@@ -5,13 +5,13 @@ use super::tests::{Fake, PATIENCE, settings, spool, store};
 use super::*;
 use crate::config::Embedded;
 
-use crate::sinks::sqlite::{EmbeddedSink, StoreHistory};
+use crate::sinks::sqlite::{EmbeddedSink, StoreBackfill};
 
 /// A day of arrival after everything that [`store`] stores, milliseconds since the epoch.
 const LATER: i64 = 100 * 24 * 60 * 60 * 1000;
 
 fn context(dir: &std::path::Path) -> FanoutContext {
-    let history: Arc<dyn History> = Arc::new(StoreHistory::new(dir));
+    let history: Arc<dyn BackfillSource> = Arc::new(StoreBackfill::new(dir));
     FanoutContext { history: Some(history), ..FanoutContext::default() }
 }
 
@@ -40,7 +40,7 @@ async fn a_sink_added_after_retention_gets_what_is_left_and_the_rest_is_expired(
     let dir = tempfile::tempdir().unwrap();
     let spool = spool(dir.path());
     let embedded = taken(dir.path(), &spool, 30).await;
-    while embedded.upkeep(LATER).await.unwrap() {}
+    while embedded.run_retention_step_at(LATER).await.unwrap() {}
     let late = Model::new([]);
     let sinks = vec![(embedded as Arc<dyn Sink>, settings()), (Arc::clone(&late) as Arc<dyn Sink>, settings())];
     let fanout = Fanout::start(&spool, sinks, context(dir.path())).await.unwrap();
@@ -81,7 +81,7 @@ async fn a_batch_out_of_the_store_is_sent_again_the_same_although_retention_has_
     let embedded = taken(dir.path(), &spool, 30).await;
     spool.register(&[EMBEDDED, "model"]).unwrap();
     // As far as a worker gets before a crash: the batch is frozen, and nobody knows whether it was taken.
-    let history = StoreHistory::new(dir.path());
+    let history = StoreBackfill::new(dir.path());
     let records = history.records(0, 10, 10, u64::MAX).unwrap();
     let stored = records.iter().map(|record| crate::spool::SpoolRecord {
         first: record.first,
@@ -89,7 +89,7 @@ async fn a_batch_out_of_the_store_is_sent_again_the_same_although_retention_has_
         json: record.json.clone(),
     });
     spool.freeze_with("model", (1, 10), stored.collect(), Vec::new()).unwrap();
-    while embedded.upkeep(LATER).await.unwrap() {}
+    while embedded.run_retention_step_at(LATER).await.unwrap() {}
     spool.trim().unwrap();
     let model = Model::new([]);
     let sinks = vec![(embedded as Arc<dyn Sink>, settings()), (Arc::clone(&model) as Arc<dyn Sink>, settings())];
@@ -137,7 +137,7 @@ async fn a_store_that_was_lost_takes_what_the_spool_still_has_and_says_what_is_m
     assert!(fanout.embedded().unwrap().wait_for(15, PATIENCE).await);
     fanout.drain(PATIENCE).await;
     assert_eq!(sums(&spool, EMBEDDED), (15, 0, 0, 0), "delivered counts what was ever taken");
-    assert_eq!(StoreHistory::new(dir.path()).missing(0), Ok(Some(10)));
+    assert_eq!(StoreBackfill::new(dir.path()).missing(0), Ok(Some(10)));
 }
 
 #[tokio::test]

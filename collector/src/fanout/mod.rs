@@ -30,7 +30,7 @@ pub(crate) use replay::{ReplayReport, Replayer};
 pub(crate) use scheduler::DeliverySettings;
 
 use crate::config::{Delivery, WhenFull};
-use crate::sinks::{EMBEDDED, History, Sink, SinkError};
+use crate::sinks::{BackfillSource, EMBEDDED, Sink, SinkError};
 use crate::spool::{Spool, SpoolError};
 use crate::telemetry::Telemetry;
 use batch_reader::BatchReader;
@@ -163,7 +163,7 @@ impl SinkProgress {
 #[derive(Clone, Default)]
 pub(crate) struct FanoutContext {
     /// Source of events that the spool no longer has, for a new sink.
-    pub history: Option<Arc<dyn History>>,
+    pub history: Option<Arc<dyn BackfillSource>>,
     /// Cap of the spool, bytes of JSON.
     pub spool_bytes: u64,
     /// Counters of deliveries.
@@ -184,7 +184,7 @@ async fn check_sinks(sinks: &[(Arc<dyn Sink>, DeliverySettings)]) -> Result<Hash
     while let Some(answer) = asked.join_next().await {
         match answer.map_err(|error| FanoutError::Task(error.to_string()))? {
             (name, Ok(())) => drop(usable.insert(name)),
-            (name, Err(error @ SinkError::Unfit { .. })) => return Err(FanoutError::Sink(name, error)),
+            (name, Err(error @ SinkError::Misconfigured { .. })) => return Err(FanoutError::Sink(name, error)),
             (sink, Err(error)) => {
                 tracing::warn!(sink, %error, "the store cannot be reached; its events wait in the spool")
             }

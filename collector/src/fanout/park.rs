@@ -10,11 +10,11 @@ use super::dead_letters::single_event_record;
 use super::worker::Worker;
 use super::{blocking, retryable};
 use crate::record::{Event, Record};
-use crate::sinks::{Need, SinkBatch, SinkError, Unreadable};
+use crate::sinks::{CorruptRecord, ResourceNeed, SinkBatch, SinkError};
 use crate::spool::{DeadLetter, Parked};
 
 /// Returns the events that need other resources than the `max_resources` most usual ones, each with its resource.
-fn beyond_budget(needs: Vec<Need>, max_resources: usize) -> BTreeMap<u64, String> {
+fn beyond_budget(needs: Vec<ResourceNeed>, max_resources: usize) -> BTreeMap<u64, String> {
     let mut resources: HashMap<&str, u64> = HashMap::new();
     for need in &needs {
         let distance = resources.entry(&need.resource).or_insert(need.distance);
@@ -29,7 +29,7 @@ fn beyond_budget(needs: Vec<Need>, max_resources: usize) -> BTreeMap<u64, String
 }
 
 /// Returns the events of `batch` at the positions in `resources` as parked events.
-fn parked(batch: &SinkBatch, resources: &BTreeMap<u64, String>) -> Result<Vec<Parked>, Unreadable> {
+fn parked(batch: &SinkBatch, resources: &BTreeMap<u64, String>) -> Result<Vec<Parked>, CorruptRecord> {
     let mut parked = Vec::new();
     batch.for_each_record(|record: &Record<'_>, first, events: &[Event<'_>]| {
         for (event, position) in events.iter().zip(first..) {
@@ -43,7 +43,7 @@ fn parked(batch: &SinkBatch, resources: &BTreeMap<u64, String>) -> Result<Vec<Pa
                 record: single_event_record(record, event),
             });
         }
-        Ok::<(), Unreadable>(())
+        Ok::<(), CorruptRecord>(())
     })?;
     Ok(parked)
 }
@@ -93,8 +93,8 @@ mod tests {
     use crate::sinks::StoredRecord;
     use serde_json::json;
 
-    fn need(position: u64, resource: &str, distance: u64) -> Need {
-        Need { position, resource: resource.into(), distance }
+    fn need(position: u64, resource: &str, distance: u64) -> ResourceNeed {
+        ResourceNeed { position, resource: resource.into(), distance }
     }
 
     fn record(first: u64, count: u64) -> StoredRecord {
@@ -105,7 +105,12 @@ mod tests {
     }
 
     fn batch() -> SinkBatch {
-        SinkBatch { first: 3, last: 12, token: "t".into(), records: vec![record(1, 5), record(6, 5), record(11, 5)] }
+        SinkBatch {
+            first: 3,
+            last: 12,
+            dedup_token: "t".into(),
+            records: vec![record(1, 5), record(6, 5), record(11, 5)],
+        }
     }
 
     fn positions(batch: &SinkBatch) -> Vec<u64> {
@@ -117,7 +122,7 @@ mod tests {
                     assert_eq!(event.event_id, format!("e{position}").as_str());
                     found.push(position);
                 }
-                Ok::<(), Unreadable>(())
+                Ok::<(), CorruptRecord>(())
             })
             .unwrap();
         found

@@ -9,7 +9,7 @@ use super::parked_queue::MAX_NEW_RESOURCES;
 use super::poison_tests::{Chances, Model, dead_letters};
 use super::tests::{PATIENCE, settings, spool, store};
 use super::*;
-use crate::sinks::{Delivered, Need, SinkBatch, Unreadable};
+use crate::sinks::{CorruptRecord, Delivered, ResourceNeed, SinkBatch};
 use crate::spool::SinkLedger;
 
 /// Store that creates a resource for every few events, and few of them at once.
@@ -48,11 +48,11 @@ impl Slow {
     }
 }
 
-fn positions(batch: &SinkBatch) -> Result<Vec<u64>, Unreadable> {
+fn positions(batch: &SinkBatch) -> Result<Vec<u64>, CorruptRecord> {
     let mut positions = Vec::new();
     batch.for_each_record(|_, first, events| {
         positions.extend(first..first + events.len() as u64);
-        Ok::<(), Unreadable>(())
+        Ok::<(), CorruptRecord>(())
     })?;
     Ok(positions)
 }
@@ -63,13 +63,13 @@ impl Sink for Slow {
         self.model.name()
     }
 
-    fn needs(&self, batch: &SinkBatch, max_resources: usize) -> Result<Vec<Need>, Unreadable> {
+    fn needs(&self, batch: &SinkBatch, max_resources: usize) -> Result<Vec<ResourceNeed>, CorruptRecord> {
         let made = self.made.lock().unwrap();
         let needs = positions(batch)?.into_iter().filter_map(|position| {
             let resource = self.resource(position).filter(|resource| !made.contains(resource))?;
-            Some(Need { position, resource: resource.to_string(), distance: resource })
+            Some(ResourceNeed { position, resource: resource.to_string(), distance: resource })
         });
-        let needs: Vec<Need> = needs.collect();
+        let needs: Vec<ResourceNeed> = needs.collect();
         let different: BTreeSet<&String> = needs.iter().map(|need| &need.resource).collect();
         // Nothing need be said of a few.
         Ok(if different.len() <= max_resources && different.len().is_multiple_of(2) { Vec::new() } else { needs })

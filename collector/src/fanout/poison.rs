@@ -9,7 +9,7 @@ use super::dead_letters::dead_letters;
 use super::retryable;
 use super::scheduler::midpoint;
 use super::worker::Worker;
-use crate::sinks::{Refusal, SinkBatch, SinkError, refusal_of_one};
+use crate::sinks::{PermanentFailure, SinkBatch, SinkError, permanent_failure_of_one};
 use crate::spool::DeadLetter;
 
 /// Events after a refused one that are sent singly to check that the store takes any. If it takes none of them it
@@ -29,7 +29,8 @@ impl Worker {
             );
             return self.shrink_frozen(midpoint(batch.first, batch.last), true).await;
         }
-        let letters = dead_letters(&self.name, batch, &[Refusal { position: batch.first, reason: message.clone() }]);
+        let letters =
+            dead_letters(&self.name, batch, &[PermanentFailure { position: batch.first, reason: message.clone() }]);
         if self.evidence {
             return self.move_to_dead_letters(batch.last, letters).await;
         }
@@ -37,7 +38,7 @@ impl Worker {
             Ok(Some((last, letters))) => self.move_to_dead_letters(last, letters).await,
             Ok(None) => {
                 let why = format!("the store refuses every event, so none is given up: {message}");
-                self.failed(&SinkError::Refused { message: why });
+                self.failed(&SinkError::Permanent { message: why });
             }
             Err(error) => self.failed(&error),
         }
@@ -76,7 +77,7 @@ impl Worker {
             match self.send_single(position).await? {
                 (_, None) => return Ok(Some((position, self.confirm(letters).await?))),
                 (batch, Some(reason)) => {
-                    letters.extend(dead_letters(&self.name, &batch, &[Refusal { position, reason }]))
+                    letters.extend(dead_letters(&self.name, &batch, &[PermanentFailure { position, reason }]))
                 }
             }
         }
@@ -101,7 +102,7 @@ impl Worker {
         let spool = self.reader.spool.clone();
         let token = blocking(move || spool.dedup_token(position, position)).await.map_err(retryable)?;
         let batch = Arc::new(self.batch(position, position, token).await?);
-        let refusal = refusal_of_one(self.send(Arc::clone(&batch)).await)?;
+        let refusal = permanent_failure_of_one(self.send(Arc::clone(&batch)).await)?;
         Ok((batch, refusal))
     }
 }

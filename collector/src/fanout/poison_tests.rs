@@ -81,22 +81,22 @@ impl Sink for Model {
         let mut positions = Vec::new();
         batch.for_each_record(|_, first, events| {
             positions.extend(first..first + events.len() as u64);
-            Ok::<(), crate::sinks::Unreadable>(())
+            Ok::<(), crate::sinks::CorruptRecord>(())
         })?;
         if positions.len() as u64 > self.most {
             return Err(SinkError::TooLarge { message: "too large".into() });
         }
         let bad = positions.iter().find(|position| self.poison.lock().unwrap().contains(position)).copied();
         if let Some(position) = bad.or(self.refuses_all.lock().unwrap().then_some(0)) {
-            return Err(SinkError::refused(format!("row {position} is bad")));
+            return Err(SinkError::permanent(format!("row {position} is bad")));
         }
         let mut tokens = self.tokens.lock().unwrap();
-        match tokens.get(&batch.token) {
-            Some(before) => assert_eq!(*before, positions, "the token {} names two batches", batch.token),
+        match tokens.get(&batch.dedup_token) {
+            Some(before) => assert_eq!(*before, positions, "the token {} names two batches", batch.dedup_token),
             None => {
                 let mut taken = self.taken.lock().unwrap();
                 positions.iter().for_each(|position| *taken.entry(*position).or_default() += 1);
-                tokens.insert(batch.token.clone(), positions);
+                tokens.insert(batch.dedup_token.clone(), positions);
             }
         }
         drop(tokens);
@@ -344,7 +344,7 @@ async fn a_full_spool_sheds_what_only_the_shedding_sink_waits_for_and_counts_it(
 
 #[tokio::test]
 async fn a_sink_that_comes_late_gets_what_the_spool_has_forgotten_from_the_embedded_store() {
-    use crate::sinks::sqlite::{EmbeddedSink, StoreHistory};
+    use crate::sinks::sqlite::{EmbeddedSink, StoreBackfill};
     let dir = tempfile::tempdir().unwrap();
     let spool = spool(dir.path());
     let embedded: Arc<dyn Sink> = Arc::new(EmbeddedSink::open(dir.path()).unwrap());
@@ -361,7 +361,7 @@ async fn a_sink_that_comes_late_gets_what_the_spool_has_forgotten_from_the_embed
         (embedded, settings()),
         (Arc::clone(&model) as Arc<dyn Sink>, DeliverySettings { max_events: 70, ..settings() }),
     ];
-    let history: Arc<dyn History> = Arc::new(StoreHistory::new(dir.path()));
+    let history: Arc<dyn BackfillSource> = Arc::new(StoreBackfill::new(dir.path()));
     let context = FanoutContext { history: Some(history), ..FanoutContext::default() };
     let fanout = Fanout::start(&spool, sinks, context).await.unwrap();
     store(&spool, 30).await;

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Mutex;
 
 use super::blocking;
-use crate::sinks::{Sink, SinkBatch, SinkError, StoredRecord, refusal_of_one};
+use crate::sinks::{Sink, SinkBatch, SinkError, StoredRecord, permanent_failure_of_one};
 use crate::spool::{DeadLetter, ReplayMode, Spool, SpoolError};
 
 /// Dead letters sent together. If the batch is refused they are sent singly, which this bounds.
@@ -114,7 +114,7 @@ impl Replayer {
                 self.record_outcome(sink.name(), taken, refused, report).await?;
                 Ok(true)
             }
-            Err(SinkError::Refused { .. } | SinkError::TooLarge { .. } | SinkError::Unreadable(_)) => {
+            Err(SinkError::Permanent { .. } | SinkError::TooLarge { .. } | SinkError::CorruptRecord(_)) => {
                 let (spool, owned) = (self.spool.clone(), sink.name().to_owned());
                 blocking(move || spool.replay_singly(&owned)).await?;
                 Ok(false)
@@ -135,7 +135,7 @@ impl Replayer {
             let (spool, position) = (self.spool.clone(), letter.position);
             let token = blocking(move || spool.dedup_token(position, position)).await?;
             let result = sink.deliver(batch(std::slice::from_ref(letter), token)).await;
-            let (taken, refused) = match refusal_of_one(result)? {
+            let (taken, refused) = match permanent_failure_of_one(result)? {
                 None => (vec![position], Vec::new()),
                 Some(reason) => (Vec::new(), vec![(position, reason)]),
             };
@@ -171,7 +171,7 @@ fn batch(dead_letters: &[DeadLetter], token: String) -> Arc<SinkBatch> {
     Arc::new(SinkBatch {
         first: dead_letters[0].position,
         last: dead_letters[dead_letters.len() - 1].position,
-        token,
+        dedup_token: token,
         records: dead_letters.iter().map(record).collect(),
     })
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::*;
 use crate::sinks::sqlite::EmbeddedSink;
-use crate::sinks::{Delivered, Refusal, SinkBatch};
+use crate::sinks::{Delivered, PermanentFailure, SinkBatch};
 
 /// Longer than any step here takes; only a failing test waits so long.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
@@ -74,7 +74,7 @@ impl Sink for Fake {
     }
 
     async fn deliver(&self, batch: Arc<SinkBatch>) -> Result<Delivered, SinkError> {
-        self.sent.send_modify(|sent| sent.push((batch.first, batch.last, batch.token.clone())));
+        self.sent.send_modify(|sent| sent.push((batch.first, batch.last, batch.dedup_token.clone())));
         if self.always_fails {
             return Err(SinkError::retryable("down"));
         }
@@ -83,7 +83,8 @@ impl Sink for Fake {
             Some(Act::Fail) => Err(SinkError::retryable("not now")),
             Some(Act::Panic) => panic!("a fault in the sink"),
             Some(Act::Refuse(positions)) => {
-                let refused = positions.into_iter().map(|position| Refusal { position, reason: "no".into() }).collect();
+                let refused =
+                    positions.into_iter().map(|position| PermanentFailure { position, reason: "no".into() }).collect();
                 Ok(Delivered { refused })
             }
             None => Ok(Delivered::default()),
@@ -233,7 +234,7 @@ async fn a_store_that_lags_behind_the_cursor_of_the_spool_or_leads_it_loses_noth
     let batch = |last| SinkBatch {
         first: 1,
         last,
-        token: String::new(),
+        dedup_token: String::new(),
         records: spool
             .read_after(0, 9, 9999)
             .unwrap()

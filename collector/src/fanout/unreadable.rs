@@ -5,30 +5,30 @@ use super::blocking;
 use super::dead_letters::dead_letters;
 use super::retryable;
 use super::worker::Worker;
-use crate::sinks::{Refusal, SinkBatch, Unreadable};
+use crate::sinks::{CorruptRecord, PermanentFailure, SinkBatch};
 
 impl Worker {
     /// Returns the last position of `batch` that may go in one delivery. An unreadable record ends the delivery, or is
     /// alone in it.
     pub(super) fn delivery_end(&self, batch: &SinkBatch) -> u64 {
-        match self.sink.cut(batch) {
+        match self.sink.batch_end(batch) {
             Ok(last) => last,
             Err(record) if record.first > batch.first => {
-                let before = batch.up_to(record.first - 1);
-                self.sink.cut(&before).unwrap_or(before.last)
+                let before = batch.truncated_to(record.first - 1);
+                self.sink.batch_end(&before).unwrap_or(before.last)
             }
-            Err(record) => batch.end_of(record.first),
+            Err(record) => batch.last_position_in(record.first),
         }
     }
 
     /// Handles the unreadable `record` of `batch`, of which the store took nothing.
-    pub(super) async fn unreadable(&mut self, batch: &SinkBatch, record: &Unreadable) {
-        let end = batch.end_of(record.first);
+    pub(super) async fn unreadable(&mut self, batch: &SinkBatch, record: &CorruptRecord) {
+        let end = batch.last_position_in(record.first);
         if record.first > batch.first {
             let before = record.first - 1;
             if self.tracks_position {
                 // Its batches are not frozen; the record begins the next one.
-                return Box::pin(self.deliver(batch.up_to(before))).await;
+                return Box::pin(self.deliver(batch.truncated_to(before))).await;
             }
             return self.shrink_frozen(before, false).await;
         }
@@ -39,11 +39,11 @@ impl Worker {
             sink = self.name,
             first = batch.first,
             last = end,
-            why = record.why,
+            why = record.reason,
             "a record of the spool cannot be read: its events go to the dead letters"
         );
         let reason = record.to_string();
-        let refused = (batch.first..=end).map(|position| Refusal { position, reason: reason.clone() });
+        let refused = (batch.first..=end).map(|position| PermanentFailure { position, reason: reason.clone() });
         let dead_letters = dead_letters(&self.name, batch, &refused.collect::<Vec<_>>());
         if self.tracks_position {
             return self.discard_to(end, dead_letters).await;

@@ -1,4 +1,4 @@
-//! Unreadable records of the spool cost their own events and no others.
+//! CorruptRecord records of the spool cost their own events and no others.
 
 use async_trait::async_trait;
 
@@ -6,7 +6,7 @@ use super::poison_tests::Model;
 use super::tests::{PATIENCE, settings, spool, store};
 use super::*;
 use crate::sinks::sqlite::{EmbeddedSink, StoredRows};
-use crate::sinks::{Delivered, SinkBatch, Unreadable};
+use crate::sinks::{CorruptRecord, Delivered, SinkBatch};
 use crate::spool::DeadLetter;
 
 /// Stores a record of `count` events that is not JSON.
@@ -28,8 +28,8 @@ impl Sink for Cutting {
         "cutting"
     }
 
-    fn cut(&self, batch: &SinkBatch) -> Result<u64, Unreadable> {
-        batch.for_each_record(|_, _, _| Ok::<(), Unreadable>(()))?;
+    fn batch_end(&self, batch: &SinkBatch) -> Result<u64, CorruptRecord> {
+        batch.for_each_record(|_, _, _| Ok::<(), CorruptRecord>(()))?;
         Ok(batch.last)
     }
 

@@ -22,7 +22,7 @@ use super::problem::Refusal;
 use super::problem::{invalid, unreadable};
 use super::{Shared, authorization, segments};
 use crate::auth::App;
-use crate::query::{EventsQuery, Filter, InvalidParameter, Listed, Mark, Parameters, ReadError, Reader, utc};
+use crate::query::{EventsQuery, Filter, InvalidParameter, ListedEvent, Parameters, ReadError, Reader, SortKey, utc};
 
 /// Events in one answer if the request does not say: some screens.
 const EVENTS: usize = 100;
@@ -50,10 +50,10 @@ pub(super) async fn events(
     let live = shared.live();
     let app = live.keys.reader(&key, authorization(&headers))?;
     let query = query(app, &pairs(&uri)?).map_err(invalid)?;
-    shared.freshness.catch_up().await;
+    shared.read_barrier.wait().await;
     let list = List {
         reader: Arc::clone(&shared.reader),
-        complete_from: shared.freshness.complete_from(),
+        complete_from: shared.read_barrier.complete_from(),
         query,
         most_bytes: live.limits.answer_bytes,
         bytes: 0,
@@ -92,12 +92,15 @@ pub(crate) fn query(app: &App, pairs: &[(String, String)]) -> Result<EventsQuery
             let number = text.parse::<u64>().ok().filter(|number| *number > 0).ok_or_else(|| {
                 InvalidParameter::new("limit", format!("The limit is a number from 1 to {}.", MOST_EVENTS), text)
             })?;
-            let over = || InvalidParameter::over("limit", "Go on with after, or export.", MOST_EVENTS as u64, number);
+            let over = || {
+                InvalidParameter::limit_exceeded("limit", "Go on with after, or export.", MOST_EVENTS as u64, number)
+            };
             usize::try_from(number).ok().filter(|number| *number <= MOST_EVENTS).ok_or_else(over)?
         }
     };
     let mark = |text: &str| {
-        text.parse::<Mark>().map_err(|_| InvalidParameter::new("after", "It is the `next` of an earlier answer.", text))
+        text.parse::<SortKey>()
+            .map_err(|_| InvalidParameter::new("after", "It is the `next` of an earlier answer.", text))
     };
     Ok(EventsQuery {
         app: app.key.clone(),
@@ -128,7 +131,7 @@ struct List {
 
 /// Some events of the list.
 struct Page {
-    rows: Vec<Listed>,
+    rows: Vec<ListedEvent>,
     /// As many as were asked for: there may be more.
     full: bool,
 }
@@ -189,7 +192,7 @@ impl List {
         send(sender, &mut piece).await
     }
 
-    fn append(&mut self, listed: &Listed, piece: &mut Vec<u8>) {
+    fn append(&mut self, listed: &ListedEvent, piece: &mut Vec<u8>) {
         if self.events > 0 {
             piece.push(b',');
         }
@@ -198,7 +201,7 @@ impl List {
         self.bytes += (piece.len() - before) as u64;
         self.events += 1;
         self.query.limit -= 1;
-        self.query.after = Some(listed.mark());
+        self.query.after = Some(listed.sort_key());
     }
 }
 

@@ -28,7 +28,7 @@ use crate::auth::Keys;
 use crate::config::{EMBEDDED, Limits, Network};
 use crate::limit::{Clients, Exceeded, Rate};
 use crate::process::Process;
-use crate::query::{Freshness, Reader};
+use crate::query::{ReadBarrier, Reader};
 use crate::telemetry::Telemetry;
 use client::Peer;
 
@@ -53,7 +53,7 @@ pub(crate) struct Shared {
     /// Answers questions about stored events.
     pub reader: Arc<dyn Reader>,
     /// Lets a question wait for what was just accepted.
-    pub freshness: Box<dyn Freshness>,
+    pub read_barrier: Box<dyn ReadBarrier>,
     /// The collector's own counters.
     pub telemetry: Arc<Telemetry>,
     /// What the system says about the process.
@@ -111,7 +111,7 @@ impl Shared {
     /// # Errors
     /// If the spool cannot be read now.
     pub(crate) async fn status(&self) -> Result<SpoolStatus, Problem> {
-        self.acceptor.status(EMBEDDED, self.freshness.position()).await
+        self.acceptor.status(EMBEDDED, self.read_barrier.position()).await
     }
 }
 

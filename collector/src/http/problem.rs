@@ -69,7 +69,7 @@ fn printable(got: Actual) -> Actual {
 
 /// A store that could not answer.
 pub(super) fn unreadable(error: ReadError) -> Problem {
-    if let ReadError::Nowhere(why) = error {
+    if let ReadError::NoStore(why) = error {
         return Problem::new(ProblemCode::NotFound, why);
     }
     if let ReadError::Failed(why) = &error {

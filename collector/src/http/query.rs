@@ -89,7 +89,7 @@ struct Series {
 /// count installs by their first event. Asked after the answer: what is deleted meanwhile is said rather than not.
 async fn complete_from(shared: &Shared, app: &str, installs: bool) -> Result<Option<String>, Problem> {
     let store = shared.reader.complete_from(app, installs).await.map_err(unreadable)?;
-    Ok(store.max(shared.freshness.complete_from()).map(utc))
+    Ok(store.max(shared.read_barrier.complete_from()).map(utc))
 }
 
 async fn metric(
@@ -106,7 +106,7 @@ async fn metric(
         Problem::new(ProblemCode::NotFound, format!("there is no such metric; known are {known}"))
     })?;
     let request = MetricRequest::parse(metric, &app.key, &pairs(&uri)?, &app.timezone, now()).map_err(invalid)?;
-    shared.freshness.catch_up().await;
+    shared.read_barrier.wait().await;
     let counts = shared.reader.count(request.query.clone()).await.map_err(unreadable)?;
     let installs = matches!(metric, Metric::NewUsers | Metric::CumulativeUsers);
     Ok(Json(Series {
@@ -136,10 +136,10 @@ async fn range(
     let key = segments(path)?;
     let live = shared.live();
     let app = live.keys.reader(&key, authorization(&headers))?;
-    shared.freshness.catch_up().await;
-    let extent = shared.reader.extent(&app.key).await.map_err(unreadable)?;
+    shared.read_barrier.wait().await;
+    let range = shared.reader.time_range(&app.key).await.map_err(unreadable)?;
     let complete_from = complete_from(&shared, &app.key, false).await?;
-    let (first, last) = (extent.map(|extent| utc(extent.first)), extent.map(|extent| utc(extent.last)));
+    let (first, last) = (range.map(|range| utc(range.first)), range.map(|range| utc(range.last)));
     Ok(Json(Range { first, last, complete_from }))
 }
 

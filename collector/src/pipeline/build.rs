@@ -1,27 +1,27 @@
-//! Writes the JSON of a [`crate::record::Record`] piece by piece, so that the spool's writer only has to join them.
+//! Builds the JSON of a [`crate::record::Record`] in pieces, so that the spool's writer only has to concatenate them.
 
 use subway_protocol::limits::{MAX_SAFE_INTEGER, MAX_TIME_MS};
 
-use super::Candidate;
-use super::event::{Event, Incoming, Origin};
+use super::ValidEvent;
+use super::event::{Event, IncomingBatch, Sender};
 use crate::record::{self, DECIDED, Record, write_known};
 
-/// Before the number of bytes that all events of a record share; it comes first, so that whoever cuts a delivery need not read
-/// the record.
+/// Prefix of the number of bytes that all events of a record share. It comes first, so that fanout can size a delivery
+/// without decoding the record.
 pub(super) const SHARED: &str = "{\"shared_bytes\":";
-/// After the last event.
+/// End of a record, after the last event.
 pub(super) const TAIL: &str = "]}";
 
-/// The record after the number of shared bytes, up to and with the opening bracket of its events.
-pub(super) fn head(incoming: &Incoming<'_>, origin: &Origin<'_>) -> Vec<u8> {
+/// Returns the record after the number of shared bytes, up to and with the opening bracket of its events.
+pub(super) fn head(incoming: &IncomingBatch<'_>, sender: &Sender<'_>) -> Vec<u8> {
     let mut out = Vec::with_capacity(512);
     let record = Record {
         app_key: incoming.app_key.into(),
         batch_id: incoming.batch_id.text().into(),
-        install_id: origin.install_id.text().into(),
+        install_id: sender.install_id.text().into(),
         received_at: incoming.received_at,
-        common: origin.common.clone(),
-        context: origin.context.clone(),
+        common: sender.common.clone(),
+        context: sender.context.clone(),
         events: Vec::new(),
     };
     write_known(&mut out, Record::COLUMNS, record.values());
@@ -33,23 +33,23 @@ pub(super) fn head(incoming: &Incoming<'_>, origin: &Origin<'_>) -> Vec<u8> {
     out
 }
 
-/// What is decided last, as the beginning of an event.
-pub(super) fn decided(out: &mut Vec<u8>, candidate: &Candidate) {
+/// Appends the columns that are decided last, as the beginning of an event.
+pub(super) fn decided(out: &mut Vec<u8>, event: &ValidEvent) {
     let event = record::Event {
-        event_time: candidate.event_time,
-        time_source: candidate.time_source.as_str().into(),
-        unverified: candidate.unverified,
+        event_time: event.event_time,
+        time_source: event.time_source.as_str().into(),
+        unverified: event.unverified,
         ..record::Event::default()
     };
     let start = out.len();
     write_known(out, &record::Event::COLUMNS[..DECIDED], event.values());
-    // The first member needs no comma before it.
+    // The brace replaces the comma before the first member.
     if let Some(comma) = out.get_mut(start) {
         *comma = b'{';
     }
 }
 
-/// The rest of an event: `,"event_id":..}`.
+/// Appends the rest of an event: `,"event_id":..}`.
 pub(super) fn event(out: &mut Vec<u8>, event: &Event<'_>) {
     let stored = record::Event {
         event_id: event.id.text().into(),
@@ -66,7 +66,7 @@ pub(super) fn event(out: &mut Vec<u8>, event: &Event<'_>) {
         page_path: event.page.path.borrowed(),
         page_title: event.page.title.borrowed(),
         page_referrer: event.page.referrer.borrowed(),
-        // Of an absurd clock nothing is known.
+        // A time outside of the calendar is unknown.
         page_enter_ts: event.page.enter_ts.filter(|time| (0..=MAX_TIME_MS).contains(time)),
         props: event.props.borrowed(),
         ..record::Event::default()

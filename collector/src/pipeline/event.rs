@@ -1,7 +1,7 @@
-//! The one typed event: what our wire and every other channel decode to, and what the pipeline judges.
+//! The one typed event, to which our wire and every other channel decode, and which the pipeline validates.
 //!
-//! A channel says what it knows and leaves the rest as [`Event::new`] and `Default` have it. Nothing here goes through JSON but
-//! the properties, which are JSON in every store.
+//! A channel sets what it knows and leaves the rest as [`Event::new`] and `Default` have it. Only properties are JSON
+//! here, because they are JSON in every store.
 
 use std::borrow::Cow;
 
@@ -9,46 +9,46 @@ use subway_protocol::{Id, Theme, Violation};
 
 use crate::record::{Context, Object, Text};
 
-/// One request as the pipeline takes it, without its events.
+/// Request to the pipeline, without its events.
 #[derive(Clone, Debug)]
-pub(crate) struct Incoming<'a> {
+pub(crate) struct IncomingBatch<'a> {
     /// Key of the app.
     pub app_key: &'a str,
-    /// Identity of the batch. A channel without one makes it.
+    /// ID of the batch. A channel without one creates it.
     pub batch_id: Id,
-    /// When the request arrived, milliseconds since the epoch.
+    /// Arrival of the request, milliseconds since the epoch.
     pub received_at: i64,
-    /// The sender's clocks.
-    pub sent: Sent,
-    /// Who the events are from; at least one. A batch of our wire has one, a server may send for many.
-    pub origins: Vec<Origin<'a>>,
+    /// Clocks of the sender.
+    pub sent: SenderClocks,
+    /// Senders of the events; at least one. A batch of our wire has one, a server may send for many.
+    pub senders: Vec<Sender<'a>>,
 }
 
-/// The sender's clocks when it sent. They may be absurd.
+/// Clocks of the sender when it sent. They may be wrong by any amount.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Sent {
-    /// Its wall clock, milliseconds since the epoch.
+pub(crate) struct SenderClocks {
+    /// Wall clock, milliseconds since the epoch.
     pub at: Option<i64>,
-    /// Its monotonic clock, milliseconds.
+    /// Monotonic clock, milliseconds.
     pub mono: Option<u64>,
-    /// Its wall clock when it sent this batch for the first time, milliseconds since the epoch.
+    /// Wall clock at the first sending of this batch, milliseconds since the epoch.
     pub first_at: Option<i64>,
 }
 
-impl Sent {
-    /// How long ago the batch was sent for the first time, by the sender's clock, milliseconds; 0 if it does not say.
+impl SenderClocks {
+    /// Returns the time since the first sending by the sender's clock, in milliseconds; 0 if it is unknown.
     #[must_use]
     pub(crate) fn age_ms(&self) -> i64 {
         self.at.zip(self.first_at).map_or(0, |(at, first)| at.saturating_sub(first))
     }
 }
 
-/// Who events are from. All its events are kept together; each gets a copy of what is here.
+/// Sender of events. Its events share one record, and each gets a copy of what is here.
 #[derive(Clone, Debug)]
-pub(crate) struct Origin<'a> {
+pub(crate) struct Sender<'a> {
     /// The install.
     pub install_id: Id,
-    /// App, SDK, host and device. Texts are cut by whoever decodes.
+    /// App, SDK, host and device. The channel truncates the texts.
     pub context: Context<'a>,
     /// Properties of every event, within the limits.
     pub common: Object<'a>,
@@ -57,56 +57,56 @@ pub(crate) struct Origin<'a> {
 /// One event as it was sent.
 #[derive(Clone, Debug)]
 pub(crate) struct Event<'a> {
-    /// Whose it is: an index in [`Incoming::origins`].
-    pub origin: usize,
-    /// Its identity.
+    /// Sender: an index in [`IncomingBatch::senders`].
+    pub sender: usize,
+    /// ID of the event.
     pub id: Id,
-    /// Its number within the install, from 1; 0 if the channel has none.
+    /// Number within the install, from 1; 0 if the channel has none.
     pub seq: u64,
-    /// What it is about.
+    /// Theme.
     pub theme: Theme,
-    /// Its name; not yet checked.
+    /// Code; not validated yet.
     pub code: Text<'a>,
-    /// The device's wall clock, milliseconds since the epoch; perhaps absurd.
+    /// Device's wall clock, milliseconds since the epoch; may be wrong by any amount.
     pub ts: i64,
-    /// The device's monotonic clock, milliseconds.
+    /// Device's monotonic clock, milliseconds.
     pub mono: Option<u64>,
-    /// Which run of the monotonic clock; without a name all readings of an install are one run.
+    /// Boot ID of the monotonic clock. Without one all readings of an install count as one boot.
     pub boot: Text<'a>,
-    /// When it truly happened, if the sender knows better than the device; not yet checked.
+    /// Event time, if the sender knows it better than the device; not validated yet.
     pub true_ts: Option<i64>,
-    /// The user, empty if none.
+    /// User; empty if none.
     pub user_id: Text<'a>,
-    /// The session, empty if none.
+    /// Session; empty if none.
     pub session_id: Text<'a>,
-    /// The session's number within the install, from 1.
+    /// Number of the session within the install, from 1.
     pub session_index: Option<u64>,
-    /// The event's number within the session, from 1.
+    /// Number of the event within the session, from 1.
     pub session_event: Option<u64>,
     /// The page.
     pub page: Page<'a>,
-    /// Properties: a JSON object; not yet checked.
+    /// Properties: a JSON object; not validated yet.
     pub props: Object<'a>,
 }
 
-/// A page. Empty texts are unknown.
+/// Page. Empty texts are unknown.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Page<'a> {
     /// Path without query.
     pub path: Text<'a>,
     /// Title.
     pub title: Text<'a>,
-    /// Where it was reached from.
+    /// Page from which it was reached.
     pub referrer: Text<'a>,
-    /// When it was entered by the device's wall clock, milliseconds since the epoch; perhaps absurd.
+    /// Time of entry by the device's wall clock, milliseconds since the epoch; may be wrong by any amount.
     pub enter_ts: Option<i64>,
 }
 
 impl<'a> Event<'a> {
-    /// An event of which nothing else is known.
+    /// Creates an event of which nothing else is known.
     pub(crate) fn new(id: Id, theme: Theme, code: impl Into<Cow<'a, str>>, ts: i64) -> Self {
         Self {
-            origin: 0,
+            sender: 0,
             id,
             seq: 0,
             theme,
@@ -125,5 +125,5 @@ impl<'a> Event<'a> {
     }
 }
 
-/// An event, or why it cannot be read, with its identity if that could be.
-pub(crate) type Decoded<'a> = Result<Event<'a>, (Option<Id>, Violation)>;
+/// Event, or the reason why it cannot be decoded, with its ID if that is known.
+pub(crate) type DecodedEvent<'a> = Result<Event<'a>, (Option<Id>, Violation)>;

@@ -1,8 +1,8 @@
-//! Judges events and prepares what is stored of them. PURE: no IO and no clock; time, limits and state are arguments.
+//! Validates events and builds their stored form. PURE: no IO and no clock; time, limits and state are arguments.
 //!
-//! A batch goes through in two steps, because duplicates and the order of an install are only known inside the spool's
-//! transaction: [`prepare`] does everything that needs the batch alone, on any thread; [`Prepared::order`] and
-//! [`Prepared::records`] finish it with what the transaction knows, and only copy text.
+//! A batch passes in two steps, because duplicates and the order of an install are only known inside the spool's
+//! transaction. [`prepare`] does everything that needs the batch alone, on any thread. [`ValidatedBatch::order`] and
+//! [`ValidatedBatch::records`] finish it with what the transaction knows, and only copy text.
 
 mod build;
 mod clock;
@@ -14,115 +14,116 @@ use std::ops::Range;
 use subway_protocol::codec::server::Rejection;
 use subway_protocol::{Id, Limits, Violation};
 
-pub(crate) use clock::{Bounds, Last, TimeSource};
-pub(crate) use event::{Decoded, Event, Incoming, Origin, Page, Sent};
+pub(crate) use clock::{ClockAnchor, TimeBounds, TimeSource};
+pub(crate) use event::{DecodedEvent, Event, IncomingBatch, Page, Sender, SenderClocks};
 
-/// A batch after validation: what could be stored of it, and what not.
+/// Batch after validation: its valid and its rejected events.
 #[derive(Clone, Debug)]
-pub(crate) struct Prepared {
-    /// The batch.
+pub(crate) struct ValidatedBatch {
+    /// ID of the batch.
     pub batch_id: Id,
-    /// Who sent it; the first, if the events are of several installs.
+    /// Install that sent it; the first, if the events are of several installs.
     pub install_id: Id,
-    /// The sender's clocks when it sent.
-    pub sent: Sent,
-    /// How many events it has.
+    /// Clocks of the sender when it sent the batch.
+    pub sent: SenderClocks,
+    /// Number of events, valid and rejected.
     pub received: u64,
-    /// The valid ones, in the order of sending.
-    pub candidates: Vec<Candidate>,
-    /// The others.
+    /// Valid events, in the order of sending.
+    pub events: Vec<ValidEvent>,
+    /// Rejected events.
     pub rejected: Vec<Rejection>,
-    /// The latest time that an honest clock can have given, milliseconds since the epoch.
+    /// Latest time that an honest clock can have given, in milliseconds since the epoch.
     latest: i64,
-    /// For each origin its record's JSON up to the events.
+    /// For each sender the JSON of its record up to the events.
     heads: Vec<Vec<u8>>,
-    /// The candidates' JSON without what is decided last, one after the other.
+    /// JSON of the valid events without the columns that are decided last, concatenated.
     text: Vec<u8>,
-    /// Every boot identity of the batch, once.
+    /// Distinct boot IDs of the batch.
     boots: Vec<String>,
 }
 
-/// A valid event.
+/// Valid event.
 #[derive(Clone, Debug)]
-pub(crate) struct Candidate {
-    /// Where in the batch it stands.
+pub(crate) struct ValidEvent {
+    /// Index in the batch.
     pub index: u64,
-    /// Its identity.
+    /// ID of the event.
     pub id: Id,
-    /// When it happened, corrected as far as the batch alone shows, milliseconds since the epoch.
+    /// Event time, corrected as far as the batch alone shows, in milliseconds since the epoch.
     pub event_time: i64,
-    /// Where [`Candidate::event_time`] is from.
+    /// Source of [`ValidEvent::event_time`].
     pub time_source: TimeSource,
-    /// Whether it may be a repetition of an event that is no longer remembered. Set inside of the spool's transaction.
+    /// Whether it may be a repetition beyond the dedup horizon. The spool's transaction sets it.
     pub unverified: bool,
-    origin: usize,
+    sender: usize,
     seq: u64,
-    /// Run of the monotonic clock (index in `boots`) and its reading, if it is known and the time is the device's.
+    /// Boot (index in `boots`) and reading of the monotonic clock, if known and if the event time is the device's.
     reading: Option<(usize, u64)>,
     text: Range<usize>,
 }
 
-/// A record to be appended to the spool.
+/// Record to append to the spool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewRecord {
-    /// The JSON of a [`crate::record::Record`].
+    /// JSON of a [`crate::record::Record`].
     pub json: String,
-    /// How many events it holds; at least one.
+    /// Number of its events; at least one.
     pub events: u64,
-    /// Bytes of JSON once what the events share has been copied to each of them, as most stores do.
+    /// Bytes of JSON once what the events share is copied to each of them, as most stores do.
     pub expanded: u64,
 }
 
-/// Validates every event of a batch, places it in time, and writes down what is to be stored.
+/// Validates every event of a batch, resolves its time, and encodes what is stored.
 #[must_use]
 pub(crate) fn prepare<'a>(
-    incoming: &Incoming<'_>,
-    events: impl ExactSizeIterator<Item = Decoded<'a>>,
+    incoming: &IncomingBatch<'_>,
+    events: impl ExactSizeIterator<Item = DecodedEvent<'a>>,
     limits: &Limits,
     past_days: u64,
-) -> Prepared {
+) -> ValidatedBatch {
     let received_at = incoming.received_at;
-    let bounds = Bounds::new(received_at, past_days, limits.future_ms, limits.clock_tolerance_ms);
-    let mut prepared = Prepared {
+    let bounds = TimeBounds::new(received_at, past_days, limits.future_ms, limits.clock_tolerance_ms);
+    let mut batch = ValidatedBatch {
         batch_id: incoming.batch_id,
-        install_id: incoming.origins.first().map_or(incoming.batch_id, |origin| origin.install_id),
+        install_id: incoming.senders.first().map_or(incoming.batch_id, |sender| sender.install_id),
         sent: incoming.sent,
         received: events.len() as u64,
-        candidates: Vec::with_capacity(events.len()),
+        events: Vec::with_capacity(events.len()),
         rejected: Vec::new(),
         latest: received_at.saturating_add(limits.clock_tolerance_ms),
-        heads: incoming.origins.iter().map(|origin| build::head(incoming, origin)).collect(),
+        heads: incoming.senders.iter().map(|sender| build::head(incoming, sender)).collect(),
         text: Vec::new(),
         boots: Vec::new(),
     };
     for (index, event) in (0..).zip(events) {
         let id = event.as_ref().map_or_else(|(id, _)| *id, |event| Some(event.id));
         if let Err(violation) =
-            event.map_err(|(_, violation)| violation).and_then(|event| prepared.take(index, &event, &bounds, limits))
+            event.map_err(|(_, violation)| violation).and_then(|event| batch.take(index, &event, &bounds, limits))
         {
-            prepared.rejected.push(Rejection { index, id, violation });
+            batch.rejected.push(Rejection { index, id, violation });
         }
     }
-    prepared
+    batch
 }
 
-impl Prepared {
-    fn take(&mut self, index: u64, event: &Event<'_>, bounds: &Bounds, limits: &Limits) -> Result<(), Violation> {
+impl ValidatedBatch {
+    fn take(&mut self, index: u64, event: &Event<'_>, bounds: &TimeBounds, limits: &Limits) -> Result<(), Violation> {
         validate::check(event, limits)?;
-        let (event_time, time_source) = clock::place(event, &self.sent, bounds)?;
+        let (event_time, time_source) = clock::resolve_time(event, &self.sent, bounds)?;
         let start = self.text.len();
         build::event(&mut self.text, event);
-        // The clocks of several installs cannot be kept apart by one batch; foreign senders have no monotonic clock.
+        // One batch has only one boot for all installs, so the clocks of several cannot be told apart; foreign senders
+        // have no monotonic clock.
         let reading = event.mono.filter(|_| event.true_ts.is_none() && self.heads.len() == 1);
-        // Without a name all readings count as one boot.
+        // Without a boot ID all readings count as one boot.
         let reading = reading.map(|mono| (self.boot(&event.boot), mono));
-        self.candidates.push(Candidate {
+        self.events.push(ValidEvent {
             index,
             id: event.id,
             event_time,
             time_source,
             unverified: false,
-            origin: event.origin.min(self.heads.len().saturating_sub(1)),
+            sender: event.sender.min(self.heads.len().saturating_sub(1)),
             seq: event.seq,
             reading,
             text: start..self.text.len(),
@@ -138,31 +139,31 @@ impl Prepared {
         self.boots.len() - 1
     }
 
-    /// About how much memory it takes until it is stored, its records included, bytes.
+    /// Returns the approximate memory in bytes until the batch is stored, its records included.
     #[must_use]
     pub(crate) fn bytes(&self) -> u64 {
         let heads: usize = self.heads.iter().map(Vec::len).sum();
-        (2 * (heads + self.text.len()) + self.candidates.len() * size_of::<Candidate>()) as u64
+        (2 * (heads + self.text.len()) + self.events.len() * size_of::<ValidEvent>()) as u64
     }
 
-    /// Whether the order within the install can matter for any candidate.
+    /// Returns whether the order within the install can change any event.
     #[must_use]
     pub(crate) fn has_readings(&self) -> bool {
-        self.candidates.iter().any(|candidate| candidate.reading.is_some())
+        self.events.iter().any(|event| event.reading.is_some())
     }
 
-    /// The records with the candidates that `fresh` marks, one for each origin that has any; `fresh` is as long as
-    /// `candidates`.
-    pub(crate) fn records<'p>(&'p self, fresh: &'p [bool]) -> impl Iterator<Item = NewRecord> + 'p {
-        self.heads.iter().enumerate().filter_map(|(origin, head)| self.record(origin, head, fresh))
+    /// Returns the records with the events that `is_new` marks, one for each sender that has any. `is_new` is as long
+    /// as `events`.
+    pub(crate) fn records<'p>(&'p self, is_new: &'p [bool]) -> impl Iterator<Item = NewRecord> + 'p {
+        self.heads.iter().enumerate().filter_map(|(sender, head)| self.record(sender, head, is_new))
     }
 
-    fn record(&self, origin: usize, head: &[u8], fresh: &[bool]) -> Option<NewRecord> {
+    fn record(&self, sender: usize, head: &[u8], is_new: &[bool]) -> Option<NewRecord> {
         let kept = || {
-            let fresh = self.candidates.iter().zip(fresh).filter(|(_, fresh)| **fresh);
-            fresh.map(|(candidate, _)| candidate).filter(|candidate| candidate.origin == origin)
+            let is_new = self.events.iter().zip(is_new).filter(|(_, is_new)| **is_new);
+            is_new.map(|(event, _)| event).filter(|event| event.sender == sender)
         };
-        let (events, text) = kept().fold((0, 0), |(events, text), candidate| (events + 1, text + candidate.text.len()));
+        let (events, text) = kept().fold((0, 0), |(events, text), event| (events + 1, text + event.text.len()));
         if events == 0 {
             return None;
         }
@@ -170,22 +171,23 @@ impl Prepared {
         out.extend_from_slice(build::SHARED.as_bytes());
         out.extend_from_slice(head.len().to_string().as_bytes());
         out.extend_from_slice(head);
-        for (at, candidate) in kept().enumerate() {
+        for (at, event) in kept().enumerate() {
             if at > 0 {
                 out.push(b',');
             }
-            build::decided(&mut out, candidate);
-            out.extend_from_slice(&self.text[candidate.text.clone()]);
+            build::decided(&mut out, event);
+            out.extend_from_slice(&self.text[event.text.clone()]);
         }
         out.extend_from_slice(build::TAIL.as_bytes());
         let expanded = (out.len() + head.len() * (events - 1)) as u64;
-        // Everything in it was text before.
+        // Cannot fail, because every part was UTF-8.
         let json = String::from_utf8(out).ok()?;
         Some(NewRecord { json, events: events as u64, expanded })
     }
 }
 
-/// Bytes of what is decided last, at most: `{"event_time":253402300799999,"time_source":"corrected","unverified":true`.
+/// Maximum bytes of the columns that are decided last:
+/// `{"event_time":253402300799999,"time_source":"corrected","unverified":true`.
 const DECIDED_BYTES: usize = 76;
 
 #[cfg(test)]

@@ -14,19 +14,19 @@ mod order;
 
 const NOW: i64 = 1_431_835_512_345;
 
-fn prepared(batch: &Value) -> Prepared {
+fn prepared(batch: &Value) -> ValidatedBatch {
     prepared_text(&batch.to_string())
 }
 
-fn prepared_text(text: &str) -> Prepared {
+fn prepared_text(text: &str) -> ValidatedBatch {
     let limits = Limits::default();
     let batch = decode(text.as_bytes(), &limits).unwrap();
     let events = batch.events.iter().map(|raw| wire::event(raw, &limits));
     prepare(&wire::incoming("demo", &batch, NOW), events, &limits, PAST_DAYS)
 }
 
-/// The JSON of the one record, or nothing.
-fn record(prepared: &Prepared, fresh: &[bool]) -> String {
+/// Returns the JSON of the one record, or an empty text.
+fn record(prepared: &ValidatedBatch, fresh: &[bool]) -> String {
     let mut records: Vec<_> = prepared.records(fresh).collect();
     assert!(records.len() <= 1);
     records.pop().map(|record| record.json).unwrap_or_default()
@@ -98,7 +98,7 @@ fn a_bad_event_costs_no_neighbour() {
     bad["theme"] = json!("nope");
     let prepared = prepared(&batch(vec![event(1), bad, event(3), json!(7), event(5)]));
     assert_eq!(prepared.received, 5);
-    assert_eq!(prepared.candidates.iter().map(|c| c.index).collect::<Vec<_>>(), [0, 2, 4]);
+    assert_eq!(prepared.events.iter().map(|c| c.index).collect::<Vec<_>>(), [0, 2, 4]);
     let rejected: Vec<_> =
         prepared.rejected.iter().map(|r| (r.index, r.id.map(|id| id.text()), r.violation.reason)).collect();
     assert_eq!(rejected, [(1, Some(id(2)), RejectReason::UnknownTheme), (3, None, RejectReason::Malformed)]);
@@ -138,7 +138,7 @@ fn every_text_and_number_outside_the_properties_has_its_limit() {
     }
 }
 
-/// What one event of an install says of its clocks.
+/// Clock readings of one event of an install.
 
 #[test]
 fn no_clock_of_a_device_costs_an_event_and_each_says_where_its_time_is_from() {
@@ -181,31 +181,31 @@ fn a_true_time_far_from_its_arrival_is_rejected_with_the_nearest_that_is_not() {
                 assert_eq!((violation.field.as_str(), violation.limit), ("true_ts", Some(limit as u64)));
                 assert_eq!(violation.got, Some(Actual::Number(true_ts)));
             }
-            None => assert_eq!(prepared.candidates[0].time_source, TimeSource::True, "{true_ts}"),
+            None => assert_eq!(prepared.events[0].time_source, TimeSource::True, "{true_ts}"),
         }
     }
 }
 
 #[test]
 fn a_record_says_how_large_it_becomes_and_a_sender_for_many_gets_a_record_for_each() {
-    let origin = |number| Origin {
+    let origin = |number| Sender {
         install_id: Id::parse(&id(number)).unwrap(),
         context: crate::record::Context { platform: "web".into(), ..Default::default() },
         common: Default::default(),
     };
-    let incoming = Incoming {
+    let incoming = IncomingBatch {
         app_key: "demo",
         batch_id: Id::parse(&id(9)).unwrap(),
         received_at: NOW,
-        sent: Sent::default(),
-        origins: vec![origin(1), origin(2)],
+        sent: SenderClocks::default(),
+        senders: vec![origin(1), origin(2)],
     };
     let events = (0..5).map(|n| {
-        Ok(Event { origin: n % 2, ..Event::new(Id::parse(&id(n as u64)).unwrap(), Theme::Click, "下单", NOW) })
+        Ok(Event { sender: n % 2, ..Event::new(Id::parse(&id(n as u64)).unwrap(), Theme::Click, "下单", NOW) })
     });
-    let events: Vec<Decoded<'_>> = events.collect();
+    let events: Vec<DecodedEvent<'_>> = events.collect();
     let mut prepared = prepare(&incoming, events.into_iter(), &Limits::default(), PAST_DAYS);
-    prepared.candidates[1].unverified = true;
+    prepared.events[1].unverified = true;
     let records: Vec<NewRecord> = prepared.records(&[true, true, false, true, true]).collect();
     assert_eq!(records.iter().map(|record| record.events).collect::<Vec<_>>(), [2, 2]);
     for new in &records {

@@ -1,4 +1,4 @@
-//! The rules that one event must keep, whatever the others are and whatever channel it came by.
+//! Rules for one event, independent of other events and of the channel.
 
 use subway_protocol::json::check_object;
 use subway_protocol::limits::MAX_SAFE_INTEGER;
@@ -26,7 +26,7 @@ pub(super) fn check(event: &Event<'_>, limits: &Limits) -> Result<(), Violation>
     Ok(())
 }
 
-/// A number that counts from 1.
+/// Checks a number that counts from 1.
 fn number(field: &str, value: Option<u64>) -> Result<(), Violation> {
     match value {
         Some(0) => Err(Violation::limit_exceeded(RejectReason::InvalidField, field, 1, 0)),

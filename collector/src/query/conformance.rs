@@ -1,5 +1,5 @@
-//! What every reader must answer, whatever store it reads: the numbers of the [`Oracle`], on small data in which
-//! everything collides with everything.
+//! Conformance suite for readers: the numbers of the [`Oracle`], on small data in which everything collides with
+//! everything.
 
 use async_trait::async_trait;
 use proptest::prelude::*;
@@ -9,22 +9,22 @@ use serde_json::json;
 use subway_protocol::Theme;
 
 use super::oracle::Oracle;
-use super::{CountQuery, EventsQuery, Filter, Listed, Mark, Measure, Reader};
+use super::{CountQuery, EventsQuery, Filter, ListedEvent, Measure, Reader, SortKey};
 use crate::sinks::conformance::edge;
 use crate::sinks::{SinkBatch, StoredRecord};
 
-/// A store under test. It may hold other apps' events; the suite uses app keys of its own.
+/// Store under test. It may contain other apps' events; the suite uses app keys of its own.
 #[async_trait]
 pub(crate) trait Subject {
-    /// Brings a batch into the store. The suite's positions begin at 1.
+    /// Delivers a batch to the store. The suite's positions begin at 1.
     async fn deliver(&self, batch: SinkBatch);
-    /// Reads the store.
+    /// Returns the reader of the store.
     fn reader(&self) -> &dyn Reader;
 }
 
-/// Rounds of random data, and questions asked in each.
+/// Rounds of random data, and queries in each.
 const ROUNDS: usize = 60;
-const QUESTIONS: usize = 40;
+const QUERIES: usize = 40;
 /// Times of random events lie in `0..TIMES`, so that they often meet each other and the boundaries.
 const TIMES: i64 = 40;
 
@@ -45,7 +45,7 @@ pub(crate) async fn run(subject: &dyn Subject) {
     suite.events_come_back_as_they_were_sent().await;
     suite.values_at_the_edge_come_back_as_they_were_sent().await;
     suite.events_of_decades_are_read_like_any_others().await;
-    suite.random_questions_about_random_events().await;
+    suite.random_queries_about_random_events().await;
 }
 
 struct Suite<'a> {
@@ -54,7 +54,7 @@ struct Suite<'a> {
     next: u64,
 }
 
-/// One event: time, theme, code, user (0: none), session (0: none).
+/// Event: time, theme, code, user (0 for none), session (0 for none).
 type Sketch = (i64, usize, u8, u8, u8);
 
 fn uuid(kind: u8, number: u64) -> String {
@@ -90,7 +90,7 @@ impl Suite<'_> {
         let (first, last) = (self.next, self.next + count - 1);
         self.next = last + 1;
         self.subject
-            .deliver(SinkBatch { first, last, token: format!("t-{first}-{last}"), records: vec![stored] })
+            .deliver(SinkBatch { first, last, dedup_token: format!("t-{first}-{last}"), records: vec![stored] })
             .await;
     }
 
@@ -101,9 +101,9 @@ impl Suite<'_> {
     }
 
     async fn compare_newest(&self, query: EventsQuery) {
-        // As text: not every property can be a number or a text of this language.
-        let lines = |found: Vec<Listed>| {
-            let line = |listed: &Listed| (listed.position, serde_json::to_string(&listed.row).unwrap());
+        // Compares text, because Rust types cannot hold every property.
+        let lines = |found: Vec<ListedEvent>| {
+            let line = |listed: &ListedEvent| (listed.position, serde_json::to_string(&listed.row).unwrap());
             found.iter().map(line).collect::<Vec<_>>()
         };
         let expected = lines(self.oracle.newest(query.clone()).await.unwrap());
@@ -111,8 +111,12 @@ impl Suite<'_> {
         assert_eq!(found, expected, "{query:?}");
     }
 
-    async fn compare_extent(&self, app: &str) {
-        assert_eq!(self.subject.reader().extent(app).await.unwrap(), self.oracle.extent(app).await.unwrap(), "{app}");
+    async fn compare_time_range(&self, app: &str) {
+        assert_eq!(
+            self.subject.reader().time_range(app).await.unwrap(),
+            self.oracle.time_range(app).await.unwrap(),
+            "{app}"
+        );
     }
 
     async fn an_unknown_app_has_no_events(&mut self) {
@@ -123,7 +127,7 @@ impl Suite<'_> {
             assert_eq!((counts.buckets, counts.total), (vec![0, 0], 0), "{measure:?}");
         }
         self.compare_newest(EventsQuery { app: "nobody".into(), limit: 10, ..EventsQuery::default() }).await;
-        self.compare_extent("nobody").await;
+        self.compare_time_range("nobody").await;
     }
 
     async fn a_late_event_moves_the_first_time_of_its_install(&mut self) {
@@ -164,7 +168,7 @@ impl Suite<'_> {
                 "page_enter_ts": 7, "props": {"a": {"b": [1, null, "\u{2028}"]}}}]}))
             .await;
         self.compare_newest(EventsQuery { app: app.into(), limit: 10, ..EventsQuery::default() }).await;
-        self.compare_extent(app).await;
+        self.compare_time_range(app).await;
         let record: serde_json::Value = serde_json::from_str(&crate::record::samples::record()).unwrap();
         let app = record["app_key"].as_str().unwrap().to_owned();
         self.store_record(record).await;
@@ -223,7 +227,7 @@ impl Suite<'_> {
                 "events": events}))
                 .await;
         }
-        self.compare_extent(app).await;
+        self.compare_time_range(app).await;
         self.compare_newest(EventsQuery { app: app.into(), limit: 1000, ..EventsQuery::default() }).await;
         let (from, to) = (Some(arrived - 500 * day), Some(arrived + 2 * day));
         self.compare_newest(EventsQuery { app: app.into(), from, to, limit: 1000, ..EventsQuery::default() }).await;
@@ -238,7 +242,7 @@ impl Suite<'_> {
         }
     }
 
-    async fn random_questions_about_random_events(&mut self) {
+    async fn random_queries_about_random_events(&mut self) {
         let config = Config { failure_persistence: None, ..Config::default() };
         let mut runner = TestRunner::new_with_rng(
             config,
@@ -250,15 +254,15 @@ impl Suite<'_> {
         let theme = proptest::option::of((0usize..4).prop_map(|at| Theme::ALL[at]));
         let code = proptest::option::of((0u8..4).prop_map(|code| format!("c{code}")));
         let after = proptest::option::of((0..TIMES, 0u64..60));
-        let question = ((0u8..2, 0..MEASURES.len(), bounds, theme, code), (0u8..5, 0u8..4, after, 1usize..12));
+        let query_strategy = ((0u8..2, 0..MEASURES.len(), bounds, theme, code), (0u8..5, 0u8..4, after, 1usize..12));
         for round in 0..ROUNDS {
             let app = |which: u8| format!("random-{round}-{which}");
             for (which, install, events) in batches.new_tree(&mut runner).unwrap().current() {
                 self.store(&app(which), install, &events).await;
             }
-            for _ in 0..QUESTIONS {
+            for _ in 0..QUERIES {
                 let ((which, measure, bounds, theme, code), (install, user, after, limit)) =
-                    question.new_tree(&mut runner).unwrap().current();
+                    query_strategy.new_tree(&mut runner).unwrap().current();
                 let (measure, bounds): (_, Vec<i64>) = (MEASURES[measure], bounds.into_iter().collect());
                 let takes_filter = !matches!(measure, Measure::NewInstalls | Measure::InstallsSeen);
                 let filter = Filter { theme, code };
@@ -267,9 +271,9 @@ impl Suite<'_> {
                 self.compare_count(CountQuery { app: app(which), measure, filter: count_filter, bounds }).await;
                 let install_id = if install < 4 { None } else { Some(uuid(1, 1)) };
                 let user_id = if user < 3 { None } else { Some("user 1".to_owned()) };
-                // Places around the events of this round.
+                // Sort keys around the events of this round.
                 let after =
-                    after.map(|(event_time, back)| Mark { event_time, position: self.next.saturating_sub(back) });
+                    after.map(|(event_time, back)| SortKey { event_time, position: self.next.saturating_sub(back) });
                 self.compare_newest(EventsQuery {
                     app: app(which),
                     from,
@@ -282,7 +286,7 @@ impl Suite<'_> {
                 })
                 .await;
             }
-            self.compare_extent(&app(0)).await;
+            self.compare_time_range(&app(0)).await;
         }
     }
 }

@@ -1,7 +1,7 @@
-//! Questions about stored events, and the [`Reader`] that every store answers them through.
+//! Queries on stored events, and the trait [`Reader`] through which every store answers them.
 //!
-//! What the product metrics mean, and which calendar their buckets follow, is said in [`subway_analytics`], whose words are
-//! this room's too; a reader only counts between boundaries.
+//! [`subway_analytics`] defines the product metrics and the calendar of their buckets. A reader only counts between
+//! boundaries.
 
 use std::fmt;
 use std::path::Path;
@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 pub(crate) use subway_analytics::{
-    CountQuery, Counts, EventsQuery, Extent, Filter, InvalidParameter, Mark, Measure, Metric, MetricRequest,
-    Parameters, parse_time, utc,
+    CountQuery, Counts, EventsQuery, Filter, InvalidParameter, Measure, Metric, MetricRequest, Parameters, SortKey,
+    TimeRange, parse_time, utc,
 };
 
 use crate::config::{Config, Kind};
@@ -19,7 +19,7 @@ use crate::sinks::SinkError;
 
 pub(crate) mod clickhouse;
 pub(crate) mod elasticsearch;
-mod nowhere;
+mod no_store;
 pub(crate) mod sqlite;
 
 #[cfg(test)]
@@ -27,85 +27,120 @@ pub(crate) mod conformance;
 #[cfg(test)]
 pub(crate) mod oracle;
 
-/// An event of the list.
+/// Event of a list, with its position.
 #[derive(Clone, Debug)]
-pub(crate) struct Listed {
-    /// Its position in the spool.
+pub(crate) struct ListedEvent {
+    /// Position in the spool.
     pub position: u64,
     /// The event.
     pub row: Row<'static>,
 }
 
-impl Listed {
-    /// Where it stands.
+impl ListedEvent {
+    /// Returns the sort key, from which the next page continues.
     #[must_use]
-    pub(crate) fn mark(&self) -> Mark {
-        Mark { event_time: self.row.event.event_time, position: self.position }
+    pub(crate) fn sort_key(&self) -> SortKey {
+        SortKey { event_time: self.row.event.event_time, position: self.position }
     }
 }
 
-/// Why a store could not answer.
+/// Reason why a store did not answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ReadError {
-    /// The answer would take longer than a reader may take, or too many others ask. Asking for less, or later, may work.
+    /// The query takes too long, or too many are running. A smaller query, or the same one later, may succeed.
     Busy(String),
     /// The store cannot be read.
     Failed(String),
-    /// No store that there is can be asked, and no waiting will mend that.
-    Nowhere(String),
+    /// The configuration has no store that can be queried. Waiting does not help.
+    NoStore(String),
 }
 
 impl fmt::Display for ReadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ReadError::Busy(why) | ReadError::Failed(why) | ReadError::Nowhere(why) => f.write_str(why),
+            ReadError::Busy(why) | ReadError::Failed(why) | ReadError::NoStore(why) => f.write_str(why),
         }
     }
 }
 
 impl std::error::Error for ReadError {}
 
-/// Knows whether the store that answers questions has what was acknowledged before they were asked.
+/// Read barrier: lets a query see what was acknowledged before it came ("read your writes").
 #[async_trait]
-pub(crate) trait Freshness: Send + Sync {
-    /// Waits, for a bounded time, until it has.
-    async fn catch_up(&self);
-    /// What that store never got, because it was gone before or was given up, arrived before this time, milliseconds since
-    /// the epoch; `None`: it gets everything.
+pub(crate) trait ReadBarrier: Send + Sync {
+    /// Waits, for a bounded time, until the store has every event acknowledged before the call.
+    async fn wait(&self);
+    /// Returns the arrival time before which the store may lack events, because the spool had deleted them or they were
+    /// dropped. Milliseconds since the epoch; `None` if it gets every event.
     fn complete_from(&self) -> Option<i64>;
-    /// Every event up to this position is in the store.
+    /// Returns the position up to which every event is in the store.
     fn position(&self) -> u64;
 }
 
-/// Answers questions from one store.
+/// Reads events and counts from one store.
 ///
-/// Every answer is consistent in itself: all its numbers come from one state of the store. An app that the store has
-/// never seen is an app without events.
+/// All numbers of an answer come from one state of the store. An app that the store has never seen has no events.
+///
+/// The tests of this module hold a minimal implementation, `EmptyReader`. What every implementation must answer is in
+/// `query::conformance`, which each of them runs.
 #[async_trait]
 pub(crate) trait Reader: Send + Sync {
     /// Counts per bucket and over the whole range.
     async fn count(&self, query: CountQuery) -> Result<Counts, ReadError>;
-    /// The newest events by event time; of events at the same millisecond the later stored comes first.
-    async fn newest(&self, query: EventsQuery) -> Result<Vec<Listed>, ReadError>;
-    /// When the app's first and last event happened; `None` without events.
-    async fn extent(&self, app: &str) -> Result<Option<Extent>, ReadError>;
-    /// From which event time on the store has every event of the app, milliseconds since the epoch; `None`: it has all.
-    /// `installs`: asked for what counts installs by their first event, which a store may remember longer.
+    /// Returns the newest events by event time. Among events of the same millisecond the later stored comes first.
+    async fn newest(&self, query: EventsQuery) -> Result<Vec<ListedEvent>, ReadError>;
+    /// Returns the times of the app's first and last event; `None` without events.
+    async fn time_range(&self, app: &str) -> Result<Option<TimeRange>, ReadError>;
+    /// Returns the event time from which the store has every event of the app, in milliseconds since the epoch; `None`
+    /// if it has all.
+    ///
+    /// With `installs`, for metrics that count installs by their first event, which a store may keep longer.
     async fn complete_from(&self, _app: &str, _installs: bool) -> Result<Option<i64>, ReadError> {
         Ok(None)
     }
 }
 
-/// The reader of the sink that the configuration names for reading. `data_dir`: where the embedded store is.
+/// Opens the reader of the sink that the configuration names for reading. The embedded store is in `data_dir`.
 ///
 /// # Errors
-/// [`SinkError::Unfit`] if the settings of the store cannot be used.
+/// [`SinkError::Misconfigured`] if the settings of the store cannot be used.
 pub(crate) fn open(config: &Config, data_dir: &Path) -> Result<Arc<dyn Reader>, SinkError> {
-    let Some(name) = &config.reading else { return Ok(Arc::new(nowhere::Nowhere)) };
+    let Some(name) = &config.reading else { return Ok(Arc::new(no_store::NoStoreReader)) };
     let sink = config.sinks.iter().find(|sink| sink.name == *name);
     match sink.map(|sink| (&sink.kind, &sink.delivery)) {
         Some((Kind::ClickHouse(settings), delivery)) => clickhouse::open(settings, delivery),
         Some((Kind::Elasticsearch(settings), delivery)) => elasticsearch::open(settings, delivery),
         Some((Kind::Kafka(_), _)) | None => Ok(Arc::new(sqlite::StoreReader::new(data_dir))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Minimal reader: a store that has never seen an event.
+    struct EmptyReader;
+
+    #[async_trait]
+    impl Reader for EmptyReader {
+        async fn count(&self, query: CountQuery) -> Result<Counts, ReadError> {
+            Ok(Counts { buckets: vec![0; query.bounds.len() - 1], total: 0 })
+        }
+
+        async fn newest(&self, _: EventsQuery) -> Result<Vec<ListedEvent>, ReadError> {
+            Ok(Vec::new())
+        }
+
+        async fn time_range(&self, _: &str) -> Result<Option<TimeRange>, ReadError> {
+            Ok(None)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_minimal_reader_has_every_bucket_of_a_query() {
+        let (measure, filter) = (Measure::Events, Filter::default());
+        let query = CountQuery { app: "a".to_owned(), measure, filter, bounds: vec![0, 10, 20] };
+        assert_eq!(EmptyReader.count(query).await, Ok(Counts { buckets: vec![0, 0], total: 0 }));
+        assert_eq!(EmptyReader.complete_from("a", false).await, Ok(None), "by default a reader has every event");
     }
 }

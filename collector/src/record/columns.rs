@@ -1,4 +1,4 @@
-//! What a column of a stored event is, and how its values are handed to a store and taken back from one.
+//! Columns of a stored event, and the conversion of their values to and from a store.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,35 +9,35 @@ use serde_json::value::RawValue;
 
 use super::Text;
 
-/// What a column holds. Every store derives its own type from it.
+/// Kind of a column's values. Every store derives its own type from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// A text; empty if unknown.
+pub enum ColumnKind {
+    /// Text; empty if unknown.
     Text,
-    /// One of few texts: stores keep a dictionary.
-    Word,
-    /// A UUID as 36 characters in lower case.
+    /// One of few texts, so stores use a dictionary.
+    Keyword,
+    /// UUID as 36 characters in lower case.
     Uuid,
     /// Milliseconds since the epoch.
     Time,
-    /// Milliseconds since the epoch, perhaps unknown.
-    MaybeTime,
-    /// A number from 0.
+    /// Milliseconds since the epoch; may be unknown.
+    NullableTime,
+    /// Number from 0.
     Number,
-    /// A number from 0, perhaps unknown.
-    MaybeNumber,
-    /// Yes or no; no if unknown.
+    /// Number from 0; may be unknown.
+    NullableNumber,
+    /// Boolean; false if unknown.
     Flag,
-    /// A JSON object; `{}` if none was given.
+    /// JSON object; `{}` if absent.
     Object,
 }
 
-/// What a column is the same for.
+/// Scope of a column: the events that share its value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Of {
+pub enum ColumnScope {
     /// Every event of a batch.
     Batch,
-    /// Every event of a batch: who sends, in detail. Mostly the same for many batches.
+    /// Every event of a batch, and mostly of many batches: a description of the sender.
     Context,
     /// One event.
     Event,
@@ -46,38 +46,38 @@ pub enum Of {
 /// One column of a stored event. Its name is the same in every store.
 #[derive(Debug)]
 pub struct Column {
-    /// Its name.
+    /// Name.
     pub name: &'static str,
     /// The name as a member of a JSON object: `"name":`.
     pub member: &'static str,
-    /// What it holds.
-    pub kind: Kind,
-    /// What it is the same for.
-    pub of: Of,
-    /// What it means.
+    /// Kind of the values.
+    pub kind: ColumnKind,
+    /// Events that share the value.
+    pub of: ColumnScope,
+    /// Meaning, for docs and schemas.
     pub doc: &'static str,
 }
 
-/// The value of one column of one event.
+/// Value of one column of one event.
 #[derive(Clone, Copy, Debug)]
 pub enum Value<'v> {
     /// Of a text, a word or a UUID.
     Text(&'v str),
-    /// Of a time; `None` only where it may be unknown.
+    /// Of a time; `None` only in a nullable column.
     Time(Option<i64>),
-    /// Of a number; `None` only where it may be unknown.
+    /// Of a number; `None` only in a nullable column.
     Number(Option<u64>),
     /// Of a flag.
     Flag(bool),
-    /// Of an object; `None` if none was given.
+    /// Of an object; `None` if absent.
     Object(Option<&'v RawValue>),
 }
 
-/// What stands for properties that were not given.
+/// JSON of absent properties.
 pub const NO_PROPERTIES: &str = "{}";
 
 impl Value<'_> {
-    /// Whether nothing is known: what a record leaves out.
+    /// Returns whether the value is unknown. A record leaves such a value out.
     #[must_use]
     pub fn is_absent(&self) -> bool {
         match self {
@@ -107,7 +107,7 @@ impl Value<'_> {
     }
 }
 
-/// JSON on one line: a line break in it can only be white space between tokens, because inside of strings it is escaped.
+/// Replaces line breaks by spaces. In JSON they can only stand between tokens, because strings escape them.
 fn one_line(json: &mut [u8]) {
     for byte in json {
         if matches!(*byte, b'\n' | b'\r') {
@@ -147,21 +147,21 @@ pub fn write_known<'v>(out: &mut Vec<u8>, columns: &[Column], values: impl IntoI
     }
 }
 
-/// Where the values of a stored event are read from, column by column in the order of the declaration.
-pub trait Source {
-    /// What can go wrong.
+/// Source of the values of a stored event, column by column in the order of the declaration.
+pub trait ColumnSource {
+    /// Error of the source.
     type Error;
 
-    /// The next value, of this column.
+    /// Returns the next value, of this column.
     ///
     /// # Errors
-    /// If it is not there or is something else.
-    fn next(&mut self, column: &'static Column) -> Result<Owned, Self::Error>;
+    /// If the value is missing or has another type.
+    fn next(&mut self, column: &'static Column) -> Result<OwnedValue, Self::Error>;
 }
 
-/// A value that was read.
+/// Value read from a store.
 #[derive(Debug)]
-pub enum Owned {
+pub enum OwnedValue {
     /// Unknown.
     Absent,
     /// Of a text, a word or a UUID.
@@ -176,11 +176,11 @@ pub enum Owned {
     Object(Box<RawValue>),
 }
 
-/// The type of a field that is a column.
+/// Type of a field that is a column.
 pub(super) trait Field: Sized {
     fn value(&self) -> Value<'_>;
 
-    fn from_owned(value: Owned) -> Self;
+    fn from_value(value: OwnedValue) -> Self;
 
     fn is_absent(&self) -> bool {
         self.value().is_absent()
@@ -192,8 +192,8 @@ impl Field for Text<'_> {
         Value::Text(self)
     }
 
-    fn from_owned(value: Owned) -> Self {
-        if let Owned::Text(text) = value { text.into() } else { Self::default() }
+    fn from_value(value: OwnedValue) -> Self {
+        if let OwnedValue::Text(text) = value { text.into() } else { Self::default() }
     }
 }
 
@@ -202,8 +202,8 @@ impl Field for i64 {
         Value::Time(Some(*self))
     }
 
-    fn from_owned(value: Owned) -> Self {
-        if let Owned::Time(time) = value { time } else { 0 }
+    fn from_value(value: OwnedValue) -> Self {
+        if let OwnedValue::Time(time) = value { time } else { 0 }
     }
 }
 
@@ -212,8 +212,8 @@ impl Field for Option<i64> {
         Value::Time(*self)
     }
 
-    fn from_owned(value: Owned) -> Self {
-        if let Owned::Time(time) = value { Some(time) } else { None }
+    fn from_value(value: OwnedValue) -> Self {
+        if let OwnedValue::Time(time) = value { Some(time) } else { None }
     }
 }
 
@@ -222,8 +222,8 @@ impl Field for u64 {
         Value::Number(Some(*self))
     }
 
-    fn from_owned(value: Owned) -> Self {
-        if let Owned::Number(number) = value { number } else { 0 }
+    fn from_value(value: OwnedValue) -> Self {
+        if let OwnedValue::Number(number) = value { number } else { 0 }
     }
 }
 
@@ -232,8 +232,8 @@ impl Field for Option<u64> {
         Value::Number(*self)
     }
 
-    fn from_owned(value: Owned) -> Self {
-        if let Owned::Number(number) = value { Some(number) } else { None }
+    fn from_value(value: OwnedValue) -> Self {
+        if let OwnedValue::Number(number) = value { Some(number) } else { None }
     }
 }
 
@@ -242,8 +242,8 @@ impl Field for bool {
         Value::Flag(*self)
     }
 
-    fn from_owned(value: Owned) -> Self {
-        matches!(value, Owned::Flag(true))
+    fn from_value(value: OwnedValue) -> Self {
+        matches!(value, OwnedValue::Flag(true))
     }
 }
 
@@ -252,18 +252,18 @@ impl Field for Object<'_> {
         Value::Object(self.get())
     }
 
-    fn from_owned(value: Owned) -> Self {
-        if let Owned::Object(object) = value { Self(Some(Cow::Owned(object))) } else { Self(None) }
+    fn from_value(value: OwnedValue) -> Self {
+        if let OwnedValue::Object(object) = value { Self(Some(Cow::Owned(object))) } else { Self(None) }
     }
 }
 
-/// A JSON object that may be absent, borrowed where possible.
+/// JSON object that may be absent, borrowed where possible.
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(transparent)]
 pub struct Object<'a>(pub Option<Cow<'a, RawValue>>);
 
 impl Object<'_> {
-    /// The JSON.
+    /// Returns the JSON.
     #[must_use]
     pub fn get(&self) -> Option<&RawValue> {
         self.0.as_deref()
@@ -271,7 +271,7 @@ impl Object<'_> {
 }
 
 impl Object<'_> {
-    /// The same, borrowed from this one.
+    /// Borrows the object.
     #[must_use]
     pub fn borrowed(&self) -> Object<'_> {
         Object(self.get().map(Cow::Borrowed))
@@ -290,18 +290,18 @@ impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
     }
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for ColumnKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Kind::Text => "text",
-            Kind::Word => "one of few texts",
-            Kind::Uuid => "UUID",
-            Kind::Time => "time",
-            Kind::MaybeTime => "time or null",
-            Kind::Number => "integer",
-            Kind::MaybeNumber => "integer or null",
-            Kind::Flag => "boolean",
-            Kind::Object => "object",
+            ColumnKind::Text => "text",
+            ColumnKind::Keyword => "one of few texts",
+            ColumnKind::Uuid => "UUID",
+            ColumnKind::Time => "time",
+            ColumnKind::NullableTime => "time or null",
+            ColumnKind::Number => "integer",
+            ColumnKind::NullableNumber => "integer or null",
+            ColumnKind::Flag => "boolean",
+            ColumnKind::Object => "object",
         })
     }
 }

@@ -1,14 +1,15 @@
-//! What the docs say of the columns is what is declared. `SUBWAY_UPDATE_DOCS=1 cargo test -p subway-collector columns` writes it.
+//! Compares the columns in the docs with the declaration. `SUBWAY_UPDATE_DOCS=1 cargo test -p subway-collector columns`
+//! writes them.
 
 use std::path::{Path, PathBuf};
 
-use super::{Column, Kind, Of, all};
+use super::{Column, ColumnKind, ColumnScope, all};
 
 fn docs(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(name)
 }
 
-/// The part of a page between two lines is `wanted`; or becomes it.
+/// Checks that the part of a page between two lines is `wanted`, or writes it.
 fn part(page: &str, begin: &str, end: &str, wanted: &str) {
     let path = docs(page);
     let text = std::fs::read_to_string(&path).unwrap();
@@ -30,8 +31,8 @@ fn the_table_of_columns_is_the_declaration() {
     let mut table = String::from("| column | type | of | meaning |\n| --- | --- | --- | --- |\n");
     for column in all() {
         let of = match column.of {
-            Of::Batch | Of::Context => "batch",
-            Of::Event => "event",
+            ColumnScope::Batch | ColumnScope::Context => "batch",
+            ColumnScope::Event => "event",
         };
         table.push_str(&format!("| `{}` | {} | {of} | {} |\n", column.name, column.kind, column.doc.trim()));
     }
@@ -45,18 +46,18 @@ fn the_columns_of_a_reader_of_kafka_are_the_declaration() {
         let last = columns.pop().unwrap();
         columns.into_iter().map(|line| line + ",\n").collect::<String>() + &last
     };
-    // Times are numbers in the JSON; few texts are a dictionary only where they are kept.
+    // Times are numbers in the JSON; a dictionary matters only to a store.
     let plain = |column: &Column| match column.kind {
-        Kind::Time => "Int64".to_owned(),
-        Kind::MaybeTime => "Nullable(Int64)".to_owned(),
-        Kind::Word => "String".to_owned(),
+        ColumnKind::Time => "Int64".to_owned(),
+        ColumnKind::NullableTime => "Nullable(Int64)".to_owned(),
+        ColumnKind::Keyword => "String".to_owned(),
         _ => clickhouse(column).to_owned(),
     };
     let kept = lines(&|column| clickhouse(column).to_owned());
     part("scaling.md", "subway.ods_event\n(\n", ",\n    INDEX", &kept);
     part("scaling.md", "subway.kafka_event\n(\n", "\n)\n", &lines(&plain));
     let times: Vec<String> = all()
-        .filter(|column| matches!(column.kind, Kind::Time | Kind::MaybeTime))
+        .filter(|column| matches!(column.kind, ColumnKind::Time | ColumnKind::NullableTime))
         .map(|column| format!("    fromUnixTimestamp64Milli({0}, 'UTC') AS {0}", column.name))
         .collect();
     part("scaling.md", "SELECT * REPLACE (\n", ")\nFROM", &times.join(",\n"));
@@ -67,14 +68,14 @@ fn the_columns_of_a_stored_event_in_the_open_api_are_the_declaration() {
     let schema = |column: &Column| match (column.name, column.kind) {
         ("theme", _) => "{$ref: '#/components/schemas/Theme'}".to_owned(),
         ("code", _) => "{$ref: '#/components/schemas/Code'}".to_owned(),
-        (_, Kind::Object) => "{$ref: '#/components/schemas/Properties'}".to_owned(),
+        (_, ColumnKind::Object) => "{$ref: '#/components/schemas/Properties'}".to_owned(),
         (_, kind) => {
             let form = match kind {
-                Kind::Uuid => "type: string, format: uuid",
-                Kind::Text | Kind::Word | Kind::Object => "type: string",
-                Kind::Time | Kind::Number => "type: integer",
-                Kind::MaybeTime | Kind::MaybeNumber => "type: ['integer', 'null']",
-                Kind::Flag => "type: boolean",
+                ColumnKind::Uuid => "type: string, format: uuid",
+                ColumnKind::Text | ColumnKind::Keyword | ColumnKind::Object => "type: string",
+                ColumnKind::Time | ColumnKind::Number => "type: integer",
+                ColumnKind::NullableTime | ColumnKind::NullableNumber => "type: ['integer', 'null']",
+                ColumnKind::Flag => "type: boolean",
             };
             format!("{{{form}, description: '{}'}}", column.doc.trim().replace('`', ""))
         }

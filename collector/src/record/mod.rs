@@ -1,9 +1,10 @@
-//! What the spool keeps of one accepted batch, and what every sink is fed with: the stored events with everything known
-//! about them, after validation, deduplication and clock correction. PURE.
+//! Record of the spool: the stored events of one accepted batch, after validation, deduplication and clock correction.
+//! Every sink is fed with it. PURE.
 //!
-//! The one declaration of the columns is here. From it come the record's JSON, the flat JSON of [`crate::row`], every store's
-//! schema, what is written to it and read from it, and the table in docs/columns.md. A column more is a line here and the
-//! place that gives it its value, a line for ClickHouse and Elasticsearch tables that are there, and docs (docs/columns.md says how).
+//! This module holds the one declaration of the columns. The record's JSON, the flat JSON of [`crate::row`], every
+//! store's schema, encoder and decoder, and the table in docs/columns.md derive from it. A new column is a line here
+//! and the code that sets its value, a line for existing ClickHouse and Elasticsearch tables, and docs (docs/columns.md
+//! says how).
 
 mod columns;
 #[cfg(test)]
@@ -15,18 +16,20 @@ mod text;
 use serde::{Deserialize, Serialize};
 
 use columns::Field;
-pub use columns::{Column, Kind, NO_PROPERTIES, Object, Of, Owned, Source, Value, write_known, write_members};
+pub use columns::{
+    Column, ColumnKind, ColumnScope, ColumnSource, NO_PROPERTIES, Object, OwnedValue, Value, write_known, write_members,
+};
 pub use text::Text;
 
-/// The type of a field of this kind.
+/// Type of a field of this kind.
 macro_rules! field {
     ($a:lifetime, Text) => { Text<$a> };
-    ($a:lifetime, Word) => { Text<$a> };
+    ($a:lifetime, Keyword) => { Text<$a> };
     ($a:lifetime, Uuid) => { Text<$a> };
     ($a:lifetime, Time) => { i64 };
-    ($a:lifetime, MaybeTime) => { Option<i64> };
+    ($a:lifetime, NullableTime) => { Option<i64> };
     ($a:lifetime, Number) => { u64 };
-    ($a:lifetime, MaybeNumber) => { Option<u64> };
+    ($a:lifetime, NullableNumber) => { Option<u64> };
     ($a:lifetime, Flag) => { bool };
     ($a:lifetime, Object) => { Object<$a> };
 }
@@ -36,14 +39,14 @@ macro_rules! columns {
         &[$(Column {
             name: stringify!($name),
             member: concat!("\"", stringify!($name), "\":"),
-            kind: Kind::$kind,
-            of: Of::$of,
+            kind: ColumnKind::$kind,
+            of: ColumnScope::$of,
             doc: $doc,
         }),*]
     };
 }
 
-/// A struct whose fields are columns. `= default`: a record may lack it.
+/// Struct whose fields are columns. `= default` allows a record to lack the field.
 macro_rules! group {
     ($(#[$outer:meta])* $group:ident of $of:ident { $(#[doc = $doc:literal] $name:ident: $kind:ident $(= $default:ident)?,)* }) => {
         $(#[$outer])*
@@ -62,10 +65,10 @@ macro_rules! group {
 macro_rules! values {
     ($group:ident of $of:ident { $($doc:literal $name:ident: $kind:ident,)* }) => {
         impl $group<'_> {
-            /// The columns, in the order of [`Self::values`].
+            /// Columns, in the order of [`Self::values`].
             pub const COLUMNS: &'static [Column] = columns!($of; $($doc $name: $kind)*);
 
-            /// The values of the columns.
+            /// Returns the values of the columns.
             #[must_use]
             pub fn values(&self) -> [Value<'_>; $group::<'static>::COLUMNS.len()] {
                 [$(self.$name.value()),*]
@@ -76,7 +79,7 @@ macro_rules! values {
             ///
             /// # Errors
             /// The first error of `source`.
-            pub fn read<S: Source>(source: &mut S) -> Result<Self, S::Error> {
+            pub fn read<S: ColumnSource>(source: &mut S) -> Result<Self, S::Error> {
                 let mut columns = Self::COLUMNS.iter();
                 Ok(Self { $($name: next(&mut columns, source)?,)* })
             }
@@ -84,21 +87,24 @@ macro_rules! values {
     };
 }
 
-/// The next column's value.
-fn next<T: Field, S: Source>(columns: &mut std::slice::Iter<'static, Column>, source: &mut S) -> Result<T, S::Error> {
-    Ok(T::from_owned(match columns.next() {
+/// Reads the value of the next column.
+fn next<T: Field, S: ColumnSource>(
+    columns: &mut std::slice::Iter<'static, Column>,
+    source: &mut S,
+) -> Result<T, S::Error> {
+    Ok(T::from_value(match columns.next() {
         Some(column) => source.next(column)?,
-        None => Owned::Absent,
+        None => OwnedValue::Absent,
     }))
 }
 
-/// What has the columns of a batch among its fields.
+/// Structs with the columns of a batch among their fields.
 macro_rules! batch {
     ($(#[doc = $doc:literal] $name:ident: $kind:ident $(= $default:ident)?,)*) => {
-        /// The stored events of one batch. Texts that are unknown are empty and left out of the JSON.
+        /// Stored events of one batch. Unknown texts are empty and left out of the JSON.
         ///
-        /// The spool gives every stored event a position: 1, 2, 3, .. over all apps. A record knows only its events' order;
-        /// the spool says the position of the first.
+        /// The spool numbers every stored event over all apps: 1, 2, 3, .. A record has only the order of its events;
+        /// the spool knows the position of the first.
         #[derive(Debug, Clone, Serialize, Deserialize)]
         pub struct Record<'a> {
             $(
@@ -114,8 +120,10 @@ macro_rules! batch {
             pub events: Vec<Event<'a>>,
         }
 
-        /// One stored event with everything known about it, flat. As JSON every column is always there: an unknown text is
-        /// `""`, an unknown number `null`, properties that were not given are `{}`. Times are milliseconds since the epoch.
+        /// One stored event with everything known about it, flat.
+        ///
+        /// As JSON it has every column: an unknown text is `""`, an unknown number `null`, absent properties are `{}`.
+        /// Times are milliseconds since the epoch.
         #[derive(Debug, Clone)]
         pub struct Row<'a> {
             $(#[doc = $doc] pub $name: field!('a, $kind),)*
@@ -126,10 +134,10 @@ macro_rules! batch {
         }
 
         impl Record<'_> {
-            /// The columns of a batch, in the order of [`Self::values`].
+            /// Columns of a batch, in the order of [`Self::values`].
             pub const COLUMNS: &'static [Column] = columns!(Batch; $($doc $name: $kind)*);
 
-            /// The values of the columns of a batch.
+            /// Returns the values of the columns of a batch.
             #[must_use]
             pub fn values(&self) -> [Value<'_>; Record::<'static>::COLUMNS.len()] {
                 [$(self.$name.value()),*]
@@ -137,19 +145,19 @@ macro_rules! batch {
         }
 
         impl<'a> Row<'a> {
-            /// The row of one event of a record.
+            /// Creates the row of one event of a record.
             #[must_use]
             pub fn new(record: &Record<'a>, event: &Event<'a>) -> Self {
                 Row { $($name: record.$name.clone(),)* context: record.context.clone(), event: event.clone() }
             }
 
-            /// The record with this one event.
+            /// Converts the row to a record with this one event.
             #[must_use]
             pub fn into_record(self) -> Record<'a> {
                 Record { $($name: self.$name,)* context: self.context, events: vec![self.event] }
             }
 
-            /// The values of the columns of the batch.
+            /// Returns the values of the columns of the batch.
             pub(crate) fn batch_values(&self) -> [Value<'_>; Record::<'static>::COLUMNS.len()] {
                 [$(self.$name.value()),*]
             }
@@ -160,7 +168,7 @@ macro_rules! batch {
             ///
             /// # Errors
             /// The first error of `source`.
-            pub fn read<S: Source>(source: &mut S) -> Result<Self, S::Error> {
+            pub fn read<S: ColumnSource>(source: &mut S) -> Result<Self, S::Error> {
                 let event = Event::read(source)?;
                 let mut columns = Record::COLUMNS.iter();
                 Ok(Self { $($name: next(&mut columns, source)?,)* context: Context::read(source)?, event })
@@ -169,19 +177,19 @@ macro_rules! batch {
     };
 }
 
-/// Every column of a stored event, in the order in which they are written and read.
+/// Returns every column of a stored event, in the order in which they are written and read.
 pub fn all() -> impl Iterator<Item = &'static Column> {
     Event::COLUMNS.iter().chain(Record::COLUMNS).chain(Context::COLUMNS)
 }
 
-/// How many bytes of a record's JSON all its events share; `None` in one of an older collector.
+/// Returns the bytes of a record's JSON that all its events share; `None` for a record of an older collector.
 #[must_use]
 pub fn shared_bytes(json: &str) -> Option<u64> {
     let digits = json.strip_prefix("{\"shared_bytes\":")?;
     digits.split(',').next()?.parse().ok()
 }
 
-/// Columns of an event that only the spool's transaction decides: the first ones.
+/// Number of columns that the spool's transaction decides: the first ones of an event.
 pub const DECIDED: usize = 3;
 
 group! {
@@ -190,7 +198,7 @@ group! {
         /// When it happened, after correction
         event_time: Time,
         /// Where `event_time` is from: `true` (the sender knew it), `device` (its clock), `corrected` (its clock, corrected), `arrival` (its clock was absurd)
-        time_source: Word = default,
+        time_source: Keyword = default,
         /// Whether it may be a repetition that is no longer recognised: its batch is older than the memory for IDs
         unverified: Flag = default,
         /// Identity, given once on the device
@@ -198,23 +206,23 @@ group! {
         /// The user known at that moment
         user_id: Text = default,
         /// What it is about
-        theme: Word,
+        theme: Keyword,
         /// Its name
-        code: Word,
+        code: Keyword,
         /// Number within the install, from 1, without gaps; 0 where the client has none
         seq: Number,
         /// When it happened by the device's clock
         ts: Time,
         /// The same by the device's monotonic clock, milliseconds
-        mono: MaybeNumber = default,
+        mono: NullableNumber = default,
         /// Which run of the monotonic clock
         boot: Text = default,
         /// The session
         session_id: Text = default,
         /// Number of the session within the install
-        session_index: MaybeNumber = default,
+        session_index: NullableNumber = default,
         /// Number of the event within the session
-        session_event: MaybeNumber = default,
+        session_event: NullableNumber = default,
         /// Path of the page
         page_path: Text = default,
         /// Title of the page
@@ -222,7 +230,7 @@ group! {
         /// Where the page was reached from
         page_referrer: Text = default,
         /// When the page was entered by the device's clock
-        page_enter_ts: MaybeTime = default,
+        page_enter_ts: NullableTime = default,
         /// Properties, as they were sent
         props: Object = default,
     }
@@ -230,7 +238,7 @@ group! {
 
 batch! {
     /// Key of the app
-    app_key: Word,
+    app_key: Keyword,
     /// The batch it came in
     batch_id: Text,
     /// Who sent it
@@ -245,32 +253,32 @@ group! {
     /// App, SDK, host and device of a batch.
     Context of Context {
         /// Version of the mini-program or app
-        app_version: Word = default,
+        app_version: Keyword = default,
         /// Name of the SDK package
-        sdk_name: Word = default,
+        sdk_name: Keyword = default,
         /// Version of the SDK package
-        sdk_version: Word = default,
+        sdk_version: Keyword = default,
         /// Platform: jd, weapp, web, android, ..
-        platform: Word = default,
+        platform: Keyword = default,
         /// Name of the hosting app
-        host_app: Word = default,
+        host_app: Keyword = default,
         /// Version of the hosting app
-        host_version: Word = default,
+        host_version: Keyword = default,
         /// Operating system
-        os: Word = default,
+        os: Keyword = default,
         /// Version of the operating system
-        os_version: Word = default,
+        os_version: Keyword = default,
         /// Maker of the device
-        brand: Word = default,
+        brand: Keyword = default,
         /// Model of the device
-        model: Word = default,
+        model: Keyword = default,
         /// Screen, `WIDTHxHEIGHT`
-        screen: Word = default,
+        screen: Keyword = default,
         /// Language, BCP 47
-        language: Word = default,
+        language: Keyword = default,
         /// Time zone, IANA name
-        timezone: Word = default,
+        timezone: Keyword = default,
         /// Network type
-        network: Word = default,
+        network: Keyword = default,
     }
 }

@@ -7,13 +7,13 @@ use std::ops::Deref;
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// A text, borrowed from the spool's row unless it contains escapes. (`Cow` alone always copies when it is read.)
+/// Text, borrowed from the spool's row unless it contains escapes. (`Cow` alone always copies when it is read.)
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 #[serde(transparent)]
 pub struct Text<'a>(pub Cow<'a, str>);
 
 impl Text<'_> {
-    /// The same, borrowed from this one.
+    /// Borrows the text.
     #[must_use]
     pub fn borrowed(&self) -> Text<'_> {
         Text(Cow::Borrowed(&self.0))

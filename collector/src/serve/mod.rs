@@ -29,9 +29,9 @@ use crate::http::router::{operating_router, router};
 use crate::http::{Live, Shared};
 use crate::limit::Clients;
 use crate::process::Process;
-use crate::query::{self, Freshness, Reader};
-use crate::sinks::sqlite::{self, EmbeddedSink, StoreHistory};
-use crate::sinks::{self, History, Sink};
+use crate::query::{self, ReadBarrier, Reader};
+use crate::sinks::sqlite::{self, EmbeddedSink, StoreBackfill};
+use crate::sinks::{self, BackfillSource, Sink};
 use crate::spool::{self, SinkState, Spool};
 use crate::telemetry::Telemetry;
 
@@ -82,7 +82,8 @@ impl Collector {
         let opening = tokio::task::spawn_blocking(move || Opened::new(config));
         let Opened { config, data_dir, telemetry, spool, live, certificate, embedded, sinks, reader } =
             opening.await.map_err(|error| StartError::Interrupted(error.to_string()))??;
-        let history = embedded.as_ref().map(|_| Arc::new(StoreHistory::new(data_dir.path())) as Arc<dyn History>);
+        let history =
+            embedded.as_ref().map(|_| Arc::new(StoreBackfill::new(data_dir.path())) as Arc<dyn BackfillSource>);
         let surroundings =
             FanoutContext { history, spool_bytes: config.limits.spool_bytes, telemetry: Arc::clone(&telemetry) };
         let replayer = Replayer::new(spool.clone(), sinks.iter().map(|(sink, _)| Arc::clone(sink)).collect());
@@ -94,7 +95,7 @@ impl Collector {
             clients: Mutex::new(Clients::default()),
             acceptor: Acceptor::new(spool.clone(), config.limits.clone(), Arc::clone(&telemetry)),
             reader,
-            freshness: Box::new(CatchUp { spool: spool.clone(), source, embedded: fanout.embedded() }),
+            read_barrier: Box::new(CatchUp { spool: spool.clone(), source, embedded: fanout.embedded() }),
             budget: Budget::new("the bytes being worked on", config.limits.in_flight_bytes),
             process: Process::begin(data_dir.path()),
             telemetry,
@@ -196,7 +197,7 @@ impl Collector {
 async fn upkeep(embedded: Option<Arc<EmbeddedSink>>) {
     let Some(embedded) = embedded else { return };
     loop {
-        match embedded.retain().await {
+        match embedded.run_retention_step().await {
             Ok(true) => tokio::task::yield_now().await,
             Ok(false) => tokio::time::sleep(UPKEEP).await,
             Err(error) => {
@@ -230,8 +231,8 @@ struct CatchUp {
 }
 
 #[async_trait]
-impl Freshness for CatchUp {
-    async fn catch_up(&self) {
+impl ReadBarrier for CatchUp {
+    async fn wait(&self) {
         let Some(source) = &self.source else { return };
         let head = self.spool.head();
         let reached = source.wait_for(head, CATCH_UP).await;

@@ -1,4 +1,4 @@
-//! What every sink must do: bring every event in exactly once, whole, whatever was tried before.
+//! Conformance suite for sinks: every event arrives exactly once and whole, whatever was tried before.
 
 use std::sync::Arc;
 
@@ -9,15 +9,17 @@ use super::{Delivered, Sink, SinkBatch, StoredRecord};
 use crate::record::Record;
 use crate::row::Row;
 
-/// A store under test, empty at first.
+/// Store under test, empty at first.
 #[async_trait]
 pub(crate) trait Subject {
-    /// Opens the sink on the store, as after a start of the collector. What was delivered before is there.
+    /// Opens the sink on the store, as after a start of the collector. The store keeps what was delivered before.
     async fn open(&self) -> Box<dyn Sink>;
-    /// Every event in the store as [`flat`] has it, in the order of delivery if the store has one. Of a log, which has no
-    /// keys that it would recognise a repetition by, this is what its readers have: the first of each `(app_key, event_id)`.
+    /// Returns every event in the store in the form of [`flat`], in the order of delivery if the store keeps one.
+    ///
+    /// A log has no keys by which it could recognise a repetition. For one, this is what its readers keep: the first of
+    /// each `(app_key, event_id)`.
     async fn contents(&self) -> Vec<Value>;
-    /// Whether the store keeps the order.
+    /// Returns whether the store keeps the order.
     fn keeps_order(&self) -> bool;
 }
 
@@ -37,8 +39,8 @@ pub(crate) async fn run<S: Subject>(fresh: impl Fn() -> S) {
     a_healthy_store_says_so(&fresh()).await;
 }
 
-/// The JSON of a [`Row`] with its properties as the text that they are: not every number and text that may stand there can be
-/// one of this language.
+/// Parses the JSON of a [`Row`] and keeps its properties as text, because Rust types cannot hold every number and text
+/// in them.
 pub(crate) fn flat(line: &str) -> Value {
     let fields: std::collections::BTreeMap<String, &serde_json::value::RawValue> = serde_json::from_str(line).unwrap();
     let value = |name: &str, raw: &str| match name {
@@ -48,11 +50,11 @@ pub(crate) fn flat(line: &str) -> Value {
     fields.iter().map(|(name, raw)| (name.clone(), value(name, raw.get()))).collect()
 }
 
-/// Values that JSON allows and that stores and languages stumble over.
+/// Values that JSON allows and that stores and languages handle badly.
 pub(crate) mod edge {
     use serde_json::Value;
 
-    /// Names of events that an app may give them.
+    /// Event codes that an app may choose.
     pub(crate) const CODES: [&str; 8] = [
         "下单",
         "Order Completed",
@@ -78,7 +80,7 @@ pub(crate) mod edge {
             r#"{"n":18446744073709551617,"m":-9223372036854775809,"exact":9007199254740993}"#,
             r#"{"d":3.141592653589793238462643383279,"i":123456789012345678901234567890}"#,
             r#"{"\u0000":"\u0000"}"#,
-            // What a store refuses, beside what its answer then quotes.
+            // A value that a store refuses, beside one that breaks the quotation in its answer.
             r#"{"\u0000":"\ud83d"}"#,
             r#"{"a":"\ud83d","a":1}"#,
             r#"{"a":1,"a":2,"b":{"c":1,"c":{}}}"#,
@@ -96,14 +98,14 @@ pub(crate) mod edge {
         all
     }
 
-    /// The event with these properties, as text.
+    /// Returns the event with these properties, as text.
     pub(crate) fn with_props(event: &Value, props: &str) -> String {
         let event = event.to_string();
         format!("{},\"props\":{props}}}", event.trim_end_matches('}'))
     }
 }
 
-/// A record of `count` events of `app` whose first has the position `first`.
+/// Returns a record of `count` events of `app`. The first has the position `first`.
 fn record(app: &str, first: u64, count: u64) -> StoredRecord {
     let events: Vec<Value> = (first..first + count)
         .map(|position| {
@@ -119,10 +121,10 @@ fn record(app: &str, first: u64, count: u64) -> StoredRecord {
 }
 
 fn batch(first: u64, last: u64, records: &[StoredRecord]) -> Arc<SinkBatch> {
-    Arc::new(SinkBatch { first, last, token: format!("token-{first}-{last}"), records: records.to_vec() })
+    Arc::new(SinkBatch { first, last, dedup_token: format!("token-{first}-{last}"), records: records.to_vec() })
 }
 
-/// What the store must hold after the events up to `last` of `records`.
+/// Returns what the store must hold after the events up to `last` of `records`.
 fn expected(records: &[StoredRecord], last: u64) -> Vec<Value> {
     let mut out = Vec::new();
     for stored in records {
@@ -187,7 +189,7 @@ async fn batches_may_cut_records_anywhere(subject: &impl Subject) {
     assert_holds(subject, expected(&records, 8)).await;
 }
 
-/// Batches of a sink that remembers its position need not be frozen, so a repetition may be cut otherwise.
+/// Batches of a sink with a position are not frozen, so a repetition may be split differently.
 async fn a_batch_that_overlaps_the_last_adds_only_what_is_new(subject: &impl Subject) {
     let records = [record("a", 1, 4), record("a", 5, 4)];
     let sink = subject.open().await;
@@ -201,7 +203,7 @@ async fn a_batch_that_overlaps_the_last_adds_only_what_is_new(subject: &impl Sub
     assert_eq!(subject.open().await.position().await, Ok(Some(8)));
 }
 
-/// A value of its own in every column of the declaration.
+/// Every declared column has a value of its own.
 async fn every_column_arrives(subject: &impl Subject) {
     let records = [StoredRecord { first: 1, json: crate::record::samples::record() }];
     deliver(&*subject.open().await, batch(1, 1, &records)).await;
@@ -242,7 +244,7 @@ async fn hostile_texts_arrive_as_they_are(subject: &impl Subject) {
     assert_holds(subject, expected(&records, last)).await;
 }
 
-/// Half a surrogate, numbers beyond every type, names twice: properties are not ours to change.
+/// Lone surrogates, numbers out of range, duplicate names: the collector must not change properties.
 async fn values_at_the_edge_arrive_as_they_are(subject: &impl Subject) {
     let events: Vec<String> = edge::properties()
         .iter()
@@ -290,7 +292,7 @@ async fn an_unreadable_record_is_refused_and_leaves_nothing(subject: &impl Subje
     let broken = StoredRecord { first: 4, json: "{\"app_key\":".to_owned() };
     let sink = subject.open().await;
     let result = sink.deliver(batch(1, 4, &[record("a", 1, 3), broken])).await;
-    assert!(matches!(&result, Err(super::SinkError::Unreadable(record)) if record.first == 4), "{result:?}");
+    assert!(matches!(&result, Err(super::SinkError::CorruptRecord(record)) if record.first == 4), "{result:?}");
     assert_holds(subject, Vec::new()).await;
     let records = [record("a", 1, 3)];
     deliver(&*sink, batch(1, 3, &records)).await;

@@ -1,7 +1,8 @@
-//! The days of a batch's events, and how far they lie from the events' arrival, read without reading the rest. PURE.
+//! Days of a batch's events and their distance from the arrival, read without decoding whole records. PURE.
 //!
-//! Stores keep data apart by days or months. Whoever has the public key can name any day of twenty years, so what is far from
-//! its arrival is kept in coarser parts: near days are as many as [`NEAR_DAYS`] allows, whatever is sent.
+//! Stores partition their data by days or months. Any client that has the public key can send any day of twenty years,
+//! so what is far from its arrival is kept in coarser partitions. Near days are limited by [`MAX_NEAR_DAYS`], whatever
+//! is sent.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -9,63 +10,66 @@ use std::collections::HashSet;
 use memchr::memmem;
 use serde::Deserialize;
 
-use super::{SinkBatch, Unreadable, within};
+use super::{CorruptRecord, SinkBatch, events_in_range};
 
 /// Milliseconds of a day.
 pub(crate) const DAY_MS: i64 = 24 * 60 * 60 * 1000;
-/// Most days between an event and its arrival for which it is kept with its day: a year and a month, so that whoever compares
-/// with last year has days.
-pub(crate) const NEAR_DAYS: i64 = 400;
+/// Maximum distance in days between an event and its arrival at which it is kept with its day. A year and a month, so
+/// that a comparison with last year has days.
+pub(crate) const MAX_NEAR_DAYS: i64 = 400;
 
-/// How the spool spells the time of an event and the arrival of a record.
-const TIME: &[u8] = b"\"event_time\":";
-const ARRIVAL: &[u8] = b"\"received_at\":";
+/// Members of a record's JSON that hold the time of an event and the arrival, as the spool writes them.
+const EVENT_TIME_MEMBER: &[u8] = b"\"event_time\":";
+const RECEIVED_AT_MEMBER: &[u8] = b"\"received_at\":";
 
-/// The day since the epoch (UTC) of a time in milliseconds.
+/// Returns the day since the epoch (UTC) of a time in milliseconds.
 pub(crate) fn day_of(millis: i64) -> i64 {
     millis.div_euclid(DAY_MS)
 }
 
-/// Whether an event is kept with its day.
+/// Returns whether an event is kept with its day.
 pub(crate) fn is_near(event_time: i64, received_at: i64) -> bool {
-    day_of(event_time).abs_diff(day_of(received_at)) <= NEAR_DAYS.unsigned_abs()
+    day_of(event_time).abs_diff(day_of(received_at)) <= MAX_NEAR_DAYS.unsigned_abs()
 }
 
-/// When one event happened and arrived.
+/// Times of one event: when it happened and when it arrived.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct When<'a> {
+pub(crate) struct EventTimes<'a> {
     pub(crate) app_key: &'a str,
     pub(crate) position: u64,
     pub(crate) event_time: i64,
     pub(crate) received_at: i64,
 }
 
-/// The little of a record that matters here.
+/// Partial view of a record, so that the rest is not decoded.
 #[derive(Deserialize)]
-struct Times<'a> {
+struct RecordTimes<'a> {
     #[serde(borrow)]
     app_key: Cow<'a, str>,
     received_at: i64,
-    events: Vec<Time>,
+    events: Vec<EventTime>,
 }
 
 #[derive(Deserialize)]
-struct Time {
+struct EventTime {
     event_time: i64,
 }
 
-/// Shows the events of the batch to `visit`, in order, until it says `false`.
+/// Calls `visit` for each event of the batch, in order, until it returns `false`.
 ///
 /// # Errors
 /// If a record cannot be read.
-pub(crate) fn each(batch: &SinkBatch, mut visit: impl FnMut(When<'_>) -> bool) -> Result<(), Unreadable> {
+pub(crate) fn for_each_event(
+    batch: &SinkBatch,
+    mut visit: impl FnMut(EventTimes<'_>) -> bool,
+) -> Result<(), CorruptRecord> {
     for stored in &batch.records {
-        let times: Times<'_> = serde_json::from_str(&stored.json)
-            .map_err(|error| Unreadable { first: stored.first, why: error.to_string() })?;
-        let (first, events) = within(stored.first, &times.events, batch.first, batch.last);
+        let times: RecordTimes<'_> = serde_json::from_str(&stored.json)
+            .map_err(|error| CorruptRecord { first: stored.first, reason: error.to_string() })?;
+        let (first, events) = events_in_range(stored.first, &times.events, batch.first, batch.last);
         for (position, event) in (first..).zip(events) {
             let (app_key, event_time, received_at) = (&*times.app_key, event.event_time, times.received_at);
-            if !visit(When { app_key, position, event_time, received_at }) {
+            if !visit(EventTimes { app_key, position, event_time, received_at }) {
                 return Ok(());
             }
         }
@@ -73,30 +77,33 @@ pub(crate) fn each(batch: &SinkBatch, mut visit: impl FnMut(When<'_>) -> bool) -
     Ok(())
 }
 
-fn digits(json: &[u8]) -> i64 {
+fn parse_digits(json: &[u8]) -> i64 {
     let digits = json.iter().take_while(|byte| byte.is_ascii_digit());
     digits.fold(0i64, |number, digit| number.wrapping_mul(10).wrapping_add(i64::from(digit - b'0')))
 }
 
-/// Whether surely every event is near, and they have at most `most` days; found without reading the records: every time that
-/// stands anywhere in them, even in a property of the same name, counts. If fewer are found than there are events they are
-/// spelt otherwise. The usual batch is so; for any other [`each`] tells.
-pub(crate) fn surely_near(batch: &SinkBatch, most: usize) -> bool {
-    let (times, arrival) = (memmem::Finder::new(TIME), memmem::Finder::new(ARRIVAL));
+/// Returns whether every event is certainly near and they cover at most `max_days` days, by scanning the JSON for
+/// times.
+///
+/// Every time in the text counts, even in a property of the same name. Fewer times than events mean that the record is
+/// spelt differently. `false` proves nothing: [`for_each_event`] decides then. The usual batch passes this check, which
+/// costs far less than decoding.
+pub(crate) fn scan_is_near(batch: &SinkBatch, max_days: usize) -> bool {
+    let (times, arrival) = (memmem::Finder::new(EVENT_TIME_MEMBER), memmem::Finder::new(RECEIVED_AT_MEMBER));
     let (mut days, mut last_day, mut found) = (HashSet::new(), None, 0u64);
     for stored in &batch.records {
         let json = stored.json.as_bytes();
-        // The record's own comes before anything that a sender wrote.
+        // The record's own member stands before any text of a sender.
         let Some(at) = arrival.find(json) else { return false };
-        let received_at = digits(&json[at + ARRIVAL.len()..]);
+        let received_at = parse_digits(&json[at + RECEIVED_AT_MEMBER.len()..]);
         for at in times.find_iter(json) {
-            let time = digits(&json[at + TIME.len()..]);
+            let time = parse_digits(&json[at + EVENT_TIME_MEMBER.len()..]);
             let day = Some(day_of(time));
             found += 1;
             if day == last_day {
                 continue;
             }
-            if !is_near(time, received_at) || days.insert(day) && days.len() > most {
+            if !is_near(time, received_at) || days.insert(day) && days.len() > max_days {
                 return false;
             }
             last_day = day;
@@ -128,7 +135,7 @@ mod tests {
     }
 
     fn batch(first: u64, last: u64, records: Vec<StoredRecord>) -> SinkBatch {
-        SinkBatch { first, last, token: "t".into(), records }
+        SinkBatch { first, last, dedup_token: "t".into(), records }
     }
 
     #[test]
@@ -144,15 +151,15 @@ mod tests {
     #[test]
     fn a_usual_batch_is_known_without_being_read() {
         let days = || (0..1000).map(|n| ARRIVED - n % 49);
-        assert!(surely_near(&batch(1, 1000, vec![record(1, days())]), 49));
-        assert!(surely_near(&batch(1, 2000, vec![record(1, days()), record(1001, days())]), 49));
-        assert!(!surely_near(&batch(1, 1000, vec![record(1, days())]), 48));
+        assert!(scan_is_near(&batch(1, 1000, vec![record(1, days())]), 49));
+        assert!(scan_is_near(&batch(1, 2000, vec![record(1, days()), record(1001, days())]), 49));
+        assert!(!scan_is_near(&batch(1, 1000, vec![record(1, days())]), 48));
         let far = || [ARRIVED, ARRIVED - 401].into_iter();
-        assert!(!surely_near(&batch(1, 2, vec![record(1, far())]), 48));
+        assert!(!scan_is_near(&batch(1, 2, vec![record(1, far())]), 48));
         // The same day may be near to the arrival of one record and far from that of another.
         let mut later = record(3, far().take(1));
         later.json = later.json.replace(&(ARRIVED * DAY_MS).to_string(), &((ARRIVED + 500) * DAY_MS).to_string());
-        assert!(!surely_near(&batch(1, 3, vec![record(1, days().take(2)), later]), 48));
+        assert!(!scan_is_near(&batch(1, 3, vec![record(1, days().take(2)), later]), 48));
     }
 
     #[test]
@@ -160,9 +167,9 @@ mod tests {
         let mut spaced = record(1, 0..99);
         spaced.json = spaced.json.replace(":", " : ");
         let spaced = batch(3, 99, vec![spaced]);
-        assert!(!surely_near(&spaced, 1000));
+        assert!(!scan_is_near(&spaced, 1000));
         let mut seen = Vec::new();
-        each(&spaced, |when| {
+        for_each_event(&spaced, |when| {
             seen.push((when.position, when.app_key.to_owned(), day_of(when.event_time), day_of(when.received_at)));
             when.position < 5
         })
@@ -170,6 +177,6 @@ mod tests {
         let expected = |position: u64| (position, "a".to_owned(), position as i64 - 1, ARRIVED);
         assert_eq!(seen, [expected(3), expected(4), expected(5)]);
         let broken = StoredRecord { first: 3, json: "{".into() };
-        assert_eq!(each(&batch(3, 4, vec![broken]), |_| true).unwrap_err().first, 3);
+        assert_eq!(for_each_event(&batch(3, 4, vec![broken]), |_| true).unwrap_err().first, 3);
     }
 }

@@ -1,7 +1,8 @@
-//! Stores that events are delivered to, behind one trait.
+//! Stores that events are delivered to, behind the trait [`Sink`].
 //!
-//! The spool gives every event a position: 1, 2, 3, .. over all apps. A batch for a sink is a range of positions, frozen
-//! with a token before it is first sent, so that a repetition after a crash is identical and the store can recognise it.
+//! The spool numbers every event over all apps: its position, 1, 2, 3, .. A sink batch is a range of positions. It is
+//! frozen with a dedup token before it is first sent, so that a repetition after a crash is identical and the store can
+//! recognise it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -32,62 +33,62 @@ pub(crate) struct StoredRecord {
     pub json: String,
 }
 
-/// What a sink is asked to deliver: the events at the positions `first..=last`.
+/// Delivery to a sink: the events at the positions `first..=last`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SinkBatch {
     /// Position of the first event.
     pub first: u64,
     /// Position of the last event.
     pub last: u64,
-    /// Names this batch; the same for every attempt to deliver it.
-    pub token: String,
-    /// The records that hold the events, in order. The first and the last may hold others too.
+    /// Dedup token of this batch; the same for every attempt to deliver it.
+    pub dedup_token: String,
+    /// Records that hold the events, in order. The first and the last may hold events outside of the range too.
     pub records: Vec<StoredRecord>,
 }
 
-/// A stored record that cannot be read: the spool is damaged or was written by something else.
+/// Stored record that cannot be read, because the spool is damaged or was written by another program.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unreadable {
+pub struct CorruptRecord {
     /// Position of its first event.
     pub first: u64,
-    /// What is wrong with it.
-    pub why: String,
+    /// What is wrong with the record.
+    pub reason: String,
 }
 
-impl fmt::Display for Unreadable {
+impl fmt::Display for CorruptRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the spool's record at position {} cannot be read: {}", self.first, self.why)
+        write!(f, "the spool's record at position {} cannot be read: {}", self.first, self.reason)
     }
 }
 
 impl SinkBatch {
-    /// The batch without its events after `last`, with a name of its own.
+    /// Returns the batch without its events after `last`, with a dedup token of its own.
     #[must_use]
-    pub(crate) fn up_to(&self, last: u64) -> Self {
+    pub(crate) fn truncated_to(&self, last: u64) -> Self {
         let records = self.records.iter().filter(|record| record.first <= last).cloned().collect();
-        Self { first: self.first, last, token: format!("{}-{last}", self.first), records }
+        Self { first: self.first, last, dedup_token: format!("{}-{last}", self.first), records }
     }
 
-    /// The position of the last event of the batch that is in the record that begins at `first`.
+    /// Returns the position of the last event of the batch in the record that begins at `first`.
     #[must_use]
-    pub(crate) fn end_of(&self, first: u64) -> u64 {
+    pub(crate) fn last_position_in(&self, first: u64) -> u64 {
         let next = self.records.iter().find(|record| record.first > first);
         next.map_or(self.last, |next| (next.first - 1).min(self.last))
     }
 
-    /// Calls `visit` for each record with those of its events that belong to the batch and the position of the first
-    /// of these, in order.
+    /// Calls `visit` for each record, in order, with the events that belong to the batch and the position of the first
+    /// of these.
     ///
     /// # Errors
-    /// The first error of `visit`, or a record that cannot be read.
-    pub(crate) fn for_each_record<E: From<Unreadable>>(
+    /// The first error of `visit`, or [`CorruptRecord`].
+    pub(crate) fn for_each_record<E: From<CorruptRecord>>(
         &self,
         mut visit: impl FnMut(&Record<'_>, u64, &[Event<'_>]) -> Result<(), E>,
     ) -> Result<(), E> {
         for stored in &self.records {
             let record: Record<'_> = serde_json::from_str(&stored.json)
-                .map_err(|error| Unreadable { first: stored.first, why: error.to_string() })?;
-            let (at, events) = within(stored.first, &record.events, self.first, self.last);
+                .map_err(|error| CorruptRecord { first: stored.first, reason: error.to_string() })?;
+            let (at, events) = events_in_range(stored.first, &record.events, self.first, self.last);
             if !events.is_empty() {
                 visit(&record, at, events)?;
             }
@@ -96,8 +97,9 @@ impl SinkBatch {
     }
 }
 
-/// Those of `events`, which begin at position `start`, that lie in `first..=last`, and the position of the first of them.
-pub(crate) fn within<T>(start: u64, events: &[T], first: u64, last: u64) -> (u64, &[T]) {
+/// Returns those of `events` that lie in `first..=last`, and the position of the first of them. `events` begin at the
+/// position `start`.
+pub(crate) fn events_in_range<T>(start: u64, events: &[T], first: u64, last: u64) -> (u64, &[T]) {
     let count = events.len() as u64;
     let skip = first.saturating_sub(start).min(count);
     let end = (last + 1).saturating_sub(start).min(count).max(skip);
@@ -105,94 +107,96 @@ pub(crate) fn within<T>(start: u64, events: &[T], first: u64, last: u64) -> (u64
     (start + skip, &events[to_index(skip)..to_index(end)])
 }
 
-/// One event that the store will never take; it goes to the dead letters.
+/// Event that the store refuses for good. It becomes a dead letter.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Refusal {
+pub(crate) struct PermanentFailure {
     /// Position of the event.
     pub position: u64,
-    /// Why, in the store's words.
+    /// Reason, in the store's words.
     pub reason: String,
 }
 
-/// An event for which the store would first have to make something, and that takes it long.
+/// A resource that the store lacks, is slow to create, and needs for an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Need {
+pub(crate) struct ResourceNeed {
     /// Position of the event.
     pub position: u64,
-    /// Names what has to be made; made once it serves every event that needs it.
+    /// Name of the resource; once created it serves every event that needs it.
     pub resource: String,
-    /// How unusual it is to need it: what the traffic of the moment needs comes first.
+    /// How unusual the need is: what the traffic of the moment needs comes first.
     pub distance: u64,
 }
 
-/// A batch was delivered: every event is in the store, durably, except those refused.
+/// Result of a delivery: every event is durable in the store, except those refused.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Delivered {
-    /// Events that the store refused one by one.
-    pub refused: Vec<Refusal>,
+    /// Events that the store refused for good.
+    pub refused: Vec<PermanentFailure>,
 }
 
-/// What a delivery of a single event says of it: `None` if the store took it, or why the store will never take it.
+/// Returns why the store refuses the one event of a delivery for good, or `None` if the store took it.
 ///
 /// # Errors
-/// Whatever is not the event's own fault.
-pub(crate) fn refusal_of_one(result: Result<Delivered, SinkError>) -> Result<Option<String>, SinkError> {
+/// Any error that the event did not cause.
+pub(crate) fn permanent_failure_of_one(result: Result<Delivered, SinkError>) -> Result<Option<String>, SinkError> {
     match result {
         Ok(delivered) => Ok(delivered.refused.into_iter().next().map(|refusal| refusal.reason)),
-        Err(SinkError::Refused { message } | SinkError::TooLarge { message }) => Ok(Some(message)),
-        Err(SinkError::Unreadable(record)) => Ok(Some(record.to_string())),
+        Err(SinkError::Permanent { message } | SinkError::TooLarge { message }) => Ok(Some(message)),
+        Err(SinkError::CorruptRecord(record)) => Ok(Some(record.to_string())),
         Err(error) => Err(error),
     }
 }
 
-/// A batch was not delivered.
+/// Reason why a batch was not delivered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SinkError {
-    /// The same batch may succeed later. `after_ms`: the store asked to be left alone for so long.
+    /// A later attempt with the same batch may succeed.
     Retryable {
         /// What happened.
         message: String,
-        /// Milliseconds the store asked for, if it did.
+        /// Pause that the store asked for, in milliseconds.
         after_ms: Option<u64>,
     },
-    /// The store took nothing of this batch because of what is in it: some event is one that it will never take. Only
-    /// for errors that speak of a row or a document. What refuses everything (credentials, a missing table, read-only, no
-    /// space) is [`SinkError::Retryable`].
-    Refused {
-        /// Why, in the store's words.
+    /// The store took nothing of this batch, because it refuses some event for good.
+    ///
+    /// Only for errors that name a row or a document. An error that refuses everything (credentials, a missing table,
+    /// read-only, no space) is [`SinkError::Retryable`].
+    Permanent {
+        /// Reason, in the store's words.
         message: String,
     },
-    /// A record of this batch cannot be read, so no store can ever take its events; the store took nothing of the batch.
-    Unreadable(Unreadable),
-    /// The store took nothing of this batch because it is too large; a part of it may be taken.
+    /// A record of this batch cannot be read, so no store can take its events. The store took nothing of the batch.
+    CorruptRecord(CorruptRecord),
+    /// The store took nothing of this batch because it is too large. A part of it may succeed.
     TooLarge {
-        /// What the store said.
+        /// Reason, in the store's words.
         message: String,
     },
-    /// The store cannot be used as it is, whatever is sent: too old, or made by something else. Only a person can help.
-    Unfit {
-        /// What is wrong and what is needed.
+    /// The store cannot be used, whatever is sent: it is too old, or another program made it. An operator has to change
+    /// it.
+    Misconfigured {
+        /// What is wrong, and what is needed.
         message: String,
     },
 }
 
 impl SinkError {
-    /// May succeed later.
+    /// Creates a [`SinkError::Retryable`] without a pause.
     #[must_use]
     pub fn retryable(message: impl Into<String>) -> Self {
         SinkError::Retryable { message: message.into(), after_ms: None }
     }
 
-    /// Will never succeed.
+    /// Creates a [`SinkError::Permanent`].
     #[must_use]
-    pub fn refused(message: impl Into<String>) -> Self {
-        SinkError::Refused { message: message.into() }
+    pub fn permanent(message: impl Into<String>) -> Self {
+        SinkError::Permanent { message: message.into() }
     }
 
-    /// Will succeed when somebody has changed the store.
+    /// Creates a [`SinkError::Misconfigured`].
     #[must_use]
-    pub fn unfit(message: impl Into<String>) -> Self {
-        SinkError::Unfit { message: message.into() }
+    pub fn misconfigured(message: impl Into<String>) -> Self {
+        SinkError::Misconfigured { message: message.into() }
     }
 }
 
@@ -200,39 +204,44 @@ impl fmt::Display for SinkError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             SinkError::Retryable { message, .. }
-            | SinkError::Refused { message }
+            | SinkError::Permanent { message }
             | SinkError::TooLarge { message }
-            | SinkError::Unfit { message } => f.write_str(message),
-            SinkError::Unreadable(record) => record.fmt(f),
+            | SinkError::Misconfigured { message } => f.write_str(message),
+            SinkError::CorruptRecord(record) => record.fmt(f),
         }
     }
 }
 
 impl std::error::Error for SinkError {}
 
-impl From<Unreadable> for SinkError {
-    fn from(unreadable: Unreadable) -> Self {
-        SinkError::Unreadable(unreadable)
+impl From<CorruptRecord> for SinkError {
+    fn from(unreadable: CorruptRecord) -> Self {
+        SinkError::CorruptRecord(unreadable)
     }
 }
 
-/// A store that events are delivered to.
+/// Store that events are delivered to.
+///
+/// The tests of this module hold a minimal implementation, `MemorySink`. What every implementation must do is in
+/// `sinks::conformance`, which each of them runs.
 #[async_trait]
 pub(crate) trait Sink: Send + Sync {
-    /// The name from the configuration; the spool keeps the cursor under it.
+    /// Returns the name from the configuration. The spool keeps the cursor under it.
     fn name(&self) -> &str;
 
-    /// Up to which position the store has the events, if it remembers that itself, in the transactions that hold them.
-    /// The batches of such a sink need not be frozen: any range it is sent again is recognised, however it was cut.
+    /// Returns the position up to which the store has the events, if it stores that position in the transactions that
+    /// hold the events.
+    ///
+    /// The batches of such a sink are not frozen: it recognises any repeated range, however it was split.
     ///
     /// # Errors
-    /// If the store cannot be asked.
+    /// If the store does not answer.
     async fn position(&self) -> Result<Option<u64>, SinkError> {
         Ok(None)
     }
 
-    /// The events after [`Sink::position`] up to `to` will never come. Asked only of a sink that remembers its position, which
-    /// is `to` afterwards.
+    /// Moves [`Sink::position`] to `to`, because the events before it will never come. Called only for a sink that has
+    /// a position.
     ///
     /// # Errors
     /// If the store cannot be written.
@@ -240,66 +249,76 @@ pub(crate) trait Sink: Send + Sync {
         Ok(())
     }
 
-    /// Makes sure that the store can be used, and makes there what is missing. Called before the first delivery, and
-    /// again after each time the sink was down. Doing it twice is fine.
+    /// Checks that the store can be used, and creates what is missing in it.
+    ///
+    /// Called before the first delivery, and again each time the sink was down. It is idempotent.
     ///
     /// # Errors
-    /// [`SinkError::Unfit`] if the store can never be used as it is; [`SinkError::Retryable`] if it cannot be reached now.
+    /// [`SinkError::Misconfigured`] if an operator has to change the store; [`SinkError::Retryable`] if it
+    /// cannot be reached.
     async fn prepare(&self) -> Result<(), SinkError> {
         Ok(())
     }
 
-    /// How much of `batch` may go in one delivery: the position of its last event, at least that of its first. Asked once
-    /// for each batch, before it is frozen; must not touch the store.
+    /// Returns the position of the last event of `batch` that fits into one delivery, at least that of the first.
+    ///
+    /// Called once for each batch, before it is frozen. It must not access the store.
     ///
     /// # Errors
     /// If a record cannot be read.
-    fn cut(&self, batch: &SinkBatch) -> Result<u64, Unreadable> {
+    fn batch_end(&self, batch: &SinkBatch) -> Result<u64, CorruptRecord> {
         Ok(batch.last)
     }
 
-    /// Which events of `batch` need something that the store does not have yet and takes long to make; nothing need be said of a
-    /// batch that needs at most `few` such things. What is named here may be delivered later than its neighbours, beside the log, so
-    /// only a sink that takes events in any order may name it. Asked before each batch is frozen; must not touch the store.
+    /// Returns which events of `batch` need a resource that the store lacks and is slow to create. A batch that needs at most
+    /// `max_resources` of them may return none.
+    ///
+    /// An event that is named here can be delivered later than its neighbours, beside the log, so only a sink that takes
+    /// events in any order may name one. Called before each batch is frozen; must not touch the store.
     ///
     /// # Errors
     /// If a record cannot be read.
-    fn needs(&self, _batch: &SinkBatch, _few: usize) -> Result<Vec<Need>, Unreadable> {
+    fn needs(&self, _batch: &SinkBatch, _max_resources: usize) -> Result<Vec<ResourceNeed>, CorruptRecord> {
         Ok(Vec::new())
     }
 
-    /// Brings the events of the batch into the store. When it returns `Ok` they are durable there, each exactly once,
-    /// however often this batch was sent before and wherever an earlier attempt broke off. When it returns
-    /// [`SinkError::Refused`], [`SinkError::Unreadable`] or [`SinkError::TooLarge`] nothing of the batch counts as taken: its parts are sent again
-    /// as batches with tokens of their own.
+    /// Writes the events of the batch to the store.
+    ///
+    /// When it returns `Ok`, each event is durable there exactly once, however often this batch was sent before and
+    /// wherever an earlier attempt ended. When it returns [`SinkError::Permanent`], [`SinkError::CorruptRecord`] or
+    /// [`SinkError::TooLarge`], nothing of the batch counts as taken: its parts are sent again as batches with dedup
+    /// tokens of their own.
     async fn deliver(&self, batch: Arc<SinkBatch>) -> Result<Delivered, SinkError>;
 
-    /// Whether the store could take a batch now. Asked while deliveries fail, before [`Sink::prepare`].
+    /// Checks that the store would accept a batch now. Called while deliveries fail, before [`Sink::prepare`].
     async fn health(&self) -> Result<(), SinkError>;
 }
 
-/// Stored events that the spool no longer has.
-pub(crate) trait History: Send + Sync {
-    /// The events after the position `after` up to `to`, each in a record of its own, in order and without a gap: at most
-    /// `events` of them and about `bytes` of JSON, but at least one if the next event is there. Blocks.
+/// Source of stored events that the spool no longer has. A new sink is filled from it.
+pub(crate) trait BackfillSource: Send + Sync {
+    /// Reads the events after the position `after` up to `to`, each in a record of its own, in order and without a gap.
+    ///
+    /// Returns at most `events` of them and about `bytes` of JSON, but at least one if the next event is there. Blocks.
     ///
     /// # Errors
     /// What went wrong, as a sentence.
     fn records(&self, after: u64, to: u64, events: u64, bytes: u64) -> Result<Vec<StoredRecord>, String>;
 
-    /// Up to which position the events after `after` were deleted or never taken; `None` if the next event is there, or is
-    /// to come. Blocks.
+    /// Returns the position up to which the events after `after` were deleted or never stored; `None` if the next event
+    /// is there or still to come. Blocks.
     ///
     /// # Errors
     /// What went wrong, as a sentence.
     fn missing(&self, after: u64) -> Result<Option<u64>, String>;
 }
 
-/// Opens a configured sink. Nothing is sent yet; that the store can be used is found out by [`Sink::prepare`]. Blocks on
-/// reading certificates. `zones`: the apps' time zones, key and IANA name. `counted`: where the sink counts what it meets.
+/// Opens a configured sink without sending anything. [`Sink::prepare`] checks the store.
+///
+/// `zones` are the apps' time zones, key and IANA name. `metrics` counts what the sink meets. Blocks while certificates
+/// are read.
 ///
 /// # Errors
-/// [`SinkError::Unfit`] if the settings cannot be used.
+/// [`SinkError::Misconfigured`] if the settings cannot be used.
 pub(crate) fn open(
     sink: &config::Sink,
     zones: &[(String, String)],
@@ -314,15 +333,57 @@ pub(crate) fn open(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use super::*;
+
+    /// Minimal sink: keeps event IDs in memory and takes each position once.
+    #[derive(Default)]
+    struct MemorySink(Mutex<Vec<(u64, String)>>);
+
+    #[async_trait]
+    impl Sink for MemorySink {
+        fn name(&self) -> &str {
+            "memory"
+        }
+
+        async fn deliver(&self, batch: Arc<SinkBatch>) -> Result<Delivered, SinkError> {
+            let mut stored = self.0.lock().map_err(|error| SinkError::retryable(error.to_string()))?;
+            batch.for_each_record(|_, first, events| {
+                let rows = (first..).zip(events).map(|(position, event)| (position, event.event_id.to_string()));
+                stored.extend(rows);
+                Ok::<(), SinkError>(())
+            })?;
+            stored.sort();
+            stored.dedup();
+            Ok(Delivered::default())
+        }
+
+        async fn health(&self) -> Result<(), SinkError> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_minimal_sink_takes_a_repeated_batch_once() {
+        let json = r#"{"app_key":"a","batch_id":"b","install_id":"i","received_at":1,"events":[
+            {"event_id":"e","seq":1,"theme":"view","code":"c","event_time":1,"ts":1}]}"#;
+        let records = vec![StoredRecord { first: 7, json: json.to_owned() }];
+        let batch = Arc::new(SinkBatch { first: 7, last: 7, dedup_token: "t".to_owned(), records });
+        let sink = MemorySink::default();
+        for _ in 0..2 {
+            assert_eq!(sink.deliver(Arc::clone(&batch)).await, Ok(Delivered::default()));
+        }
+        assert_eq!(*sink.0.lock().unwrap(), [(7, "e".to_owned())]);
+    }
 
     #[test]
     fn a_batch_may_begin_and_end_inside_of_a_record() {
         let events = [10, 11, 12, 13];
-        assert_eq!(within(10, &events, 1, 99), (10, &events[..]));
-        assert_eq!(within(10, &events, 11, 12), (11, &events[1..3]));
-        assert_eq!(within(10, &events, 13, 99), (13, &events[3..]));
-        assert_eq!(within(10, &events, 1, 9).1, &[] as &[i32]);
-        assert_eq!(within(10, &events, 14, 99).1, &[] as &[i32]);
+        assert_eq!(events_in_range(10, &events, 1, 99), (10, &events[..]));
+        assert_eq!(events_in_range(10, &events, 11, 12), (11, &events[1..3]));
+        assert_eq!(events_in_range(10, &events, 13, 99), (13, &events[3..]));
+        assert_eq!(events_in_range(10, &events, 1, 9).1, &[] as &[i32]);
+        assert_eq!(events_in_range(10, &events, 14, 99).1, &[] as &[i32]);
     }
 }

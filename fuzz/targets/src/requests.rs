@@ -4,7 +4,7 @@ use std::io::Read;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use subway_analytics::{Interval, Mark, Metric, MetricRequest, parse_time, utc};
+use subway_analytics::{Interval, Metric, MetricRequest, SortKey, parse_time, utc};
 use subway_collector::fuzzing;
 use subway_protocol::codec::server::ProblemCode;
 
@@ -56,7 +56,7 @@ pub fn query(data: &[u8]) {
         }
         Ok(query) => {
             if let Some(mark) = query.after {
-                assert_eq!(mark.to_string().parse::<Mark>(), Ok(mark));
+                assert_eq!(mark.to_string().parse::<SortKey>(), Ok(mark));
                 assert!(i64::try_from(mark.position).is_ok());
             }
         }

@@ -58,8 +58,8 @@ const IO_METHODS: &[&str] = &["elapsed", "to_socket_addrs"];
 const STATICS: &[(&str, &str, &str)] = &[
     ("collector/src/clock.rs", "BEGAN", "the monotonic clock counts from the process's start"),
     ("collector/src/http/console.rs", "TAGS", "a constant: hashes of files in the binary"),
-    ("collector/src/sinks/sqlite/columns.rs", "CONTEXT", "a constant: SQL text made of the columns"),
-    ("collector/src/sinks/sqlite/packed.rs", "LAYOUT", "a constant: a text made of the columns"),
+    ("collector/src/sinks/sqlite/columns.rs", "CONTEXT_SQL", "a constant: SQL text made of the columns"),
+    ("collector/src/sinks/sqlite/packed.rs", "CURRENT_LAYOUT", "a constant: a text made of the columns"),
     ("sdk-wasm/src/alloc.rs", "ALLOCATOR", "a global allocator is a static"),
     ("sdk-wasm/src/instance.rs", "thread_local!", "exports are functions: JavaScript names a client by number"),
     ("servers/src/clickhouse.rs", "SHARED", "one server for all tests of a process"),

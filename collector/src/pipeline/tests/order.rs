@@ -21,7 +21,7 @@ fn readings() -> impl Strategy<Value = Vec<Reading>> {
     prop::collection::vec(reading, 1..40)
 }
 
-fn of(readings: &[Reading], first_seq: usize) -> Prepared {
+fn of(readings: &[Reading], first_seq: usize) -> ValidatedBatch {
     let mut events = Vec::new();
     for (at, reading) in readings.iter().enumerate() {
         let seq = (first_seq + at) as u64;
@@ -40,11 +40,11 @@ fn of(readings: &[Reading], first_seq: usize) -> Prepared {
     prepared(&batch(events))
 }
 
-fn times(prepared: &Prepared) -> Vec<i64> {
-    prepared.candidates.iter().map(|candidate| candidate.event_time).collect()
+fn times(prepared: &ValidatedBatch) -> Vec<i64> {
+    prepared.events.iter().map(|candidate| candidate.event_time).collect()
 }
 
-/// A reading of a wall clock: honest, wrong by years, absurd.
+/// Reading of a wall clock: honest, wrong by years, or absurd.
 fn clock() -> impl Strategy<Value = i64> {
     let day = 86_400_000;
     prop_oneof![
@@ -64,11 +64,11 @@ proptest! {
         ts in clock(), true_ts in prop::option::weighted(0.3, clock()), sent_at in prop::option::of(clock()),
         mono in prop::option::of(any::<u64>()), sent_mono in prop::option::of(any::<u64>()),
     ) {
-        let bounds = Bounds::new(NOW, PAST_DAYS, 86_400_000, 300_000);
+        let bounds = TimeBounds::new(NOW, PAST_DAYS, 86_400_000, 300_000);
         let inside = |time: i128| (i128::from(bounds.earliest)..=i128::from(bounds.latest)).contains(&time);
         let event = Event { true_ts, mono, ..Event::new(Id::from_bytes([7; 16]), Theme::View, "a", ts) };
-        let sent = Sent { at: sent_at, mono: sent_mono, first_at: None };
-        let placed = clock::place(&event, &sent, &bounds);
+        let sent = SenderClocks { at: sent_at, mono: sent_mono, first_at: None };
+        let placed = clock::resolve_time(&event, &sent, &bounds);
         let difference = i128::from(NOW) - i128::from(sent_at.unwrap_or(NOW));
         let corrected = i128::from(ts) + if difference.abs() > 300_000 { difference } else { 0 };
         let expected = match (true_ts, sent_mono.zip(mono)) {
@@ -163,7 +163,7 @@ proptest! {
 #[test]
 fn a_late_batch_does_not_take_the_place_of_a_newer_one() {
     let reading = Reading { boot: Some(1), mono: Some(5), ts: 0, true_ts: None };
-    let newer = Last { seq: 100, boot: "b1".into(), mono: 900, event_time: NOW + 500 };
+    let newer = ClockAnchor { seq: 100, boot: "b1".into(), mono: 900, event_time: NOW + 500 };
     let mut late = of(std::slice::from_ref(&reading), 7);
     assert_eq!(late.order(&[true], Some(newer)), None);
     assert_eq!(times(&late), [NOW]);
@@ -193,8 +193,8 @@ fn a_wrong_future_time_draws_nothing_along() {
     let mut future = of(&[reading(10, tolerance + 1)], 1);
     assert_eq!(future.order(&[true], None), None, "it is not remembered");
 
-    // One that was remembered proves nothing, and gives way even to an event with a smaller number.
-    let stuck = Last { seq: 9, boot: "b1".into(), mono: 5, event_time: NOW + tolerance + 1 };
+    // A stored anchor in the future proves nothing, and is replaced even by an event with a smaller number.
+    let stuck = ClockAnchor { seq: 9, boot: "b1".into(), mono: 5, event_time: NOW + tolerance + 1 };
     let mut next = of(&[reading(10, 0)], 5);
     assert_eq!(next.order(&[true], Some(stuck)).map(|last| last.seq), Some(5));
     assert_eq!(times(&next), [NOW]);

@@ -1,13 +1,14 @@
-//! Rows from ClickHouse's format RowBinary, in the order of the sink's columns: the position, then the declared ones.
+//! Decodes rows of ClickHouse's format RowBinary, in the order of the sink's columns: the position, then the declared
+//! ones.
 
 use serde_json::value::RawValue;
 
-use crate::query::Listed;
-use crate::record::{Column, Kind, NO_PROPERTIES, Owned, Source};
+use crate::query::ListedEvent;
+use crate::record::{Column, ColumnKind, ColumnSource, NO_PROPERTIES, OwnedValue};
 use crate::row::Row;
-use crate::sinks::clickhouse::{POSITION, uuid_text};
+use crate::sinks::clickhouse::{POSITION, format_uuid};
 
-/// What is left of the answer.
+/// Unread rest of the response.
 struct Input<'a>(&'a [u8]);
 
 impl Input<'_> {
@@ -40,42 +41,42 @@ impl Input<'_> {
     }
 }
 
-impl Source for Input<'_> {
+impl ColumnSource for Input<'_> {
     type Error = String;
 
-    fn next(&mut self, column: &'static Column) -> Result<Owned, String> {
+    fn next(&mut self, column: &'static Column) -> Result<OwnedValue, String> {
         Ok(match column.kind {
-            Kind::Text | Kind::Word => Owned::Text(self.text()?),
-            Kind::Object => match self.text()? {
-                text if text == NO_PROPERTIES => Owned::Absent,
-                text => Owned::Object(RawValue::from_string(text).map_err(|error| error.to_string())?),
+            ColumnKind::Text | ColumnKind::Keyword => OwnedValue::Text(self.text()?),
+            ColumnKind::Object => match self.text()? {
+                text if text == NO_PROPERTIES => OwnedValue::Absent,
+                text => OwnedValue::Object(RawValue::from_string(text).map_err(|error| error.to_string())?),
             },
-            Kind::Uuid => {
+            ColumnKind::Uuid => {
                 let (high, low) = (self.word()?, self.word()?);
-                Owned::Text(uuid_text(u128::from(high) << 64 | u128::from(low)))
+                OwnedValue::Text(format_uuid(u128::from(high) << 64 | u128::from(low)))
             }
-            Kind::Time => Owned::Time(self.word()?.cast_signed()),
-            Kind::Number => Owned::Number(self.word()?),
-            Kind::Flag => Owned::Flag(self.byte()? != 0),
-            Kind::MaybeTime | Kind::MaybeNumber if self.byte()? != 0 => Owned::Absent,
-            Kind::MaybeTime => Owned::Time(self.word()?.cast_signed()),
-            Kind::MaybeNumber => Owned::Number(self.word()?),
+            ColumnKind::Time => OwnedValue::Time(self.word()?.cast_signed()),
+            ColumnKind::Number => OwnedValue::Number(self.word()?),
+            ColumnKind::Flag => OwnedValue::Flag(self.byte()? != 0),
+            ColumnKind::NullableTime | ColumnKind::NullableNumber if self.byte()? != 0 => OwnedValue::Absent,
+            ColumnKind::NullableTime => OwnedValue::Time(self.word()?.cast_signed()),
+            ColumnKind::NullableNumber => OwnedValue::Number(self.word()?),
         })
     }
 }
 
-/// The rows of an answer.
+/// Decodes the rows of a response.
 ///
 /// # Errors
-/// Where it is not what was asked for.
-pub(crate) fn rows(answer: &[u8]) -> Result<Vec<Listed>, String> {
+/// What is wrong with the response.
+pub(crate) fn rows(answer: &[u8]) -> Result<Vec<ListedEvent>, String> {
     let (mut input, mut rows) = (Input(answer), Vec::new());
     while !input.0.is_empty() {
         let position = match input.next(&POSITION)? {
-            Owned::Number(position) => position,
+            OwnedValue::Number(position) => position,
             _ => 0,
         };
-        rows.push(Listed { position, row: Row::read(&mut input)? });
+        rows.push(ListedEvent { position, row: Row::read(&mut input)? });
     }
     Ok(rows)
 }

@@ -1,8 +1,7 @@
-//! Questions answered from ClickHouse, one query each.
+//! Reader of ClickHouse, with one statement per query.
 //!
-//! A repetition that the server did not recognise is there until its parts are merged. Distinct things and first times are
-//! the same with it and without; events are counted with FINAL, which leaves it out; of the newest events one per ID is
-//! taken.
+//! A repetition that the server did not recognise exists until its parts are merged. It does not change distinct counts
+//! and first times. Events are counted with FINAL, which leaves it out, and lists take one event per ID.
 
 pub(crate) mod decode;
 
@@ -12,27 +11,26 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::Deserialize;
 
-use super::{CountQuery, Counts, EventsQuery, Extent, Filter, Listed, Measure, ReadError, Reader};
+use super::{CountQuery, Counts, EventsQuery, Filter, ListedEvent, Measure, ReadError, Reader, TimeRange};
 use crate::config::{ClickHouse as Settings, Delivery};
 use crate::sinks::SinkError;
-use crate::sinks::clickhouse::{Client, Failure, Parameters, column_names, days_to_live, local};
+use crate::sinks::clickhouse::{Client, StatementError, UrlParameters, column_names, local_table, parse_ttl_days};
 use crate::sinks::days::{DAY_MS, day_of};
 
-/// How long one question may work. A range that takes longer should be asked in pieces, and nobody waits longer in front of
-/// a page.
+/// Limit for one query. A range that takes longer should be split, because users do not wait longer for a page.
 const DEADLINE: Duration = Duration::from_secs(10);
-/// How much longer the answer may be on its way.
+/// Additional time for the response to arrive.
 const GRACE: Duration = Duration::from_secs(5);
-/// Questions asked at the same time. The console asks for eight numbers at once.
-const QUESTIONS: usize = 8;
+/// Maximum concurrent queries. The console sends eight at once.
+const MAX_CONCURRENT_QUERIES: usize = 8;
 
-/// What the server says when it will not go on: took too long, too many rows, too many queries, memory, cancelled.
+/// Error codes of a server that stops a query: took too long, too many rows, too many queries, memory, cancelled.
 const BUSY: [u32; 8] = [158, 159, 160, 202, 241, 307, 394, 396];
 
-/// The external table with the boundaries of the buckets.
+/// External table with the boundaries of the buckets.
 const BOUNDS: &str = "bounds";
 
-/// The bucket of a time: the last boundary that is not after it.
+/// Returns the expression of a time's bucket: the last boundary that is not after it.
 fn bucket(time: &str) -> String {
     format!("roundDown(toUnixTimestamp64Milli({time}), (SELECT groupArray(value) FROM {BOUNDS})) AS bucket")
 }
@@ -41,22 +39,22 @@ struct ClickHouseReader {
     client: Client,
     table: String,
     /// Database and name of the table that holds the events.
-    held_in: (String, String),
+    local_table_name: (String, String),
     deadline: Duration,
     permits: tokio::sync::Semaphore,
 }
 
-/// Opens a reader. Nothing is asked yet.
+/// Opens a reader without sending anything.
 ///
 /// # Errors
-/// [`SinkError::Unfit`] if the settings cannot be used.
+/// [`SinkError::Misconfigured`] if the settings cannot be used.
 pub(crate) fn open(settings: &Settings, _delivery: &Delivery) -> Result<Arc<dyn Reader>, SinkError> {
     Ok(Arc::new(ClickHouseReader::new(settings, DEADLINE)?))
 }
 
-/// The answer to a count: bucket and number, and the number over all buckets.
+/// Response to a count: bucket and number, and the number over all buckets.
 #[derive(Deserialize)]
-struct Answer {
+struct CountResponse {
     data: Vec<(i64, u64)>,
     totals: Option<(i64, u64)>,
 }
@@ -66,52 +64,55 @@ impl ClickHouseReader {
         Ok(Self {
             client: Client::new(settings, deadline + GRACE)?,
             table: format!("{}.{}", settings.database(), settings.table()),
-            held_in: (settings.database().to_owned(), local(settings)),
+            local_table_name: (settings.database().to_owned(), local_table(settings)),
             deadline,
-            permits: tokio::sync::Semaphore::new(QUESTIONS),
+            permits: tokio::sync::Semaphore::new(MAX_CONCURRENT_QUERIES),
         })
     }
 
-    /// The settings of every question.
-    fn parameters(&self) -> Parameters {
-        Parameters::default()
-            // Nothing may be changed but settings.
+    /// Returns the settings of every query.
+    fn parameters(&self) -> UrlParameters {
+        UrlParameters::default()
+            // Read-only, except for settings.
             .with("readonly", "2")
             .with("max_execution_time", &format!("{:.3}", self.deadline.as_secs_f64()))
             .with("timeout_overflow_mode", "throw")
             .with("cancel_http_readonly_queries_on_client_close", "1")
             .with("output_format_json_quote_64bit_integers", "0")
-            // The same event has the same time, so that its repetitions are in the same partition.
+            // The same event has the same time, so its repetitions are in the same partition.
             .with("do_not_merge_across_partitions_select_final", "1")
     }
 
     async fn permit(&self) -> Result<tokio::sync::SemaphorePermit<'_>, ReadError> {
         let permit = tokio::time::timeout(self.deadline, self.permits.acquire()).await;
-        permit.ok().and_then(Result::ok).ok_or_else(|| ReadError::Busy("Too many questions are being answered.".into()))
+        permit
+            .ok()
+            .and_then(Result::ok)
+            .ok_or_else(|| ReadError::Busy("too many queries are running; try again later".into()))
     }
 }
 
-fn read_error(failure: Failure) -> ReadError {
+fn read_error(failure: StatementError) -> ReadError {
     match failure {
-        Failure::Answer(code, _) if BUSY.contains(&code) => {
-            ReadError::Busy("The question takes too long; ask for a shorter range or wider buckets.".into())
+        StatementError::Server(code, _) if BUSY.contains(&code) => {
+            ReadError::Busy("the query takes too long; use a shorter range or wider buckets".into())
         }
         failure => ReadError::Failed(failure.retryable().to_string()),
     }
 }
 
-fn unreadable(error: impl std::fmt::Display) -> ReadError {
-    ReadError::Failed(format!("the answer of ClickHouse cannot be read: {error}"))
+fn decode_error(error: impl std::fmt::Display) -> ReadError {
+    ReadError::Failed(format!("the response of ClickHouse cannot be decoded: {error}"))
 }
 
-/// The conditions of a question, and the values that they name.
+/// Conditions of a query, with the values of their parameters.
 struct Conditions {
     sql: String,
-    parameters: Parameters,
+    parameters: UrlParameters,
 }
 
 impl Conditions {
-    fn new(parameters: Parameters, app: &str, filter: &Filter) -> Self {
+    fn new(parameters: UrlParameters, app: &str, filter: &Filter) -> Self {
         let mut conditions =
             Self { sql: "app_key = {app:String}".to_owned(), parameters: parameters.with_value("app", app) };
         if let Some(theme) = filter.theme {
@@ -138,7 +139,7 @@ impl Conditions {
     }
 }
 
-/// The statement that counts `query` in the events of `table` that meet `conditions`.
+/// Returns the statement that counts `query` in the events of `table` that meet `conditions`.
 fn count_statement(table: &str, query: &CountQuery, conditions: &mut Conditions) -> String {
     let (Some(from), Some(to)) = (query.bounds.first(), query.bounds.last()) else { return String::new() };
     conditions.to(*to);
@@ -157,7 +158,7 @@ fn count_statement(table: &str, query: &CountQuery, conditions: &mut Conditions)
         Measure::Users => distinct(conditions, "user_id"),
         Measure::Sessions => distinct(conditions, "session_id"),
         Measure::NewInstalls | Measure::InstallsSeen => {
-            // Later events do not matter to whom was first seen before the end.
+            // Events after the end do not change which installs were first seen before it.
             let firsts =
                 format!("SELECT min(event_time) AS first FROM {table} WHERE {} GROUP BY install_id", conditions.sql);
             let all = format!("SELECT {}, count() FROM ({firsts})", bucket("first"));
@@ -173,12 +174,12 @@ fn count_statement(table: &str, query: &CountQuery, conditions: &mut Conditions)
     format!("{statement} GROUP BY bucket WITH TOTALS FORMAT JSONCompact")
 }
 
-/// Puts what was answered in its buckets. For installs seen: whoever came before the first boundary is under the first.
-fn counts(query: &CountQuery, answer: &Answer) -> Result<Counts, ReadError> {
+/// Sorts the response into buckets. Of installs seen, those before the first boundary are under the first.
+fn counts(query: &CountQuery, answer: &CountResponse) -> Result<Counts, ReadError> {
     let mut buckets = vec![0u64; query.bounds.len().saturating_sub(1)];
     for (bound, number) in &answer.data {
-        let at = query.bounds.binary_search(bound).map_err(|_| unreadable(format!("{bound} is no boundary")))?;
-        *buckets.get_mut(at).ok_or_else(|| unreadable(format!("{bound} is the last boundary")))? += number;
+        let at = query.bounds.binary_search(bound).map_err(|_| decode_error(format!("{bound} is no boundary")))?;
+        *buckets.get_mut(at).ok_or_else(|| decode_error(format!("{bound} is the last boundary")))? += number;
     }
     if query.measure == Measure::InstallsSeen {
         let mut seen = 0;
@@ -196,12 +197,13 @@ impl Reader for ClickHouseReader {
         let _permit = self.permit().await?;
         let mut conditions = Conditions::new(self.parameters(), &query.app, &query.filter);
         let statement = count_statement(&self.table, &query, &mut conditions);
-        let answer = self.client.run_with_numbers(&statement, conditions.parameters, BOUNDS, &query.bounds).await;
-        let answer: Answer = serde_json::from_slice(&answer.map_err(read_error)?).map_err(unreadable)?;
+        let answer =
+            self.client.run_with_external_table(&statement, conditions.parameters, BOUNDS, &query.bounds).await;
+        let answer: CountResponse = serde_json::from_slice(&answer.map_err(read_error)?).map_err(decode_error)?;
         counts(&query, &answer)
     }
 
-    async fn newest(&self, query: EventsQuery) -> Result<Vec<Listed>, ReadError> {
+    async fn newest(&self, query: EventsQuery) -> Result<Vec<ListedEvent>, ReadError> {
         let _permit = self.permit().await?;
         let mut conditions = Conditions::new(self.parameters(), &query.app, &query.filter);
         query.from.into_iter().for_each(|from| conditions.from(from));
@@ -212,19 +214,19 @@ impl Reader for ClickHouseReader {
         if let Some(user) = &query.user_id {
             conditions.and("user_id = {user:String}", "user", user);
         }
-        if let Some(mark) = query.after {
+        if let Some(sort_key) = query.after {
             conditions.and(
                 "event_time <= fromUnixTimestamp64Milli({after:Int64}, 'UTC')",
                 "after",
-                &mark.event_time.to_string(),
+                &sort_key.event_time.to_string(),
             );
             conditions.and(
                 "(event_time < fromUnixTimestamp64Milli({after:Int64}, 'UTC') OR position < {place:UInt64})",
                 "place",
-                &mark.position.to_string(),
+                &sort_key.position.to_string(),
             );
         }
-        // Read from the end of the key; not more than what is asked for.
+        // Reads from the end of the key, and no more than the limit.
         let statement = format!(
             "SELECT {} FROM {} WHERE {} ORDER BY event_time DESC, position DESC LIMIT 1 BY event_id LIMIT {} FORMAT RowBinary",
             column_names(),
@@ -232,13 +234,13 @@ impl Reader for ClickHouseReader {
             conditions.sql,
             query.limit
         );
-        // Buffers would be filled from every part before the first row is given out: a hundred times the work.
+        // With buffering the server fills a buffer from every part before the first row: a hundred times the work.
         let parameters = conditions.parameters.with("read_in_order_use_buffering", "0");
         let answer = self.client.run(&statement, parameters).await.map_err(read_error)?;
-        decode::rows(&answer).map_err(unreadable)
+        decode::rows(&answer).map_err(decode_error)
     }
 
-    async fn extent(&self, app: &str) -> Result<Option<Extent>, ReadError> {
+    async fn time_range(&self, app: &str) -> Result<Option<TimeRange>, ReadError> {
         let _permit = self.permit().await?;
         let conditions = Conditions::new(self.parameters(), app, &Filter::default());
         let statement = format!(
@@ -251,18 +253,20 @@ impl Reader for ClickHouseReader {
             data: Vec<(i64, i64, u64)>,
         }
         let answer = self.client.run(&statement, conditions.parameters).await.map_err(read_error)?;
-        let ends: Ends = serde_json::from_slice(&answer).map_err(unreadable)?;
+        let ends: Ends = serde_json::from_slice(&answer).map_err(decode_error)?;
         let ends = ends.data.first().filter(|(_, _, count)| *count > 0);
-        Ok(ends.map(|(first, last, _)| Extent { first: *first, last: *last }))
+        Ok(ends.map(|(first, last, _)| TimeRange { first: *first, last: *last }))
     }
 
-    /// The first day (UTC) none of whose events is older than the time to live. What is older may still be there: it goes with
-    /// the next merge. When installs were first seen is read from the events, so it goes with them.
+    /// Returns the first day (UTC) of which no event is older than the time to live.
+    ///
+    /// Older events may still exist until the next merge. First times of installs are computed from the events, so they
+    /// expire with them.
     async fn complete_from(&self, _app: &str, _installs: bool) -> Result<Option<i64>, ReadError> {
         let _permit = self.permit().await?;
-        let (database, table) = &self.held_in;
+        let (database, table) = &self.local_table_name;
         let parameters = self.parameters().with_value("database", database).with_value("table", table);
-        // The server's clock is the one that deletes.
+        // The server deletes by its own clock.
         let statement = "SELECT engine_full, toUnixTimestamp64Milli(now64(3)) FROM system.tables \
                          WHERE database = {database:String} AND name = {table:String} FORMAT JSONCompact";
         #[derive(Deserialize)]
@@ -270,8 +274,8 @@ impl Reader for ClickHouseReader {
             data: Vec<(String, i64)>,
         }
         let answer = self.client.run(statement, parameters).await.map_err(read_error)?;
-        let tables: Tables = serde_json::from_slice(&answer).map_err(unreadable)?;
-        let found = tables.data.first().and_then(|(engine, now)| Some((day_of(*now), days_to_live(engine)?)));
+        let tables: Tables = serde_json::from_slice(&answer).map_err(decode_error)?;
+        let found = tables.data.first().and_then(|(engine, now)| Some((day_of(*now), parse_ttl_days(engine)?)));
         Ok(found.map(|(today, days)| (today - days + 1) * DAY_MS))
     }
 }

@@ -23,7 +23,7 @@ impl Filled {
         let json =
             json!({"app_key": "a", "batch_id": "b", "install_id": "i", "received_at": 9, "events": events}).to_string();
         let last = first + events.len() as u64 - 1;
-        let batch = SinkBatch { first, last, token: token.into(), records: vec![StoredRecord { first, json }] };
+        let batch = SinkBatch { first, last, dedup_token: token.into(), records: vec![StoredRecord { first, json }] };
         conformance::Subject::deliver(self, batch).await;
     }
 }
@@ -99,18 +99,18 @@ async fn what_the_time_to_live_may_have_deleted_is_said() {
     let today = day_of(crate::clock::now());
     assert_eq!(filled.reader.complete_from("a", false).await, Ok(None));
     let sink = filled.database.prepared("ttl_days = 30").await;
-    // The last that is surely gone, the first that is surely there.
+    // The last event that is certainly deleted, the first that is certainly kept.
     let edge = (today - 29) * DAY_MS;
     let events = [event(1, edge - DAY_MS - 1), event(2, edge), event(3, today * DAY_MS)];
     sink.deliver(crate::sinks::clickhouse::test_support::batch(1, &events)).await.unwrap();
     filled.database.run("OPTIMIZE TABLE {db}.ods_event FINAL");
-    // Asked from the table, whatever the settings say of it.
+    // The table decides, not the settings.
     for installs in [false, true] {
         assert_eq!(filled.reader.complete_from("a", installs).await, Ok(Some(edge)));
     }
     let left = filled.database.run("SELECT toUnixTimestamp64Milli(event_time) FROM {db}.ods_event ORDER BY event_time");
     assert_eq!(left, format!("{edge}\n{}\n", today * DAY_MS));
-    // One that is not ours does not have to delete anything.
+    // The effect of another program's expression is unknown.
     filled
         .database
         .run("ALTER TABLE {db}.ods_event MODIFY TTL toDateTime(event_time) + toIntervalDay(5) DELETE WHERE code = 'x'");
@@ -135,10 +135,10 @@ async fn values_are_values_whatever_they_hold() {
 }
 
 #[tokio::test]
-async fn a_question_that_takes_too_long_is_told_so() {
+async fn a_query_that_takes_too_long_is_refused_as_busy() {
     let Some(server) = available(ClickHouse::shared()) else { return };
     let mut filled = Filled::new(server).await;
-    // The table becomes one that is read slowly.
+    // Makes the table slow to read.
     filled.database.run("CREATE VIEW {db}.slow AS SELECT *, sleepEachRow(0.1) AS s FROM {db}.ods_event WHERE s = 0");
     filled.store(1, "t", &(0..100).map(|n| event(n, n as i64)).collect::<Vec<_>>()).await;
     filled.reader.deadline = Duration::from_millis(300);
@@ -153,9 +153,9 @@ async fn a_missing_table_and_a_dead_server_are_failures_that_say_so() {
     let Some(server) = available(ClickHouse::shared()) else { return };
     let database = Database::new(server);
     let reader = ClickHouseReader::new(&database.settings(""), DEADLINE).unwrap();
-    let result = reader.extent("a").await;
+    let result = reader.time_range("a").await;
     assert!(matches!(&result, Err(ReadError::Failed(why)) if why.contains("does not exist")), "{result:?}");
     let settings = Settings::for_test("url = 'http://127.0.0.1:1'").0;
-    let result = ClickHouseReader::new(&settings, DEADLINE).unwrap().extent("a").await;
+    let result = ClickHouseReader::new(&settings, DEADLINE).unwrap().time_range("a").await;
     assert!(matches!(result, Err(ReadError::Failed(_))), "{result:?}");
 }

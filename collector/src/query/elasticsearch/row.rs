@@ -1,4 +1,4 @@
-//! A stored document as an event. PURE.
+//! Decodes a stored document as an event. PURE.
 
 use std::collections::HashMap;
 
@@ -6,10 +6,10 @@ use serde::Deserialize;
 use serde::de::Error;
 use serde_json::value::RawValue;
 
-use crate::record::{Column, Kind, Owned, Source};
+use crate::record::{Column, ColumnKind, ColumnSource, OwnedValue};
 use crate::row::Row;
 
-/// The fields of a document, each as it stands there.
+/// Fields of a document as raw JSON.
 #[derive(Deserialize)]
 #[serde(transparent)]
 struct Document<'a> {
@@ -23,36 +23,36 @@ impl<'a> Document<'a> {
     }
 }
 
-impl Source for Document<'_> {
+impl ColumnSource for Document<'_> {
     type Error = serde_json::Error;
 
-    fn next(&mut self, column: &'static Column) -> serde_json::Result<Owned> {
+    fn next(&mut self, column: &'static Column) -> serde_json::Result<OwnedValue> {
         let name = column.name;
         let found = match column.kind {
-            Kind::Text | Kind::Word | Kind::Uuid => self.get(name)?.map(Owned::Text),
-            Kind::Time | Kind::MaybeTime => self.get(name)?.map(Owned::Time),
-            Kind::Number | Kind::MaybeNumber => self.get(name)?.map(Owned::Number),
-            Kind::Flag => self.get(name)?.map(Owned::Flag),
-            // As text, where the store did not take it as an object.
-            Kind::Object => match self.get::<String>(&format!("{name}_json"))? {
-                Some(text) => Some(Owned::Object(RawValue::from_string(text)?)),
-                None => self.get(name)?.map(Owned::Object),
+            ColumnKind::Text | ColumnKind::Keyword | ColumnKind::Uuid => self.get(name)?.map(OwnedValue::Text),
+            ColumnKind::Time | ColumnKind::NullableTime => self.get(name)?.map(OwnedValue::Time),
+            ColumnKind::Number | ColumnKind::NullableNumber => self.get(name)?.map(OwnedValue::Number),
+            ColumnKind::Flag => self.get(name)?.map(OwnedValue::Flag),
+            // As text, where the store refused it as an object.
+            ColumnKind::Object => match self.get::<String>(&format!("{name}_json"))? {
+                Some(text) => Some(OwnedValue::Object(RawValue::from_string(text)?)),
+                None => self.get(name)?.map(OwnedValue::Object),
             },
         };
         match found {
             Some(value) => Ok(value),
-            None if matches!(column.kind, Kind::Uuid | Kind::Time | Kind::Number) => {
+            None if matches!(column.kind, ColumnKind::Uuid | ColumnKind::Time | ColumnKind::Number) => {
                 Err(serde_json::Error::custom(format!("the document has no {name}")))
             }
-            None => Ok(Owned::Absent),
+            None => Ok(OwnedValue::Absent),
         }
     }
 }
 
-/// The event that was written as this document.
+/// Decodes the event of a document.
 ///
 /// # Errors
-/// If it was written by something else.
+/// If another program wrote the document.
 pub(crate) fn read(source: &str) -> serde_json::Result<Row<'static>> {
     Row::read(&mut serde_json::from_str::<Document<'_>>(source)?)
 }

@@ -1,16 +1,16 @@
-//! Numbers: per bucket, and over the whole range.
+//! Counts per bucket and over the whole range.
 
 use std::collections::HashMap;
 
 use rusqlite::{Connection, params_from_iter};
 
-use super::condition::Condition;
+use super::condition::EventCondition;
 use crate::query::{CountQuery, Counts, Measure};
-use crate::sinks::sqlite::parts::{self, Holding};
+use crate::sinks::sqlite::parts::{self, AppPart};
 
 pub(super) fn count(sql: &Connection, query: &CountQuery) -> rusqlite::Result<Counts> {
     let buckets = query.bounds.len().saturating_sub(1);
-    let Some(condition) = Condition::new(sql, &query.app, &query.filter)? else {
+    let Some(condition) = EventCondition::new(sql, &query.app, &query.filter)? else {
         return Ok(Counts { buckets: vec![0; buckets], total: 0 });
     };
     match query.measure {
@@ -23,16 +23,16 @@ pub(super) fn count(sql: &Connection, query: &CountQuery) -> rusqlite::Result<Co
     }
 }
 
-/// Calls `visit` for every bucket and every part that has events of the app in it, bucket by bucket: the bucket's number
-/// and bounds, and the part.
+/// Calls `visit` for every bucket and every part that has events of the app in it, bucket by bucket, with the bucket's
+/// index and bounds, and the part.
 fn each_bucket(
     sql: &Connection,
     app: i64,
     bounds: &[i64],
-    mut visit: impl FnMut(usize, (i64, i64), &Holding) -> rusqlite::Result<()>,
+    mut visit: impl FnMut(usize, (i64, i64), &AppPart) -> rusqlite::Result<()>,
 ) -> rusqlite::Result<()> {
     let (Some(from), Some(to)) = (bounds.first(), bounds.last()) else { return Ok(()) };
-    let parts = parts::holding(sql, app, *from, *to)?;
+    let parts = parts::parts_of_app(sql, app, *from, *to)?;
     for (bucket, pair) in bounds.windows(2).enumerate() {
         let (begin, end) = (pair[0], pair[1]);
         for part in parts.iter().filter(|part| part.first_time < end && part.last_time >= begin) {
@@ -42,7 +42,7 @@ fn each_bucket(
     Ok(())
 }
 
-fn events(sql: &Connection, condition: &Condition, bounds: &[i64]) -> rusqlite::Result<Counts> {
+fn events(sql: &Connection, condition: &EventCondition, bounds: &[i64]) -> rusqlite::Result<Counts> {
     let mut buckets = vec![0u64; bounds.len().saturating_sub(1)];
     each_bucket(sql, condition.app, bounds, |bucket, (begin, end), part| {
         let query = format!(
@@ -84,12 +84,12 @@ fn installs_seen(sql: &Connection, app: i64, bounds: &[i64]) -> rusqlite::Result
     Ok(counts)
 }
 
-/// Distinct numbers of `table` per bucket and overall, bucket by bucket: for each number the bucket where it was last seen
-/// is noted.
-fn distinct(sql: &Connection, table: &str, condition: Condition, bounds: &[i64]) -> rusqlite::Result<Counts> {
+/// Counts the distinct IDs of `table` per bucket and overall. Goes bucket by bucket and keeps for each ID the last
+/// bucket that it was in.
+fn distinct(sql: &Connection, table: &str, condition: EventCondition, bounds: &[i64]) -> rusqlite::Result<Counts> {
     let ends = format!("SELECT coalesce(min(id), 0), coalesce(max(id), 0) FROM {table}");
-    let (least, most) = sql.prepare_cached(&ends)?.query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let mut seen = Seen::new(least, most);
+    let (min, max) = sql.prepare_cached(&ends)?.query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let mut last_buckets = LastBuckets::new(min, max);
     let (mut buckets, mut total) = (vec![0u64; bounds.len().saturating_sub(1)], 0);
     each_bucket(sql, condition.app, bounds, |bucket, (begin, end), part| {
         let query = format!(
@@ -102,7 +102,7 @@ fn distinct(sql: &Connection, table: &str, condition: Condition, bounds: &[i64])
         let mut rows = statement.query(params_from_iter(values))?;
         let here = u32::try_from(bucket).unwrap_or(u32::MAX - 1) + 1;
         while let Some(row) = rows.next()? {
-            let before = seen.see(row.get(0)?, here)?;
+            let before = last_buckets.replace(row.get(0)?, here)?;
             total += u64::from(before == 0);
             buckets[bucket] += u64::from(before != here);
         }
@@ -111,38 +111,38 @@ fn distinct(sql: &Connection, table: &str, condition: Condition, bounds: &[i64])
     Ok(Counts { buckets, total })
 }
 
-/// Numbers up to which a table is the smallest set of them: 64 MiB.
-const DENSE_NUMBERS: i64 = 16 * 1024 * 1024;
+/// Maximum range of IDs for which an array is used: 64 MiB.
+const MAX_DENSE_IDS: i64 = 16 * 1024 * 1024;
 
-/// Numbers that one question may keep in mind where a table would be too large, as in a store with a flood of sessions:
-/// below 200 MB. A longer answer is asked for in pieces.
-const SPARSE_NUMBERS: usize = 8 * 1024 * 1024;
+/// Maximum IDs that one query may keep in a map, used where an array would be too large, as in a store with a flood of
+/// sessions: below 200 MB. A larger query fails and must be split.
+const MAX_SPARSE_IDS: usize = 8 * 1024 * 1024;
 
-/// Where each number was last seen; 0: nowhere yet.
-enum Seen {
-    Dense { least: i64, at: Vec<u32> },
+/// Last bucket of each ID; 0 for none yet.
+enum LastBuckets {
+    Dense { min: i64, at: Vec<u32> },
     Sparse(HashMap<i64, u32>),
 }
 
-impl Seen {
-    fn new(least: i64, most: i64) -> Self {
-        let numbers = most.saturating_sub(least).saturating_add(1);
+impl LastBuckets {
+    fn new(min: i64, max: i64) -> Self {
+        let numbers = max.saturating_sub(min).saturating_add(1);
         match usize::try_from(numbers) {
-            Ok(size) if numbers <= DENSE_NUMBERS => Self::Dense { least, at: vec![0; size] },
+            Ok(size) if numbers <= MAX_DENSE_IDS => Self::Dense { min, at: vec![0; size] },
             _ => Self::Sparse(HashMap::new()),
         }
     }
 
-    /// Notes that `number` is seen `here`; gives where it was last seen.
-    fn see(&mut self, number: i64, here: u32) -> rusqlite::Result<u32> {
+    /// Sets the last bucket of `id` to `here` and returns the one before.
+    fn replace(&mut self, id: i64, here: u32) -> rusqlite::Result<u32> {
         match self {
-            Self::Dense { least, at } => {
-                let place = usize::try_from(number - *least).ok().and_then(|place| at.get_mut(place));
-                Ok(place.map_or(0, |place| std::mem::replace(place, here)))
+            Self::Dense { min, at } => {
+                let location = usize::try_from(id - *min).ok().and_then(|location| at.get_mut(location));
+                Ok(location.map_or(0, |location| std::mem::replace(location, here)))
             }
             Self::Sparse(at) => {
-                let before = at.insert(number, here).unwrap_or(0);
-                if at.len() > SPARSE_NUMBERS {
+                let before = at.insert(id, here).unwrap_or(0);
+                if at.len() > MAX_SPARSE_IDS {
                     let interrupted = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_INTERRUPT);
                     return Err(rusqlite::Error::SqliteFailure(interrupted, None));
                 }

@@ -1,4 +1,4 @@
-//! Questions answered from the embedded store, `store.db`.
+//! Reader of the embedded store, `store.db`.
 
 mod condition;
 mod count;
@@ -13,41 +13,41 @@ use async_trait::async_trait;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction};
 use tokio::sync::Semaphore;
 
-use self::condition::{APP, number};
+use self::condition::{SELECT_APP, select_id};
 use self::count::count;
 use self::list::newest;
-use super::{CountQuery, Counts, EventsQuery, Extent, Listed, ReadError, Reader};
+use super::{CountQuery, Counts, EventsQuery, ListedEvent, ReadError, Reader, TimeRange};
 use crate::db;
 use crate::sinks::sqlite::{FILE, MIGRATIONS};
 
-/// Questions answered at the same time. The console asks for eight numbers at once; more would only take turns on the
-/// processor and take it from those who write.
-const CONNECTIONS: usize = 4;
+/// Maximum concurrent queries. The console sends eight at once; more than this would only take turns on the processor
+/// and slow down the writers.
+const MAX_CONNECTIONS: usize = 4;
 
-/// How long one question may wait and work. A range that takes longer should be asked in pieces, and nobody waits longer
-/// in front of a page.
+/// Limit for waiting and working on one query. A range that takes longer should be split, because users do not wait
+/// longer for a page.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// Steps of SQLite's machine between two looks at the clock: well below a millisecond.
-const STEPS_PER_LOOK: i32 = 20_000;
+/// Steps of SQLite's virtual machine between two checks of the deadline: well below a millisecond.
+const STEPS_PER_DEADLINE_CHECK: i32 = 20_000;
 
 /// SQLite's page cache of one reading connection, KiB.
 const CACHE_KIB: i64 = 8 * 1024;
 
-/// Answers questions from `store.db`, a few at a time, each within a deadline.
+/// Reads `store.db`, with a few concurrent queries, each with a deadline.
 #[derive(Clone)]
 pub(crate) struct StoreReader {
-    shared: Arc<Shared>,
+    pool: Arc<ConnectionPool>,
     permits: Arc<Semaphore>,
 }
 
-struct Shared {
+struct ConnectionPool {
     path: PathBuf,
     deadline: Duration,
     idle: Mutex<Vec<Connection>>,
 }
 
-/// Tells the working thread to stop when the one who asked has gone.
+/// Drop guard: stops the working thread when the caller no longer waits.
 struct CancelOnDrop(Arc<AtomicBool>);
 
 impl Drop for CancelOnDrop {
@@ -57,39 +57,39 @@ impl Drop for CancelOnDrop {
 }
 
 impl StoreReader {
-    /// A reader of the store in the data directory `dir`, which must exist when the first question comes.
+    /// Creates a reader of the store in the data directory `dir`, which must exist at the first query.
     #[must_use]
     pub(crate) fn new(dir: &Path) -> Self {
         Self::with_deadline(dir, DEADLINE)
     }
 
     pub(crate) fn with_deadline(dir: &Path, deadline: Duration) -> Self {
-        let shared = Shared { path: dir.join(FILE), deadline, idle: Mutex::default() };
-        Self { shared: Arc::new(shared), permits: Arc::new(Semaphore::new(CONNECTIONS)) }
+        let pool = ConnectionPool { path: dir.join(FILE), deadline, idle: Mutex::default() };
+        Self { pool: Arc::new(pool), permits: Arc::new(Semaphore::new(MAX_CONNECTIONS)) }
     }
 
-    /// Runs `work` in a read transaction on a thread where it may block.
+    /// Runs `work` in a read transaction on a thread that may block.
     async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, ReadError> {
-        let deadline = Instant::now() + self.shared.deadline;
+        let deadline = Instant::now() + self.pool.deadline;
         let permit = tokio::time::timeout_at(deadline.into(), Arc::clone(&self.permits).acquire_owned()).await;
         let Ok(Ok(permit)) = permit else {
-            return Err(ReadError::Busy("Too many questions are being answered.".into()));
+            return Err(ReadError::Busy("too many queries are running; try again later".into()));
         };
         let cancelled = Arc::new(AtomicBool::new(false));
         let _guard = CancelOnDrop(Arc::clone(&cancelled));
-        let shared = Arc::clone(&self.shared);
+        let pool = Arc::clone(&self.pool);
         let task = tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            shared.with_connection(move || cancelled.load(Ordering::Relaxed) || Instant::now() >= deadline, work)
+            pool.with_connection(move || cancelled.load(Ordering::Relaxed) || Instant::now() >= deadline, work)
         });
         task.await.map_err(|error| ReadError::Failed(error.to_string()))?
     }
 }
 
-impl Shared {
+impl ConnectionPool {
     fn with_connection<T>(
         &self,
         stop: impl FnMut() -> bool + Send + 'static,
@@ -100,8 +100,8 @@ impl Shared {
             Some(connection) => connection,
             None => self.connect()?,
         };
-        let result = answer(&mut connection, stop, work);
-        // A connection that failed for any other reason than the deadline is not used again.
+        let result = run_read(&mut connection, stop, work);
+        // A connection that failed for any reason but the deadline is not used again.
         if matches!(result, Ok(_) | Err(ReadError::Busy(_))) {
             self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
         }
@@ -116,12 +116,12 @@ impl Shared {
     }
 }
 
-fn answer<T>(
+fn run_read<T>(
     connection: &mut Connection,
     stop: impl FnMut() -> bool + Send + 'static,
     work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
 ) -> Result<T, ReadError> {
-    connection.progress_handler(STEPS_PER_LOOK, Some(stop)).map_err(read_error)?;
+    connection.progress_handler(STEPS_PER_DEADLINE_CHECK, Some(stop)).map_err(read_error)?;
     let result = connection.unchecked_transaction().and_then(|transaction| work(&transaction)).map_err(read_error);
     connection.progress_handler(0, None::<fn() -> bool>).map_err(read_error)?;
     result
@@ -130,9 +130,11 @@ fn answer<T>(
 fn read_error(error: rusqlite::Error) -> ReadError {
     match error.sqlite_error_code() {
         Some(ErrorCode::OperationInterrupted) => {
-            ReadError::Busy("The question takes too long; ask for a shorter range or wider buckets.".into())
+            ReadError::Busy("the query takes too long; use a shorter range or wider buckets".into())
         }
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => ReadError::Busy("The store is locked.".into()),
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            ReadError::Busy("the store is locked; try again later".into())
+        }
         _ => ReadError::Failed(format!("{FILE}: {error}")),
     }
 }
@@ -143,18 +145,18 @@ impl Reader for StoreReader {
         self.run(move |sql| count(sql, &query)).await
     }
 
-    async fn newest(&self, query: EventsQuery) -> Result<Vec<Listed>, ReadError> {
+    async fn newest(&self, query: EventsQuery) -> Result<Vec<ListedEvent>, ReadError> {
         self.run(move |sql| newest(sql, &query)).await
     }
 
-    async fn extent(&self, app: &str) -> Result<Option<Extent>, ReadError> {
+    async fn time_range(&self, app: &str) -> Result<Option<TimeRange>, ReadError> {
         let app = app.to_owned();
         self.run(move |sql| {
-            let Some(app) = number(sql, APP, &[&app])? else { return Ok(None) };
+            let Some(app) = select_id(sql, SELECT_APP, &[&app])? else { return Ok(None) };
             let query = "SELECT min(first_time), max(last_time) FROM part_app WHERE app = ?1";
             let ends = sql.prepare_cached(query)?.query_row([app], |row| Ok((row.get(0)?, row.get(1)?)));
             let (first, last): (Option<i64>, Option<i64>) = ends?;
-            Ok(first.zip(last).map(|(first, last)| Extent { first, last }))
+            Ok(first.zip(last).map(|(first, last)| TimeRange { first, last }))
         })
         .await
     }

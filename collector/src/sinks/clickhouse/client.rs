@@ -1,4 +1,4 @@
-//! Statements over ClickHouse's HTTP interface.
+//! Client for ClickHouse's HTTP interface.
 
 use std::time::Duration;
 
@@ -8,41 +8,41 @@ use reqwest::Method;
 use super::errors;
 use crate::config::{BlockCompression as Compression, ClickHouse as Settings};
 use crate::sinks::SinkError;
-use crate::sinks::http::{Answer, Endpoint, Http};
+use crate::sinks::http::{Endpoint, HttpClient, Response};
 
-/// What separates the parts of a body with external data. It cannot occur in numbers.
+/// Separator of the parts of a body with external data. It cannot occur in numbers.
 const BOUNDARY: &str = "subway-part";
 
-/// A client for one server.
+/// Client for one server.
 #[derive(Clone)]
 pub(crate) struct Client {
-    http: Http,
+    http: HttpClient,
 }
 
-/// A statement was not done.
+/// Reason why a statement failed.
 #[derive(Debug)]
-pub(crate) enum Failure {
-    /// No answer came.
-    Silence(SinkError),
-    /// The server refused, with the number of the error.
-    Answer(u32, Answer),
+pub(crate) enum StatementError {
+    /// No response came.
+    NoResponse(SinkError),
+    /// The server returned an error with this number.
+    Server(u32, Response),
 }
 
-impl Failure {
-    /// The failure as one that may pass.
+impl StatementError {
+    /// Converts the error to a retryable one.
     pub(crate) fn retryable(self) -> SinkError {
         match self {
-            Failure::Silence(error) => error,
-            Failure::Answer(_, answer) => answer.retryable(),
+            StatementError::NoResponse(error) => error,
+            StatementError::Server(_, answer) => answer.retryable(),
         }
     }
 }
 
-/// The parameters of a request's address.
+/// Parameters of a request's URL.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Parameters(String);
+pub(crate) struct UrlParameters(String);
 
-impl Parameters {
+impl UrlParameters {
     /// Appends a parameter of the interface: a setting, or `query`.
     pub(crate) fn with(mut self, name: &str, value: &str) -> Self {
         self.0.push(if self.0.is_empty() { '?' } else { '&' });
@@ -58,8 +58,8 @@ impl Parameters {
         self
     }
 
-    /// Appends the value of `{name:String}` or of a number in the statement. The server reads it as a field of a file
-    /// separated by tabs, so what has a meaning there is escaped.
+    /// Appends the value of `{name:String}` or of a number in the statement. Escapes tabs, line breaks, zeros and
+    /// backslashes, because the server reads it as a TSV field.
     pub(crate) fn with_value(self, name: &str, value: &str) -> Self {
         let mut escaped = String::with_capacity(value.len());
         for c in value.chars() {
@@ -77,10 +77,10 @@ impl Parameters {
 }
 
 impl Client {
-    /// Prepares to connect. Blocks on reading certificates.
+    /// Creates a client, which connects at its first statement. Blocks while certificates are read.
     ///
     /// # Errors
-    /// [`SinkError::Unfit`] if the settings cannot be used.
+    /// [`SinkError::Misconfigured`] if the settings cannot be used.
     pub(crate) fn new(settings: &Settings, timeout: Duration) -> Result<Self, SinkError> {
         let endpoint = Endpoint {
             url: settings.url(),
@@ -89,14 +89,14 @@ impl Client {
             tls_ca: settings.tls_ca(),
             timeout,
         };
-        Ok(Self { http: Http::new(&endpoint)? })
+        Ok(Self { http: HttpClient::new(&endpoint)? })
     }
 
-    /// Runs a statement and gives what it answers.
+    /// Runs a statement and returns its result.
     ///
     /// # Errors
-    /// See [`Failure`].
-    pub(crate) async fn run(&self, statement: &str, parameters: Parameters) -> Result<Bytes, Failure> {
+    /// See [`StatementError`].
+    pub(crate) async fn run(&self, statement: &str, parameters: UrlParameters) -> Result<Bytes, StatementError> {
         let path = format!("/{}", parameters.with("wait_end_of_query", "1").0);
         let request = self.http.request(Method::POST, &path).body(statement.to_owned());
         self.finish(request).await
@@ -105,14 +105,14 @@ impl Client {
     /// Runs a statement that reads numbers from the external table `name`, in its one column `value`.
     ///
     /// # Errors
-    /// See [`Failure`].
-    pub(crate) async fn run_with_numbers(
+    /// See [`StatementError`].
+    pub(crate) async fn run_with_external_table(
         &self,
         statement: &str,
-        parameters: Parameters,
+        parameters: UrlParameters,
         name: &str,
         numbers: &[i64],
-    ) -> Result<Bytes, Failure> {
+    ) -> Result<Bytes, StatementError> {
         let parameters = parameters
             .with("query", statement)
             .with(&format!("{name}_structure"), "value Int64")
@@ -130,19 +130,19 @@ impl Client {
         self.finish(request.header("content-type", content_type).body(body)).await
     }
 
-    /// Sends rows. The answer is to be judged.
+    /// Sends rows and returns the response, for [`errors::check_insert`].
     ///
     /// # Errors
-    /// [`SinkError::Retryable`] if no answer comes.
+    /// [`SinkError::Retryable`] if no response comes.
     pub(crate) async fn insert(
         &self,
-        parameters: Parameters,
+        parameters: UrlParameters,
         body: Vec<u8>,
         compression: Compression,
-    ) -> Result<Answer, SinkError> {
+    ) -> Result<Response, SinkError> {
         let mut request = self.http.request(Method::POST, &format!("/{}", parameters.0));
         if body.is_empty() {
-            // Left out otherwise, and the server insists on it.
+            // The client omits this header for an empty body, and the server requires it.
             request = request.header("content-length", "0");
         } else if compression == Compression::Lz4 {
             request = request.header("content-encoding", "lz4");
@@ -150,11 +150,11 @@ impl Client {
         self.http.send(request.body(body)).await
     }
 
-    async fn finish(&self, request: reqwest::RequestBuilder) -> Result<Bytes, Failure> {
-        let answer = self.http.send(request).await.map_err(Failure::Silence)?;
-        match errors::code(&answer) {
+    async fn finish(&self, request: reqwest::RequestBuilder) -> Result<Bytes, StatementError> {
+        let answer = self.http.send(request).await.map_err(StatementError::NoResponse)?;
+        match errors::error_code(&answer) {
             None => Ok(answer.body),
-            Some(code) => Err(Failure::Answer(code, answer)),
+            Some(code) => Err(StatementError::Server(code, answer)),
         }
     }
 }
@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn whatever_a_value_holds_it_stays_one_value() {
-        let parameters = Parameters::default().with("a", "x y&b=c").with_value("v", "\\N\t'\u{9875}\0");
+        let parameters = UrlParameters::default().with("a", "x y&b=c").with_value("v", "\\N\t'\u{9875}\0");
         assert_eq!(parameters.0, "?a=x%20y%26b%3Dc&param_v=%5C%5CN%5Ct%27%E9%A1%B5%5C0");
     }
 }

@@ -1,19 +1,19 @@
-//! What the server's answer to an insert means for the batch. Every error has a number, which the server says in a header:
-//! <https://github.com/ClickHouse/ClickHouse/blob/master/src/Common/ErrorCodes.cpp>.
+//! Maps the server's response to an insert to an error of the batch. Every error has a number, which the server sends
+//! in a header: <https://github.com/ClickHouse/ClickHouse/blob/master/src/Common/ErrorCodes.cpp>.
 
 use crate::sinks::SinkError;
-use crate::sinks::http::Answer;
+use crate::sinks::http::Response;
 
-/// The header with the number of the error.
-const CODE: &str = "x-clickhouse-exception-code";
-/// What the text of an error begins with, where there is no header.
-const CODE_IN_TEXT: &[u8] = b"Code: ";
-/// The request's body is larger than what stands between allows.
+/// Header with the number of the error.
+const CODE_HEADER: &str = "x-clickhouse-exception-code";
+/// Prefix of an error's text, used where the header is missing.
+const CODE_PREFIX: &[u8] = b"Code: ";
+/// HTTP status of a proxy that limits the size of a body.
 const PAYLOAD_TOO_LARGE: u16 = 413;
 
-/// Errors that speak of a value in the rows that were sent. Whatever is not here may pass, or refuses everything.
-/// In such an insert nothing is stored: rows are checked before the first part is written.
-const OF_A_ROW: [u32; 25] = [
+/// Errors that name a value in the rows that were sent. Any other error may pass, or refuses everything. Such an insert
+/// stores nothing: the server checks rows before it writes the first part.
+const ROW_ERRORS: [u32; 25] = [
     6,   // CANNOT_PARSE_TEXT
     25,  // CANNOT_PARSE_ESCAPE_SEQUENCE
     26,  // CANNOT_PARSE_QUOTED_STRING
@@ -41,12 +41,12 @@ const OF_A_ROW: [u32; 25] = [
     691, // UNKNOWN_ELEMENT_OF_ENUM
 ];
 
-/// The number of the error that an answer speaks of; `None` if the server did what it was asked.
-pub(crate) fn code(answer: &Answer) -> Option<u32> {
-    let header = answer.headers.get(CODE).and_then(|code| code.to_str().ok()).and_then(|code| code.parse().ok());
-    // An error that comes after the status has been sent stands at the end of the body.
+/// Returns the number of the error in a response; `None` if the statement succeeded.
+pub(crate) fn error_code(answer: &Response) -> Option<u32> {
+    let header = answer.headers.get(CODE_HEADER).and_then(|code| code.to_str().ok()).and_then(|code| code.parse().ok());
+    // An error after the status was sent stands at the end of the body.
     let from_text = || {
-        let at = memchr::memmem::find(&answer.body, CODE_IN_TEXT)? + CODE_IN_TEXT.len();
+        let at = memchr::memmem::find(&answer.body, CODE_PREFIX)? + CODE_PREFIX.len();
         let digits = answer.body[at..].iter().take_while(|byte| byte.is_ascii_digit());
         let code = digits.fold(0u32, |code, digit| code.wrapping_mul(10).wrapping_add(u32::from(digit - b'0')));
         (code > 0).then_some(code)
@@ -58,20 +58,40 @@ pub(crate) fn code(answer: &Answer) -> Option<u32> {
     }
 }
 
-/// What an answer to an insert means, if it is not that the rows are stored.
+/// Class of an error of an insert.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ErrorClass {
+    /// A row is at fault; the server never takes it.
+    Permanent,
+    /// The body is too large for a proxy; a part of it may pass.
+    TooLarge,
+    /// Anything else: a later attempt may succeed.
+    Retryable,
+}
+
+/// Classifies the error `code` of a response with the HTTP status `status`.
+fn classify(code: u32, status: u16) -> ErrorClass {
+    match status {
+        _ if ROW_ERRORS.contains(&code) => ErrorClass::Permanent,
+        PAYLOAD_TOO_LARGE => ErrorClass::TooLarge,
+        _ => ErrorClass::Retryable,
+    }
+}
+
+/// Checks the response to an insert: `Ok` if the rows are stored.
 ///
 /// # Errors
-/// [`SinkError::Refused`] if a row is at fault, [`SinkError::TooLarge`] if the body is too large for what stands between,
-/// otherwise [`SinkError::Retryable`].
-pub(super) fn judge(answer: &Answer) -> Result<(), SinkError> {
-    match code(answer) {
-        None if answer.body.is_empty() => Ok(()),
-        // An insert has nothing to say when it is done.
-        None => Err(answer.retryable()),
-        Some(code) if OF_A_ROW.contains(&code) => Err(SinkError::refused(answer.message())),
-        Some(_) if answer.status == PAYLOAD_TOO_LARGE => Err(SinkError::TooLarge { message: answer.message() }),
-        Some(_) => Err(answer.retryable()),
-    }
+/// [`SinkError::Permanent`], [`SinkError::TooLarge`] or [`SinkError::Retryable`], as [`ErrorClass`] says.
+pub(super) fn check_insert(response: &Response) -> Result<(), SinkError> {
+    let Some(code) = error_code(response) else {
+        // A successful insert has an empty body, so any text comes from something else, such as a captive portal.
+        return if response.body.is_empty() { Ok(()) } else { Err(response.retryable()) };
+    };
+    Err(match classify(code, response.status) {
+        ErrorClass::Permanent => SinkError::permanent(response.message()),
+        ErrorClass::TooLarge => SinkError::TooLarge { message: response.message() },
+        ErrorClass::Retryable => response.retryable(),
+    })
 }
 
 #[cfg(test)]
@@ -79,28 +99,28 @@ mod tests {
     use super::*;
     use reqwest::header::{HeaderMap, HeaderValue};
 
-    fn answer(status: u16, code: Option<&'static str>, body: &'static str) -> Answer {
+    fn answer(status: u16, code: Option<&'static str>, body: &'static str) -> Response {
         let mut headers = HeaderMap::new();
         if let Some(code) = code {
-            headers.insert(CODE, HeaderValue::from_static(code));
+            headers.insert(CODE_HEADER, HeaderValue::from_static(code));
         }
-        Answer { status, headers, body: bytes::Bytes::from_static(body.as_bytes()) }
+        Response { status, headers, body: bytes::Bytes::from_static(body.as_bytes()) }
     }
 
     #[test]
     fn only_an_error_that_speaks_of_a_row_is_a_refusal() {
-        assert_eq!(judge(&answer(200, None, "")), Ok(()));
-        let refused = |found| matches!(found, Err(SinkError::Refused { .. }));
-        assert!(refused(judge(&answer(500, Some("469"), "Code: 469. DB::Exception: no"))));
-        assert!(refused(judge(&answer(400, None, "Code: 117. DB::Exception: no"))));
-        assert!(refused(judge(&answer(200, Some("395"), ""))));
+        assert_eq!(check_insert(&answer(200, None, "")), Ok(()));
+        let refused = |found| matches!(found, Err(SinkError::Permanent { .. }));
+        assert!(refused(check_insert(&answer(500, Some("469"), "Code: 469. DB::Exception: no"))));
+        assert!(refused(check_insert(&answer(400, None, "Code: 117. DB::Exception: no"))));
+        assert!(refused(check_insert(&answer(200, Some("395"), ""))));
         let passing = |found| matches!(found, Err(SinkError::Retryable { .. }));
         for code in ["60", "81", "164", "192", "193", "194", "241", "242", "252", "319", "497", "516", "999"] {
-            assert!(passing(judge(&answer(500, Some(code), "Code: 469 is what a row may say"))), "{code}");
+            assert!(passing(check_insert(&answer(500, Some(code), "Code: 469 is what a row may say"))), "{code}");
         }
-        assert!(passing(judge(&answer(502, None, "<html>Bad gateway</html>"))));
-        assert!(passing(judge(&answer(401, None, ""))));
-        assert!(passing(judge(&answer(200, None, "<html>Log in to this network</html>"))), "a captive portal");
-        assert!(matches!(judge(&answer(413, None, "")), Err(SinkError::TooLarge { .. })));
+        assert!(passing(check_insert(&answer(502, None, "<html>Bad gateway</html>"))));
+        assert!(passing(check_insert(&answer(401, None, ""))));
+        assert!(passing(check_insert(&answer(200, None, "<html>Log in to this network</html>"))), "a captive portal");
+        assert!(matches!(check_insert(&answer(413, None, "")), Err(SinkError::TooLarge { .. })));
     }
 }

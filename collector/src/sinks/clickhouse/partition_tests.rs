@@ -1,4 +1,4 @@
-//! Events of many days on a real server: how many parts they make, and whom they hold up.
+//! Events of many days on a real server: how many parts they create, and whether they delay others.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ const DAY: i64 = 86_400_000;
 /// 2026-07-01, some time of the day: when everything here arrived.
 const ARRIVED: i64 = 1_782_864_000_000 + 12_345;
 
-/// A record of `app` with an event for each of `days_ago`.
+/// Returns a record of `app` with an event for each of `days_ago`.
 fn record(app: &str, first: u64, days_ago: impl Iterator<Item = i64>) -> StoredRecord {
     let events: Vec<_> = days_ago.zip(first..).map(|(days, n)| event(n, ARRIVED - days * DAY)).collect();
     let json = serde_json::json!({"app_key": app, "batch_id": "b", "install_id": "i", "received_at": ARRIVED, "events": events});
@@ -21,10 +21,10 @@ fn record(app: &str, first: u64, days_ago: impl Iterator<Item = i64>) -> StoredR
 
 fn batch(records: Vec<StoredRecord>, last: u64) -> Arc<SinkBatch> {
     let first = records[0].first;
-    Arc::new(SinkBatch { first, last, token: format!("id-{first}-{last}"), records })
+    Arc::new(SinkBatch { first, last, dedup_token: format!("id-{first}-{last}"), records })
 }
 
-/// A thousand events, each of another day of twenty years.
+/// Returns a thousand events, each of another day of twenty years.
 fn hostile(first: u64) -> StoredRecord {
     record("bad", first, (0..1000).map(move |n| (n * 73 + first as i64 * 7) % 7301 - 1))
 }
@@ -33,7 +33,7 @@ fn number(database: &Database, query: &str) -> u64 {
     database.run(query).trim().parse().unwrap()
 }
 
-/// Inserts in a row; more by hand, with `SUBWAY_INSERTS`.
+/// Returns the number of inserts in a row; more by hand, with `SUBWAY_INSERTS`.
 fn inserts() -> u64 {
     std::env::var("SUBWAY_INSERTS").ok().and_then(|text| text.parse().ok()).unwrap_or(30)
 }
@@ -47,7 +47,7 @@ async fn events_of_twenty_years_are_one_insert_of_few_parts_and_hold_up_nobody()
     let sink = database.prepared("").await;
     database.run("SYSTEM STOP MERGES {db}.ods_event");
     let one = batch(vec![hostile(1)], 1000);
-    assert_eq!(sink.cut(&one), Ok(1000));
+    assert_eq!(sink.batch_end(&one), Ok(1000));
     assert_eq!(sink.deliver(one).await, Ok(Delivered::default()));
     let parts = number(&database, PARTS);
     assert!((22..=36).contains(&parts), "{parts}");
@@ -56,7 +56,7 @@ async fn events_of_twenty_years_are_one_insert_of_few_parts_and_hold_up_nobody()
     let (mut next, mut slowest, began, inserts) = (1001, Duration::ZERO, Instant::now(), inserts());
     for _ in 0..inserts {
         let together = batch(vec![hostile(next), record("good", next + 1000, 0..1)], next + 1000);
-        assert_eq!(sink.cut(&together), Ok(together.last));
+        assert_eq!(sink.batch_end(&together), Ok(together.last));
         let sent = Instant::now();
         assert_eq!(sink.deliver(together).await, Ok(Delivered::default()));
         slowest = slowest.max(sent.elapsed());
@@ -70,10 +70,10 @@ async fn events_of_twenty_years_are_one_insert_of_few_parts_and_hold_up_nobody()
     assert!(left < parts * inserts / 2, "{left} parts: merges do not keep up");
     assert_eq!(database.delivered(), next - 1);
     assert_eq!(number(&database, "SELECT count() FROM {db}.ods_event FINAL WHERE app_key = 'good'"), inserts);
-    // The same again, in other pieces, meets itself in its partitions.
+    // The same events in other batches meet their copies in the same partitions.
     for first in [1u64, 501] {
         let mut again = SinkBatch::clone(&batch(vec![hostile(1)], 1000));
-        (again.first, again.last, again.token) = (first, first + 499, format!("half {first}"));
+        (again.first, again.last, again.dedup_token) = (first, first + 499, format!("half {first}"));
         assert_eq!(sink.deliver(Arc::new(again)).await, Ok(Delivered::default()));
     }
     assert_eq!(database.delivered(), next - 1);
@@ -86,13 +86,13 @@ async fn a_table_that_is_divided_by_days_works_on_and_can_be_moved() {
     let database = Database::new(server);
     let settings = database.settings("");
     let [(version, _, first), ..] = schema::MIGRATIONS;
-    for statement in schema::versions(&settings).iter().chain(&schema::statements(first, &settings)) {
+    for statement in schema::version_table(&settings).iter().chain(&schema::render(first, &settings)) {
         database.run(&statement.replace(schema::PARTITION, "toYYYYMMDD(event_time)"));
     }
-    database.run(&schema::note(&settings, version));
+    database.run(&schema::record_version(&settings, version));
     let sink = database.prepared("").await;
     let many = batch(vec![hostile(1)], 1000);
-    let cut = sink.cut(&many).unwrap();
+    let cut = sink.batch_end(&many).unwrap();
     assert_eq!(cut, 50);
     let mut piece = SinkBatch::clone(&many);
     piece.last = cut;
@@ -108,7 +108,7 @@ async fn a_table_that_is_divided_by_days_works_on_and_can_be_moved() {
     assert_eq!(database.delivered(), 50);
     assert!(number(&database, PARTS) <= 36);
     let sink = database.prepared("").await;
-    assert_eq!(sink.cut(&many), Ok(1000));
+    assert_eq!(sink.batch_end(&many), Ok(1000));
     assert_eq!(sink.deliver(many).await, Ok(Delivered::default()));
     assert_eq!(database.delivered(), 1000);
 }

@@ -42,20 +42,20 @@ async fn a_database_of_an_older_collector_is_migrated_and_keeps_its_rows() {
     let database = Database::new(server);
     let (settings, delivery) = database.configured("");
     let [(version, _, first), ..] = schema::MIGRATIONS;
-    for statement in schema::versions(&settings).iter().chain(&schema::statements(first, &settings)) {
+    for statement in schema::version_table(&settings).iter().chain(&schema::render(first, &settings)) {
         database.run(statement);
     }
     database.run("ALTER TABLE {db}.ods_event DROP COLUMN time_source, DROP COLUMN unverified");
-    database.run(&schema::note(&settings, version));
+    database.run(&schema::record_version(&settings, version));
     database.run(
         "INSERT INTO {db}.ods_event (app_key, event_time, event_id, theme, code) \
         VALUES ('a', 5, '0198c0de-0000-7000-8000-000000000001', 'view', 'c')",
     );
-    let did = apply(&settings, &delivery).await.unwrap();
+    let done = apply(&settings, &delivery).await.unwrap();
     let later = schema::MIGRATIONS.iter().skip(1);
     let steps =
         later.map(|(version, name, _)| format!("migration {version} ({name}) of {}.ods_event", database.name()));
-    assert_eq!(did, steps.collect::<Vec<_>>());
+    assert_eq!(done, steps.collect::<Vec<_>>());
     assert_eq!(database.run("SELECT time_source, unverified FROM {db}.ods_event"), "\tfalse\n");
     assert_eq!(database.run("SELECT count() FROM {db}.dwd_view"), "1\n");
 }
@@ -107,7 +107,7 @@ async fn events_of_any_time_stay_for_their_time_to_live_and_no_longer() {
     database.run("OPTIMIZE TABLE {db}.ods_event FINAL");
     let left = database.run("SELECT toUnixTimestamp64Milli(event_time) AS t FROM {db}.ods_event ORDER BY t");
     assert_eq!(left.lines().map(|line| line.parse::<i64>().unwrap()).collect::<Vec<_>>(), kept);
-    // Another time to live is set on the table that is there, none is removed, and no word leaves it alone.
+    // Another value changes the existing table, 0 removes it, and no value leaves it alone.
     let ttl = || {
         database.run("SELECT extract(engine_full, 'toIntervalDay\\\\((\\\\d+)\\\\)') FROM system.tables WHERE database = '{db}' AND name = 'ods_event'")
     };
@@ -147,7 +147,7 @@ async fn properties_can_be_asked_for_as_text_in_the_views_and_as_json() {
     }
 }
 
-/// A text with half a surrogate or 1e999 in it is read by no function of the server.
+/// No function of the server reads a text with a lone surrogate or 1e999 in it.
 #[tokio::test]
 async fn what_stands_beside_a_property_that_no_type_holds_is_read() {
     let Some(server) = available(Server::shared()) else { return };
@@ -180,7 +180,7 @@ async fn what_stands_beside_a_property_that_no_type_holds_is_read() {
             events.join(",")
         );
         let records = vec![crate::sinks::StoredRecord { first, json }];
-        let batch = SinkBatch { first, last: first + count - 1, token: theme.into(), records };
+        let batch = SinkBatch { first, last: first + count - 1, dedup_token: theme.into(), records };
         assert_eq!(sink.deliver(Arc::new(batch)).await, Ok(Delivered::default()));
     }
     assert_eq!(database.run("SELECT DISTINCT element_id FROM {db}.dwd_click"), "buy\n");
@@ -233,7 +233,7 @@ async fn what_is_printed_for_a_cluster_is_what_the_server_can_read() {
     let settings =
         database.settings("replicated = true\nzookeeper_path = '/tables/{database}/{table}'\nreplica_name = 'one'");
     let statements: Vec<String> =
-        [schema::versions(&settings), schema::statements(schema::MIGRATIONS[0].2, &settings)].concat();
+        [schema::version_table(&settings), schema::render(schema::MIGRATIONS[0].2, &settings)].concat();
     database.run(&statements[0]);
     let answer = server.post("", statements[2].as_bytes()).unwrap();
     assert!(answer.body.contains("eeper"), "{}", answer.body);

@@ -1,5 +1,5 @@
-//! Rows a second, beside what the same server takes from a plain loader. By hand, as a release:
-//! `cargo test --release -p subway-collector --lib clickhouse_speed -- --ignored --nocapture`.
+//! Measures rows per second beside a plain loader on the same server. By hand, as a release: `cargo test --release -p
+//! subway-collector --lib clickhouse_speed -- --ignored --nocapture`.
 
 use std::time::Instant;
 
@@ -10,11 +10,11 @@ use super::test_support::Database;
 use super::*;
 use crate::sinks::StoredRecord;
 
-/// Rows of one batch, and batches.
+/// Rows of one batch, and number of batches.
 const ROWS: u64 = 100_000;
 const BATCHES: u64 = 5;
 
-/// Seconds of the processor that a process has used; 0 where the system does not say.
+/// Returns the CPU seconds that a process has used; 0 where the system does not say.
 fn processor_seconds(process: &str) -> f64 {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
     let fields: Vec<f64> =
@@ -23,7 +23,7 @@ fn processor_seconds(process: &str) -> f64 {
     fields.get(10..12).map_or(0.0, |times| times.iter().sum::<f64>() / 100.0)
 }
 
-/// What a piece of work took.
+/// Stopwatch for wall and CPU time.
 struct Watch<'a> {
     server: &'a Server,
     began: Instant,
@@ -75,12 +75,12 @@ fn batches() -> Vec<Arc<SinkBatch>> {
     let batch = |at: u64| {
         let first = 1 + at * ROWS;
         let records = (0..ROWS / 50).map(|n| record(first + n * 50)).collect();
-        Arc::new(SinkBatch { first, last: first + ROWS - 1, token: format!("t{at}"), records })
+        Arc::new(SinkBatch { first, last: first + ROWS - 1, dedup_token: format!("t{at}"), records })
     };
     (0..BATCHES).map(batch).collect()
 }
 
-/// The same rows, prepared, in the format and with the settings that such loaders use.
+/// Inserts the same rows in the format and with the settings of plain loaders.
 async fn plain_loader(server: &Server, database: &Database, settings: &Settings, batches: &[Arc<SinkBatch>]) {
     let (names, client) = (column_names(), Client::new(settings, Duration::from_secs(60)).unwrap());
     let mut prepared = Vec::new();
@@ -88,7 +88,7 @@ async fn plain_loader(server: &Server, database: &Database, settings: &Settings,
         let (name, first, last) = (database.name(), batch.first, batch.last);
         let query =
             format!("SELECT {names} FROM {name}.ods_event WHERE position BETWEEN {first} AND {last} FORMAT RowBinary");
-        prepared.push(client.run(&query, Parameters::default()).await.unwrap());
+        prepared.push(client.run(&query, UrlParameters::default()).await.unwrap());
     }
     database.run("CREATE TABLE {db}.plain AS {db}.ods_event");
     let watch = Watch::start(server);
@@ -106,7 +106,7 @@ async fn clickhouse_speed() {
     let server: &'static Server = Box::leak(Box::new(server));
     let batches = batches();
     let watch = Watch::start(server);
-    assert!(batches.iter().all(|batch| cut::cut(batch, Partitions::Months) == Ok(batch.last)));
+    assert!(batches.iter().all(|batch| partitions::batch_end(batch, PartitionScheme::Months) == Ok(batch.last)));
     watch.stop("cut");
     for compression in ["none", "lz4", "none", "lz4"] {
         let database = Database::new(server);
@@ -114,7 +114,7 @@ async fn clickhouse_speed() {
         let (sink, settings) = (database.prepared(&keys).await, database.settings(&keys));
         let watch = Watch::start(server);
         let bytes: usize =
-            batches.iter().map(|batch| native::encode(batch, settings.compression).unwrap().body.len()).sum();
+            batches.iter().map(|batch| encode::encode(batch, settings.compression).unwrap().body.len()).sum();
         watch.stop(&format!("{compression}: encode to {} bytes a row", bytes as u64 / (ROWS * BATCHES)));
         let watch = Watch::start(server);
         for batch in &batches {

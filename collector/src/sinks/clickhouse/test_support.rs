@@ -1,4 +1,4 @@
-//! A database of its own for each test, on the server that all tests of the process share.
+//! Database of its own for each test, on the server that all tests of the process share.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -11,7 +11,7 @@ use crate::config::{ClickHouse as Settings, Delivery};
 use crate::sinks::{Sink, SinkBatch, StoredRecord};
 use crate::telemetry::SinkMetrics;
 
-/// A name that no other test of this process has.
+/// Database with a name that no other test of this process has.
 pub(crate) struct Database {
     server: &'static Server,
     name: String,
@@ -27,7 +27,7 @@ impl Database {
         &self.name
     }
 
-    /// The settings with further keys, as TOML.
+    /// Returns the settings with further keys, as TOML.
     pub(crate) fn settings(&self, keys: &str) -> Settings {
         self.configured(keys).0
     }
@@ -47,7 +47,7 @@ impl Database {
         sink
     }
 
-    /// Runs a statement in which `{db}` is the database; gives its answer.
+    /// Runs a statement, in which `{db}` is the database, and returns its result.
     pub(crate) fn run(&self, statement: &str) -> String {
         self.server.query(&statement.replace("{db}", &self.name)).unwrap()
     }
@@ -57,17 +57,17 @@ impl Database {
     }
 }
 
-/// One event, number `n`, at `time`.
+/// Returns the event number `n`, at `time`.
 pub(crate) fn event(n: u64, time: i64) -> Value {
     json!({"event_id": format!("00000000-0000-7000-8000-{n:012x}"), "seq": n, "theme": "view", "code": "c", "event_time": time, "ts": time,
         "user_id": "u", "session_id": "s", "props": {"n": n}})
 }
 
-/// A batch of one record with these events.
+/// Returns a batch of one record with these events.
 pub(crate) fn batch(first: u64, events: &[Value]) -> Arc<SinkBatch> {
     let last = first + events.len() as u64 - 1;
     let json =
         json!({"app_key": "a", "batch_id": "b", "install_id": "i", "received_at": 9, "events": events}).to_string();
     let records = vec![StoredRecord { first, json }];
-    Arc::new(SinkBatch { first, last, token: format!("id-{first}-{last}"), records })
+    Arc::new(SinkBatch { first, last, dedup_token: format!("id-{first}-{last}"), records })
 }

@@ -3,7 +3,7 @@ use subway_servers::{ClickHouse as Server, OldClickHouse, available};
 
 use super::test_support::{Database, batch, event};
 use super::*;
-use crate::record::{self, Kind};
+use crate::record::{self, ColumnKind};
 use crate::sinks::conformance;
 
 struct Store(Database);
@@ -17,7 +17,9 @@ impl conformance::Subject for Store {
     async fn contents(&self) -> Vec<Value> {
         let select: Vec<String> = record::all()
             .map(|column| match (column.name, column.kind) {
-                (name, Kind::Time | Kind::MaybeTime) => format!("toUnixTimestamp64Milli(t.{name}) AS {name}"),
+                (name, ColumnKind::Time | ColumnKind::NullableTime) => {
+                    format!("toUnixTimestamp64Milli(t.{name}) AS {name}")
+                }
                 (name, _) => name.into(),
             })
             .collect();
@@ -59,7 +61,7 @@ async fn conforms_as_a_sink() {
     conformance::run(|| Store(Database::new(server))).await;
 }
 
-/// The view sums, so whatever it sees twice it counts twice.
+/// The view sums, so it counts a row twice that it gets twice.
 const SUMMING_VIEW: &str = "CREATE MATERIALIZED VIEW {db}.per_code ENGINE = SummingMergeTree ORDER BY code \
     SETTINGS non_replicated_deduplication_window = 100 AS SELECT code, count() AS events FROM {db}.ods_event GROUP BY code";
 
@@ -102,7 +104,7 @@ async fn halves_of_a_batch_that_was_there_already_collapse() {
     assert_eq!(database.delivered(), 100);
 }
 
-/// A view sees the settings of the insert that feeds it.
+/// A view runs with the settings of the insert that feeds it.
 #[tokio::test]
 async fn the_settings_that_exactness_rests_on_are_in_force_whatever_the_server_has() {
     let Some(server) = available(Server::shared()) else { return };
@@ -116,12 +118,12 @@ async fn the_settings_that_exactness_rests_on_are_in_force_whatever_the_server_h
         ("materialized_views_ignore_errors", "false"),
         ("async_insert", "false"),
         ("optimize_on_insert", "false"),
-        ("max_insert_block_size", ONE_BLOCK_ROWS),
-        ("min_insert_block_size_rows", ONE_BLOCK_ROWS),
-        ("min_insert_block_size_bytes", ONE_BLOCK_BYTES),
+        ("max_insert_block_size", UNLIMITED_ROWS),
+        ("min_insert_block_size_rows", UNLIMITED_ROWS),
+        ("min_insert_block_size_bytes", UNLIMITED_BYTES),
         ("max_insert_block_size_bytes", "0"),
         ("use_strict_insert_block_limits", "false"),
-        ("max_partitions_per_insert_block", PARTITIONS),
+        ("max_partitions_per_insert_block", SERVER_MAX_PARTITIONS),
         ("distributed_foreground_insert", "true"),
     ];
     let seen = wanted.map(|(name, _)| format!("toString(getSetting('{name}')) AS {name}")).join(", ");
@@ -143,10 +145,10 @@ async fn a_row_that_the_table_will_never_take_is_refused_in_the_servers_words_an
     database.run("ALTER TABLE {db}.ods_event ADD CONSTRAINT no_seven CHECK seq != 7");
     let events: Vec<_> = (1..=10).map(|n| event(n, 86_400_000 * n as i64)).collect();
     let refused = sink.deliver(batch(1, &events)).await;
-    assert!(matches!(&refused, Err(SinkError::Refused { message }) if message.contains("no_seven")), "{refused:?}");
+    assert!(matches!(&refused, Err(SinkError::Permanent { message }) if message.contains("no_seven")), "{refused:?}");
     assert_eq!(database.delivered(), 0);
     assert_eq!(sink.deliver(batch(1, &events[..6])).await, Ok(Delivered::default()));
-    assert!(matches!(sink.deliver(batch(7, &events[6..7])).await, Err(SinkError::Refused { .. })));
+    assert!(matches!(sink.deliver(batch(7, &events[6..7])).await, Err(SinkError::Permanent { .. })));
     assert_eq!(sink.deliver(batch(8, &events[7..])).await, Ok(Delivered::default()));
     assert_eq!(database.delivered(), 9);
 }
@@ -161,7 +163,10 @@ async fn a_view_that_refuses_a_row_refuses_the_row() {
          SELECT throwIf(seq = 2, 'not this one') AS fine FROM {db}.ods_event",
     );
     let refused = sink.deliver(batch(1, &[event(1, 1), event(2, 2)])).await;
-    assert!(matches!(&refused, Err(SinkError::Refused { message }) if message.contains("not this one")), "{refused:?}");
+    assert!(
+        matches!(&refused, Err(SinkError::Permanent { message }) if message.contains("not this one")),
+        "{refused:?}"
+    );
     assert_eq!(sink.deliver(batch(1, &[event(1, 1)])).await, Ok(Delivered::default()));
     assert_eq!(database.run("SELECT count() FROM {db}.strict"), "1\n");
 }
@@ -177,7 +182,7 @@ async fn what_the_table_could_not_give_back_is_refused_with_its_position() {
     {
         let refused = sink.deliver(batch(1, &[event(1, 1), bad])).await;
         let expected = |message: &str| message.contains("position 2") && message.contains(says);
-        assert!(matches!(&refused, Err(SinkError::Refused { message }) if expected(message)), "{refused:?}");
+        assert!(matches!(&refused, Err(SinkError::Permanent { message }) if expected(message)), "{refused:?}");
     }
     assert_eq!(database.delivered(), 0);
 }
@@ -217,7 +222,7 @@ async fn words_may_be_as_many_as_events_and_those_beyond_a_dictionary_are_counte
     let (settings, delivery) = database.configured("compression = 'none'");
     let sink = open("ch", &settings, &delivery, metrics.clone()).unwrap();
     assert_eq!(sink.prepare().await, Ok(()));
-    // The last has more words than a block remembers, and each of them twice.
+    // The last batch has more texts than a block's dictionary, and each of them twice.
     for (first, count, words) in [(1u64, 200u64, 200), (1001, 900, 900), (10_001, 70_000, 35_000)] {
         let events: Vec<_> = (first..first + count)
             .map(|n| {
@@ -227,7 +232,7 @@ async fn words_may_be_as_many_as_events_and_those_beyond_a_dictionary_are_counte
             })
             .collect();
         let batch = batch(first, &events);
-        assert_eq!(sink.cut(&batch), Ok(batch.last));
+        assert_eq!(sink.batch_end(&batch), Ok(batch.last));
         assert_eq!(sink.deliver(batch).await, Ok(Delivered::default()));
         let found = database.run(&format!(
             "SELECT count(), uniqExact(code), countIf(code = concat('code', toString(seq % {words}))) FROM {{db}}.ods_event FINAL WHERE seq >= {first}"
@@ -235,7 +240,7 @@ async fn words_may_be_as_many_as_events_and_those_beyond_a_dictionary_are_counte
         assert_eq!(found, format!("{count}\t{words}\t{count}\n"));
     }
     assert_eq!(metrics.overflow_words.get(), 70_000 - 2 * 999, "the empty word is known too");
-    // The column stays what it is in the part, whatever its dictionary had no room for.
+    // The column keeps its type in the part, whatever its dictionary had no room for.
     let parts = "SELECT count() FROM system.parts_columns WHERE database = '{db}' AND table = 'ods_event' AND column = 'code' \
         AND active AND type = 'LowCardinality(String)'";
     assert_ne!(database.run(parts), "0\n");
@@ -249,8 +254,8 @@ async fn a_server_that_is_too_old_is_unfit_and_told_both_versions() {
     for _ in 0..2 {
         let unfit = sink.prepare().await;
         let says = |message: &str| message.contains("18.16") && message.contains("24.8");
-        assert!(matches!(&unfit, Err(SinkError::Unfit { message }) if says(message)), "{unfit:?}");
+        assert!(matches!(&unfit, Err(SinkError::Misconfigured { message }) if says(message)), "{unfit:?}");
     }
     let unfit = apply(&settings, &delivery).await;
-    assert!(matches!(unfit, Err(SinkError::Unfit { .. })), "{unfit:?}");
+    assert!(matches!(unfit, Err(SinkError::Misconfigured { .. })), "{unfit:?}");
 }

@@ -8,10 +8,10 @@ use flate2::{Compression as Level, write::GzEncoder};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::super::days::When;
+use super::super::days::EventTimes;
 use super::super::{SinkBatch, SinkError};
 use super::document::{self, SharedFields};
-use super::errors::{Verdict, judge};
+use super::errors::{ErrorClass, classify};
 use super::layout::{EventIndex, Layout};
 use super::names;
 use crate::config::{BulkCompression as Compression, Elasticsearch as Settings};
@@ -143,7 +143,8 @@ impl<'a> BulkBuilder<'a> {
         form: DocumentForm,
     ) {
         let (event_time, received_at) = (event.event_time, record.received_at);
-        let index = self.layout.event_index(&When { app_key: &record.app_key, position, event_time, received_at });
+        let index =
+            self.layout.event_index(&EventTimes { app_key: &record.app_key, position, event_time, received_at });
         if self.index != Some(index) {
             self.index = Some(index);
             self.action.clear();
@@ -209,14 +210,14 @@ struct ItemStatus<'a> {
 ///
 /// # Errors
 /// [`SinkError::Retryable`] if the response is invalid or has another number of items.
-pub(crate) fn verdicts(body: &[u8], count: usize) -> Result<Vec<Verdict>, SinkError> {
+pub(crate) fn verdicts(body: &[u8], count: usize) -> Result<Vec<ErrorClass>, SinkError> {
     let answer: BulkResponse<'_> = serde_json::from_slice(body)
         .map_err(|error| SinkError::retryable(format!("the answer to a bulk cannot be read: {error}")))?;
     if answer.items.len() != count {
         let message = format!("the answer to a bulk of {count} speaks of {}", answer.items.len());
         return Err(SinkError::retryable(message));
     }
-    Ok(answer.items.iter().map(|item| judge(item.done.status, item.done.error)).collect())
+    Ok(answer.items.iter().map(|item| classify(item.done.status, item.done.error)).collect())
 }
 
 #[cfg(test)]
@@ -228,8 +229,8 @@ mod tests {
         let body = br#"{"errors":true,"items":[{"create":{"status":201}},{"create":{"status":409,"error":{"type":"version_conflict_engine_exception"}}},
             {"index":{"status":400,"error":{"type":"mapper_parsing_exception","reason":"no"}}}]}"#;
         let found = verdicts(body, 3).unwrap();
-        assert_eq!(found[..2], [Verdict::Taken, Verdict::Exists]);
-        assert!(matches!(&found[2], Verdict::Refused(why) if why.contains("no")));
+        assert_eq!(found[..2], [ErrorClass::Taken, ErrorClass::Exists]);
+        assert!(matches!(&found[2], ErrorClass::Refused(why) if why.contains("no")));
         assert!(matches!(verdicts(body, 2), Err(SinkError::Retryable { .. })));
         assert!(matches!(verdicts(b"<html>", 2), Err(SinkError::Retryable { .. })));
     }

@@ -13,7 +13,7 @@ use super::super::SinkError;
 use super::super::days::{DAY_MS, is_near};
 use super::bulk::{self, pack, verdicts};
 use super::document;
-use super::errors::Verdict;
+use super::errors::ErrorClass;
 use super::layout::{Layout, LayoutRequest, LayoutStore};
 use super::names;
 use super::retry::RetryDelays;
@@ -138,11 +138,12 @@ pub(super) struct Counts {
 
 impl Counts {
     /// # Errors
-    /// [`SinkError::Unfit`] if a time zone is unknown.
+    /// [`SinkError::Misconfigured`] if a time zone is unknown.
     pub(super) fn new(settings: &Settings, zones: &[(String, String)]) -> Result<Self, SinkError> {
         let mut known = HashMap::new();
         for (app, name) in zones {
-            let zone = TimeZone::get(name).map_err(|error| SinkError::unfit(format!("time zone {name}: {error}")))?;
+            let zone =
+                TimeZone::get(name).map_err(|error| SinkError::misconfigured(format!("time zone {name}: {error}")))?;
             known.insert(app.clone(), zone);
         }
         Ok(Self {
@@ -203,12 +204,12 @@ impl Counts {
             let verdicts = verdicts(&answer.body, documents.len())?;
             for (document, verdict) in documents.into_iter().zip(verdicts) {
                 match verdict {
-                    Verdict::Taken | Verdict::Exists => self.mark_written(document.cache_entry),
-                    Verdict::Later(message) => {
+                    ErrorClass::Taken | ErrorClass::Exists => self.mark_written(document.cache_entry),
+                    ErrorClass::Later(message) => {
                         why = message;
                         retry.push(document);
                     }
-                    Verdict::Refused(message) | Verdict::Blocked(message) => {
+                    ErrorClass::Refused(message) | ErrorClass::Blocked(message) => {
                         return Err(SinkError::retryable(format!("a document that counts: {message}")));
                     }
                 }
@@ -360,7 +361,7 @@ mod tests {
         }
         assert!(matches!(
             Counts::new(&settings, &[("a".into(), "Mars/Olympus".into())]),
-            Err(SinkError::Unfit { message }) if message.contains("Mars/Olympus")
+            Err(SinkError::Misconfigured { message }) if message.contains("Mars/Olympus")
         ));
     }
 

@@ -124,7 +124,7 @@ async fn a_schema_of_the_operator_is_checked_and_not_made() {
     let delivery = Settings::delivery_of_test();
     let sink = Elasticsearch::new("es", &store.settings, &delivery, &[]).unwrap();
     let result = sink.prepare().await;
-    assert!(matches!(&result, Err(SinkError::Unfit { message }) if message.contains("app_key")), "{result:?}");
+    assert!(matches!(&result, Err(SinkError::Misconfigured { message }) if message.contains("app_key")), "{result:?}");
     // A person may still apply what the collector would.
     assert_eq!(apply(&store.settings, &delivery).await.unwrap().len(), 3);
     assert_eq!(apply(&store.settings, &delivery).await, Ok(Vec::new()));
@@ -150,11 +150,11 @@ fn a_batch_is_cut_where_it_would_make_too_many_indices() {
     let sink = Elasticsearch::new("es", &settings, &Settings::delivery_of_test(), &[]).unwrap();
     let on = |id: u64, day: i64| event(id, day * DAY, json!({}));
     let events: Vec<Value> = (0..120).map(|n| on(n, (n as i64) / 2)).collect();
-    assert_eq!(sink.cut(&batch("a", "i", 11, &events)), Ok(11 + 2 * MAX_NEW_INDICES as u64 - 1));
-    assert_eq!(sink.cut(&batch("a", "i", 11, &events[..7])), Ok(17));
+    assert_eq!(sink.batch_end(&batch("a", "i", 11, &events)), Ok(11 + 2 * MAX_NEW_INDICES as u64 - 1));
+    assert_eq!(sink.batch_end(&batch("a", "i", 11, &events[..7])), Ok(17));
     // Days that came before may come again.
     let again: Vec<Value> = (0..120).map(|n| on(n, (n as i64) % MAX_NEW_INDICES as i64)).collect();
-    assert_eq!(sink.cut(&batch("a", "i", 1, &again)), Ok(120));
+    assert_eq!(sink.batch_end(&batch("a", "i", 1, &again)), Ok(120));
 }
 
 #[tokio::test]

@@ -19,7 +19,7 @@ const ILLEGAL_ARGUMENT_TEXTS: [&str; 3] = ["immense term", "Limit of ", "field n
 
 /// What became of one document.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum ErrorClass {
     /// It is in the store, now.
     Taken,
     /// A document of this identity was there before.
@@ -44,10 +44,10 @@ struct StoreError<'a> {
 }
 
 /// What `status` and `error` of one item of a bulk's answer mean.
-pub(super) fn judge(status: u16, error: Option<&RawValue>) -> Verdict {
+pub(super) fn classify(status: u16, error: Option<&RawValue>) -> ErrorClass {
     match status {
-        200 | 201 => return Verdict::Taken,
-        409 => return Verdict::Exists,
+        200 | 201 => return ErrorClass::Taken,
+        409 => return ErrorClass::Exists,
         _ => {}
     }
     let (speaks_of_document, message) = match error {
@@ -56,9 +56,9 @@ pub(super) fn judge(status: u16, error: Option<&RawValue>) -> Verdict {
     };
     let message = format!("status {status}: {message}");
     match status {
-        429 | 500..=599 => Verdict::Later(message),
-        400 if speaks_of_document => Verdict::Refused(message),
-        _ => Verdict::Blocked(message),
+        429 | 500..=599 => ErrorClass::Later(message),
+        400 if speaks_of_document => ErrorClass::Refused(message),
+        _ => ErrorClass::Blocked(message),
     }
 }
 
@@ -92,31 +92,31 @@ fn clip(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn of(status: u16, error: &str) -> Verdict {
+    fn of(status: u16, error: &str) -> ErrorClass {
         let raw: Option<Box<RawValue>> = (!error.is_empty()).then(|| serde_json::from_str(error).unwrap());
-        judge(status, raw.as_deref())
+        classify(status, raw.as_deref())
     }
 
     #[test]
     fn only_what_speaks_of_the_document_is_held_against_it() {
-        assert_eq!(of(201, ""), Verdict::Taken);
+        assert_eq!(of(201, ""), ErrorClass::Taken);
         assert_eq!(
             of(409, r#"{"type":"version_conflict_engine_exception","reason":"[a]: version conflict"}"#),
-            Verdict::Exists
+            ErrorClass::Exists
         );
         let deep = r#"{"type":"document_parsing_exception","reason":"[1:20] failed to parse field [props]","caused_by":{"type":"illegal_argument_exception",
             "reason":"Keys cannot contain \\0"}}"#;
         assert!(
-            matches!(of(400, deep), Verdict::Refused(why) if why.contains("Keys cannot contain \\0") && why.contains("status 400"))
+            matches!(of(400, deep), ErrorClass::Refused(why) if why.contains("Keys cannot contain \\0") && why.contains("status 400"))
         );
         // As Elasticsearch 8.19 quotes the value of a document that it refuses.
         let quoting = r#"{"type":"document_parsing_exception","reason":"[1:9] failed. Preview of field's value: '\uD83D'",
             "caused_by":{"type":"x_content_parse_exception","reason":"Duplicate field 'a' beside '\uD83D'"}}"#;
         assert!(
-            matches!(of(400, quoting), Verdict::Refused(why) if why.contains("value: '\u{fffd}'") && why.contains("beside '\u{fffd}'"))
+            matches!(of(400, quoting), ErrorClass::Refused(why) if why.contains("value: '\u{fffd}'") && why.contains("beside '\u{fffd}'"))
         );
         let immense = r#"{"type":"illegal_argument_exception","reason":"Document contains at least one immense term in field=\"props._value\""}"#;
-        assert!(matches!(of(400, immense), Verdict::Refused(_)));
+        assert!(matches!(of(400, immense), ErrorClass::Refused(_)));
         for of_all in [
             r#"{"type":"illegal_argument_exception","reason":"pipeline with id [x] does not exist"}"#,
             r#"{"type":"index_closed_exception","reason":"closed"}"#,
@@ -124,24 +124,27 @@ mod tests {
             r#"{"type":"something_new","reason":null}"#,
             "",
         ] {
-            assert!(matches!(of(400, of_all), Verdict::Blocked(_)), "{of_all}");
+            assert!(matches!(of(400, of_all), ErrorClass::Blocked(_)), "{of_all}");
         }
         assert!(matches!(
             of(403, r#"{"type":"cluster_block_exception","reason":"FORBIDDEN/8/index write (api)"}"#),
-            Verdict::Blocked(_)
+            ErrorClass::Blocked(_)
         ));
         assert!(matches!(
             of(404, r#"{"type":"index_not_found_exception","reason":"no such index"}"#),
-            Verdict::Blocked(_)
+            ErrorClass::Blocked(_)
         ));
-        assert!(matches!(of(429, r#"{"type":"es_rejected_execution_exception","reason":"queue"}"#), Verdict::Later(_)));
-        assert!(matches!(of(503, r#"{"type":"unavailable_shards_exception","reason":"away"}"#), Verdict::Later(_)));
+        assert!(matches!(
+            of(429, r#"{"type":"es_rejected_execution_exception","reason":"queue"}"#),
+            ErrorClass::Later(_)
+        ));
+        assert!(matches!(of(503, r#"{"type":"unavailable_shards_exception","reason":"away"}"#), ErrorClass::Later(_)));
     }
 
     #[test]
     fn a_long_reason_is_clipped_between_characters() {
         let long = format!(r#"{{"type":"parsing_exception","reason":"{}"}}"#, "\u{9875}".repeat(2000));
-        let Verdict::Refused(why) = of(400, &long) else { panic!() };
+        let ErrorClass::Refused(why) = of(400, &long) else { panic!() };
         assert!(why.len() <= MAX_REASON_BYTES + "status 400: ".len());
     }
 }

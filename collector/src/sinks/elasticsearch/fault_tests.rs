@@ -22,7 +22,7 @@ async fn a_document_that_the_store_refuses_is_named_and_its_neighbours_arrive() 
     assert_eq!(store.documents("followers*"), [], "what was refused is not counted");
 
     let result = sink.deliver(batch("a", "i", 4, &[poison(4), poison(5)])).await;
-    assert!(matches!(&result, Err(SinkError::Refused { message }) if message.contains("event_time")), "{result:?}");
+    assert!(matches!(&result, Err(SinkError::Permanent { message }) if message.contains("event_time")), "{result:?}");
 }
 
 async fn properties_that_cannot_be_fields_are_kept_exactly(store: Store) {

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::super::days::{self, day_of};
-use super::super::{Need, SinkBatch, Unreadable};
+use super::super::{CorruptRecord, ResourceNeed, SinkBatch};
 use super::layout::{EventIndex, Layout, LayoutRequest};
 
 /// Indices that one delivery may create for events that could not be parked. Each takes the cluster tens of
@@ -11,10 +11,10 @@ use super::layout::{EventIndex, Layout, LayoutRequest};
 pub(super) const MAX_NEW_INDICES: usize = 20;
 
 /// Returns the decisions needed before the events of `batch` can be delivered.
-pub(super) fn undecided(batch: &SinkBatch, layout: &Layout) -> Result<LayoutRequest, Unreadable> {
+pub(super) fn undecided(batch: &SinkBatch, layout: &Layout) -> Result<LayoutRequest, CorruptRecord> {
     let mut undecided = LayoutRequest::default();
-    if !days::surely_near(batch, usize::MAX) {
-        days::each(batch, |when| {
+    if !days::scan_is_near(batch, usize::MAX) {
+        days::for_each_event(batch, |when| {
             if layout.decided_index(&when).is_none() {
                 undecided.days.push((when.app_key.to_owned(), day_of(when.event_time)));
             }
@@ -25,12 +25,16 @@ pub(super) fn undecided(batch: &SinkBatch, layout: &Layout) -> Result<LayoutRequ
 }
 
 /// Returns the last position of `batch` up to which it creates no more than [`MAX_NEW_INDICES`].
-pub(super) fn delivery_end(batch: &SinkBatch, layout: &Layout, known: &HashSet<EventIndex>) -> Result<u64, Unreadable> {
-    if days::surely_near(batch, MAX_NEW_INDICES) {
+pub(super) fn delivery_end(
+    batch: &SinkBatch,
+    layout: &Layout,
+    known: &HashSet<EventIndex>,
+) -> Result<u64, CorruptRecord> {
+    if days::scan_is_near(batch, MAX_NEW_INDICES) {
         return Ok(batch.last);
     }
     let (mut new, mut last) = (HashSet::new(), batch.last);
-    days::each(batch, |when| {
+    days::for_each_event(batch, |when| {
         // What is not decided may get its day.
         let index = layout.decided_index(&when).unwrap_or(EventIndex::Day(day_of(when.event_time)));
         let full = !known.contains(&index) && new.insert(index) && new.len() > MAX_NEW_INDICES;
@@ -49,19 +53,19 @@ pub(super) fn needs(
     layout: &Layout,
     known: &HashSet<EventIndex>,
     (max_resources, prefix): (usize, &str),
-) -> Result<Vec<Need>, Unreadable> {
-    if days::surely_near(batch, max_resources) {
+) -> Result<Vec<ResourceNeed>, CorruptRecord> {
+    if days::scan_is_near(batch, max_resources) {
         return Ok(Vec::new());
     }
     // As it will be decided if nothing else is decided before.
     let mut expected = layout.clone();
     expected.decide(&undecided(batch, layout)?);
     let mut needs = Vec::new();
-    days::each(batch, |when| {
+    days::for_each_event(batch, |when| {
         let index = expected.event_index(&when);
         if !known.contains(&index) {
             let distance = day_of(when.event_time).abs_diff(day_of(when.received_at));
-            needs.push(Need { position: when.position, resource: index.name(prefix), distance });
+            needs.push(ResourceNeed { position: when.position, resource: index.name(prefix), distance });
         }
         true
     })?;
@@ -87,10 +91,10 @@ mod tests {
         let events: Vec<_> = (0..days).map(event).collect();
         let json = json!({"app_key": "a", "received_at": TODAY * DAY_MS, "batch_id": "b", "install_id": "i", "events": events});
         let records = vec![StoredRecord { first: 1, json: json.to_string() }];
-        SinkBatch { first: 1, last: days.cast_unsigned(), token: "t".into(), records }
+        SinkBatch { first: 1, last: days.cast_unsigned(), dedup_token: "t".into(), records }
     }
 
-    fn resources(needs: &[Need]) -> BTreeSet<&str> {
+    fn resources(needs: &[ResourceNeed]) -> BTreeSet<&str> {
         needs.iter().map(|need| &*need.resource).collect()
     }
 

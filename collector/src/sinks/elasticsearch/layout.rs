@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::super::SinkError;
-use super::super::days::{When, day_of, is_near};
+use super::super::days::{EventTimes, day_of, is_near};
 use super::names;
 use super::server::{Server, parse};
 
@@ -78,7 +78,7 @@ impl Layout {
     }
 
     /// Returns the index of an event if it is decided.
-    pub(super) fn decided_index(&self, when: &When<'_>) -> Option<EventIndex> {
+    pub(super) fn decided_index(&self, when: &EventTimes<'_>) -> Option<EventIndex> {
         let day = day_of(when.event_time);
         if is_near(when.event_time, when.received_at) {
             return Some(EventIndex::Day(day));
@@ -95,7 +95,7 @@ impl Layout {
     }
 
     /// Returns the index of an event, which must be decided.
-    pub(super) fn event_index(&self, when: &When<'_>) -> EventIndex {
+    pub(super) fn event_index(&self, when: &EventTimes<'_>) -> EventIndex {
         self.decided_index(when).unwrap_or_else(|| EventIndex::Year(names::year_of(day_of(when.event_time))))
     }
 
@@ -216,7 +216,8 @@ impl LayoutStore {
         match answer.status {
             200 => {
                 let value = parse(&answer)?;
-                let unreadable = |error| SinkError::unfit(format!("the layout of the indices cannot be read: {error}"));
+                let unreadable =
+                    |error| SinkError::misconfigured(format!("the layout of the indices cannot be read: {error}"));
                 let layout = Layout::deserialize(&value["_source"]).map_err(unreadable)?;
                 Ok((layout, format!("if_seq_no={}&if_primary_term={}", value["_seq_no"], value["_primary_term"])))
             }
@@ -251,8 +252,8 @@ mod tests {
 
     const TODAY: i64 = 20_000;
 
-    fn when(app_key: &str, day: i64) -> When<'_> {
-        When { app_key, position: 1, event_time: day * DAY_MS + 7, received_at: TODAY * DAY_MS }
+    fn when(app_key: &str, day: i64) -> EventTimes<'_> {
+        EventTimes { app_key, position: 1, event_time: day * DAY_MS + 7, received_at: TODAY * DAY_MS }
     }
 
     #[test]

@@ -23,7 +23,7 @@ async fn deliver(sink: &Elasticsearch, batch: &SinkBatch) -> usize {
     let (mut first, mut deliveries) = (batch.first, 0);
     while first <= batch.last {
         let mut piece = SinkBatch { first, ..batch.clone() };
-        piece.last = sink.cut(&piece).unwrap();
+        piece.last = sink.batch_end(&piece).unwrap();
         first = piece.last + 1;
         assert_eq!(sink.deliver(Arc::new(piece)).await, Ok(Delivered::default()));
         deliveries += 1;

@@ -34,14 +34,14 @@ pub(crate) use self::schema::schema;
 
 use self::bulk::{BulkEncoder, BulkRequest, DocumentForm, DocumentForms, verdicts};
 use self::counts::{CountAccumulator, Counts};
-use self::errors::Verdict;
+use self::errors::ErrorClass;
 use self::known_indices::KnownIndices;
 use self::layout::{Layout, LayoutStore};
 use self::retention::Retention;
 use self::retry::RetryDelays;
 use self::server::Server;
-use super::days::When;
-use super::{Delivered, Need, Refusal, Sink, SinkBatch, SinkError, Unreadable};
+use super::days::EventTimes;
+use super::{CorruptRecord, Delivered, PermanentFailure, ResourceNeed, Sink, SinkBatch, SinkError};
 use crate::config::{Delivery, Elasticsearch as Settings};
 use crate::record::{Event, Record};
 use crate::telemetry::SinkMetrics;
@@ -52,7 +52,7 @@ const LOOKUP_DOCUMENTS: usize = 5000;
 /// Opens the sink without sending anything. `zones` are the apps' time zones, key and IANA name.
 ///
 /// # Errors
-/// [`SinkError::Unfit`] if the settings are unusable.
+/// [`SinkError::Misconfigured`] if the settings are unusable.
 pub(crate) fn open(
     name: &str,
     settings: &Settings,
@@ -87,7 +87,7 @@ struct Elasticsearch {
 /// State of one delivery.
 #[derive(Default)]
 struct DeliveryState {
-    refused: Vec<Refusal>,
+    refused: Vec<PermanentFailure>,
     /// Events to be sent again, with their forms.
     retry: DocumentForms,
     /// Events whose ID exists in the store.
@@ -101,23 +101,23 @@ struct DeliveryState {
 }
 
 impl DeliveryState {
-    fn record_result(&mut self, position: u64, form: DocumentForm, verdict: Verdict) {
+    fn record_result(&mut self, position: u64, form: DocumentForm, verdict: ErrorClass) {
         match verdict {
-            Verdict::Taken => {}
-            Verdict::Exists if form.app_scoped_id => {}
-            Verdict::Exists => {
+            ErrorClass::Taken => {}
+            ErrorClass::Exists if form.app_scoped_id => {}
+            ErrorClass::Exists => {
                 self.conflicts.insert(position);
             }
             // What the store cannot make fields of it can keep as text.
-            Verdict::Refused(_) if !form.as_text => {
+            ErrorClass::Refused(_) if !form.as_text => {
                 self.retry.insert(position, DocumentForm { as_text: true, ..form });
             }
-            Verdict::Refused(reason) => self.refused.push(Refusal { position, reason }),
-            Verdict::Later(why) => {
+            ErrorClass::Refused(reason) => self.refused.push(PermanentFailure { position, reason }),
+            ErrorClass::Later(why) => {
                 self.retry.insert(position, form);
                 self.retry_reason = Some(why);
             }
-            Verdict::Blocked(why) => self.blocked_reason = Some(why),
+            ErrorClass::Blocked(why) => self.blocked_reason = Some(why),
         }
     }
 }
@@ -216,7 +216,7 @@ impl Elasticsearch {
             for (event, position) in events.iter().zip(first..) {
                 if conflicts.contains(&position) {
                     let (event_time, received_at) = (event.event_time, record.received_at);
-                    let when = When { app_key: &record.app_key, position, event_time, received_at };
+                    let when = EventTimes { app_key: &record.app_key, position, event_time, received_at };
                     let index = layout.event_index(&when).name(self.settings.index_prefix());
                     found.push((position, index, names::id(&[&event.event_id]), record.app_key.to_string()));
                 }
@@ -256,7 +256,12 @@ impl Elasticsearch {
     }
 
     /// Accumulates the counts of `batch` again, without the events that were refused.
-    fn recount(&self, batch: &SinkBatch, counts: &Counts, refused: &[Refusal]) -> Result<CountAccumulator, SinkError> {
+    fn recount(
+        &self,
+        batch: &SinkBatch,
+        counts: &Counts,
+        refused: &[PermanentFailure],
+    ) -> Result<CountAccumulator, SinkError> {
         let refused: HashSet<u64> = refused.iter().map(|refusal| refusal.position).collect();
         let mut accumulator = counts.accumulator();
         batch.for_each_record(|record: &Record<'_>, first, events| {
@@ -301,11 +306,11 @@ impl Sink for Elasticsearch {
         self.layout_store.load(&self.server).await
     }
 
-    fn cut(&self, batch: &SinkBatch) -> Result<u64, Unreadable> {
+    fn batch_end(&self, batch: &SinkBatch) -> Result<u64, CorruptRecord> {
         index_budget::delivery_end(batch, &self.layout_store.known(), &self.known_indices.known())
     }
 
-    fn needs(&self, batch: &SinkBatch, max_resources: usize) -> Result<Vec<Need>, Unreadable> {
+    fn needs(&self, batch: &SinkBatch, max_resources: usize) -> Result<Vec<ResourceNeed>, CorruptRecord> {
         index_budget::needs(
             batch,
             &self.layout_store.known(),
@@ -340,7 +345,7 @@ impl Sink for Elasticsearch {
         }
         let refused = state.refused;
         if refused.len() as u64 > batch.last - batch.first {
-            return Err(SinkError::refused(refused.into_iter().next().map(|one| one.reason).unwrap_or_default()));
+            return Err(SinkError::permanent(refused.into_iter().next().map(|one| one.reason).unwrap_or_default()));
         }
         if let Some(counts) = &self.counts {
             if !refused.is_empty() {

@@ -8,7 +8,7 @@ use super::super::SinkError;
 use super::names;
 use super::server::{Distribution, Server};
 use crate::config::Elasticsearch as Settings;
-use crate::record::{self, Column, Kind};
+use crate::record::{self, Column, ColumnKind};
 
 /// Version of the templates. Raise it with every change here. A newer version in the store is left as it is.
 pub(super) const VERSION: u64 = 2;
@@ -96,16 +96,16 @@ fn mapping(column: &Column, distribution: Distribution) -> Value {
         ("event_time", ..) => epoch_millis(),
         // Only looked up, never counted.
         ("batch_id", ..) => json!({"type": "keyword", "doc_values": false}),
-        (_, Kind::Text | Kind::Word | Kind::Uuid, _) => keyword(),
-        (_, Kind::Time | Kind::MaybeTime, _) => {
+        (_, ColumnKind::Text | ColumnKind::Keyword | ColumnKind::Uuid, _) => keyword(),
+        (_, ColumnKind::Time | ColumnKind::NullableTime, _) => {
             json!({"type": "date", "format": "epoch_millis", "ignore_malformed": true})
         }
-        (_, Kind::Number | Kind::MaybeNumber, _) => long(),
-        (_, Kind::Flag, _) => json!({"type": "boolean"}),
-        (_, Kind::Object, Distribution::Elasticsearch) => {
+        (_, ColumnKind::Number | ColumnKind::NullableNumber, _) => long(),
+        (_, ColumnKind::Flag, _) => json!({"type": "boolean"}),
+        (_, ColumnKind::Object, Distribution::Elasticsearch) => {
             json!({"type": "flattened", "ignore_above": MAX_INDEXED_CHARS})
         }
-        (_, Kind::Object, Distribution::OpenSearch) => json!({"type": "flat_object"}),
+        (_, ColumnKind::Object, Distribution::OpenSearch) => json!({"type": "flat_object"}),
     }
 }
 
@@ -115,7 +115,7 @@ fn events(distribution: Distribution) -> Value {
     let mut properties = Map::new();
     for column in record::all() {
         properties.insert(column.name.to_owned(), mapping(column, distribution));
-        if column.kind == Kind::Object {
+        if column.kind == ColumnKind::Object {
             // The same as text, where the store does not take it as an object; kept, not searched.
             let text = json!({"type": "keyword", "index": false, "doc_values": false});
             properties.insert(format!("{}_json", column.name), text);
@@ -128,7 +128,7 @@ fn events(distribution: Distribution) -> Value {
 /// Installs what is needed in the store, or checks it if the operator manages the templates.
 ///
 /// # Errors
-/// [`SinkError::Unfit`] if the store refuses a template or lacks what is needed; [`SinkError::Retryable`].
+/// [`SinkError::Misconfigured`] if the store refuses a template or lacks what is needed; [`SinkError::Retryable`].
 pub(super) async fn prepare(server: &Server, settings: &Settings) -> Result<(), SinkError> {
     if settings.manage_schema {
         return apply(server, settings).await.map(|_| ());
@@ -144,7 +144,7 @@ pub(super) async fn prepare(server: &Server, settings: &Settings) -> Result<(), 
 /// Installs what is missing in the store. Returns a line for each step.
 ///
 /// # Errors
-/// [`SinkError::Unfit`] if the store refuses a template; [`SinkError::Retryable`].
+/// [`SinkError::Misconfigured`] if the store refuses a template; [`SinkError::Retryable`].
 pub(super) async fn apply(server: &Server, settings: &Settings) -> Result<Vec<String>, SinkError> {
     let distribution = check_server(server, settings).await?;
     let mut applied = Vec::new();
@@ -164,7 +164,7 @@ pub(super) async fn apply(server: &Server, settings: &Settings) -> Result<Vec<St
 async fn check_server(server: &Server, settings: &Settings) -> Result<Distribution, SinkError> {
     let distribution = server.check_version().await?;
     if distribution == Distribution::OpenSearch && settings.ilm_policy.is_some() {
-        return Err(SinkError::unfit(
+        return Err(SinkError::misconfigured(
             "ilm_policy is of Elasticsearch; OpenSearch's policies name the indices they are for themselves (ism_template)",
         ));
     }
@@ -190,7 +190,7 @@ async fn put_template(server: &Server, name: &str, body: &Value) -> Result<bool,
     let answer = server.ask(Method::PUT, &path, Some(body)).await?;
     match answer.status {
         200 => Ok(true),
-        400 => Err(SinkError::unfit(format!("the store refuses the template {name}: {}", answer.message()))),
+        400 => Err(SinkError::misconfigured(format!("the store refuses the template {name}: {}", answer.message()))),
         _ => Err(answer.retryable()),
     }
 }
@@ -203,7 +203,7 @@ async fn check_template(server: &Server, settings: &Settings) -> Result<(), Sink
     for (name, kind) in REQUIRED_FIELDS {
         let found = value["template"]["mappings"]["properties"][name]["type"].as_str().unwrap_or("missing");
         if found != kind {
-            return Err(SinkError::unfit(format!(
+            return Err(SinkError::misconfigured(format!(
                 "manage_schema is false, and in an index named {index} the field {name} would be {found}, not {kind}; \
                 put the templates that `schema show` prints, or let the sink manage them"
             )));

@@ -10,7 +10,7 @@ use serde_json::Value;
 use tokio::sync::OnceCell;
 
 use super::super::SinkError;
-use super::super::http::{Answer, Endpoint, Http};
+use super::super::http::{Endpoint, HttpClient, Response};
 use crate::config::Elasticsearch as Settings;
 
 /// Oldest supported Elasticsearch: has composable templates, `flattened`, and points in time without a licence.
@@ -28,7 +28,7 @@ pub(crate) enum Distribution {
 /// Client of a store. Clones share its connections.
 #[derive(Clone)]
 pub(crate) struct Server {
-    http: Http,
+    http: HttpClient,
     distribution: OnceCell<Distribution>,
 }
 
@@ -49,7 +49,7 @@ impl Server {
     /// Creates the client without connecting. Blocks on reading `tls_ca`.
     ///
     /// # Errors
-    /// [`SinkError::Unfit`] if the certificate cannot be read.
+    /// [`SinkError::Misconfigured`] if the certificate cannot be read.
     pub(crate) fn new(settings: &Settings, timeout: Duration) -> Result<Self, SinkError> {
         let tls_ca = settings.tls_ca();
         let endpoint = Endpoint {
@@ -59,14 +59,14 @@ impl Server {
             tls_ca: tls_ca.as_deref(),
             timeout,
         };
-        Ok(Self { http: Http::new(&endpoint)?, distribution: OnceCell::new() })
+        Ok(Self { http: HttpClient::new(&endpoint)?, distribution: OnceCell::new() })
     }
 
     /// Sends a request with or without a JSON body.
     ///
     /// # Errors
     /// [`SinkError::Retryable`] if no complete response arrives.
-    pub(crate) async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Answer, SinkError> {
+    pub(crate) async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Response, SinkError> {
         let mut request = self.http.request(method, path);
         if let Some(body) = body {
             request = request.header(CONTENT_TYPE, "application/json").body(body.to_string());
@@ -78,7 +78,7 @@ impl Server {
     ///
     /// # Errors
     /// [`SinkError::Retryable`] if no complete response arrives.
-    pub(super) async fn send_lines(&self, path: &str, body: Bytes, gzip: bool) -> Result<Answer, SinkError> {
+    pub(super) async fn send_lines(&self, path: &str, body: Bytes, gzip: bool) -> Result<Response, SinkError> {
         let mut request = self.http.request(Method::POST, path).header(CONTENT_TYPE, "application/x-ndjson");
         if gzip {
             request = request.header(CONTENT_ENCODING, "gzip");
@@ -106,7 +106,7 @@ impl Server {
     /// Checks that the server is recent enough.
     ///
     /// # Errors
-    /// [`SinkError::Unfit`] if it is too old; [`SinkError::Retryable`] if it does not answer.
+    /// [`SinkError::Misconfigured`] if it is too old; [`SinkError::Retryable`] if it does not answer.
     pub(super) async fn check_version(&self) -> Result<Distribution, SinkError> {
         let (distribution, number) = self.version().await?;
         check_minimum(distribution, &number)?;
@@ -145,7 +145,7 @@ impl Server {
 ///
 /// # Errors
 /// [`SinkError::Retryable`] if it is invalid.
-pub(crate) fn parse(answer: &Answer) -> Result<Value, SinkError> {
+pub(crate) fn parse(answer: &Response) -> Result<Value, SinkError> {
     serde_json::from_slice(&answer.body)
         .map_err(|error| SinkError::retryable(format!("the answer is not JSON ({error}): {}", answer.message())))
 }
@@ -159,7 +159,9 @@ fn check_minimum(distribution: Distribution, number: &str) -> Result<(), SinkErr
     };
     match found {
         Some(version) if version >= (major, minor) => Ok(()),
-        _ => Err(SinkError::unfit(format!("the store is {name} {number}; {name} {major}.{minor} or later is needed"))),
+        _ => Err(SinkError::misconfigured(format!(
+            "the store is {name} {number}; {name} {major}.{minor} or later is needed"
+        ))),
     }
 }
 
@@ -179,7 +181,7 @@ mod tests {
         ] {
             let error = check_minimum(distribution, number).unwrap_err();
             assert!(
-                matches!(&error, SinkError::Unfit { message } if message.contains(number) && message.contains(needed)),
+                matches!(&error, SinkError::Misconfigured { message } if message.contains(number) && message.contains(needed)),
                 "{error}"
             );
         }

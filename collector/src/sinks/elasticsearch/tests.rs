@@ -193,5 +193,5 @@ pub(super) fn batch_of_text(
         events.join(",")
     );
     let last = first + events.len() as u64 - 1;
-    Arc::new(SinkBatch { first, last, token: "t".into(), records: vec![StoredRecord { first, json }] })
+    Arc::new(SinkBatch { first, last, dedup_token: "t".into(), records: vec![StoredRecord { first, json }] })
 }

@@ -1,26 +1,27 @@
-//! What an error of Kafka means for a batch. PURE.
+//! Classifies errors of Kafka. PURE.
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-/// What became of one message that was not acknowledged.
+/// Class of the error of one message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Meaning {
-    /// The message itself, or the request that it travelled in, is one that the topic never takes.
+pub(super) enum ErrorClass {
+    /// The topic refuses the message, or the request that contained it, for good.
     Suspect,
-    /// It has nothing to do with the message, or nothing is known: credentials, a missing topic, too few copies, time.
+    /// The error does not come from the message, or its cause is unknown: credentials, a missing topic, too few copies,
+    /// time.
     Retryable,
 }
 
-/// What the code says about the message that it was given for.
-pub(super) fn meaning(code: RDKafkaErrorCode) -> Meaning {
+/// Classifies the error of a message by its code.
+pub(super) fn classify(code: RDKafkaErrorCode) -> ErrorClass {
     match code {
-        RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidRecord => Meaning::Suspect,
-        _ => Meaning::Retryable,
+        RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidRecord => ErrorClass::Suspect,
+        _ => ErrorClass::Retryable,
     }
 }
 
-/// The error in words. The library's `Display` names its own type first.
-pub(super) fn words(error: &KafkaError) -> String {
+/// Returns the text of an error without the name of its type, which the library's `Display` puts first.
+pub(super) fn error_text(error: &KafkaError) -> String {
     match error.rdkafka_error_code() {
         Some(code) => code.to_string(),
         None => error.to_string(),
@@ -35,7 +36,7 @@ mod tests {
     fn only_what_speaks_of_a_message_makes_it_suspect() {
         use RDKafkaErrorCode as Code;
         for code in [Code::MessageSizeTooLarge, Code::InvalidRecord] {
-            assert_eq!(meaning(code), Meaning::Suspect);
+            assert_eq!(classify(code), ErrorClass::Suspect);
         }
         for code in [
             Code::UnknownTopicOrPartition,
@@ -49,7 +50,7 @@ mod tests {
             Code::InvalidRequiredAcks,
             Code::Unknown,
         ] {
-            assert_eq!(meaning(code), Meaning::Retryable, "{code:?}");
+            assert_eq!(classify(code), ErrorClass::Retryable, "{code:?}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The producer and what it reports of each message.
+//! Producer and delivery reports.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,97 +12,97 @@ use rdkafka::message::{DeliveryResult, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
 use tokio::sync::Notify;
 
-use super::client::Voice;
-use super::errors::{Meaning, meaning, words};
+use super::client::ClientLog;
+use super::errors::{ErrorClass, classify, error_text};
 use crate::sinks::SinkError;
 
-/// How long to wait for room in the library's queue before looking again.
-const ROOM: Duration = Duration::from_millis(2);
+/// Pause while the library's queue is full.
+const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(2);
 
-/// What became of the messages that share it. A message that was acknowledged leaves no trace.
+/// Delivery reports of the messages of one batch. Keeps failures only.
 #[derive(Default)]
-pub(super) struct Reports {
-    outstanding: AtomicU64,
+pub(super) struct DeliveryTracker {
+    in_flight: AtomicU64,
     failed: Mutex<Vec<(u64, RDKafkaErrorCode)>>,
-    settled: Notify,
-    /// Some message failed for a reason that makes the whole batch fail.
-    lost: AtomicBool,
-    /// Nobody waits for them any more.
+    all_done: Notify,
+    /// Set when some message failed for a reason that fails the whole batch.
+    batch_failed: AtomicBool,
+    /// Set when the delivery was cancelled.
     pub(super) abandoned: AtomicBool,
 }
 
-impl Reports {
-    /// One more message, or one more reason not to be done yet.
-    fn expect(&self) {
-        self.outstanding.fetch_add(1, Ordering::Relaxed);
+impl DeliveryTracker {
+    /// Counts one more message in flight.
+    fn begin_one(&self) {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn settle(&self) {
-        if self.outstanding.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.settled.notify_one();
+    fn complete_one(&self) {
+        if self.in_flight.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.all_done.notify_one();
         }
     }
 
-    /// Waits until every message was acknowledged or given up, and gives those given up: their positions with the reason, in
-    /// the order of the reports. All messages must have been sent before.
-    pub(super) async fn all(&self) -> Vec<(u64, RDKafkaErrorCode)> {
-        while self.outstanding.load(Ordering::Acquire) > 0 {
-            self.settled.notified().await;
+    /// Waits until no message is in flight, and returns the failed ones: their positions with the reason, in the order
+    /// of the reports. Call it after the last message was sent.
+    pub(super) async fn wait_all(&self) -> Vec<(u64, RDKafkaErrorCode)> {
+        while self.in_flight.load(Ordering::Acquire) > 0 {
+            self.all_done.notified().await;
         }
         std::mem::take(&mut *self.failed.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Nothing more of the batch need be sent: it has failed already, or nobody waits for it.
-    pub(super) fn is_over(&self) -> bool {
-        self.lost.load(Ordering::Relaxed) || self.abandoned.load(Ordering::Relaxed)
+    /// Returns whether the rest of the batch need not be sent, because the batch has failed or was cancelled.
+    pub(super) fn is_aborted(&self) -> bool {
+        self.batch_failed.load(Ordering::Relaxed) || self.abandoned.load(Ordering::Relaxed)
     }
 }
 
-/// What a message carries through the library to its report.
-pub(super) struct Sent {
+/// Context that a message carries through the library to its report.
+pub(super) struct DeliveryOpaque {
     position: u64,
-    reports: Arc<Reports>,
+    tracker: Arc<DeliveryTracker>,
 }
 
-/// Takes the reports.
-pub(super) struct Desk {
-    voice: Voice,
-    broken: AtomicBool,
+/// Receives delivery reports and errors of the library.
+pub(super) struct DeliveryContext {
+    client_log: ClientLog,
+    fatal: AtomicBool,
 }
 
-impl ClientContext for Desk {
+impl ClientContext for DeliveryContext {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        self.voice.log(level, facility, message);
+        self.client_log.log(level, facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) {
-            self.broken.store(true, Ordering::Relaxed);
+            self.fatal.store(true, Ordering::Relaxed);
         }
-        self.voice.error(error, reason);
+        self.client_log.error(error, reason);
     }
 }
 
-impl ProducerContext for Desk {
-    type DeliveryOpaque = Box<Sent>;
+impl ProducerContext for DeliveryContext {
+    type DeliveryOpaque = Box<DeliveryOpaque>;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, sent: Box<Sent>) {
+    fn delivery(&self, result: &DeliveryResult<'_>, opaque: Box<DeliveryOpaque>) {
         if let Err((error, _)) = result {
             let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
             if code == RDKafkaErrorCode::Fatal {
-                self.broken.store(true, Ordering::Relaxed);
+                self.fatal.store(true, Ordering::Relaxed);
             }
-            if meaning(code) == Meaning::Retryable {
-                sent.reports.lost.store(true, Ordering::Relaxed);
+            if classify(code) == ErrorClass::Retryable {
+                opaque.tracker.batch_failed.store(true, Ordering::Relaxed);
             }
-            let mut failed = sent.reports.failed.lock().unwrap_or_else(PoisonError::into_inner);
-            failed.push((sent.position, code));
+            let mut failed = opaque.tracker.failed.lock().unwrap_or_else(PoisonError::into_inner);
+            failed.push((opaque.position, code));
         }
-        sent.reports.settle();
+        opaque.tracker.complete_one();
     }
 }
 
-/// One message.
+/// Message to send.
 pub(super) struct Message<'a> {
     pub(super) position: u64,
     pub(super) topic: &'a str,
@@ -111,91 +111,91 @@ pub(super) struct Message<'a> {
     pub(super) headers: OwnedHeaders,
 }
 
-/// An idempotent producer with a thread that takes its reports.
-pub(super) struct Producer(ThreadedProducer<Desk>);
+/// Idempotent producer with a thread that polls for its reports.
+pub(super) struct Producer(ThreadedProducer<DeliveryContext>);
 
 impl Producer {
-    /// Hands a message to the library; waits while its queue is full. Blocks.
+    /// Enqueues a message in the library and waits while its queue is full. Blocks.
     ///
     /// # Errors
-    /// Why the library does not take it; then nothing is reported for it.
-    pub(super) fn send(&self, message: Message<'_>, reports: &Arc<Reports>) -> Result<(), RDKafkaErrorCode> {
-        let sent = Box::new(Sent { position: message.position, reports: Arc::clone(reports) });
-        let mut record = BaseRecord::with_opaque_to(message.topic, sent)
+    /// The library's reason for refusing the message, which then has no report.
+    pub(super) fn send(&self, message: Message<'_>, tracker: &Arc<DeliveryTracker>) -> Result<(), RDKafkaErrorCode> {
+        let opaque = Box::new(DeliveryOpaque { position: message.position, tracker: Arc::clone(tracker) });
+        let mut record = BaseRecord::with_opaque_to(message.topic, opaque)
             .key(message.key)
             .payload(message.value)
             .headers(message.headers);
-        reports.expect();
+        tracker.begin_one();
         loop {
             let (error, back) = match self.0.send(record) {
                 Ok(()) => return Ok(()),
                 Err(failed) => failed,
             };
             let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
-            if code != RDKafkaErrorCode::QueueFull || reports.is_over() {
-                reports.settle();
+            if code != RDKafkaErrorCode::QueueFull || tracker.is_aborted() {
+                tracker.complete_one();
                 return Err(code);
             }
             record = back;
-            std::thread::sleep(ROOM);
+            std::thread::sleep(QUEUE_FULL_PAUSE);
         }
     }
 
-    /// The library's own handle.
+    /// Returns the library's own handle.
     #[cfg(test)]
-    pub(super) fn native(&self) -> *mut rdkafka::bindings::rd_kafka_t {
+    pub(super) fn native_ptr(&self) -> *mut rdkafka::bindings::rd_kafka_t {
         self.0.client().native_ptr()
     }
 
-    /// What the library says.
-    pub(super) fn voice(&self) -> &Voice {
-        &self.0.client().context().voice
+    /// Returns the log of the library.
+    pub(super) fn client_log(&self) -> &ClientLog {
+        &self.0.client().context().client_log
     }
 
-    /// Whether the producer can never send again: its order or its numbering was lost.
-    pub(super) fn is_broken(&self) -> bool {
-        self.0.client().context().broken.load(Ordering::Relaxed) || self.0.client().fatal_error().is_some()
+    /// Returns whether the producer can never send again, because its order or its numbering was lost.
+    pub(super) fn has_fatal_error(&self) -> bool {
+        self.0.client().context().fatal.load(Ordering::Relaxed) || self.0.client().fatal_error().is_some()
     }
 }
 
-/// The one producer of a sink. One that is broken is replaced.
-pub(super) struct Producers {
+/// Slot of the one producer of a sink. After a fatal error it is replaced.
+pub(super) struct ProducerSlot {
     sink: String,
     config: ClientConfig,
-    voice: Voice,
+    client_log: ClientLog,
     current: Mutex<Option<Arc<Producer>>>,
 }
 
-impl Producers {
-    pub(super) fn new(sink: &str, config: ClientConfig, voice: Voice) -> Self {
-        Self { sink: sink.to_owned(), config, voice, current: Mutex::new(None) }
+impl ProducerSlot {
+    pub(super) fn new(sink: &str, config: ClientConfig, client_log: ClientLog) -> Self {
+        Self { sink: sink.to_owned(), config, client_log, current: Mutex::new(None) }
     }
 
-    /// The producer, made if there is none.
+    /// Returns the producer and creates it if there is none.
     ///
     /// # Errors
-    /// [`SinkError::Unfit`] if the library refuses the settings.
+    /// [`SinkError::Misconfigured`] if the library refuses the settings.
     pub(super) fn get(&self) -> Result<Arc<Producer>, SinkError> {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(producer) = &*current {
             return Ok(Arc::clone(producer));
         }
-        let desk = Desk { voice: self.voice.clone(), broken: AtomicBool::new(false) };
-        let made = ThreadedProducer::from_config_and_context(&self.config, desk)
-            .map_err(|error| SinkError::unfit(format!("Kafka's client: {}", words(&error))))?;
-        let producer = Arc::new(Producer(made));
+        let context = DeliveryContext { client_log: self.client_log.clone(), fatal: AtomicBool::new(false) };
+        let threaded = ThreadedProducer::from_config_and_context(&self.config, context)
+            .map_err(|error| SinkError::misconfigured(format!("Kafka's client: {}", error_text(&error))))?;
+        let producer = Arc::new(Producer(threaded));
         *current = Some(Arc::clone(&producer));
         Ok(producer)
     }
 
-    /// Lets go of `broken`, so that the next delivery gets a new one. Blocks until it has ended.
-    pub(super) fn replace(&self, broken: Arc<Producer>) {
+    /// Removes the producer `stopped`, so that the next delivery creates one. Blocks until it has ended.
+    pub(super) fn replace(&self, stopped: Arc<Producer>) {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, &broken)) {
-            tracing::warn!(sink = self.sink, "Kafka's producer cannot go on; a new one is made");
+        if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, &stopped)) {
+            tracing::warn!(sink = self.sink, "Kafka's producer had a fatal error and is replaced");
             *current = None;
         }
         drop(current);
-        drop(broken);
+        drop(stopped);
     }
 }

@@ -1,4 +1,4 @@
-//! On a real broker.
+//! Tests on a real broker.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -14,15 +14,15 @@ use super::*;
 use crate::config::{Config, Kind};
 use crate::sinks::StoredRecord;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A topic, or a prefix of topics, of its own.
+/// Returns a topic, or a prefix of topics, of its own.
 fn topic() -> String {
     static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
     format!("t{}", NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
 }
 
-/// The sink as a configuration gives it; `more` are lines of its table.
+/// Opens the sink with a configuration; `more` are lines of its table.
 fn sink(brokers: &str, topic: &str, more: &str) -> Kafka {
     let text = format!(
         "[[app]]\nkey = \"demo\"\ntimezone = \"UTC\"\n[[sink]]\nname = \"k\"\nkind = \"kafka\"\nurl = \"{brokers}\"\ntopic = \"{topic}\"\n\
@@ -46,7 +46,7 @@ struct Read {
     headers: BTreeMap<String, String>,
 }
 
-/// Everything in a topic, partition by partition.
+/// Reads everything in a topic, partition by partition.
 fn read(brokers: &str, topic: &str) -> Vec<Read> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", brokers)
@@ -54,17 +54,17 @@ fn read(brokers: &str, topic: &str) -> Vec<Read> {
         .set("enable.auto.commit", "false")
         .create()
         .unwrap();
-    let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).unwrap();
+    let metadata = consumer.fetch_metadata(Some(topic), TIMEOUT).unwrap();
     let (mut list, mut left) = (TopicPartitionList::new(), 0);
     for partition in metadata.topics()[0].partitions() {
-        let (low, high) = consumer.fetch_watermarks(topic, partition.id(), PATIENCE).unwrap();
+        let (low, high) = consumer.fetch_watermarks(topic, partition.id(), TIMEOUT).unwrap();
         left += high - low;
         list.add_partition_offset(topic, partition.id(), Offset::Beginning).unwrap();
     }
     consumer.assign(&list).unwrap();
     let mut out = Vec::new();
     while left > 0 {
-        let message = consumer.poll(PATIENCE).expect("the broker gives what it has").unwrap();
+        let message = consumer.poll(TIMEOUT).expect("the broker gives what it has").unwrap();
         let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
         let text = |bytes: Option<&[u8]>| String::from_utf8(bytes.unwrap().to_vec()).unwrap();
         out.push(Read {
@@ -79,7 +79,7 @@ fn read(brokers: &str, topic: &str) -> Vec<Read> {
     out
 }
 
-/// What a reader behind Kafka has that drops what it has seen.
+/// Returns what a consumer has that drops duplicates.
 fn distinct(messages: Vec<Read>) -> Vec<Value> {
     let mut seen = HashSet::new();
     let values = messages.into_iter().map(|read| read.value);
@@ -112,7 +112,7 @@ async fn conforms_as_a_sink() {
     crate::sinks::conformance::run(|| Log { broker, topic: topic() }).await;
 }
 
-/// A record of events with the positions `first..first + count`, as `install` sent them.
+/// Returns a record of `install` with the positions `first..first + count`.
 fn record(install: &str, first: u64, count: u64, more: impl Fn(u64) -> Value) -> StoredRecord {
     let events: Vec<Value> = (first..first + count)
         .map(|position| {
@@ -131,7 +131,7 @@ fn nothing(_: u64) -> Value {
 
 fn batch(records: Vec<StoredRecord>, last: u64) -> Arc<SinkBatch> {
     let first = records[0].first;
-    Arc::new(SinkBatch { first, last, token: format!("token-{first}-{last}"), records })
+    Arc::new(SinkBatch { first, last, dedup_token: format!("token-{first}-{last}"), records })
 }
 
 #[tokio::test]
@@ -186,8 +186,8 @@ async fn a_missing_topic_is_no_poison_and_is_not_made_against_the_will() {
     };
     named(strict.prepare().await);
     named(strict.health().await);
-    // The producer asks for a topic when it has something to send, and most brokers make what is asked for. So the order of
-    // things matters: nothing is delivered before the sink is prepared.
+    // The producer requests the metadata of a topic when it sends to it, and most brokers then create it. So nothing is
+    // delivered before the sink is prepared.
     named(strict.prepare().await);
     let events = batch(vec![record("i", 1, 9, nothing)], 9);
     prepared(&broker.bootstrap(), &topic, "").await;
@@ -197,7 +197,7 @@ async fn a_missing_topic_is_no_poison_and_is_not_made_against_the_will() {
     assert_eq!(distinct(read(&broker.bootstrap(), &topic)).len(), 9);
 }
 
-/// Text that does not compress, bytes.
+/// Returns a text of so many bytes that does not compress.
 fn noise(bytes: usize) -> String {
     let mut state = 88_172_645_463_325_252u64;
     std::iter::repeat_with(|| {
@@ -222,7 +222,7 @@ async fn an_event_too_large_is_refused_and_costs_no_neighbour() {
     assert!(delivered.refused[0].reason.contains("too large"), "{delivered:?}");
     assert_eq!(read(&broker.bootstrap(), &topic).len(), 8);
     let alone = sink.deliver(batch(vec![record("i", 5, 1, large)], 5)).await;
-    assert!(matches!(alone, Err(SinkError::Refused { .. })), "{alone:?}");
+    assert!(matches!(alone, Err(SinkError::Permanent { .. })), "{alone:?}");
 }
 
 async fn limit(sink: &Kafka, topic: &str, bytes: u32) {
@@ -251,7 +251,7 @@ async fn a_topic_that_takes_less_than_the_largest_message_is_named_at_the_start(
     let sink = prepared(&broker.bootstrap(), &topic, "").await;
     limit(&sink, &topic, 5000).await;
     match sink.prepare().await {
-        Err(SinkError::Unfit { message }) => {
+        Err(SinkError::Misconfigured { message }) => {
             assert!(message.contains(&topic) && message.contains("5000") && message.contains("1048588"), "{message}");
         }
         other => panic!("{other:?}"),
@@ -262,7 +262,7 @@ async fn a_topic_that_takes_less_than_the_largest_message_is_named_at_the_start(
 async fn nobody_there_is_a_failure_that_may_pass() {
     let sink = sink("127.0.0.1:1", "t", "timeout_ms = 500\n");
     let prepared = sink.prepare().await;
-    // What the library was told is said, not only that it waited in vain.
+    // The error names the library's reason, not only the timeout.
     assert!(prepared.as_ref().is_err_and(|error| error.to_string().contains("refused")), "{prepared:?}");
     for result in
         [prepared, sink.health().await, sink.deliver(batch(vec![record("i", 1, 9, nothing)], 9)).await.map(drop)]
@@ -286,7 +286,7 @@ async fn a_broker_killed_in_the_middle_of_deliveries_costs_nothing() {
             let delivering = sink.deliver(Arc::clone(&batch));
             let killing = async { broker.kill() };
             failures += u32::from(tokio::join!(delivering, killing).0.is_err());
-            // Until the library has given up what it held.
+            // Until the library has given up the messages in its queue.
             while failures < 2 {
                 let r = sink.deliver(Arc::clone(&batch)).await;
                 failures += u32::from(r.is_err());
@@ -297,7 +297,7 @@ async fn a_broker_killed_in_the_middle_of_deliveries_costs_nothing() {
         }
         while let Err(error) = sink.deliver(Arc::clone(&batch)).await {
             assert!(matches!(error, SinkError::Retryable { .. }), "{error:?}");
-            assert!(restarted.is_some_and(|began| began.elapsed() < PATIENCE), "{error:?}");
+            assert!(restarted.is_some_and(|began| began.elapsed() < TIMEOUT), "{error:?}");
         }
     }
     let rows = distinct(read(&url, &topic));
@@ -320,7 +320,7 @@ async fn a_broker_that_hangs_ends_a_delivery_in_time_and_gets_the_same_batch_aga
     broker.resume().unwrap();
     let began = std::time::Instant::now();
     while let Err(error) = sink.deliver(Arc::clone(&second)).await {
-        assert!(began.elapsed() < PATIENCE, "{error:?}");
+        assert!(began.elapsed() < TIMEOUT, "{error:?}");
     }
     assert_eq!(distinct(read(&url, &topic)).len(), 200);
 }
@@ -333,9 +333,9 @@ async fn a_producer_that_cannot_go_on_is_replaced() {
     let sink = prepared(&broker.bootstrap(), &topic, "").await;
     let events = batch(vec![record("i", 1, 9, nothing)], 9);
     let code = rdkafka::types::RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER;
-    let producer = sink.producers.get().unwrap();
-    // SAFETY: the pointer is that of a living producer, the text ends with a zero.
-    unsafe { rdkafka::bindings::rd_kafka_test_fatal_error(producer.native(), code, c"a test".as_ptr()) };
+    let producer = sink.producer_slot.get().unwrap();
+    // SAFETY: the pointer is that of a live producer, and the text ends with a zero.
+    unsafe { rdkafka::bindings::rd_kafka_test_fatal_error(producer.native_ptr(), code, c"a test".as_ptr()) };
     drop(producer);
     let failed = sink.deliver(Arc::clone(&events)).await;
     assert!(matches!(failed, Err(SinkError::Retryable { .. })), "{failed:?}");

@@ -1,38 +1,39 @@
-//! What is known in memory of the texts of each app.
+//! Caches dictionary entries of each app in memory.
 
 use std::collections::HashMap;
 
-/// Hashed faster than the standard library does, because every event is looked up several times. The seed differs from run to
-/// run, and a sender who made texts collide all the same would meet [`CACHE_BYTES`].
-type Hashed<K, E> = HashMap<K, E, foldhash::fast::RandomState>;
+/// Map with a faster hash than the standard library's, because every event is looked up several times. The seed differs
+/// from run to run, and a sender who still caused collisions would be bounded by [`MAX_CACHE_BYTES`].
+type FastMap<K, E> = HashMap<K, E, foldhash::fast::RandomState>;
 
-/// Bytes of one cache, so that all five stay below 40 MB. Beyond, the app that has most of them begins anew.
-const CACHE_BYTES: usize = 8_000_000;
+/// Maximum bytes of one cache, so that all five stay below 40 MB. Beyond it, the entries of the largest app are
+/// dropped.
+const MAX_CACHE_BYTES: usize = 8_000_000;
 
-/// Bytes of an entry beside its text: its place in the table, which is half empty at worst, and what an allocation costs.
-const ENTRY_BYTES: usize = 100;
+/// Bytes of an entry beside its text: its slot in the table, which is half empty at worst, and the allocation.
+const ENTRY_OVERHEAD_BYTES: usize = 100;
 
 /// Entries by app and text.
 pub(super) struct Cache<E> {
-    apps: Hashed<i64, Known<E>>,
+    apps: FastMap<i64, AppEntries<E>>,
     bytes: usize,
 }
 
-/// What is known of one app.
-struct Known<E> {
-    entries: Hashed<String, E>,
+/// Entries of one app.
+struct AppEntries<E> {
+    entries: FastMap<String, E>,
     bytes: usize,
 }
 
-impl<E> Default for Known<E> {
+impl<E> Default for AppEntries<E> {
     fn default() -> Self {
-        Self { entries: Hashed::default(), bytes: 0 }
+        Self { entries: FastMap::default(), bytes: 0 }
     }
 }
 
 impl<E> Default for Cache<E> {
     fn default() -> Self {
-        Self { apps: Hashed::default(), bytes: 0 }
+        Self { apps: FastMap::default(), bytes: 0 }
     }
 }
 
@@ -42,20 +43,20 @@ impl<E: Copy> Cache<E> {
     }
 
     pub(super) fn put(&mut self, app: i64, text: &str, entry: E) {
-        if let Some(place) = self.apps.get_mut(&app).and_then(|known| known.entries.get_mut(text)) {
-            *place = entry;
+        if let Some(slot) = self.apps.get_mut(&app).and_then(|app_entries| app_entries.entries.get_mut(text)) {
+            *slot = entry;
             return;
         }
-        let bytes = text.len() + ENTRY_BYTES;
-        if self.bytes + bytes > CACHE_BYTES {
-            // A flood of texts in one app does not cost the others what is known of theirs.
-            if let Some(largest) = self.apps.values_mut().max_by_key(|known| known.bytes) {
+        let bytes = text.len() + ENTRY_OVERHEAD_BYTES;
+        if self.bytes + bytes > MAX_CACHE_BYTES {
+            // A flood of texts in one app does not evict the entries of others.
+            if let Some(largest) = self.apps.values_mut().max_by_key(|app_entries| app_entries.bytes) {
                 self.bytes -= std::mem::take(largest).bytes;
             }
         }
-        let known = self.apps.entry(app).or_default();
-        known.entries.insert(text.to_owned(), entry);
-        known.bytes += bytes;
+        let app_entries = self.apps.entry(app).or_default();
+        app_entries.entries.insert(text.to_owned(), entry);
+        app_entries.bytes += bytes;
         self.bytes += bytes;
     }
 }
@@ -70,10 +71,14 @@ mod tests {
         cache.put(1, "known", 7);
         for number in 0..20_000 {
             cache.put(2, &format!("{number:0>2000}"), number);
-            assert!(cache.bytes <= CACHE_BYTES);
+            assert!(cache.bytes <= MAX_CACHE_BYTES);
         }
-        let held: usize =
-            cache.apps.values().flat_map(|known| known.entries.keys()).map(|text| text.len() + ENTRY_BYTES).sum();
+        let held: usize = cache
+            .apps
+            .values()
+            .flat_map(|app_entries| app_entries.entries.keys())
+            .map(|text| text.len() + ENTRY_OVERHEAD_BYTES)
+            .sum();
         assert_eq!(held, cache.bytes);
         assert_eq!((cache.get(1, "known"), cache.get(2, &format!("{:0>2000}", 19_999))), (Some(7), Some(19_999)));
         assert_eq!(cache.get(2, &format!("{:0>2000}", 0)), None);

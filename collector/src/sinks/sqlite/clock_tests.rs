@@ -4,28 +4,28 @@ use serde_json::json;
 
 use super::retention_tests::{Site, days};
 use super::*;
-use crate::sinks::{History, StoredRecord};
+use crate::sinks::{BackfillSource, StoredRecord};
 
 const HOUR: i64 = 60 * 60 * 1000;
 const DAY: i64 = 24 * HOUR;
 const TODAY: i64 = 20_000 * DAY;
 
-/// A store with one event of today, which keeps them for 30 days.
+/// Returns a store with one event of today, which keeps events for 30 days.
 async fn store(dir: &Path) -> EmbeddedSink {
     let settings = Embedded { retention_days: 30, ..Embedded::default() };
     let sink = EmbeddedSink::open_with(dir, &settings, Arc::default()).unwrap();
     let json = json!({"app_key": "demo", "batch_id": "b", "install_id": "i", "received_at": TODAY, "events":
         [{"event_id": "e", "seq": 1, "theme": "view", "code": "c", "event_time": TODAY, "ts": 1}]});
     let records = vec![StoredRecord { first: 1, json: json.to_string() }];
-    sink.deliver(Arc::new(SinkBatch { first: 1, last: 1, token: String::new(), records })).await.unwrap();
+    sink.deliver(Arc::new(SinkBatch { first: 1, last: 1, dedup_token: String::new(), records })).await.unwrap();
     sink
 }
 
-/// What retention does when the clocks say so. Whether the event is still there.
+/// Runs retention at these clocks. Returns whether the event is still there.
 async fn keeps(dir: &Path, sink: &EmbeddedSink, wall: i64, monotonic: i64) -> bool {
-    let now = sink.thread.call(move |writer| writer.time_by(wall, monotonic)).unwrap().unwrap();
-    while sink.upkeep(now).await.unwrap() {}
-    StoreHistory::new(dir).records(0, 1, 1, 1).unwrap().len() == 1
+    let now = sink.thread.call(move |writer| writer.retention_time_at(wall, monotonic)).unwrap().unwrap();
+    while sink.run_retention_step_at(now).await.unwrap() {}
+    StoreBackfill::new(dir).records(0, 1, 1, 1).unwrap().len() == 1
 }
 
 #[tokio::test]
@@ -43,7 +43,9 @@ async fn a_clock_that_is_ahead_for_two_seconds_deletes_nothing_and_time_that_has
 async fn a_new_store_has_no_reason_to_doubt_the_clock() {
     let dir = tempfile::tempdir().unwrap();
     let sink = EmbeddedSink::open(dir.path()).unwrap();
-    let now = sink.thread.call(|writer| (writer.time_by(TODAY, 0).unwrap(), writer.guard.as_ref().unwrap().doubts()));
+    let now = sink
+        .thread
+        .call(|writer| (writer.retention_time_at(TODAY, 0).unwrap(), writer.guard.as_ref().unwrap().doubts()));
     assert_eq!(now.unwrap(), (TODAY, false));
 }
 

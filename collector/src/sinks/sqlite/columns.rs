@@ -1,4 +1,4 @@
-//! Where the columns of a stored event are in the store's tables.
+//! Maps the columns of a stored event to the store's tables.
 
 use std::sync::LazyLock;
 
@@ -6,52 +6,52 @@ use rusqlite::types::Value;
 use serde_json::value::RawValue;
 
 use super::ident::ident_text;
-use crate::record::{Column, Context, Event, Kind, Of, Owned, Record, Source, all};
+use crate::record::{Column, ColumnKind, ColumnScope, ColumnSource, Context, Event, OwnedValue, Record, all};
 
-/// How a column is kept.
+/// Storage of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
-    /// As it is.
+pub(super) enum ColumnStorage {
+    /// The value itself.
     Plain,
-    /// As 16 bytes where it is a UUID.
+    /// 16 bytes where it is a UUID, else the text.
     Ident,
-    /// As the number of a word that all apps share.
+    /// ID of a word that all apps share.
     Word,
-    /// As the number of a word of the app, or beside it in `code_text`.
+    /// ID of a word of the app, or the text in `code_text`.
     Code,
-    /// As the number of an app, an install, a user or a session: what metrics count.
+    /// ID of an app, an install, a user or a session: what metrics count.
     App,
     Install,
     User,
     Session,
 }
 
-impl Place {
+impl ColumnStorage {
     fn of(column: &Column) -> Self {
         match (column.name, column.kind, column.of) {
-            ("code", ..) => Place::Code,
-            ("app_key", ..) => Place::App,
-            ("install_id", ..) => Place::Install,
-            ("user_id", ..) => Place::User,
-            ("session_id", ..) => Place::Session,
-            ("batch_id", ..) | (_, Kind::Uuid, _) => Place::Ident,
-            (_, Kind::Word, Of::Event) => Place::Word,
-            _ => Place::Plain,
+            ("code", ..) => ColumnStorage::Code,
+            ("app_key", ..) => ColumnStorage::App,
+            ("install_id", ..) => ColumnStorage::Install,
+            ("user_id", ..) => ColumnStorage::User,
+            ("session_id", ..) => ColumnStorage::Session,
+            ("batch_id", ..) | (_, ColumnKind::Uuid, _) => ColumnStorage::Ident,
+            (_, ColumnKind::Keyword, ColumnScope::Event) => ColumnStorage::Word,
+            _ => ColumnStorage::Plain,
         }
     }
 }
 
-/// The columns of a batch that are in its own row, with their index in [`Record::COLUMNS`].
-pub(super) fn of_batch() -> impl Iterator<Item = (usize, Place)> {
-    let places = Record::COLUMNS.iter().map(Place::of).enumerate();
-    places.filter(|(_, place)| !matches!(place, Place::App | Place::Install))
+/// Returns the columns of a batch that are in its own row, with their index in [`Record::COLUMNS`].
+pub(super) fn of_batch() -> impl Iterator<Item = (usize, ColumnStorage)> {
+    let storages = Record::COLUMNS.iter().map(ColumnStorage::of).enumerate();
+    storages.filter(|(_, storage)| !matches!(storage, ColumnStorage::App | ColumnStorage::Install))
 }
 
-/// The column's name in the table `event`.
+/// Returns the column's name in the table `event`.
 fn stored_name(column: &Column) -> &'static str {
-    match Place::of(column) {
-        Place::User => "user",
-        Place::Session => "session",
+    match ColumnStorage::of(column) {
+        ColumnStorage::User => "user",
+        ColumnStorage::Session => "session",
         _ => column.name,
     }
 }
@@ -61,22 +61,24 @@ fn insert(table: &str, names: &[&str]) -> String {
     format!("INSERT INTO {table} ({}) VALUES ({})", names.join(", "), marks.join(", "))
 }
 
-/// Inserts an event into a part: what metrics need, its position, and the code if that has no number.
+/// Returns the statement that inserts an event into a part: what metrics need, its position, and the code if that has
+/// no ID.
 pub(super) fn insert_event(part: i64) -> String {
     let names = ["app", "event_time", "theme", "code", "install", "user", "session", "position", "code_text"];
     insert(&format!("event_{part}"), &names)
 }
 
-/// Inserts a batch into a part: its number, app and install, its context, the context if that has no number, its events, then
-/// its columns.
+/// Returns the statement that inserts a batch into a part: its ID, app and install, its context, the context if that
+/// has no ID, its events, then its columns.
 pub(super) fn insert_batch(part: i64) -> String {
     let columns = of_batch().filter_map(|(at, _)| Record::COLUMNS.get(at)).map(|column| column.name);
     let own = ["id", "app", "install", "context", "context_json", "events"].into_iter();
     insert(&format!("batch_{part}"), &own.chain(columns).collect::<Vec<_>>())
 }
 
-/// Makes the tables of a part. The table of events is its own index: metrics are answered from it alone.
-pub(super) fn create(part: i64) -> String {
+/// Returns the statements that create the tables of a part. The table of events is its own index: metrics read nothing
+/// else.
+pub(super) fn create_tables(part: i64) -> String {
     let columns: Vec<String> =
         declared_of_batch().into_iter().map(|(name, definition)| format!("{name} {definition}")).collect();
     format!(
@@ -93,8 +95,8 @@ pub(super) fn create(part: i64) -> String {
     )
 }
 
-/// Finds a context (app, then its columns) and makes one (app, part, then its columns).
-pub(super) static CONTEXT: LazyLock<(String, String)> = LazyLock::new(|| {
+/// Statements that find a context (app, then its columns) and insert one (app, part, then its columns).
+pub(super) static CONTEXT_SQL: LazyLock<(String, String)> = LazyLock::new(|| {
     let names: Vec<&str> = Context::COLUMNS.iter().map(|column| column.name).collect();
     let pairs: Vec<String> = names.iter().zip(2..).map(|(name, number)| format!("{name} = ?{number}")).collect();
     let own = ["app", "part"].into_iter();
@@ -104,40 +106,44 @@ pub(super) static CONTEXT: LazyLock<(String, String)> = LazyLock::new(|| {
     )
 });
 
-/// The columns that the table of events must have in a part that has one for each, with their definitions.
+/// Returns the columns, with definitions, of the table of events in a part from before events were packed.
 pub(super) fn declared_of_event() -> Vec<(&'static str, &'static str)> {
     Event::COLUMNS.iter().map(|column| (stored_name(column), definition(column))).collect()
 }
 
-/// The columns that a part's table of batches must have besides its own.
+/// Returns the columns that a part's table of batches must have besides its own.
 pub(super) fn declared_of_batch() -> Vec<(&'static str, &'static str)> {
     let columns = of_batch().filter_map(|(at, _)| Record::COLUMNS.get(at));
     columns.map(|column| (column.name, definition(column))).collect()
 }
 
-/// What a column of a part is, with the value of events that were stored before it was declared.
+/// Returns the definition of a column, with the value of events from before it was declared.
 fn definition(column: &Column) -> &'static str {
-    match (Place::of(column), column.kind) {
-        (Place::Word | Place::Code | Place::User | Place::Session, _) => "INTEGER NOT NULL DEFAULT 0",
-        (Place::Ident, _) => "ANY NOT NULL DEFAULT ''",
-        (_, Kind::Text | Kind::Word | Kind::Uuid) => "TEXT NOT NULL DEFAULT ''",
-        (_, Kind::Time | Kind::Number | Kind::Flag) => "INTEGER NOT NULL DEFAULT 0",
-        (_, Kind::MaybeTime | Kind::MaybeNumber) => "INTEGER",
-        (_, Kind::Object) => "TEXT",
+    match (ColumnStorage::of(column), column.kind) {
+        (ColumnStorage::Word | ColumnStorage::Code | ColumnStorage::User | ColumnStorage::Session, _) => {
+            "INTEGER NOT NULL DEFAULT 0"
+        }
+        (ColumnStorage::Ident, _) => "ANY NOT NULL DEFAULT ''",
+        (_, ColumnKind::Text | ColumnKind::Keyword | ColumnKind::Uuid) => "TEXT NOT NULL DEFAULT ''",
+        (_, ColumnKind::Time | ColumnKind::Number | ColumnKind::Flag) => "INTEGER NOT NULL DEFAULT 0",
+        (_, ColumnKind::NullableTime | ColumnKind::NullableNumber) => "INTEGER",
+        (_, ColumnKind::Object) => "TEXT",
     }
 }
 
-/// Selects whole events of one part that has a column for each of theirs, at the positions after ?1 and up to ?2, at most ?3.
-/// `CROSS JOIN` makes SQLite take the positions first and look everything else up.
+/// Returns the statement that selects whole events of one part from before events were packed, at the positions after
+/// ?1 and up to ?2, at most ?3. `CROSS JOIN` makes SQLite take the positions first and look everything else up.
 pub(super) fn select_events(part: i64) -> String {
     let expressions: Vec<String> = all()
-        .map(|column| match (Place::of(column), column.of) {
-            (Place::User, _) => "u.user_id".to_owned(),
-            (Place::Session, _) => "s.session_id".to_owned(),
-            (Place::Word, _) => format!("(SELECT text FROM word WHERE id = e.{})", column.name),
-            (Place::Code, _) => format!("coalesce(e.code_text, (SELECT text FROM word WHERE id = e.{}))", column.name),
-            (_, Of::Event) => format!("e.{}", column.name),
-            (_, Of::Batch | Of::Context) => of_batches(column),
+        .map(|column| match (ColumnStorage::of(column), column.of) {
+            (ColumnStorage::User, _) => "u.user_id".to_owned(),
+            (ColumnStorage::Session, _) => "s.session_id".to_owned(),
+            (ColumnStorage::Word, _) => format!("(SELECT text FROM word WHERE id = e.{})", column.name),
+            (ColumnStorage::Code, _) => {
+                format!("coalesce(e.code_text, (SELECT text FROM word WHERE id = e.{}))", column.name)
+            }
+            (_, ColumnScope::Event) => format!("e.{}", column.name),
+            (_, ColumnScope::Batch | ColumnScope::Context) => of_batches(column),
         })
         .collect();
     format!(
@@ -150,9 +156,10 @@ pub(super) fn select_events(part: i64) -> String {
     )
 }
 
-/// Selects the batches of one part that may have packed events at the positions after ?1 and up to ?2.
+/// Returns the statement that selects the batches of one part that may have packed events at the positions after ?1 and
+/// up to ?2.
 pub(super) fn select_batches(part: i64) -> String {
-    let columns = all().filter(|column| column.of != Of::Event);
+    let columns = all().filter(|column| column.of != ColumnScope::Event);
     format!(
         "SELECT b.id, b.events, {}
         FROM batch_{part} b LEFT JOIN context c ON c.id = b.context CROSS JOIN app a ON a.id = b.app
@@ -162,45 +169,49 @@ pub(super) fn select_batches(part: i64) -> String {
     )
 }
 
-/// A column that is the same for the events of a batch.
+/// Returns the expression of a column that the events of a batch share.
 fn of_batches(column: &Column) -> String {
-    match (Place::of(column), column.of) {
-        (Place::App, _) => "a.key".to_owned(),
-        (Place::Install, _) => "i.install_id".to_owned(),
-        // Without a row of its own the context is in that of the batch.
-        (_, Of::Context) => format!("coalesce(c.{0}, b.context_json ->> '{0}')", column.name),
-        (_, Of::Batch | Of::Event) => format!("b.{}", column.name),
+    match (ColumnStorage::of(column), column.of) {
+        (ColumnStorage::App, _) => "a.key".to_owned(),
+        (ColumnStorage::Install, _) => "i.install_id".to_owned(),
+        // A context without a row of its own is in that of the batch.
+        (_, ColumnScope::Context) => format!("coalesce(c.{0}, b.context_json ->> '{0}')", column.name),
+        (_, ColumnScope::Batch | ColumnScope::Event) => format!("b.{}", column.name),
     }
 }
 
-/// The values of one result, column by column from one of them on.
-pub(super) struct Result<'a> {
+/// Values of one result row, column by column.
+pub(super) struct RowColumns<'a> {
     row: &'a rusqlite::Row<'a>,
     at: usize,
 }
 
-impl<'a> Result<'a> {
-    /// The values after the first `own`.
+impl<'a> RowColumns<'a> {
+    /// Creates a source of the values after the first `own`.
     pub(super) fn after(row: &'a rusqlite::Row<'a>, own: usize) -> Self {
         Self { row, at: own }
     }
 }
 
-impl Source for Result<'_> {
+impl ColumnSource for RowColumns<'_> {
     type Error = rusqlite::Error;
 
-    fn next(&mut self, column: &'static Column) -> rusqlite::Result<Owned> {
+    fn next(&mut self, column: &'static Column) -> rusqlite::Result<OwnedValue> {
         let value: Value = self.row.get(self.at)?;
         self.at += 1;
         Ok(match (column.kind, value) {
-            (_, Value::Null) => Owned::Absent,
-            (Kind::Text | Kind::Word | Kind::Uuid, value) => Owned::Text(ident_text(value)),
-            (Kind::Time | Kind::MaybeTime, Value::Integer(number)) => Owned::Time(number),
-            (Kind::Number | Kind::MaybeNumber, Value::Integer(number)) => Owned::Number(number.cast_unsigned()),
-            (Kind::Flag, Value::Integer(number)) => Owned::Flag(number != 0),
-            (Kind::Object, Value::Text(json)) => Owned::Object(RawValue::from_string(json).map_err(|error| {
-                rusqlite::Error::FromSqlConversionFailure(self.at, rusqlite::types::Type::Text, Box::new(error))
-            })?),
+            (_, Value::Null) => OwnedValue::Absent,
+            (ColumnKind::Text | ColumnKind::Keyword | ColumnKind::Uuid, value) => OwnedValue::Text(ident_text(value)),
+            (ColumnKind::Time | ColumnKind::NullableTime, Value::Integer(number)) => OwnedValue::Time(number),
+            (ColumnKind::Number | ColumnKind::NullableNumber, Value::Integer(number)) => {
+                OwnedValue::Number(number.cast_unsigned())
+            }
+            (ColumnKind::Flag, Value::Integer(number)) => OwnedValue::Flag(number != 0),
+            (ColumnKind::Object, Value::Text(json)) => {
+                OwnedValue::Object(RawValue::from_string(json).map_err(|error| {
+                    rusqlite::Error::FromSqlConversionFailure(self.at, rusqlite::types::Type::Text, Box::new(error))
+                })?)
+            }
             (_, value) => {
                 return Err(rusqlite::Error::InvalidColumnType(self.at, column.name.into(), value.data_type()));
             }

@@ -1,31 +1,31 @@
-//! Numbers for texts that repeat: looked up in memory first, then in the store, then made.
+//! Dictionaries: IDs for texts that repeat. They are looked up in memory, then in the store, and created if absent.
 //!
-//! Every row says the latest part that refers to it; what refers only to parts that are gone can go (see
-//! [`super::retention`]). Codes and contexts are limited for each app: beyond, they stay with the events themselves, which
-//! costs that app some speed, and nobody else anything.
+//! Every row has the latest part that refers to it. Rows that only deleted parts refer to are deleted (see
+//! [`super::retention`]). Codes and contexts are limited for each app. Beyond the limit they are stored with the events
+//! themselves, which slows down that app and no other.
 
 use std::collections::HashMap;
 
 use rusqlite::{Connection, OptionalExtension, ToSql, params};
 
 use super::cache::Cache;
-use super::columns::CONTEXT;
+use super::columns::CONTEXT_SQL;
 use super::ident::Ident;
 use crate::record::{Context, Value};
 
-/// The app of the words that all share: themes and their kind, which are few.
-pub(crate) const SHARED: i64 = 0;
+/// App ID of the words that all apps share: themes and their kind, which are few.
+pub(crate) const SHARED_APP: i64 = 0;
 
-/// What is known of a row: its number, and the latest part that refers to it.
+/// Cached row: its ID, and the latest part that refers to it.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     number: i64,
     part: i64,
 }
 
-/// How one dictionary finds, makes and keeps its rows.
+/// Statements of one dictionary.
 struct Table {
-    /// Gives `id, part`.
+    /// Selects `id, part`.
     select: &'static str,
     /// Takes the parameters of `select` and the part.
     insert: &'static str,
@@ -33,11 +33,12 @@ struct Table {
     touch: &'static str,
 }
 
-/// The number and the part of a word; app -1: from before codes were counted by app.
-pub(crate) const WORD: &str = "SELECT id, part FROM word WHERE app IN (-1, ?1) AND text = ?2 ORDER BY app LIMIT 1";
+/// Selects the ID and the part of a word. App -1 is from before codes were counted by app.
+pub(crate) const SELECT_WORD: &str =
+    "SELECT id, part FROM word WHERE app IN (-1, ?1) AND text = ?2 ORDER BY app LIMIT 1";
 
-const WORDS: Table = Table {
-    select: WORD,
+const WORD: Table = Table {
+    select: SELECT_WORD,
     insert: "INSERT INTO word (app, text, part) VALUES (?1, ?2, ?3)",
     touch: "UPDATE word SET part = ?2 WHERE id = ?1",
 };
@@ -56,21 +57,21 @@ const SESSION: Table = Table {
 
 const TOUCH_CONTEXT: &str = "UPDATE context SET part = ?2 WHERE id = ?1";
 
-/// What is known of an install.
+/// Cached install.
 #[derive(Clone, Copy, Debug)]
 struct Install {
     entry: Entry,
     first_time: i64,
 }
 
-/// The most that one app may have in a dictionary.
+/// Maximum rows of one app in a dictionary.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Caps {
+pub(super) struct DictionaryLimits {
     pub(super) codes: u64,
     pub(super) contexts: u64,
 }
 
-/// What changed in a transaction and is written down for each app before the commit.
+/// Changed counters of one app, written before the commit.
 #[derive(Clone, Copy, Debug, Default)]
 struct Changes {
     installs: i64,
@@ -78,10 +79,10 @@ struct Changes {
     contexts_in_rows: i64,
 }
 
-/// The writer's dictionaries. What they learnt in a transaction that did not commit is wrong: they are then thrown away.
+/// Dictionaries of the writer. They are invalid after a transaction that did not commit, and are then dropped.
 pub(super) struct Dictionary {
-    caps: Caps,
-    /// The part that is written, and the oldest: what was last referred to before that may be gone.
+    limits: DictionaryLimits,
+    /// The part that is written, and the oldest. A row last referred to before the oldest may be deleted.
     part: i64,
     oldest: i64,
     apps: HashMap<String, i64>,
@@ -90,15 +91,15 @@ pub(super) struct Dictionary {
     installs: Cache<Install>,
     users: Cache<Entry>,
     sessions: Cache<Entry>,
-    /// How many codes and contexts an app has.
-    codes_of: HashMap<i64, u64>,
-    contexts_of: HashMap<i64, u64>,
+    /// Number of codes and contexts of each app.
+    code_counts: HashMap<i64, u64>,
+    context_counts: HashMap<i64, u64>,
     changes: HashMap<i64, Changes>,
     key: String,
 }
 
-/// Finds the row of `text` with `table`: in the cache, then in the store. `None`: there is none. It is noted that the current
-/// part refers to it.
+/// Finds the row of `text` with `table`: in the cache, then in the store; `None` if there is none. Records that the
+/// current part refers to it.
 fn find(
     sql: &Connection,
     (cache, table): (&mut Cache<Entry>, &Table),
@@ -121,8 +122,8 @@ fn find(
     Ok(Some(entry.number))
 }
 
-/// Makes a row for `text` with `table`.
-fn make(
+/// Inserts a row for `text` with `table`.
+fn insert(
     sql: &Connection,
     (cache, table): (&mut Cache<Entry>, &Table),
     (app, text, stored): (i64, &str, &dyn ToSql),
@@ -133,24 +134,24 @@ fn make(
     Ok(number)
 }
 
-/// Whether `app` may have one more row of a dictionary, which `count` counts; it then has.
-fn admit(
+/// Reserves one more row of a dictionary for `app`, if its limit allows it. `count_query` counts the rows.
+fn reserve_entry(
     sql: &Connection,
     counts: &mut HashMap<i64, u64>,
-    (app, most, count): (i64, u64, &str),
+    (app, max_entries, count_query): (i64, u64, &str),
 ) -> rusqlite::Result<bool> {
-    let have = match counts.get(&app) {
-        Some(have) => *have,
-        None => sql.prepare_cached(count)?.query_row([app], |row| row.get(0))?,
+    let count = match counts.get(&app) {
+        Some(count) => *count,
+        None => sql.prepare_cached(count_query)?.query_row([app], |row| row.get(0))?,
     };
-    counts.insert(app, if have < most { have + 1 } else { have });
-    Ok(have < most)
+    counts.insert(app, if count < max_entries { count + 1 } else { count });
+    Ok(count < max_entries)
 }
 
 impl Dictionary {
-    pub(super) fn new(caps: Caps) -> Self {
+    pub(super) fn new(limits: DictionaryLimits) -> Self {
         Self {
-            caps,
+            limits,
             part: 0,
             oldest: 0,
             apps: HashMap::new(),
@@ -159,26 +160,26 @@ impl Dictionary {
             installs: Cache::default(),
             users: Cache::default(),
             sessions: Cache::default(),
-            codes_of: HashMap::new(),
-            contexts_of: HashMap::new(),
+            code_counts: HashMap::new(),
+            context_counts: HashMap::new(),
             changes: HashMap::new(),
             key: String::new(),
         }
     }
 
-    pub(super) fn caps(&self) -> Caps {
-        self.caps
+    pub(super) fn limits(&self) -> DictionaryLimits {
+        self.limits
     }
 
-    /// What is looked up from now on is referred to by `part`; the oldest is `oldest`.
-    pub(super) fn refer_from(&mut self, (part, oldest): (i64, i64)) {
+    /// Sets the part that refers to what is looked up from now on, and the oldest part.
+    pub(super) fn set_parts(&mut self, (part, oldest): (i64, i64)) {
         (self.part, self.oldest) = (part, oldest);
     }
 
-    /// Codes and contexts were deleted: how many there are is counted anew.
-    pub(super) fn recount(&mut self) {
-        self.codes_of.clear();
-        self.contexts_of.clear();
+    /// Forgets the counts of codes and contexts after some were deleted.
+    pub(super) fn reset_counts(&mut self) {
+        self.code_counts.clear();
+        self.context_counts.clear();
     }
 
     pub(super) fn app(&mut self, sql: &Connection, key: &str) -> rusqlite::Result<i64> {
@@ -195,49 +196,49 @@ impl Dictionary {
         Ok(number)
     }
 
-    /// The number of a word that all apps share, such as a theme; 0 for the empty text, which means unknown.
+    /// Returns the ID of a word that all apps share, such as a theme; 0 for the empty text, which means unknown.
     pub(super) fn word(&mut self, sql: &Connection, text: &str) -> rusqlite::Result<i64> {
         if text.is_empty() {
             return Ok(0);
         }
-        let (parts, key) = ((self.part, self.oldest), (SHARED, text, &text as &dyn ToSql));
-        match find(sql, (&mut self.words, &WORDS), key, parts)? {
+        let (parts, key) = ((self.part, self.oldest), (SHARED_APP, text, &text as &dyn ToSql));
+        match find(sql, (&mut self.words, &WORD), key, parts)? {
             Some(number) => Ok(number),
-            None => make(sql, (&mut self.words, &WORDS), key, self.part),
+            None => insert(sql, (&mut self.words, &WORD), key, self.part),
         }
     }
 
-    /// The number of an app's event code; 0 if the app has too many: the text then stays with the event.
+    /// Returns the ID of an app's event code; 0 beyond the app's limit, where the text is stored with the event.
     pub(super) fn code(&mut self, sql: &Connection, app: i64, text: &str) -> rusqlite::Result<i64> {
         let (parts, key) = ((self.part, self.oldest), (app, text, &text as &dyn ToSql));
-        if let Some(number) = find(sql, (&mut self.words, &WORDS), key, parts)? {
+        if let Some(number) = find(sql, (&mut self.words, &WORD), key, parts)? {
             return Ok(number);
         }
-        let count = "SELECT count(*) FROM word WHERE app = ?1";
-        if admit(sql, &mut self.codes_of, (app, self.caps.codes, count))? {
-            return make(sql, (&mut self.words, &WORDS), key, self.part);
+        let count_query = "SELECT count(*) FROM word WHERE app = ?1";
+        if reserve_entry(sql, &mut self.code_counts, (app, self.limits.codes, count_query))? {
+            return insert(sql, (&mut self.words, &WORD), key, self.part);
         }
         self.changes.entry(app).or_default().codes_in_rows += 1;
         Ok(0)
     }
 
-    /// The number of an app's context; 0 if the app has too many: it then stays with the batch.
+    /// Returns the ID of an app's context; 0 beyond the app's limit, where it is stored with the batch.
     pub(super) fn context(&mut self, sql: &Connection, app: i64, context: &Context<'_>) -> rusqlite::Result<i64> {
         let values = context.values().map(|value| if let Value::Text(text) = value { text } else { "" });
         let mut key = std::mem::take(&mut self.key);
         key.clear();
         for value in values {
-            // With its length before it, no text can look like two.
+            // With the length before it, one text cannot look like two.
             key.push_str(&value.len().to_string());
             key.push(':');
             key.push_str(value);
         }
-        let number = self.context_of(sql, app, &key, &values);
+        let number = self.context_by_key(sql, app, &key, &values);
         self.key = key;
         number
     }
 
-    fn context_of(&mut self, sql: &Connection, app: i64, key: &str, values: &[&str]) -> rusqlite::Result<i64> {
+    fn context_by_key(&mut self, sql: &Connection, app: i64, key: &str, values: &[&str]) -> rusqlite::Result<i64> {
         let part = self.part;
         let known = match self.contexts.get(app, key) {
             Some(entry) if entry.part == part => return Ok(entry.number),
@@ -246,7 +247,7 @@ impl Dictionary {
                 let params = std::iter::once(&app as &dyn ToSql).chain(values.iter().map(|value| value as &dyn ToSql));
                 let params: Vec<&dyn ToSql> = params.collect();
                 let read = |row: &rusqlite::Row<'_>| Ok(Entry { number: row.get(0)?, part: row.get(1)? });
-                sql.prepare_cached(&CONTEXT.0)?.query_row(&params[..], read).optional()?
+                sql.prepare_cached(&CONTEXT_SQL.0)?.query_row(&params[..], read).optional()?
             }
         };
         let number = match known {
@@ -257,26 +258,26 @@ impl Dictionary {
                 entry.number
             }
             None => {
-                let count = "SELECT count(*) FROM context WHERE app = ?1";
-                if !admit(sql, &mut self.contexts_of, (app, self.caps.contexts, count))? {
+                let count_query = "SELECT count(*) FROM context WHERE app = ?1";
+                if !reserve_entry(sql, &mut self.context_counts, (app, self.limits.contexts, count_query))? {
                     self.changes.entry(app).or_default().contexts_in_rows += 1;
                     return Ok(0);
                 }
                 let params =
                     [&app as &dyn ToSql, &part].into_iter().chain(values.iter().map(|value| value as &dyn ToSql));
                 let params: Vec<&dyn ToSql> = params.collect();
-                sql.prepare_cached(&CONTEXT.1)?.insert(&params[..])?
+                sql.prepare_cached(&CONTEXT_SQL.1)?.insert(&params[..])?
             }
         };
         self.contexts.put(app, key, Entry { number, part });
         Ok(number)
     }
 
-    /// The number of an install of which events at `earliest` (and later) are being stored.
+    /// Returns the ID of an install, and lowers its first time to `earliest`.
     pub(super) fn install(&mut self, sql: &Connection, app: i64, id: &str, earliest: i64) -> rusqlite::Result<i64> {
         let part = self.part;
         let known = match self.installs.get(app, id) {
-            // Retention may forget an install that no part refers to.
+            // Retention may delete an install that no part refers to.
             Some(install) if install.entry.part >= self.oldest => Some(install),
             _ => sql
                 .prepare_cached("SELECT id, part, first_time FROM install WHERE app = ?1 AND install_id = ?2")?
@@ -304,7 +305,7 @@ impl Dictionary {
         Ok(number)
     }
 
-    /// The number of a user; 0 for the empty text, which means none.
+    /// Returns the ID of a user; 0 for the empty text, which means none.
     pub(super) fn user(&mut self, sql: &Connection, app: i64, id: &str) -> rusqlite::Result<i64> {
         if id.is_empty() {
             return Ok(0);
@@ -312,11 +313,11 @@ impl Dictionary {
         let (parts, key) = ((self.part, self.oldest), (app, id, &id as &dyn ToSql));
         match find(sql, (&mut self.users, &USER), key, parts)? {
             Some(number) => Ok(number),
-            None => make(sql, (&mut self.users, &USER), key, self.part),
+            None => insert(sql, (&mut self.users, &USER), key, self.part),
         }
     }
 
-    /// The number of a session; 0 for the empty text, which means none.
+    /// Returns the ID of a session; 0 for the empty text, which means none.
     pub(super) fn session(&mut self, sql: &Connection, app: i64, id: &str) -> rusqlite::Result<i64> {
         if id.is_empty() {
             return Ok(0);
@@ -325,11 +326,11 @@ impl Dictionary {
         let (parts, key) = ((self.part, self.oldest), (app, id, &stored as &dyn ToSql));
         match find(sql, (&mut self.sessions, &SESSION), key, parts)? {
             Some(number) => Ok(number),
-            None => make(sql, (&mut self.sessions, &SESSION), key, self.part),
+            None => insert(sql, (&mut self.sessions, &SESSION), key, self.part),
         }
     }
 
-    /// Writes down what changed; before the commit. Gives how many codes and contexts stayed in rows.
+    /// Writes the changed counters. Call it before the commit. Returns how many codes and contexts were stored in rows.
     pub(super) fn flush(&mut self, sql: &Connection) -> rusqlite::Result<(u64, u64)> {
         let query = "UPDATE app SET installs = installs + ?2, codes_in_rows = codes_in_rows + ?3,
             contexts_in_rows = contexts_in_rows + ?4 WHERE id = ?1";

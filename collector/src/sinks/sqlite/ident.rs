@@ -1,11 +1,11 @@
-//! Identifiers as they are stored.
+//! SpoolRecord form of identifiers.
 
 use rusqlite::ToSql;
 use rusqlite::types::{self, ToSqlOutput, ValueRef};
 use subway_protocol::Id;
 
-/// An identifier as it is stored: 16 bytes if it is a UUID in the usual lower-case form, else the text itself, so that
-/// whatever was stored comes back exactly.
+/// SpoolRecord form of an identifier: 16 bytes if it is a UUID in canonical lower-case form, else the text itself, so that
+/// it is read back unchanged.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Ident<'a> {
     Uuid([u8; 16]),
@@ -30,7 +30,7 @@ impl ToSql for Ident<'_> {
     }
 }
 
-/// The text of a stored identifier.
+/// Returns the text of a stored identifier.
 pub(super) fn ident_text(value: types::Value) -> String {
     match value {
         types::Value::Blob(bytes) => match <[u8; 16]>::try_from(bytes) {

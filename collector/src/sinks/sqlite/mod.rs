@@ -1,42 +1,43 @@
-//! The embedded store: `store.db`, a SQLite database in the data directory. There unless it is switched off; named `embedded`.
+//! Embedded store: `store.db`, a SQLite database in the data directory, and the sink named `embedded`. It can be
+//! switched off.
 //!
-//! It keeps how far it has taken over the spool in the same transactions as the events, so every event is in it exactly
-//! once whatever the spool's own cursor says. Its commits are on disk before they return (`synchronous=FULL`), because the
-//! spool forgets what every sink has.
+//! It stores its position in the same transactions as the events, so every event is in it exactly once whatever the
+//! spool's cursor says. Its commits are on disk before they return (`synchronous=FULL`), because the spool deletes what
+//! every sink has.
 //!
-//! One connection writes; readers have connections of their own and never wait for it.
+//! One connection writes. Readers have connections of their own and never wait for it.
 
+mod backfill;
 mod cache;
 mod columns;
 mod dictionary;
-mod history;
 mod ident;
 mod packed;
 pub(crate) mod parts;
 mod retention;
 pub(crate) mod rows;
-mod thread;
 mod writer;
+mod writer_thread;
 
 use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
-pub(crate) use dictionary::{SHARED, WORD};
-pub(crate) use history::StoreHistory;
+pub(crate) use backfill::StoreBackfill;
+pub(crate) use dictionary::{SELECT_WORD, SHARED_APP};
 pub(crate) use ident::Ident;
 pub(crate) use rows::StoredRows;
 
-use self::thread::WriterThread;
 use self::writer::Writer;
+use self::writer_thread::WriterThread;
 use super::{Delivered, EMBEDDED, Sink, SinkBatch, SinkError};
 use crate::clock;
 use crate::config::Embedded;
 use crate::db::DbError;
 use crate::telemetry::Telemetry;
 
-/// The database's file name inside the data directory.
+/// File name of the database inside the data directory.
 pub(crate) const FILE: &str = "store.db";
 
 pub(crate) const MIGRATIONS: &[&str] = &[
@@ -46,19 +47,19 @@ pub(crate) const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0004_packed.sql"),
 ];
 
-/// The embedded sink.
+/// Embedded sink.
 pub(crate) struct EmbeddedSink {
     thread: WriterThread,
 }
 
 impl EmbeddedSink {
-    /// [`EmbeddedSink::open_with`] what the configuration has by default.
+    /// Opens the store with the default configuration.
     #[cfg(test)]
     pub(crate) fn open(dir: &Path) -> Result<Self, DbError> {
         Self::open_with(dir, &Embedded::default(), Arc::default())
     }
 
-    /// Opens (or makes) the store in the data directory `dir`; what it tells of itself goes to `telemetry`. Blocks.
+    /// Opens or creates the store in the data directory `dir`. It reports its metrics to `telemetry`. Blocks.
     ///
     /// # Errors
     /// If the database cannot be opened or migrated, or its thread cannot be started.
@@ -66,48 +67,53 @@ impl EmbeddedSink {
         Ok(Self { thread: WriterThread::start(Writer::open(dir, settings, telemetry)?)? })
     }
 
-    /// Does one step of what retention asks for now, between deliveries. `false`: nothing is left to do.
+    /// Runs one step of retention, between deliveries. `false`: nothing is left to do.
     ///
     /// # Errors
     /// If the database fails.
-    pub(crate) async fn retain(&self) -> Result<bool, SinkError> {
-        self.ask(Writer::retain).await
+    pub(crate) async fn run_retention_step(&self) -> Result<bool, SinkError> {
+        self.ask(Writer::run_retention_step).await
     }
 
-    /// [`EmbeddedSink::retain`] at `now`, milliseconds since the epoch.
+    /// Runs one step of retention at `now`, milliseconds since the epoch.
     #[cfg(test)]
-    pub(crate) async fn upkeep(&self, now: i64) -> Result<bool, SinkError> {
-        self.ask(move |writer| writer.upkeep(now)).await
+    pub(crate) async fn run_retention_step_at(&self, now: i64) -> Result<bool, SinkError> {
+        self.ask(move |writer| writer.run_retention_step_at(now)).await
     }
 
-    /// Notes the time zones of the apps, `(key, IANA name)`, so that `export` reads dates as the collector does. Blocks.
+    /// Stores the time zones of the apps, `(key, IANA name)`, so that `export` reads dates as the collector does.
+    /// Blocks.
     ///
     /// # Errors
     /// If the database fails.
     pub(crate) fn set_timezones(&self, apps: &[(String, String)]) -> Result<(), DbError> {
         let apps = apps.to_vec();
         let done = self.thread.call(move |writer| writer.set_timezones(&apps));
-        Ok(done.unwrap_or_else(|| Err(thread::gone("the work of the embedded store's thread broke off")))?)
+        Ok(done.unwrap_or_else(|| {
+            Err(writer_thread::thread_error("a job of the embedded store's thread panicked; the log has the reason"))
+        })?)
     }
 
-    /// Lets the database have no more pages than it has now, and so many more; `None`: any number.
+    /// Limits the database to its present pages and `more`; `None` lifts the limit.
     #[cfg(test)]
     pub(crate) fn limit_pages(&self, more: Option<i64>) -> rusqlite::Result<()> {
         let limited = self.thread.call(move |writer| {
             let pages: i64 = writer.connection.pragma_query_value(None, "page_count", |row| row.get(0))?;
-            let most = more.map_or(i64::from(u32::MAX - 1), |more| pages + more);
-            writer.connection.pragma_update_and_check(None, "max_page_count", most, |_| Ok(()))
+            let max_pages = more.map_or(i64::from(u32::MAX - 1), |more| pages + more);
+            writer.connection.pragma_update_and_check(None, "max_page_count", max_pages, |_| Ok(()))
         });
-        limited.unwrap_or_else(|| Err(thread::gone("the thread has gone")))
+        limited.unwrap_or_else(|| Err(writer_thread::thread_error("the thread has ended")))
     }
 
     async fn ask<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Writer) -> Result<T, SinkError> + Send + 'static,
     ) -> Result<T, SinkError> {
-        // No answer: the work panicked. The next is done with a clean transaction and fresh caches.
+        // Without a result the work panicked. The next runs with a clean transaction and empty caches.
         let answer = self.thread.ask(work).await;
-        answer.unwrap_or_else(|_| Err(SinkError::retryable("the work of the embedded store's thread broke off")))
+        answer.unwrap_or_else(|_| {
+            Err(SinkError::retryable("a job of the embedded store's thread panicked; the log has the reason"))
+        })
     }
 }
 

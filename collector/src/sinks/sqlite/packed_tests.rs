@@ -1,24 +1,24 @@
 use proptest::prelude::*;
 use serde_json::value::RawValue;
 
-use super::packed::{BLOB_EVENTS, LAYOUT, Layout, Unpacked, pack};
-use crate::record::{Column, Event, Object, Owned, Source};
+use super::packed::{BlobLayout, BlobReader, CURRENT_LAYOUT, MAX_BLOB_EVENTS, pack};
+use crate::record::{Column, ColumnSource, Event, Object, OwnedValue};
 
 /// Reads the current event of a blob.
-struct Reading<'a>(&'a Unpacked<'a>, usize);
+struct Reading<'a>(&'a BlobReader<'a>, usize);
 
-impl Source for Reading<'_> {
+impl ColumnSource for Reading<'_> {
     type Error = rusqlite::Error;
 
-    fn next(&mut self, column: &'static Column) -> rusqlite::Result<Owned> {
+    fn next(&mut self, column: &'static Column) -> rusqlite::Result<OwnedValue> {
         self.1 += 1;
         self.0.get(self.1 - 1, column)
     }
 }
 
 fn unpack(layout: &str, blob: &[u8]) -> rusqlite::Result<Vec<String>> {
-    let layout = Layout::parse(layout)?;
-    let (mut unpacked, mut out) = (Unpacked::new(&layout, blob), Vec::new());
+    let layout = BlobLayout::parse(layout)?;
+    let (mut unpacked, mut out) = (BlobReader::new(&layout, blob), Vec::new());
     while unpacked.next()? {
         out.push(serde_json::to_string(&Event::read(&mut Reading(&unpacked, 0))?).unwrap());
     }
@@ -66,7 +66,7 @@ proptest! {
     fn what_is_packed_comes_back_exactly(events in proptest::collection::vec(event(), 0..6)) {
         let mut blob = vec![1, 2, 3];
         pack(&events, &mut blob);
-        prop_assert_eq!(unpack(&LAYOUT, &blob).unwrap(), texts(&events));
+        prop_assert_eq!(unpack(&CURRENT_LAYOUT, &blob).unwrap(), texts(&events));
     }
 
     #[test]
@@ -77,7 +77,7 @@ proptest! {
         pack(&events, &mut blob);
         let at = at.index(blob.len());
         if end { blob.truncate(at) } else { blob[at] = byte }
-        if let Ok(found) = unpack(&LAYOUT, &blob) {
+        if let Ok(found) = unpack(&CURRENT_LAYOUT, &blob) {
             prop_assert!(!end || found.len() < events.len());
         }
     }
@@ -85,7 +85,7 @@ proptest! {
 
 #[test]
 fn columns_that_came_or_went_since_do_not_disturb_the_others() {
-    let layout = LAYOUT.replace("code:t", "colour:t");
+    let layout = CURRENT_LAYOUT.replace("code:t", "colour:t");
     let event = Event { code: "red".into(), theme: "view".into(), seq: 7, ..Event::default() };
     let mut blob = Vec::new();
     pack(std::slice::from_ref(&event), &mut blob);
@@ -115,13 +115,13 @@ fn neighbours_that_are_alike_take_few_bytes() {
 #[test]
 fn a_blob_ends_after_so_many_events_or_bytes_and_none_is_lost() {
     let event = |n: usize, bytes: usize| Event { user_id: format!("{n:0>bytes$}").into(), ..Event::default() };
-    for (bytes, most) in [(8, BLOB_EVENTS), (2000, 132)] {
+    for (bytes, most) in [(8, MAX_BLOB_EVENTS), (2000, 132)] {
         let events: Vec<_> = (0..1200).map(|n| event(n, bytes)).collect();
         let (mut found, mut left, mut blob) = (Vec::new(), &events[..], Vec::new());
         while !left.is_empty() {
             let packed = pack(left, &mut blob);
             assert!((1..=most).contains(&packed), "{packed} events of {bytes} bytes");
-            found.extend(unpack(&LAYOUT, &blob).unwrap());
+            found.extend(unpack(&CURRENT_LAYOUT, &blob).unwrap());
             left = &left[packed..];
         }
         assert_eq!(found, texts(&events));

@@ -6,9 +6,9 @@ use crate::query::oracle::Oracle;
 use crate::query::sqlite::StoreReader;
 use crate::query::{CountQuery, EventsQuery, Filter, Measure, Reader};
 use crate::sinks::days::DAY_MS;
-use crate::sinks::{History, StoredRecord};
+use crate::sinks::{BackfillSource, StoredRecord};
 
-/// A store that keeps few events in a part.
+/// Store with few events in a part.
 pub(super) struct Site {
     dir: TempDir,
     sink: EmbeddedSink,
@@ -27,7 +27,7 @@ pub(super) fn days(retention_days: u64) -> Embedded {
     Embedded { retention_days, ..Embedded::default() }
 }
 
-/// An event of a test: install, session, code, event time.
+/// Event of a test: install, session, code, event time.
 pub(super) type Sketch<'a> = (u64, u64, &'a str, i64);
 
 fn uuid(kind: u8, number: u64) -> String {
@@ -42,7 +42,7 @@ impl Site {
     }
 
     fn reopen(&mut self, settings: &Embedded, part_events: i64) {
-        // The first has to be closed before the second is opened.
+        // Closes the first before it opens the second.
         let elsewhere = tempfile::tempdir().unwrap();
         drop(std::mem::replace(&mut self.sink, EmbeddedSink::open(elsewhere.path()).unwrap()));
         (self.sink, self.telemetry) = opened(self.dir.path(), settings, part_events);
@@ -61,13 +61,13 @@ impl Site {
             "context": {"model": format!("m{install}")}, "events": [{"event_id": uuid(3, first), "seq": first, "theme": "view",
             "code": code, "event_time": time, "ts": 1, "user_id": format!("u{install}"), "session_id": uuid(2, session)}]});
         let record = StoredRecord { first, json: json.to_string() };
-        let batch = SinkBatch { first, last: first, token: String::new(), records: vec![record.clone()] };
+        let batch = SinkBatch { first, last: first, dedup_token: String::new(), records: vec![record.clone()] };
         self.sink.deliver(Arc::new(batch)).await.unwrap();
         record
     }
 
     pub(super) async fn settle(&self, now: i64) {
-        while self.sink.upkeep(now).await.unwrap() {}
+        while self.sink.run_retention_step_at(now).await.unwrap() {}
     }
 
     fn reader(&self) -> StoreReader {
@@ -79,7 +79,7 @@ impl Site {
         connection.query_row(query, [], |row| row.get(0)).unwrap()
     }
 
-    /// The events that a question finds, by position, newest first.
+    /// Returns the positions of the events that a query finds, newest first.
     pub(super) async fn seqs(&self, code: Option<&str>) -> Vec<u64> {
         let filter = Filter { code: code.map(str::to_owned), theme: None };
         let query = EventsQuery { app: "demo".into(), filter, limit: 1000, ..EventsQuery::default() };
@@ -143,13 +143,13 @@ async fn old_arrivals_go_and_every_number_is_that_of_what_is_left() {
     let latest_deleted = (today - 11) * DAY_MS + 1;
     assert_eq!(site.reader().complete_from("demo", false).await, Ok(Some(latest_deleted + 1)));
     assert_eq!(site.reader().complete_from("demo", true).await, Ok(None));
-    assert_eq!(site.reader().extent("demo").await.unwrap(), kept.extent("demo").await.unwrap());
+    assert_eq!(site.reader().time_range("demo").await.unwrap(), kept.time_range("demo").await.unwrap());
     assert_eq!(site.number("SELECT count(*) FROM install"), 30, "all are remembered");
     for table in ["session", "user", "context"] {
         assert_eq!(site.number(&format!("SELECT count(*) FROM {table}")), 9, "what nothing refers to is gone: {table}");
     }
     let deleted = 29 * 3;
-    let history = StoreHistory::new(site.dir.path());
+    let history = StoreBackfill::new(site.dir.path());
     assert_eq!(history.missing(0), Ok(Some(deleted)));
     assert_eq!(history.missing(deleted), Ok(None));
     assert_eq!(history.records(0, 120, 9, u64::MAX), Ok(Vec::new()));
@@ -169,7 +169,7 @@ async fn what_comes_back_after_it_was_swept_is_counted_anew_and_rightly() {
     site.settle(50 * DAY_MS).await;
     assert_eq!(site.number("SELECT count(*) FROM session"), 1);
     assert_eq!(site.seqs(None).await, [2]);
-    // The same writer, whose caches still know the numbers of what was swept.
+    // The same writer, whose caches still contain the IDs of swept rows.
     site.store("demo", 50 * DAY_MS, (1, 1, "c", 50 * DAY_MS + 1)).await;
     assert_eq!(site.seqs(None).await, [3, 2]);
     assert_eq!(site.seqs(Some("c")).await, [3]);
@@ -190,7 +190,7 @@ async fn a_store_that_nobody_writes_to_is_emptied_too_and_a_wrong_clock_keeps_no
     site.settle(15 * DAY_MS).await;
     assert_eq!(site.seqs(None).await, [3, 2, 1], "all are young enough");
     site.settle(16 * DAY_MS).await;
-    // Of the second only this is known: it arrived before the third.
+    // The only evidence of the second is that it arrived before the third.
     assert_eq!(site.seqs(None).await, [3, 2]);
     site.settle(17 * DAY_MS).await;
     assert_eq!(site.seqs(None).await, [] as [u64; 0]);
@@ -217,9 +217,9 @@ async fn the_store_stays_below_its_bytes_and_keeps_the_newest() {
         let json = json!({"app_key": "demo", "batch_id": uuid(4, round), "install_id": uuid(1, 1), "received_at": 1, "events": events});
         let records = vec![StoredRecord { first, json: json.to_string() }];
         site.next += 1000;
-        let batch = SinkBatch { first, last: first + 999, token: String::new(), records };
+        let batch = SinkBatch { first, last: first + 999, dedup_token: String::new(), records };
         site.sink.deliver(Arc::new(batch)).await.unwrap();
-        site.sink.upkeep(1).await.unwrap();
+        site.sink.run_retention_step_at(1).await.unwrap();
         largest = largest.max(site.telemetry.store.bytes());
     }
     site.settle(1).await;
@@ -250,7 +250,7 @@ async fn pages_are_given_back_when_much_is_deleted() {
             let json = json!({"app_key": "demo", "batch_id": uuid(4, n), "install_id": uuid(1, 1), "received_at": day * DAY_MS, "events": events});
             let records = vec![StoredRecord { first, json: json.to_string() }];
             site.next += 2000;
-            let batch = SinkBatch { first, last: first + 1999, token: String::new(), records };
+            let batch = SinkBatch { first, last: first + 1999, dedup_token: String::new(), records };
             site.sink.deliver(Arc::new(batch)).await.unwrap();
         }
     }
@@ -262,7 +262,7 @@ async fn pages_are_given_back_when_much_is_deleted() {
     assert_eq!(site.seqs(None).await, newest);
     let rows = StoredRows::open(site.dir.path()).unwrap();
     let mut found = 0;
-    rows.after(0, 100_000, |_| {
+    rows.read_after(0, 100_000, |_| {
         found += 1;
         Ok::<_, DbError>(())
     })
@@ -283,7 +283,7 @@ async fn installs_without_events_are_forgotten_beyond_the_cap_of_their_app_alone
     site.settle(50 * DAY_MS).await;
     let of = |app: &str| format!("SELECT count(*) FROM install WHERE app = (SELECT id FROM app WHERE key = '{app}')");
     assert_eq!((site.number(&of("demo")), site.number(&of("other"))), (3, 3));
-    // Those with events stay, then those that came last; from when on the numbers are right is said.
+    // Installs with events stay, then those that came last; the store says from when on the numbers are complete.
     assert_eq!(site.reader().complete_from("demo", true).await, Ok(Some(7)));
     assert_eq!(site.reader().complete_from("other", true).await, Ok(None));
     let new = site.reader().count(count(Measure::NewInstalls, vec![7, 100])).await.unwrap();
@@ -300,7 +300,7 @@ async fn a_crash_between_dropping_a_part_and_sweeping_is_made_good_at_the_next_s
     let mut site = Site::new(&days(1), 1000);
     site.store("demo", 0, (1, 1, "c", 0)).await;
     site.store("demo", 50 * DAY_MS, (2, 2, "d", 0)).await;
-    assert!(site.sink.upkeep(50 * DAY_MS).await.unwrap());
+    assert!(site.sink.run_retention_step_at(50 * DAY_MS).await.unwrap());
     assert_eq!(site.number("SELECT count(*) FROM session"), 2);
     site.reopen(&days(1), 1000);
     site.settle(50 * DAY_MS).await;
@@ -317,7 +317,7 @@ async fn an_app_with_too_many_codes_and_contexts_keeps_them_in_its_rows_and_ever
         let record = site.store("demo", 0, (n % 4, n, &code, n.cast_signed())).await;
         oracle.add(&record);
     }
-    // Another app has its own.
+    // Another app has a limit of its own.
     site.store("other", 0, (1, 1, "code 4", 5)).await;
     assert_eq!(site.telemetry.store.in_rows(), (4, 4));
     for code in ["code 0", "code 3", "code 4", "code 9"] {
@@ -326,14 +326,14 @@ async fn an_app_with_too_many_codes_and_contexts_keeps_them_in_its_rows_and_ever
         assert_eq!(site.reader().count(query.clone()).await.unwrap(), oracle.count(query).await.unwrap(), "{code}");
     }
     let query = EventsQuery { app: "demo".into(), limit: 100, ..EventsQuery::default() };
-    let lines = |found: Vec<crate::query::Listed>| -> Vec<Value> {
+    let lines = |found: Vec<crate::query::ListedEvent>| -> Vec<Value> {
         found.iter().map(|listed| serde_json::to_value(&listed.row).unwrap()).collect()
     };
     let found = lines(site.reader().newest(query.clone()).await.unwrap());
     assert_eq!(found, lines(oracle.newest(query).await.unwrap()));
     assert_eq!(site.number("SELECT count(*) FROM word WHERE text LIKE 'code%'"), 4);
     assert_eq!(site.number("SELECT count(*) FROM context"), 3);
-    // With more room the texts get numbers, and those in rows are still found.
+    // With a higher limit the texts get IDs, and those in rows are still found.
     site.reopen(&Embedded::default(), 1000);
     site.store("demo", 0, (1, 1, "code 4", 11)).await;
     assert_eq!(site.seqs(Some("code 4")).await, [12, 10, 5]);
@@ -349,7 +349,7 @@ async fn what_is_skipped_is_missing_and_said_so() {
     assert_eq!(site.sink.position().await, Ok(Some(5)));
     site.next = 6;
     site.store("demo", 0, (1, 1, "c", 0)).await;
-    let history = StoreHistory::new(site.dir.path());
+    let history = StoreBackfill::new(site.dir.path());
     assert_eq!(history.records(0, 9, 9, u64::MAX).unwrap().len(), 1, "up to the hole");
     assert_eq!((history.missing(0), history.missing(1), history.missing(5)), (Ok(None), Ok(Some(5)), Ok(None)));
     assert_eq!(StoredRows::open(site.dir.path()).unwrap().missing(0, 6).unwrap(), 4);
@@ -358,7 +358,7 @@ async fn what_is_skipped_is_missing_and_said_so() {
     assert_eq!(site.sink.position().await, Ok(Some(6)));
 }
 
-/// A store of the first version, as it was written before there were parts.
+/// Store of the first version, from before there were parts.
 #[tokio::test]
 async fn a_store_from_before_there_were_parts_opens_with_every_event() {
     let dir = tempfile::tempdir().unwrap();
@@ -382,8 +382,8 @@ async fn a_store_from_before_there_were_parts_opens_with_every_event() {
     site.store("demo", 2 * DAY_MS, (1, 1, "old code", 7)).await;
     assert_eq!(site.seqs(Some("old code")).await, [3, 2, 1]);
     assert_eq!(site.number("SELECT installs FROM app"), 2);
-    // Its part has a column for each of an event's, the next one has its events packed; both are read alike.
-    let found = StoreHistory::new(site.dir.path()).records(0, 9, 9, u64::MAX).unwrap();
+    // Its part has a column for each of an event's, the next one has packed events; both are read.
+    let found = StoreBackfill::new(site.dir.path()).records(0, 9, 9, u64::MAX).unwrap();
     let events = |record: &StoredRecord| serde_json::from_str::<Value>(&record.json).unwrap()["events"].clone();
     assert_eq!(
         found.iter().map(events).collect::<Vec<_>>(),

@@ -1,19 +1,19 @@
-//! Whole events out of the store.
+//! Reads whole events from the store.
 
 use std::ops::ControlFlow;
 use std::path::Path;
 
 use rusqlite::Connection;
 
-use super::packed::{Layout, Unpacked};
+use super::packed::{BlobLayout, BlobReader};
 use super::{FILE, MIGRATIONS, columns, parts};
 use crate::db::{self, DbError};
-use crate::record::{Column, Of, Owned, Source};
+use crate::record::{Column, ColumnScope, ColumnSource, OwnedValue};
 use crate::row::Row;
 
-/// Gives the events of one part at the positions after `after` and up to `to`, at most `limit`, to `visit`, in order, until it
-/// breaks off.
-pub(crate) fn each(
+/// Calls `visit` for the events of one part at the positions after `after` and up to `to`, at most `limit`, in order,
+/// until it breaks.
+pub(crate) fn for_each_row(
     sql: &Connection,
     part: i64,
     (after, to, limit): (i64, i64, i64),
@@ -22,23 +22,23 @@ pub(crate) fn each(
     let layout = sql.prepare_cached("SELECT layout FROM part WHERE id = ?1")?.query_row([part], |row| row.get(0));
     let layout: Option<String> = layout?;
     if let Some(layout) = layout {
-        return each_packed(sql, (part, &Layout::parse(&layout)?), (after, to, limit), visit);
+        return for_each_packed_row(sql, (part, &BlobLayout::parse(&layout)?), (after, to, limit), visit);
     }
     let mut statement = sql.prepare_cached(&columns::select_events(part))?;
     let mut rows = statement.query([after, to, limit])?;
     while let Some(row) = rows.next()? {
         let position = row.get::<_, i64>(0)?.unsigned_abs();
-        if visit(position, Row::read(&mut columns::Result::after(row, 1))?)?.is_break() {
+        if visit(position, Row::read(&mut columns::RowColumns::after(row, 1))?)?.is_break() {
             break;
         }
     }
     Ok(())
 }
 
-/// [`each`] of a part that has its events packed.
-fn each_packed(
+/// [`for_each_row`] of a part with packed events.
+fn for_each_packed_row(
     sql: &Connection,
-    (part, layout): (i64, &Layout),
+    (part, layout): (i64, &BlobLayout),
     (after, to, limit): (i64, i64, i64),
     mut visit: impl FnMut(u64, Row<'static>) -> rusqlite::Result<ControlFlow<()>>,
 ) -> rusqlite::Result<()> {
@@ -48,7 +48,7 @@ fn each_packed(
     while let Some(row) = rows.next()? {
         let first: i64 = row.get(0)?;
         let blob = row.get_ref(1)?.as_blob()?;
-        let mut events = Unpacked::new(layout, blob);
+        let mut events = BlobReader::new(layout, blob);
         for position in first..=to {
             if left == 0 {
                 return Ok(());
@@ -60,7 +60,7 @@ fn each_packed(
                 continue;
             }
             left -= 1;
-            let mut source = Whole { event: &events, at: 0, batch: columns::Result::after(row, 2) };
+            let mut source = PackedRow { event: &events, at: 0, batch: columns::RowColumns::after(row, 2) };
             if visit(position.unsigned_abs(), Row::read(&mut source)?)?.is_break() {
                 return Ok(());
             }
@@ -69,18 +69,18 @@ fn each_packed(
     Ok(())
 }
 
-/// A packed event and the row of its batch.
-struct Whole<'a> {
-    event: &'a Unpacked<'a>,
+/// Packed event with the row of its batch.
+struct PackedRow<'a> {
+    event: &'a BlobReader<'a>,
     at: usize,
-    batch: columns::Result<'a>,
+    batch: columns::RowColumns<'a>,
 }
 
-impl Source for Whole<'_> {
+impl ColumnSource for PackedRow<'_> {
     type Error = rusqlite::Error;
 
-    fn next(&mut self, column: &'static Column) -> rusqlite::Result<Owned> {
-        if column.of != Of::Event {
+    fn next(&mut self, column: &'static Column) -> rusqlite::Result<OwnedValue> {
+        if column.of != ColumnScope::Event {
             return self.batch.next(column);
         }
         self.at += 1;
@@ -88,7 +88,7 @@ impl Source for Whole<'_> {
     }
 }
 
-/// The store's events in the order of their positions, for `export`. Blocks; works beside a running collector.
+/// Reads the store's events in the order of their positions, for `export`. Blocks; works beside a running collector.
 pub(crate) struct StoredRows {
     connection: Connection,
 }
@@ -97,12 +97,12 @@ impl StoredRows {
     /// Opens the store in the data directory `dir`.
     ///
     /// # Errors
-    /// [`DbError::Absent`] if there is none yet; or it cannot be opened.
+    /// [`DbError::Absent`] if there is none yet, or if it cannot be opened.
     pub(crate) fn open(dir: &Path) -> Result<Self, DbError> {
         Ok(Self { connection: db::open_reader(&dir.join(FILE), MIGRATIONS)? })
     }
 
-    /// The time zones last noted for the apps, `(key, IANA name)`.
+    /// Returns the last stored time zones of the apps, `(key, IANA name)`.
     ///
     /// # Errors
     /// If the database fails.
@@ -112,7 +112,7 @@ impl StoredRows {
         Ok(apps.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// Up to which position the store has the events.
+    /// Returns the position up to which the store has the events.
     ///
     /// # Errors
     /// If the database fails.
@@ -121,7 +121,7 @@ impl StoredRows {
         Ok(position.unsigned_abs())
     }
 
-    /// How many events with positions after `after` and up to `to` were deleted by retention, or never taken.
+    /// Returns how many events after `after` and up to `to` were deleted by retention or never stored.
     ///
     /// # Errors
     /// If the database fails.
@@ -130,15 +130,15 @@ impl StoredRows {
         Ok(self.connection.query_row(query, [after, to], |row| row.get(0))?)
     }
 
-    /// Gives the events at the positions after `position`, at most `limit`, to `visit`; returns the position up to which
-    /// the store has now been read.
+    /// Calls `visit` for the events after `position`, at most `limit`, and returns the position up to which the store
+    /// has now been read.
     ///
-    /// Stored events never change and positions only grow, so a walk in such steps sees every event once, without
-    /// holding one long transaction that would keep a running collector's write-ahead log from being reset.
+    /// SpoolRecord events never change and positions only grow, so reading in such steps visits every event once. It avoids
+    /// a long transaction, which would keep a running collector's write-ahead log from being reset.
     ///
     /// # Errors
     /// If the database fails, or the first error of `visit`.
-    pub(crate) fn after<E: From<DbError>>(
+    pub(crate) fn read_after<E: From<DbError>>(
         &self,
         position: u64,
         limit: u64,
@@ -151,7 +151,7 @@ impl StoredRows {
         for part in parts::after(&snapshot, position.cast_signed()).map_err(sql)? {
             let range = (position.cast_signed(), i64::MAX, left.cast_signed());
             let mut stopped = None;
-            let done = each(&snapshot, part, range, |at, row| {
+            let done = for_each_row(&snapshot, part, range, |at, row| {
                 if let Err(error) = visit(&row) {
                     stopped = Some(error);
                     return Ok(ControlFlow::Break(()));
@@ -167,7 +167,7 @@ impl StoredRows {
                 return Ok(last);
             }
         }
-        // Fewer than asked for: the store has nothing more up to its cursor.
+        // Fewer events than `limit` mean that the store has no more up to its cursor.
         Ok(last.max(cursor.unsigned_abs()))
     }
 }

@@ -1,5 +1,5 @@
-//! What retention and a flood of codes cost, as ratios of one run: `cargo test --release -p subway-collector --lib
-//! sqlite::speed -- --ignored --nocapture`.
+//! Measures the cost of retention and of a flood of codes as ratios of one run: `cargo test --release -p
+//! subway-collector --lib sqlite::speed -- --ignored --nocapture`.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ const BATCHES: u64 = 100;
 /// Deliveries of one measurement.
 const DELIVERIES: u64 = 60;
 
-/// The `number`th delivery of an app, as phones send it; `fresh`: every code and context is a new one.
+/// Returns the `number`th delivery of an app, as clients send it; with `fresh` every code and context is new.
 fn delivery(app: &str, number: u64, fresh: bool) -> SinkBatch {
     let first = number * EVENTS * BATCHES + 1;
     let records = (0..BATCHES).map(|batch| {
@@ -33,7 +33,7 @@ fn delivery(app: &str, number: u64, fresh: bool) -> SinkBatch {
             "received_at": 1, "context": {"model": model, "os": "iOS"}, "events": events});
         StoredRecord { first: start, json: json.to_string() }
     });
-    SinkBatch { first, last: first + EVENTS * BATCHES - 1, token: String::new(), records: records.collect() }
+    SinkBatch { first, last: first + EVENTS * BATCHES - 1, dedup_token: String::new(), records: records.collect() }
 }
 
 async fn take(sink: &EmbeddedSink, batches: Vec<SinkBatch>) -> Duration {
@@ -57,12 +57,12 @@ async fn a_store_at_its_limit_takes_almost_as_much_as_one_that_grows() {
     let settings = Embedded { retention_bytes: 24 * 1024 * 1024, ..Embedded::default() };
     let bounded = EmbeddedSink::open_with(limited.path(), &settings, Arc::default()).unwrap();
     let (mut without, mut with) = (Duration::ZERO, Duration::ZERO);
-    // By turns, so that a noisy machine is so for both.
+    // Alternates, so that noise of the machine affects both.
     for number in 0..DELIVERIES {
         without += take(&growing, batches("demo", number..number + 1, false)).await;
         with += take(&bounded, batches("demo", number..number + 1, false)).await;
         let began = Instant::now();
-        while bounded.upkeep(1).await.unwrap() {}
+        while bounded.run_retention_step_at(1).await.unwrap() {}
         with += began.elapsed();
     }
     let left = crate::db::open_reader(&limited.path().join(FILE), MIGRATIONS).unwrap();
@@ -83,7 +83,7 @@ async fn a_flood_of_codes_and_contexts_in_one_app_does_not_slow_another() {
     let beside = EmbeddedSink::open_with(flooded.path(), &settings, Arc::default()).unwrap();
     let (mut without, mut with, mut flood) = (Duration::ZERO, Duration::ZERO, Duration::ZERO);
     for number in 0..DELIVERIES / 2 {
-        // The same amount beside it, only that what one app sends is all new.
+        // The same load, but everything that one app sends is new.
         take(&alone, batches("other", 2 * number..2 * number + 1, false)).await;
         without += take(&alone, batches("demo", 2 * number + 1..2 * number + 2, false)).await;
         flood += take(&beside, batches("other", 2 * number..2 * number + 1, true)).await;

@@ -31,7 +31,7 @@ impl crate::sinks::conformance::Subject for Store {
                 out.push(crate::sinks::conformance::flat(&serde_json::to_string(row).unwrap()));
                 Ok::<(), DbError>(())
             };
-            match rows.after(position, 7, keep).unwrap() {
+            match rows.read_after(position, 7, keep).unwrap() {
                 same if same == position => return out,
                 next => position = next,
             }
@@ -81,7 +81,7 @@ fn one_event(first: u64) -> Arc<SinkBatch> {
     let json = json!({"app_key": "demo", "batch_id": "b", "install_id": "i", "received_at": 1, "events": [
         {"event_id": format!("e{first}"), "seq": first, "theme": "view", "code": "c", "event_time": first, "ts": 1}]});
     let records = vec![StoredRecord { first, json: json.to_string() }];
-    Arc::new(SinkBatch { first, last: first, token: String::new(), records })
+    Arc::new(SinkBatch { first, last: first, dedup_token: String::new(), records })
 }
 
 #[tokio::test]
@@ -123,15 +123,19 @@ async fn time_zones_are_kept_for_export() {
 }
 
 #[tokio::test]
-async fn a_question_past_its_deadline_is_given_up_and_the_next_is_answered() {
+async fn a_query_past_its_deadline_is_given_up_and_the_next_is_answered() {
     let filled = Filled::new();
     let events: Vec<Value> = (1..=50_000)
         .map(|n| json!({"event_id": format!("e{n}"), "seq": n, "theme": "view", "code": "c", "event_time": n, "ts": 1}))
         .collect();
     let json =
         json!({"app_key": "demo", "batch_id": "b", "install_id": "i", "received_at": 1, "events": events}).to_string();
-    let batch =
-        SinkBatch { first: 1, last: 50_000, token: String::new(), records: vec![StoredRecord { first: 1, json }] };
+    let batch = SinkBatch {
+        first: 1,
+        last: 50_000,
+        dedup_token: String::new(),
+        records: vec![StoredRecord { first: 1, json }],
+    };
     filled.sink.deliver(Arc::new(batch)).await.unwrap();
     let query = CountQuery {
         app: "demo".into(),
@@ -145,7 +149,7 @@ async fn a_question_past_its_deadline_is_given_up_and_the_next_is_answered() {
 }
 
 #[test]
-fn every_question_is_answered_by_searching_the_key() {
+fn every_query_is_answered_by_searching_the_key() {
     let dir = tempfile::tempdir().unwrap();
     drop(EmbeddedSink::open(dir.path()).unwrap());
     let connection = crate::db::open_reader(&dir.path().join(FILE), MIGRATIONS).unwrap();

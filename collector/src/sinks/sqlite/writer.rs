@@ -1,37 +1,37 @@
-//! Writing the store: one batch, one transaction.
+//! Writes the store: one batch, one transaction.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rusqlite::{Connection, ErrorCode, Statement, Transaction, TransactionBehavior, params};
 
-use super::columns::Place;
-use super::dictionary::{Caps, Dictionary};
+use super::columns::ColumnStorage;
+use super::dictionary::{Dictionary, DictionaryLimits};
 use super::ident::Ident;
 use super::packed::pack;
-use super::parts::{self, Ends, Parts};
+use super::parts::{self, PartLimits, PartWriter};
 use super::{FILE, MIGRATIONS, columns};
 use crate::clock::ClockGuard;
 use crate::config::Embedded;
 use crate::db::{self, DbError, Layout};
 use crate::record::{Event, Record, Value};
-use crate::sinks::{SinkBatch, SinkError, Unreadable};
+use crate::sinks::{CorruptRecord, SinkBatch, SinkError};
 use crate::telemetry::Telemetry;
 
-/// SQLite's page cache of the writer, KiB: the inner pages of every index and the leaves of today.
+/// SQLite's page cache of the writer in KiB: the inner pages of every index and the leaves of today.
 const CACHE_KIB: i64 = 32 * 1024;
 
-/// Size of a page, bytes: events are appended by the thousand, so bigger pages are split and logged less often. Free pages
-/// can be given back.
-const LAYOUT: Layout = Layout { page_bytes: 16 * 1024, gives_back: true };
+/// Layout of the file. Events are appended by the thousand, so bigger pages are split and logged less often. Free pages
+/// can be returned to the file system.
+const FILE_LAYOUT: Layout = Layout { page_bytes: 16 * 1024, gives_back: true };
 
 /// Pages in the write-ahead log before it is copied into the database: 32 MiB, so that the pages of the dictionaries
 /// and of the index's end are copied once for several transactions.
 const CHECKPOINT_PAGES: i64 = 2048;
 
-/// How far the dictionaries have been swept: the table, and the number of its last row that was looked at.
+/// Progress of the sweep over the dictionaries: the table, and the ID of its last checked row.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Sweep {
+pub(super) struct SweepCursor {
     pub(super) table: usize,
     pub(super) row: i64,
 }
@@ -40,24 +40,24 @@ pub(super) struct Writer {
     path: PathBuf,
     pub(super) settings: Embedded,
     telemetry: Arc<Telemetry>,
-    /// Events after which a part ends.
+    /// Maximum events of a part.
     pub(super) part_events: i64,
     pub(super) connection: Connection,
-    /// Whether the file was made so that free pages can be given back.
-    pub(super) gives_back: bool,
+    /// Whether the file can return free pages to the file system.
+    pub(super) can_shrink: bool,
     pub(super) dictionary: Dictionary,
-    /// `None` after a transaction that did not commit: what was learnt in it is wrong.
-    parts: Option<Parts>,
-    pub(super) sweep: Option<Sweep>,
-    /// Whether the clock is to be believed; `None` until it matters.
+    /// `None` after a transaction that did not commit, because its view of the parts is wrong.
+    parts: Option<PartWriter>,
+    pub(super) sweep: Option<SweepCursor>,
+    /// Plausibility of the clock; `None` before its first use.
     pub(super) guard: Option<ClockGuard>,
     pub(super) position: u64,
 }
 
-/// A write that failed: the database did, or the record cannot be read.
+/// Reason why a write failed.
 enum WriteError {
     Sql(rusqlite::Error),
-    Unreadable(Unreadable),
+    CorruptRecord(CorruptRecord),
 }
 
 impl From<rusqlite::Error> for WriteError {
@@ -66,39 +66,39 @@ impl From<rusqlite::Error> for WriteError {
     }
 }
 
-impl From<Unreadable> for WriteError {
-    fn from(error: Unreadable) -> Self {
-        WriteError::Unreadable(error)
+impl From<CorruptRecord> for WriteError {
+    fn from(error: CorruptRecord) -> Self {
+        WriteError::CorruptRecord(error)
     }
 }
 
 impl From<WriteError> for SinkError {
     fn from(error: WriteError) -> Self {
         match error {
-            WriteError::Sql(error) => fails(error),
-            WriteError::Unreadable(unreadable) => unreadable.into(),
+            WriteError::Sql(error) => database_error(error),
+            WriteError::CorruptRecord(unreadable) => unreadable.into(),
         }
     }
 }
 
-fn fails(error: rusqlite::Error) -> SinkError {
+fn database_error(error: rusqlite::Error) -> SinkError {
     SinkError::retryable(format!("{FILE}: {error}"))
 }
 
 fn connect(path: &Path) -> Result<(Connection, u64), DbError> {
-    let mut connection = db::open_laid_out(path, MIGRATIONS, LAYOUT)?;
+    let mut connection = db::open_laid_out(path, MIGRATIONS, FILE_LAYOUT)?;
     connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
     connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
-    parts::complete(&mut connection)?;
+    parts::upgrade(&mut connection)?;
     let position: i64 = connection.query_row("SELECT position FROM cursor", [], |row| row.get(0))?;
     Ok((connection, position.unsigned_abs()))
 }
 
-/// What is learnt while a batch is written, and is true only if it commits.
-struct Learnt {
+/// State of the writer during a transaction. It is valid only if the transaction commits.
+struct TransactionState {
     dictionary: Dictionary,
-    parts: Parts,
-    /// The events of a record, packed: memory that is used again.
+    parts: PartWriter,
+    /// Buffer for the packed events of a record, reused.
     packed: Vec<u8>,
 }
 
@@ -107,22 +107,22 @@ impl Writer {
         let path = dir.join(FILE);
         let (connection, position) = connect(&path)?;
         let mode: i64 = connection.pragma_query_value(None, "auto_vacuum", |row| row.get(0))?;
-        let caps = Caps { codes: settings.codes_per_app, contexts: settings.contexts_per_app };
+        let limits = DictionaryLimits { codes: settings.codes_per_app, contexts: settings.contexts_per_app };
         let writer = Self {
             path,
             settings: settings.clone(),
             telemetry,
-            part_events: parts::PART_EVENTS,
+            part_events: parts::MAX_PART_EVENTS,
             connection,
-            gives_back: mode != 0,
-            dictionary: Dictionary::new(caps),
+            can_shrink: mode != 0,
+            dictionary: Dictionary::new(limits),
             parts: None,
-            // A crash may have come between dropping a part and sweeping what it referred to.
-            sweep: Some(Sweep::default()),
+            // A crash may have happened between dropping a part and sweeping what it referred to.
+            sweep: Some(SweepCursor::default()),
             guard: None,
             position,
         };
-        writer.tell()?;
+        writer.report_metrics()?;
         Ok(writer)
     }
 
@@ -130,29 +130,29 @@ impl Writer {
         self.position
     }
 
-    /// The parts, loaded if they are not known.
-    pub(super) fn parts(&mut self) -> rusqlite::Result<&Parts> {
+    /// Returns the parts and loads them if necessary.
+    pub(super) fn parts(&mut self) -> rusqlite::Result<&PartWriter> {
         let parts = self.take_parts()?;
         Ok(self.parts.insert(parts))
     }
 
-    /// The parts for a transaction that changes them; they are to be put back if it commits.
-    pub(super) fn take_parts(&mut self) -> rusqlite::Result<Parts> {
+    /// Takes the parts for a transaction that changes them. Put them back if it commits.
+    pub(super) fn take_parts(&mut self) -> rusqlite::Result<PartWriter> {
         if let Some(parts) = self.parts.take() {
             return Ok(parts);
         }
         let Embedded { retention_days, retention_bytes, .. } = self.settings;
-        let mut ends = Ends::of(retention_days, retention_bytes, LAYOUT.page_bytes);
-        ends.events = self.part_events;
-        Parts::load(&self.connection, ends)
+        let mut limits = PartLimits::of(retention_days, retention_bytes, FILE_LAYOUT.page_bytes);
+        limits.events = self.part_events;
+        PartWriter::load(&self.connection, limits)
     }
 
-    pub(super) fn put_parts(&mut self, parts: Parts) {
+    pub(super) fn put_parts(&mut self, parts: PartWriter) {
         self.parts = Some(parts);
     }
 
-    /// Tells the metrics what the store says of itself.
-    pub(super) fn tell(&self) -> rusqlite::Result<()> {
+    /// Updates the store's metrics.
+    pub(super) fn report_metrics(&self) -> rusqlite::Result<()> {
         let query = "SELECT coalesce(sum(deleted_events), 0), coalesce(sum(forgotten_installs), 0),
             coalesce(sum(codes_in_rows), 0), coalesce(sum(contexts_in_rows), 0) FROM app";
         let figures = self
@@ -174,24 +174,25 @@ impl Writer {
         transaction.commit()
     }
 
-    /// Whether the store can be written: takes the write lock and gives it back.
+    /// Checks that the store can be written: takes the write lock and releases it.
     pub(super) fn probe(&mut self) -> Result<(), SinkError> {
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(fails)?;
-        transaction.rollback().map_err(fails)
+        let transaction =
+            self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(database_error)?;
+        transaction.rollback().map_err(database_error)
     }
 
-    /// The events up to `to` that the store does not have will never come: it goes on after them.
+    /// Moves the position to `to`, because the events before it will never come.
     pub(super) fn skip(&mut self, to: u64, now: i64) -> Result<(), SinkError> {
         if to <= self.position {
             return Ok(());
         }
-        let skipped = self.skip_to(i64::try_from(to).unwrap_or(i64::MAX), now);
-        if let Err(error) = &skipped {
+        let result = self.skip_to(i64::try_from(to).unwrap_or(i64::MAX), now);
+        if let Err(error) = &result {
             self.reconnect_after(error);
         } else {
             self.position = to;
         }
-        skipped.map_err(fails)
+        result.map_err(database_error)
     }
 
     fn skip_to(&mut self, to: i64, now: i64) -> rusqlite::Result<()> {
@@ -199,7 +200,7 @@ impl Writer {
         let first = i64::try_from(self.position).unwrap_or(i64::MAX) + 1;
         transaction.execute("INSERT OR REPLACE INTO missing VALUES (?1, ?2)", [first, to])?;
         transaction.execute("UPDATE cursor SET position = ?1", [to])?;
-        // Nobody knows when they happened, but they have arrived before now.
+        // Their event times are unknown, but they arrived before now.
         transaction.execute(
             "UPDATE app SET complete_from = max(coalesce(complete_from, ?1), ?1),
                 installs_complete_from = max(coalesce(installs_complete_from, ?1), ?1)",
@@ -208,34 +209,34 @@ impl Writer {
         transaction.commit()
     }
 
-    /// Brings the events of the batch that are not in the store yet into it, in one transaction with the cursor.
+    /// Stores the events of the batch that are new, in one transaction with the cursor.
     pub(super) fn deliver(&mut self, batch: &SinkBatch) -> Result<(), SinkError> {
         if batch.last <= self.position {
             return Ok(());
         }
-        // What is learnt in a transaction is gone if it does not commit, a panic included. So it is put back only after
+        // The state of a transaction is dropped if it does not commit, also after a panic, so it is put back only after
         // the commit.
-        let parts = self.take_parts().map_err(fails)?;
-        let fresh = Dictionary::new(self.dictionary.caps());
-        let dictionary = std::mem::replace(&mut self.dictionary, fresh);
-        let mut learnt = Learnt { dictionary, parts, packed: Vec::new() };
-        if let Err(error) = self.commit(&mut learnt, batch) {
+        let parts = self.take_parts().map_err(database_error)?;
+        let empty = Dictionary::new(self.dictionary.limits());
+        let dictionary = std::mem::replace(&mut self.dictionary, empty);
+        let mut state = TransactionState { dictionary, parts, packed: Vec::new() };
+        if let Err(error) = self.commit(&mut state, batch) {
             if let WriteError::Sql(error) = &error {
                 self.reconnect_after(error);
             }
             return Err(error.into());
         }
-        (self.dictionary, self.parts) = (learnt.dictionary, Some(learnt.parts));
+        (self.dictionary, self.parts) = (state.dictionary, Some(state.parts));
         if self.settings.retention_bytes > 0 {
-            // The store must not outgrow its limit between two looks at the clock.
-            if let Err(error) = self.time_of_retention().and_then(|now| self.drop_old(now)) {
+            // The store must not exceed its limit between two timed retention steps.
+            if let Err(error) = self.retention_time().and_then(|now| self.drop_expired_part(now)) {
                 tracing::warn!(%error, "retention in the embedded store failed; it will be tried again");
             }
         }
         Ok(())
     }
 
-    /// After an error of the disk or the file itself a connection may keep a damaged view; a new one starts clean.
+    /// Opens a new connection after an error of the disk or the file, because the old one may keep a damaged view.
     pub(super) fn reconnect_after(&mut self, error: &rusqlite::Error) {
         if matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)) {
             return;
@@ -245,22 +246,26 @@ impl Writer {
         }
     }
 
-    fn commit(&mut self, learnt: &mut Learnt, batch: &SinkBatch) -> Result<(), WriteError> {
+    fn commit(&mut self, state: &mut TransactionState, batch: &SinkBatch) -> Result<(), WriteError> {
         let done = self.position;
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut weighed = false;
+        let mut size_checked = false;
         batch.for_each_record(|record, at, events| {
-            let (at, events) = crate::sinks::within(at, events, done + 1, batch.last);
+            let (at, events) = crate::sinks::events_in_range(at, events, done + 1, batch.last);
             if events.is_empty() {
                 return Ok::<(), WriteError>(());
             }
-            if !std::mem::replace(&mut weighed, true) {
-                learnt.parts.weigh(&transaction, i64::try_from(at).unwrap_or(i64::MAX), record.received_at)?;
+            if !std::mem::replace(&mut size_checked, true) {
+                state.parts.begin_next_if_large(
+                    &transaction,
+                    i64::try_from(at).unwrap_or(i64::MAX),
+                    record.received_at,
+                )?;
             }
-            Ok(insert(&transaction, learnt, record, at, events)?)
+            Ok(insert_record(&transaction, state, record, at, events)?)
         })?;
-        learnt.parts.flush(&transaction)?;
-        let in_rows = learnt.dictionary.flush(&transaction)?;
+        state.parts.flush(&transaction)?;
+        let in_rows = state.dictionary.flush(&transaction)?;
         let last = i64::try_from(batch.last).unwrap_or(i64::MAX);
         transaction.prepare_cached("UPDATE cursor SET position = ?1")?.execute([last])?;
         transaction.commit()?;
@@ -270,63 +275,63 @@ impl Writer {
     }
 }
 
-/// The numbers of the last few texts of a record: its events mostly have the same.
-struct Recent<'e, const N: usize> {
+/// Cache of the IDs of the last few texts of a record, because its events mostly share them.
+struct RecentIds<'e, const N: usize> {
     known: [(&'e str, i64); N],
     next: usize,
 }
 
-impl<const N: usize> Default for Recent<'_, N> {
+impl<const N: usize> Default for RecentIds<'_, N> {
     fn default() -> Self {
         Self { known: [("", 0); N], next: 0 }
     }
 }
 
-impl<'e, const N: usize> Recent<'e, N> {
-    /// The number of `text`, looked up if it is not among them. 0 stands for the lack of a number, which is looked up each time.
-    fn number(&mut self, text: &'e str, look_up: impl FnOnce(&str) -> rusqlite::Result<i64>) -> rusqlite::Result<i64> {
+impl<'e, const N: usize> RecentIds<'e, N> {
+    /// Returns the ID of `text`, and loads it if it is not cached. 0 means that there is none and is loaded each time.
+    fn id_of(&mut self, text: &'e str, load: impl FnOnce(&str) -> rusqlite::Result<i64>) -> rusqlite::Result<i64> {
         if let Some((_, number)) = self.known.iter().find(|(known, number)| *number != 0 && *known == text) {
             return Ok(*number);
         }
-        let number = look_up(text)?;
+        let number = load(text)?;
         self.known[self.next % N] = (text, number);
         self.next += 1;
         Ok(number)
     }
 }
 
-/// Writes the events of one record, the first of which has the position `first`.
-fn insert(
+/// Writes the events of one record. The first has the position `first`.
+fn insert_record(
     sql: &Transaction<'_>,
-    learnt: &mut Learnt,
+    state: &mut TransactionState,
     record: &Record<'_>,
     first: u64,
     events: &[Event<'_>],
 ) -> rusqlite::Result<()> {
-    let Learnt { dictionary, parts, .. } = learnt;
+    let TransactionState { dictionary, parts, .. } = state;
     let batch = i64::try_from(first).unwrap_or(i64::MAX);
-    parts.make_room(sql, batch, record.received_at)?;
-    dictionary.refer_from(parts.numbers());
+    parts.begin_next_if_full(sql, batch, record.received_at)?;
+    dictionary.set_parts(parts.ids());
     let app = dictionary.app(sql, &record.app_key)?;
     let times = || events.iter().map(|event| event.event_time);
     let earliest = times().min().unwrap_or(record.received_at);
-    parts.note(app, events.len(), earliest, times().max().unwrap_or(earliest));
+    parts.add_events(app, events.len(), earliest, times().max().unwrap_or(earliest));
     let install = dictionary.install(sql, app, &record.install_id, earliest)?;
     let (mut first, mut left) = (batch, events);
     while !left.is_empty() {
-        let packed = insert_batch(sql, learnt, record, left, [first, app, install])?;
+        let packed = insert_batch(sql, state, record, left, [first, app, install])?;
         left = left.get(packed..).unwrap_or_default();
         first += i64::try_from(packed).unwrap_or(i64::MAX);
     }
-    let Learnt { dictionary, parts, .. } = learnt;
+    let TransactionState { dictionary, parts, .. } = state;
     let mut row = sql.prepare_cached(parts.insert_event())?;
-    let (mut users, mut sessions) = (Recent::<1>::default(), Recent::<1>::default());
-    let (mut themes, mut codes) = (Recent::<4>::default(), Recent::<8>::default());
+    let (mut users, mut sessions) = (RecentIds::<1>::default(), RecentIds::<1>::default());
+    let (mut themes, mut codes) = (RecentIds::<4>::default(), RecentIds::<8>::default());
     for (position, event) in (batch..).zip(events) {
-        let user = users.number(&event.user_id, |id| dictionary.user(sql, app, id))?;
-        let session = sessions.number(&event.session_id, |id| dictionary.session(sql, app, id))?;
-        let theme = themes.number(&event.theme, |text| dictionary.word(sql, text))?;
-        let code = codes.number(&event.code, |text| dictionary.code(sql, app, text))?;
+        let user = users.id_of(&event.user_id, |id| dictionary.user(sql, app, id))?;
+        let session = sessions.id_of(&event.session_id, |id| dictionary.session(sql, app, id))?;
+        let theme = themes.id_of(&event.theme, |text| dictionary.word(sql, text))?;
+        let code = codes.id_of(&event.code, |text| dictionary.code(sql, app, text))?;
         let values = [app, event.event_time, theme, code, install, user, session, position];
         for (number, value) in (1..).zip(values) {
             row.raw_bind_parameter(number, value)?;
@@ -337,36 +342,36 @@ fn insert(
     Ok(())
 }
 
-/// Writes a row of a record: what is the same for its events, and the first of `events` packed. Returns how many.
+/// Writes one row of a record: what its events share, and the first of `events` packed. Returns how many.
 fn insert_batch(
     sql: &Transaction<'_>,
-    learnt: &mut Learnt,
+    state: &mut TransactionState,
     record: &Record<'_>,
     events: &[Event<'_>],
     [batch, app, install]: [i64; 3],
 ) -> rusqlite::Result<usize> {
-    let context = learnt.dictionary.context(sql, app, &record.context)?;
+    let context = state.dictionary.context(sql, app, &record.context)?;
     let in_row = (context == 0).then(|| serde_json::to_string(&record.context)).transpose();
     let in_row = in_row.map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
-    let packed = pack(events, &mut learnt.packed);
-    let mut row = sql.prepare_cached(learnt.parts.insert_batch())?;
+    let packed = pack(events, &mut state.packed);
+    let mut row = sql.prepare_cached(state.parts.insert_batch())?;
     for (number, value) in (1..).zip([batch, app, install, context]) {
         row.raw_bind_parameter(number, value)?;
     }
     row.raw_bind_parameter(5, in_row)?;
-    row.raw_bind_parameter(6, &learnt.packed[..])?;
+    row.raw_bind_parameter(6, &state.packed[..])?;
     let values = record.values();
-    for (number, (at, place)) in (7..).zip(columns::of_batch()) {
-        bind(&mut row, number, values[at], place)?;
+    for (number, (at, storage)) in (7..).zip(columns::of_batch()) {
+        bind(&mut row, number, values[at], storage)?;
     }
     row.raw_execute()?;
     Ok(packed)
 }
 
-/// Binds a value that no dictionary has.
-fn bind(row: &mut Statement<'_>, number: usize, value: Value<'_>, place: Place) -> rusqlite::Result<()> {
+/// Binds a value that is not in a dictionary.
+fn bind(row: &mut Statement<'_>, number: usize, value: Value<'_>, storage: ColumnStorage) -> rusqlite::Result<()> {
     match value {
-        Value::Text(text) if place == Place::Ident => row.raw_bind_parameter(number, Ident::new(text)),
+        Value::Text(text) if storage == ColumnStorage::Ident => row.raw_bind_parameter(number, Ident::new(text)),
         Value::Text(text) => row.raw_bind_parameter(number, text),
         Value::Time(time) => row.raw_bind_parameter(number, time),
         Value::Number(count) => row.raw_bind_parameter(number, count.map(u64::cast_signed)),

@@ -1,4 +1,4 @@
-//! The one thread that writes the store. It has a name of its own, so that what the embedded store costs can be seen.
+//! The one thread that writes the store. It has a name of its own, so that its cost is visible in a profile.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Sender, channel};
@@ -17,8 +17,8 @@ pub(super) struct WriterThread {
     handle: Option<JoinHandle<()>>,
 }
 
-/// An error of the thread as one of its database.
-pub(super) fn gone(why: impl Into<String>) -> rusqlite::Error {
+/// Returns an error of the thread as one of its database.
+pub(super) fn thread_error(why: impl Into<String>) -> rusqlite::Error {
     rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_MISUSE), Some(why.into()))
 }
 
@@ -27,29 +27,29 @@ impl WriterThread {
         let (jobs, receiver) = channel::<Job>();
         let run = move || {
             for job in receiver {
-                // A panic rolls the transaction back, and the writer keeps nothing that was learnt in it.
+                // A panic rolls the transaction back, and the writer drops the state of it.
                 if catch_unwind(AssertUnwindSafe(|| job(&mut writer))).is_err() {
-                    tracing::error!("a delivery to the embedded store panicked");
+                    tracing::error!("a job of the embedded store panicked");
                 }
             }
         };
         let handle =
-            Builder::new().name("embedded-store".into()).spawn(run).map_err(|error| gone(error.to_string()))?;
+            Builder::new().name("embedded-store".into()).spawn(run).map_err(|error| thread_error(error.to_string()))?;
         Ok(Self { jobs: Some(jobs), handle: Some(handle) })
     }
 
-    /// Lets the thread do `work`; the receiver gets the result, or an error if `work` panicked.
+    /// Queues `work`. The receiver gets the result, or an error if `work` panicked.
     pub(super) fn ask<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Writer) -> T + Send + 'static,
     ) -> oneshot::Receiver<T> {
         let (reply, answer) = oneshot::channel();
-        // If nobody waits any more, the work is done all the same.
+        // If the caller no longer waits, the work is done all the same.
         self.send(Box::new(move |writer: &mut Writer| drop(reply.send(work(writer)))));
         answer
     }
 
-    /// Lets the thread do `work` and waits for the result; `None` if `work` panicked.
+    /// Runs `work` on the thread and waits for the result; `None` if it panicked.
     pub(super) fn call<T: Send + 'static>(&self, work: impl FnOnce(&mut Writer) -> T + Send + 'static) -> Option<T> {
         let (reply, answer) = channel();
         self.send(Box::new(move |writer: &mut Writer| drop(reply.send(work(writer)))));
@@ -58,7 +58,7 @@ impl WriterThread {
 
     fn send(&self, job: Job) {
         if let Some(jobs) = &self.jobs {
-            // Fails only if the thread has ended, and then the job's reply is dropped, which its receiver hears.
+            // Fails only if the thread has ended. The job's reply is dropped then, which ends its receiver.
             let _ = jobs.send(job);
         }
     }

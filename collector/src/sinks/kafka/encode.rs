@@ -1,4 +1,4 @@
-//! From a batch to messages, and from their reports to what became of the batch.
+//! Encodes a batch as messages, sends them, and maps their delivery reports to the result of the batch.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -7,82 +7,85 @@ use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::{Header, OwnedHeaders};
 
 use super::blocking;
-use super::errors::{Meaning, meaning};
-use super::producer::{Message, Producer, Reports};
-use super::topics::Topics;
+use super::errors::{ErrorClass, classify};
+use super::producer::{DeliveryTracker, Message, Producer};
+use super::schema::Topics;
 use crate::record::{Event, Record};
 use crate::row;
-use crate::sinks::{Refusal, SinkBatch, SinkError, Unreadable, within};
+use crate::sinks::{CorruptRecord, PermanentFailure, SinkBatch, SinkError, events_in_range};
 
-/// Lets go of the reports when nobody waits for them any more, so that what has not been sent never is.
-struct Waiting(Arc<Reports>);
+/// Drop guard: marks the batch as abandoned when its delivery is cancelled, so that unsent messages stay unsent.
+struct AbandonGuard(Arc<DeliveryTracker>);
 
-impl Drop for Waiting {
+impl Drop for AbandonGuard {
     fn drop(&mut self) {
         self.0.abandoned.store(true, Ordering::Relaxed);
     }
 }
 
-/// Sends every event of `batch` and waits for all reports. Returns those that the brokers will never take.
+/// Sends every event of `batch`, waits for all reports, and returns the events that the brokers refuse for good.
 ///
 /// # Errors
-/// [`SinkError::Refused`] if a record cannot be read; then nothing was sent. [`SinkError::Retryable`] if some message was
-/// not acknowledged.
+/// [`SinkError::CorruptRecord`] if a record cannot be read; then nothing was sent. [`SinkError::Retryable`] if some
+/// message was not acknowledged.
 pub(super) async fn deliver(
     producer: &Arc<Producer>,
     topics: &Arc<Topics>,
     batch: &Arc<SinkBatch>,
-) -> Result<Vec<Refusal>, SinkError> {
+) -> Result<Vec<PermanentFailure>, SinkError> {
     let failed = send(producer, topics, batch, None).await?;
     let (suspects, others): (Vec<_>, Vec<_>) =
-        failed.into_iter().partition(|(_, code)| meaning(*code) == Meaning::Suspect);
+        failed.into_iter().partition(|(_, code)| classify(*code) == ErrorClass::Suspect);
     if let Some((position, code)) = others.first() {
         let message = format!("{} messages were not acknowledged; at position {position}: {code}", others.len());
-        return Err(producer.voice().explain(message));
+        return Err(producer.client_log().with_last_error(message));
     }
-    producer.voice().forget();
-    // A broker refuses the whole request that a message travelled in. So each of these gets a request of its own.
+    producer.client_log().clear_last_error();
+    // A broker refuses a whole request because of one message, so each suspect is sent again in a request of its own.
     let mut refused = Vec::new();
     for (position, _) in suspects {
         match send(producer, topics, batch, Some(position)).await?.first() {
             None => {}
-            Some((_, code)) if meaning(*code) == Meaning::Suspect => {
-                refused.push(Refusal { position, reason: code.to_string() });
+            Some((_, code)) if classify(*code) == ErrorClass::Suspect => {
+                refused.push(PermanentFailure { position, reason: code.to_string() });
             }
-            Some((_, code)) => return Err(producer.voice().explain(format!("at position {position}: {code}"))),
+            Some((_, code)) => {
+                return Err(producer.client_log().with_last_error(format!("at position {position}: {code}")));
+            }
         }
     }
     refused.sort_by_key(|refusal| refusal.position);
     Ok(refused)
 }
 
-/// Sends the events of `batch`, or only that at one position, and waits for all reports. Returns what was not acknowledged.
+/// Sends the events of `batch`, or only the one at a position, waits for all reports, and returns what was not
+/// acknowledged.
 async fn send(
     producer: &Arc<Producer>,
     topics: &Arc<Topics>,
     batch: &Arc<SinkBatch>,
     only: Option<u64>,
 ) -> Result<Vec<(u64, RDKafkaErrorCode)>, SinkError> {
-    let waiting = Waiting(Arc::new(Reports::default()));
+    let guard = AbandonGuard(Arc::new(DeliveryTracker::default()));
     let (producer, topics, batch) = (Arc::clone(producer), Arc::clone(topics), Arc::clone(batch));
-    let reports = Arc::clone(&waiting.0);
+    let tracker = Arc::clone(&guard.0);
     let unsent = blocking(move || {
         let records = read(&batch)?;
-        let encoder = Encoder { producer: &producer, topics: &topics, batch: &batch, reports: &reports };
+        let encoder = Encoder { producer: &producer, topics: &topics, batch: &batch, tracker: &tracker };
         encoder.send_all(&records, only)
     })
     .await?;
-    let mut failed = waiting.0.all().await;
+    let mut failed = guard.0.wait_all().await;
     failed.extend(unsent);
     Ok(failed)
 }
 
-/// All records of a batch, before anything is sent.
-fn read(batch: &SinkBatch) -> Result<Vec<(u64, Record<'_>)>, Unreadable> {
+/// Reads all records of a batch, before anything is sent.
+fn read(batch: &SinkBatch) -> Result<Vec<(u64, Record<'_>)>, CorruptRecord> {
     let mut records = Vec::with_capacity(batch.records.len());
     for stored in &batch.records {
         let record = serde_json::from_str(&stored.json)
-            .map_err(|error| Unreadable { first: stored.first, why: error.to_string() })?;
+            .map_err(|error| CorruptRecord { first: stored.first, reason: error.to_string() })?;
         records.push((stored.first, record));
     }
     Ok(records)
@@ -92,11 +95,11 @@ struct Encoder<'a> {
     producer: &'a Producer,
     topics: &'a Topics,
     batch: &'a SinkBatch,
-    reports: &'a Arc<Reports>,
+    tracker: &'a Arc<DeliveryTracker>,
 }
 
 impl Encoder<'_> {
-    /// Hands the messages to the library, as fast as it has room. Returns those that it does not take.
+    /// Enqueues the messages in the library as fast as it accepts them, and returns those that it refuses.
     fn send_all(
         &self,
         records: &[(u64, Record<'_>)],
@@ -105,16 +108,16 @@ impl Encoder<'_> {
         let (mut value, mut failed) = (Vec::new(), Vec::new());
         let (first, last) = only.map_or((self.batch.first, self.batch.last), |position| (position, position));
         for (start, record) in records {
-            let (at, events) = within(*start, &record.events, first, last);
+            let (at, events) = events_in_range(*start, &record.events, first, last);
             let shared = if events.is_empty() { Vec::new() } else { row::shared(record) };
             for (position, event) in (at..).zip(events) {
-                if self.reports.is_over() {
-                    // What is left is sent with all the others, next time.
+                if self.tracker.is_aborted() {
+                    // The next attempt sends the rest with all the others.
                     return Ok(failed);
                 }
                 if let Err(code) = self.send(position, (record, &shared), event, &mut value) {
                     failed.push((position, code));
-                    if meaning(code) == Meaning::Retryable {
+                    if classify(code) == ErrorClass::Retryable {
                         return Ok(failed);
                     }
                 }
@@ -134,10 +137,10 @@ impl Encoder<'_> {
         row::write(value, event, shared);
         let number = position.to_string();
         let headers = OwnedHeaders::new_with_capacity(2)
-            .insert(Header { key: "subway-batch", value: Some(&self.batch.token) })
+            .insert(Header { key: "subway-batch", value: Some(&self.batch.dedup_token) })
             .insert(Header { key: "subway-position", value: Some(&number) });
-        let topic = self.topics.of(&event.theme);
+        let topic = self.topics.topic_for(&event.theme);
         let message = Message { position, topic: &topic, key: &record.install_id, value, headers };
-        self.producer.send(message, self.reports)
+        self.producer.send(message, self.tracker)
     }
 }
