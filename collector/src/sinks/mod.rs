@@ -114,14 +114,14 @@ pub(crate) struct Refusal {
     pub reason: String,
 }
 
-/// An event for which the store would first have to make something, and that takes it long.
+/// Event that needs a resource which the store lacks and is slow to create.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Need {
     /// Position of the event.
     pub position: u64,
-    /// Names what has to be made; made once it serves every event that needs it.
+    /// Name of the resource. Once created it serves every event that needs it.
     pub resource: String,
-    /// How unusual it is to need it: what the traffic of the moment needs comes first.
+    /// How unusual the resource is. Those that current traffic needs come first.
     pub distance: u64,
 }
 
@@ -258,13 +258,15 @@ pub(crate) trait Sink: Send + Sync {
         Ok(batch.last)
     }
 
-    /// Which events of `batch` need something that the store does not have yet and takes long to make; nothing need be said of a
-    /// batch that needs at most `few` such things. What is named here may be delivered later than its neighbours, beside the log, so
-    /// only a sink that takes events in any order may name it. Asked before each batch is frozen; must not touch the store.
+    /// Returns the events of `batch` that need a resource which the store lacks and is slow to create. Can be empty for a
+    /// batch that needs at most `max_resources` of them.
+    ///
+    /// These events may be delivered later than their neighbours (docs/adr/0013), so only a sink that takes events in
+    /// any order may return some. Called before each batch is frozen; must not access the store.
     ///
     /// # Errors
     /// If a record cannot be read.
-    fn needs(&self, _batch: &SinkBatch, _few: usize) -> Result<Vec<Need>, Unreadable> {
+    fn needs(&self, _batch: &SinkBatch, _max_resources: usize) -> Result<Vec<Need>, Unreadable> {
         Ok(Vec::new())
     }
 
