@@ -116,14 +116,14 @@ pub(crate) struct PermanentFailure {
     pub reason: String,
 }
 
-/// A resource that the store lacks, is slow to create, and needs for an event.
+/// Event that needs a resource which the store lacks and is slow to create.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ResourceNeed {
     /// Position of the event.
     pub position: u64,
-    /// Name of the resource; once created it serves every event that needs it.
+    /// Name of the resource. Once created it serves every event that needs it.
     pub resource: String,
-    /// How unusual the need is: what the traffic of the moment needs comes first.
+    /// How unusual the resource is. Those that current traffic needs come first.
     pub distance: u64,
 }
 
@@ -270,11 +270,11 @@ pub(crate) trait Sink: Send + Sync {
         Ok(batch.last)
     }
 
-    /// Returns which events of `batch` need a resource that the store lacks and is slow to create. A batch that needs at most
-    /// `max_resources` of them may return none.
+    /// Returns the events of `batch` that need a resource which the store lacks and is slow to create. Can be empty for a
+    /// batch that needs at most `max_resources` of them.
     ///
-    /// An event that is named here can be delivered later than its neighbours, beside the log, so only a sink that takes
-    /// events in any order may name one. Called before each batch is frozen; must not touch the store.
+    /// These events may be delivered later than their neighbours (docs/adr/0013), so only a sink that takes events in
+    /// any order may return some. Called before each batch is frozen; must not access the store.
     ///
     /// # Errors
     /// If a record cannot be read.
