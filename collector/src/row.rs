@@ -8,13 +8,17 @@ use crate::record::{self, Context, Event, Record, write_members};
 
 /// Returns the end of the line that all events of a record share, so that it is encoded once.
 #[must_use]
-pub fn shared(record: &Record<'_>) -> Vec<u8> {
+pub fn shared_suffix(record: &Record<'_>) -> Vec<u8> {
     let mut out = Vec::with_capacity(512);
-    tail(&mut out, record.values(), &record.context);
+    write_suffix(&mut out, record.values(), &record.context);
     out
 }
 
-fn tail(out: &mut Vec<u8>, batch: [record::Value<'_>; Record::<'static>::COLUMNS.len()], context: &Context<'_>) {
+fn write_suffix(
+    out: &mut Vec<u8>,
+    batch: [record::Value<'_>; Record::<'static>::COLUMNS.len()],
+    context: &Context<'_>,
+) {
     write_members(out, Record::COLUMNS, batch);
     write_members(out, Context::COLUMNS, context.values());
     // Replaces the last comma.
@@ -35,7 +39,7 @@ impl Row<'_> {
     pub fn write_json(&self, out: &mut Vec<u8>) {
         out.push(b'{');
         write_members(out, Event::COLUMNS, self.event.values());
-        tail(out, self.batch_values(), &self.context);
+        write_suffix(out, self.batch_values(), &self.context);
     }
 }
 
@@ -88,7 +92,7 @@ mod tests {
         let record: Record<'_> = serde_json::from_str(&text).unwrap();
         let (row, mut one, mut other) = (Row::new(&record, &record.events[0]), Vec::new(), Vec::new());
         row.write_json(&mut one);
-        write(&mut other, &record.events[0], &shared(&record));
+        write(&mut other, &record.events[0], &shared_suffix(&record));
         assert_eq!(String::from_utf8(one).unwrap(), serde_json::to_string(&row).unwrap());
         assert_eq!(String::from_utf8(other).unwrap(), serde_json::to_string(&row).unwrap());
     }
@@ -98,7 +102,7 @@ mod tests {
         let text = RECORD.replace(r#""ts":4"#, "\"ts\":4,\"props\":{\"a\":\r\n\"x\\ny\"}");
         let record: Record<'_> = serde_json::from_str(&text).unwrap();
         let mut line = Vec::new();
-        write(&mut line, &record.events[0], &shared(&record));
+        write(&mut line, &record.events[0], &shared_suffix(&record));
         assert!(!line.contains(&b'\n') && !line.contains(&b'\r'));
         let back: serde_json::Value = serde_json::from_slice(&line).unwrap();
         assert_eq!(back["props"]["a"], "x\ny");

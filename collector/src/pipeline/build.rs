@@ -13,7 +13,7 @@ pub(super) const SHARED: &str = "{\"shared_bytes\":";
 pub(super) const TAIL: &str = "]}";
 
 /// Returns the record after the number of shared bytes, up to and with the opening bracket of its events.
-pub(super) fn head(incoming: &IncomingBatch<'_>, sender: &Sender<'_>) -> Vec<u8> {
+pub(super) fn record_head(incoming: &IncomingBatch<'_>, sender: &Sender<'_>) -> Vec<u8> {
     let mut out = Vec::with_capacity(512);
     let record = Record {
         app_key: incoming.app_key.into(),
@@ -34,7 +34,7 @@ pub(super) fn head(incoming: &IncomingBatch<'_>, sender: &Sender<'_>) -> Vec<u8>
 }
 
 /// Appends the columns that are decided last, as the beginning of an event.
-pub(super) fn decided(out: &mut Vec<u8>, event: &ValidEvent) {
+pub(super) fn write_decided(out: &mut Vec<u8>, event: &ValidEvent) {
     let event = record::Event {
         event_time: event.event_time,
         time_source: event.time_source.as_str().into(),
@@ -50,7 +50,7 @@ pub(super) fn decided(out: &mut Vec<u8>, event: &ValidEvent) {
 }
 
 /// Appends the rest of an event: `,"event_id":..}`.
-pub(super) fn event(out: &mut Vec<u8>, event: &Event<'_>) {
+pub(super) fn write_event(out: &mut Vec<u8>, event: &Event<'_>) {
     let stored = record::Event {
         event_id: event.id.text().into(),
         seq: event.seq,

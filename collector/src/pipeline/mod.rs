@@ -91,14 +91,14 @@ pub(crate) fn prepare<'a>(
         events: Vec::with_capacity(events.len()),
         rejected: Vec::new(),
         latest: received_at.saturating_add(limits.clock_tolerance_ms),
-        heads: incoming.senders.iter().map(|sender| build::head(incoming, sender)).collect(),
+        heads: incoming.senders.iter().map(|sender| build::record_head(incoming, sender)).collect(),
         text: Vec::new(),
         boots: Vec::new(),
     };
     for (index, event) in (0..).zip(events) {
         let id = event.as_ref().map_or_else(|(id, _)| *id, |event| Some(event.id));
         if let Err(violation) =
-            event.map_err(|(_, violation)| violation).and_then(|event| batch.take(index, &event, &bounds, limits))
+            event.map_err(|(_, violation)| violation).and_then(|event| batch.add_event(index, &event, &bounds, limits))
         {
             batch.rejected.push(Rejection { index, id, violation });
         }
@@ -107,13 +107,18 @@ pub(crate) fn prepare<'a>(
 }
 
 impl ValidatedBatch {
-    fn take(&mut self, index: u64, event: &Event<'_>, bounds: &TimeBounds, limits: &Limits) -> Result<(), Violation> {
+    fn add_event(
+        &mut self,
+        index: u64,
+        event: &Event<'_>,
+        bounds: &TimeBounds,
+        limits: &Limits,
+    ) -> Result<(), Violation> {
         validate::check(event, limits)?;
         let (event_time, time_source) = clock::resolve_time(event, &self.sent, bounds)?;
         let start = self.text.len();
-        build::event(&mut self.text, event);
-        // One batch has only one boot for all installs, so the clocks of several cannot be told apart; foreign senders
-        // have no monotonic clock.
+        build::write_event(&mut self.text, event);
+        // The clocks of several installs in one batch cannot be told apart; foreign senders have no monotonic clock.
         let reading = event.mono.filter(|_| event.true_ts.is_none() && self.heads.len() == 1);
         // Without a boot ID all readings count as one boot.
         let reading = reading.map(|mono| (self.boot(&event.boot), mono));
@@ -175,7 +180,7 @@ impl ValidatedBatch {
             if at > 0 {
                 out.push(b',');
             }
-            build::decided(&mut out, event);
+            build::write_decided(&mut out, event);
             out.extend_from_slice(&self.text[event.text.clone()]);
         }
         out.extend_from_slice(build::TAIL.as_bytes());

@@ -95,7 +95,7 @@ impl Collector {
             clients: Mutex::new(Clients::default()),
             acceptor: Acceptor::new(spool.clone(), config.limits.clone(), Arc::clone(&telemetry)),
             reader,
-            read_barrier: Box::new(CatchUp { spool: spool.clone(), source, embedded: fanout.embedded() }),
+            read_barrier: Box::new(SpoolReadBarrier { spool: spool.clone(), source, embedded: fanout.embedded() }),
             budget: Budget::new("the bytes being worked on", config.limits.in_flight_bytes),
             process: Process::begin(data_dir.path()),
             telemetry,
@@ -223,7 +223,7 @@ async fn warn_of_unconfigured(spool: &Spool) {
 }
 
 /// Knows how far the stores are behind the spool.
-struct CatchUp {
+struct SpoolReadBarrier {
     spool: Spool,
     /// The sink that questions are answered from.
     source: Option<SinkProgress>,
@@ -231,7 +231,7 @@ struct CatchUp {
 }
 
 #[async_trait]
-impl ReadBarrier for CatchUp {
+impl ReadBarrier for SpoolReadBarrier {
     async fn wait(&self) {
         let Some(source) = &self.source else { return };
         let head = self.spool.head();

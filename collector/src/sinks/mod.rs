@@ -240,7 +240,7 @@ pub(crate) trait Sink: Send + Sync {
         Ok(None)
     }
 
-    /// Moves [`Sink::position`] to `to`, because the events before it will never come. Called only for a sink that has
+    /// Moves [`Sink::position`] to `to`, because the events up to it will never come. Called only for a sink that has
     /// a position.
     ///
     /// # Errors

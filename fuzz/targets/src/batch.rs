@@ -73,7 +73,7 @@ fn stored(json: &str, events: u64) {
 }
 
 fn forms(record: &Record<'_>) {
-    let shared = subway_collector::row::shared(record);
+    let shared = subway_collector::row::shared_suffix(record);
     for event in &record.events {
         let row = Row::new(record, event);
         let mut line = Vec::new();

@@ -20,19 +20,19 @@ use crate::sinks::days::{DAY_MS, day_of};
 /// Limit for one query. A range that takes longer should be split, because users do not wait longer for a page.
 const DEADLINE: Duration = Duration::from_secs(10);
 /// Additional time for the response to arrive.
-const GRACE: Duration = Duration::from_secs(5);
+const RESPONSE_GRACE: Duration = Duration::from_secs(5);
 /// Maximum concurrent queries. The console sends eight at once.
 const MAX_CONCURRENT_QUERIES: usize = 8;
 
 /// Error codes of a server that stops a query: took too long, too many rows, too many queries, memory, cancelled.
-const BUSY: [u32; 8] = [158, 159, 160, 202, 241, 307, 394, 396];
+const BUSY_ERRORS: [u32; 8] = [158, 159, 160, 202, 241, 307, 394, 396];
 
 /// External table with the boundaries of the buckets.
-const BOUNDS: &str = "bounds";
+const BOUNDS_TABLE: &str = "bounds";
 
 /// Returns the expression of a time's bucket: the last boundary that is not after it.
 fn bucket(time: &str) -> String {
-    format!("roundDown(toUnixTimestamp64Milli({time}), (SELECT groupArray(value) FROM {BOUNDS})) AS bucket")
+    format!("roundDown(toUnixTimestamp64Milli({time}), (SELECT groupArray(value) FROM {BOUNDS_TABLE})) AS bucket")
 }
 
 struct ClickHouseReader {
@@ -62,7 +62,7 @@ struct CountResponse {
 impl ClickHouseReader {
     fn new(settings: &Settings, deadline: Duration) -> Result<Self, SinkError> {
         Ok(Self {
-            client: Client::new(settings, deadline + GRACE)?,
+            client: Client::new(settings, deadline + RESPONSE_GRACE)?,
             table: format!("{}.{}", settings.database(), settings.table()),
             local_table_name: (settings.database().to_owned(), local_table(settings)),
             deadline,
@@ -94,7 +94,7 @@ impl ClickHouseReader {
 
 fn read_error(failure: StatementError) -> ReadError {
     match failure {
-        StatementError::Server(code, _) if BUSY.contains(&code) => {
+        StatementError::Server(code, _) if BUSY_ERRORS.contains(&code) => {
             ReadError::Busy("the query takes too long; use a shorter range or wider buckets".into())
         }
         failure => ReadError::Failed(failure.retryable().to_string()),
@@ -198,7 +198,7 @@ impl Reader for ClickHouseReader {
         let mut conditions = Conditions::new(self.parameters(), &query.app, &query.filter);
         let statement = count_statement(&self.table, &query, &mut conditions);
         let answer =
-            self.client.run_with_external_table(&statement, conditions.parameters, BOUNDS, &query.bounds).await;
+            self.client.run_with_external_table(&statement, conditions.parameters, BOUNDS_TABLE, &query.bounds).await;
         let answer: CountResponse = serde_json::from_slice(&answer.map_err(read_error)?).map_err(decode_error)?;
         counts(&query, &answer)
     }

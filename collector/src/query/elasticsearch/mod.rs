@@ -90,16 +90,16 @@ impl ElasticsearchReader {
             let _permit = self.permits.acquire().await.map_err(|error| ReadError::Failed(error.to_string()))?;
             work.await
         };
-        tokio::time::timeout(DEADLINE, all).await.unwrap_or_else(|_| Err(too_long()))
+        tokio::time::timeout(DEADLINE, all).await.unwrap_or_else(|_| Err(query_too_long()))
     }
 
     /// Refreshes the indices, which makes delivered events visible.
     async fn refresh(&self, indices: &str) -> Result<(), ReadError> {
-        self.ask(&format!("/{indices}/_refresh?{INDEX_OPTIONS}&filter_path=_shards"), &Value::Null).await.map(|_| ())
+        self.post(&format!("/{indices}/_refresh?{INDEX_OPTIONS}&filter_path=_shards"), &Value::Null).await.map(|_| ())
     }
 
     /// Sends a request and returns the body of a successful response.
-    async fn ask(&self, path: &str, body: &Value) -> Result<bytes::Bytes, ReadError> {
+    async fn post(&self, path: &str, body: &Value) -> Result<bytes::Bytes, ReadError> {
         let body = (!body.is_null()).then_some(body);
         let answer = self.server.ask(Method::POST, path, body).await.map_err(read_error)?;
         match answer.status {
@@ -114,9 +114,9 @@ impl ElasticsearchReader {
         let path = format!(
             "/{indices}/_search?{INDEX_OPTIONS}&allow_partial_search_results=false&filter_path=timed_out,aggregations"
         );
-        let body = self.ask(&path, body).await?;
+        let body = self.post(&path, body).await?;
         let value: Value = serde_json::from_slice(&body).map_err(|error| ReadError::Failed(error.to_string()))?;
-        if value["timed_out"] == true { Err(too_long()) } else { Ok(value) }
+        if value["timed_out"] == true { Err(query_too_long()) } else { Ok(value) }
     }
 
     async fn read_newest(&self, query: &EventsQuery) -> Result<Vec<ListedEvent>, ReadError> {
@@ -135,7 +135,7 @@ impl ElasticsearchReader {
             if let Some(after) = after {
                 body["search_after"] = json!([after.event_time, after.position]);
             }
-            let answer = self.ask(&path, &body).await?;
+            let answer = self.post(&path, &body).await?;
             let page: Page<'_> =
                 serde_json::from_slice(&answer).map_err(|error| ReadError::Failed(error.to_string()))?;
             for hit in &page.hits.hits {
@@ -207,7 +207,7 @@ fn event_time_range(from: Option<i64>, to: Option<i64>) -> Value {
     if range.len() == 1 { json!({"match_all": {}}) } else { json!({"range": {"event_time": range}}) }
 }
 
-fn too_long() -> ReadError {
+fn query_too_long() -> ReadError {
     ReadError::Busy("the query takes too long; use a shorter range or wider buckets".into())
 }
 

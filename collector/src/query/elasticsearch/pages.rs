@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::{ElasticsearchReader, INDEX_OPTIONS, ReadError, read_error, too_long};
+use super::{ElasticsearchReader, INDEX_OPTIONS, ReadError, query_too_long, read_error};
 use crate::sinks::elasticsearch::server::Distribution;
 
 /// Combinations in one page. Each page scans all matching events again, so there should be few; the store allows 65,535
@@ -112,14 +112,14 @@ impl<'a> CompositePager<'a> {
             return Ok(None);
         }
         if self.point_in_time.is_none() {
-            let (page, after) = self.ask(&format!("/{}/_search?{INDEX_OPTIONS}&", self.indices)).await?;
+            let (page, after) = self.fetch(&format!("/{}/_search?{INDEX_OPTIONS}&", self.indices)).await?;
             if after.is_none() {
                 self.done = true;
                 return Ok(Some(page));
             }
             self.open_point_in_time().await?;
         }
-        let (page, after) = self.ask("/_search?").await?;
+        let (page, after) = self.fetch("/_search?").await?;
         match after {
             Some(after) => self.body["aggs"]["pager"]["composite"]["after"] = after,
             None => self.done = true,
@@ -128,12 +128,12 @@ impl<'a> CompositePager<'a> {
     }
 
     /// Fetches a page, and returns it with the key after which the next begins, if there is one.
-    async fn ask(&self, path: &str) -> Result<(Page, Option<Value>), ReadError> {
+    async fn fetch(&self, path: &str) -> Result<(Page, Option<Value>), ReadError> {
         let path = format!("{path}allow_partial_search_results=false&filter_path=timed_out,aggregations");
-        let page = Page(self.reader.ask(&path, &self.body).await?);
+        let page = Page(self.reader.post(&path, &self.body).await?);
         let answer = page.read()?;
         if answer.timed_out {
-            return Err(too_long());
+            return Err(query_too_long());
         }
         let after = match answer.aggregations {
             Some(all) if all.pager.buckets.len() == PAGE_BUCKETS => all.pager.after_key,
@@ -151,7 +151,7 @@ impl<'a> CompositePager<'a> {
             Distribution::OpenSearch => ("_search/point_in_time", "pit_id"),
         };
         let path = format!("/{}/{path}?keep_alive={KEEP_ALIVE}&{INDEX_OPTIONS}", self.indices);
-        let answer = self.reader.ask(&path, &Value::Null).await?;
+        let answer = self.reader.post(&path, &Value::Null).await?;
         let answer: Value = serde_json::from_slice(&answer).map_err(|error| ReadError::Failed(error.to_string()))?;
         let point_in_time = answer[name].as_str().unwrap_or_default().to_owned();
         self.body["pit"] = json!({"id": point_in_time, "keep_alive": KEEP_ALIVE});

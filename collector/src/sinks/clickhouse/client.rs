@@ -99,7 +99,7 @@ impl Client {
     pub(crate) async fn run(&self, statement: &str, parameters: UrlParameters) -> Result<Bytes, StatementError> {
         let path = format!("/{}", parameters.with("wait_end_of_query", "1").0);
         let request = self.http.request(Method::POST, &path).body(statement.to_owned());
-        self.finish(request).await
+        self.send_statement(request).await
     }
 
     /// Runs a statement that reads numbers from the external table `name`, in its one column `value`.
@@ -127,7 +127,7 @@ impl Client {
         body.extend_from_slice(format!("\r\n--{BOUNDARY}--\r\n").as_bytes());
         let content_type = format!("multipart/form-data; boundary={BOUNDARY}");
         let request = self.http.request(Method::POST, &format!("/{}", parameters.0));
-        self.finish(request.header("content-type", content_type).body(body)).await
+        self.send_statement(request.header("content-type", content_type).body(body)).await
     }
 
     /// Sends rows and returns the response, for [`errors::check_insert`].
@@ -150,7 +150,7 @@ impl Client {
         self.http.send(request.body(body)).await
     }
 
-    async fn finish(&self, request: reqwest::RequestBuilder) -> Result<Bytes, StatementError> {
+    async fn send_statement(&self, request: reqwest::RequestBuilder) -> Result<Bytes, StatementError> {
         let answer = self.http.send(request).await.map_err(StatementError::NoResponse)?;
         match errors::error_code(&answer) {
             None => Ok(answer.body),

@@ -109,7 +109,7 @@ impl Encoder<'_> {
         let (first, last) = only.map_or((self.batch.first, self.batch.last), |position| (position, position));
         for (start, record) in records {
             let (at, events) = events_in_range(*start, &record.events, first, last);
-            let shared = if events.is_empty() { Vec::new() } else { row::shared(record) };
+            let shared = if events.is_empty() { Vec::new() } else { row::shared_suffix(record) };
             for (position, event) in (at..).zip(events) {
                 if self.tracker.is_aborted() {
                     // The next attempt sends the rest with all the others.

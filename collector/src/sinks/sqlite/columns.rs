@@ -42,7 +42,7 @@ impl ColumnStorage {
 }
 
 /// Returns the columns of a batch that are in its own row, with their index in [`Record::COLUMNS`].
-pub(super) fn of_batch() -> impl Iterator<Item = (usize, ColumnStorage)> {
+pub(super) fn batch_columns() -> impl Iterator<Item = (usize, ColumnStorage)> {
     let storages = Record::COLUMNS.iter().map(ColumnStorage::of).enumerate();
     storages.filter(|(_, storage)| !matches!(storage, ColumnStorage::App | ColumnStorage::Install))
 }
@@ -71,7 +71,7 @@ pub(super) fn insert_event(part: i64) -> String {
 /// Returns the statement that inserts a batch into a part: its ID, app and install, its context, the context if that
 /// has no ID, its events, then its columns.
 pub(super) fn insert_batch(part: i64) -> String {
-    let columns = of_batch().filter_map(|(at, _)| Record::COLUMNS.get(at)).map(|column| column.name);
+    let columns = batch_columns().filter_map(|(at, _)| Record::COLUMNS.get(at)).map(|column| column.name);
     let own = ["id", "app", "install", "context", "context_json", "events"].into_iter();
     insert(&format!("batch_{part}"), &own.chain(columns).collect::<Vec<_>>())
 }
@@ -80,7 +80,7 @@ pub(super) fn insert_batch(part: i64) -> String {
 /// else.
 pub(super) fn create_tables(part: i64) -> String {
     let columns: Vec<String> =
-        declared_of_batch().into_iter().map(|(name, definition)| format!("{name} {definition}")).collect();
+        batch_column_definitions().into_iter().map(|(name, definition)| format!("{name} {definition}")).collect();
     format!(
         "CREATE TABLE event_{part} (
             app INTEGER NOT NULL, event_time INTEGER NOT NULL, theme INTEGER NOT NULL, code INTEGER NOT NULL,
@@ -107,13 +107,13 @@ pub(super) static CONTEXT_SQL: LazyLock<(String, String)> = LazyLock::new(|| {
 });
 
 /// Returns the columns, with definitions, of the table of events in a part from before events were packed.
-pub(super) fn declared_of_event() -> Vec<(&'static str, &'static str)> {
+pub(super) fn event_column_definitions() -> Vec<(&'static str, &'static str)> {
     Event::COLUMNS.iter().map(|column| (stored_name(column), definition(column))).collect()
 }
 
 /// Returns the columns that a part's table of batches must have besides its own.
-pub(super) fn declared_of_batch() -> Vec<(&'static str, &'static str)> {
-    let columns = of_batch().filter_map(|(at, _)| Record::COLUMNS.get(at));
+pub(super) fn batch_column_definitions() -> Vec<(&'static str, &'static str)> {
+    let columns = batch_columns().filter_map(|(at, _)| Record::COLUMNS.get(at));
     columns.map(|column| (column.name, definition(column))).collect()
 }
 
@@ -143,7 +143,7 @@ pub(super) fn select_events(part: i64) -> String {
                 format!("coalesce(e.code_text, (SELECT text FROM word WHERE id = e.{}))", column.name)
             }
             (_, ColumnScope::Event) => format!("e.{}", column.name),
-            (_, ColumnScope::Batch | ColumnScope::Context) => of_batches(column),
+            (_, ColumnScope::Batch | ColumnScope::Context) => batch_expression(column),
         })
         .collect();
     format!(
@@ -165,12 +165,12 @@ pub(super) fn select_batches(part: i64) -> String {
         FROM batch_{part} b LEFT JOIN context c ON c.id = b.context CROSS JOIN app a ON a.id = b.app
             CROSS JOIN install i ON i.id = b.install
         WHERE b.id >= (SELECT coalesce(max(id), 0) FROM batch_{part} WHERE id <= ?1 + 1) AND b.id <= ?2 ORDER BY b.id",
-        columns.map(of_batches).collect::<Vec<_>>().join(", ")
+        columns.map(batch_expression).collect::<Vec<_>>().join(", ")
     )
 }
 
 /// Returns the expression of a column that the events of a batch share.
-fn of_batches(column: &Column) -> String {
+fn batch_expression(column: &Column) -> String {
     match (ColumnStorage::of(column), column.of) {
         (ColumnStorage::App, _) => "a.key".to_owned(),
         (ColumnStorage::Install, _) => "i.install_id".to_owned(),

@@ -273,7 +273,7 @@ impl Dictionary {
         Ok(number)
     }
 
-    /// Returns the ID of an install, and lowers its first time to `earliest`.
+    /// Returns the ID of an install, and lowers its first time to `earliest` if that is earlier.
     pub(super) fn install(&mut self, sql: &Connection, app: i64, id: &str, earliest: i64) -> rusqlite::Result<i64> {
         let part = self.part;
         let known = match self.installs.get(app, id) {

@@ -72,13 +72,13 @@ impl EmbeddedSink {
     /// # Errors
     /// If the database fails.
     pub(crate) async fn run_retention_step(&self) -> Result<bool, SinkError> {
-        self.ask(Writer::run_retention_step).await
+        self.run(Writer::run_retention_step).await
     }
 
     /// Runs one step of retention at `now`, milliseconds since the epoch.
     #[cfg(test)]
     pub(crate) async fn run_retention_step_at(&self, now: i64) -> Result<bool, SinkError> {
-        self.ask(move |writer| writer.run_retention_step_at(now)).await
+        self.run(move |writer| writer.run_retention_step_at(now)).await
     }
 
     /// Stores the time zones of the apps, `(key, IANA name)`, so that `export` reads dates as the collector does.
@@ -94,7 +94,7 @@ impl EmbeddedSink {
         })?)
     }
 
-    /// Limits the database to its present pages and `more`; `None` lifts the limit.
+    /// Limits the database to its present pages plus `more`; `None` lifts the limit.
     #[cfg(test)]
     pub(crate) fn limit_pages(&self, more: Option<i64>) -> rusqlite::Result<()> {
         let limited = self.thread.call(move |writer| {
@@ -105,12 +105,12 @@ impl EmbeddedSink {
         limited.unwrap_or_else(|| Err(writer_thread::thread_error("the thread has ended")))
     }
 
-    async fn ask<T: Send + 'static>(
+    async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Writer) -> Result<T, SinkError> + Send + 'static,
     ) -> Result<T, SinkError> {
         // Without a result the work panicked. The next runs with a clean transaction and empty caches.
-        let answer = self.thread.ask(work).await;
+        let answer = self.thread.submit(work).await;
         answer.unwrap_or_else(|_| {
             Err(SinkError::retryable("a job of the embedded store's thread panicked; the log has the reason"))
         })
@@ -124,20 +124,20 @@ impl Sink for EmbeddedSink {
     }
 
     async fn position(&self) -> Result<Option<u64>, SinkError> {
-        self.ask(|writer| Ok(Some(writer.position()))).await
+        self.run(|writer| Ok(Some(writer.position()))).await
     }
 
     async fn deliver(&self, batch: Arc<SinkBatch>) -> Result<Delivered, SinkError> {
-        self.ask(move |writer| writer.deliver(&batch)).await?;
+        self.run(move |writer| writer.deliver(&batch)).await?;
         Ok(Delivered::default())
     }
 
     async fn skip(&self, to: u64) -> Result<(), SinkError> {
-        self.ask(move |writer| writer.skip(to, clock::now())).await
+        self.run(move |writer| writer.skip(to, clock::now())).await
     }
 
     async fn health(&self) -> Result<(), SinkError> {
-        self.ask(Writer::probe).await
+        self.run(Writer::probe).await
     }
 }
 

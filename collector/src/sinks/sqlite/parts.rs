@@ -125,9 +125,9 @@ pub(super) fn upgrade(connection: &mut Connection) -> rusqlite::Result<()> {
     for part in &parts {
         let query = "SELECT layout FROM part WHERE id = ?1";
         layout = sql.prepare_cached(query)?.query_row([part.id], |row| row.get::<_, Option<String>>(0))?;
-        add_columns(&sql, &format!("batch_{}", part.id), columns::declared_of_batch())?;
+        add_columns(&sql, &format!("batch_{}", part.id), columns::batch_column_definitions())?;
         if layout.is_none() {
-            add_columns(&sql, &format!("event_{}", part.id), columns::declared_of_event())?;
+            add_columns(&sql, &format!("event_{}", part.id), columns::event_column_definitions())?;
         }
     }
     if let Some(last) = parts.last().filter(|_| layout.as_ref() != Some(&*CURRENT_LAYOUT)) {

@@ -167,7 +167,7 @@ fn every_query_is_answered_by_searching_the_key() {
 async fn a_panic_while_writing_costs_only_its_own_batch() {
     let dir = tempfile::tempdir().unwrap();
     let sink = EmbeddedSink::open(dir.path()).unwrap();
-    let result: Result<(), SinkError> = sink.ask(|_| panic!("a fault")).await;
+    let result: Result<(), SinkError> = sink.run(|_| panic!("a fault")).await;
     assert!(matches!(result, Err(SinkError::Retryable { .. })));
     sink.deliver(one_event(1)).await.unwrap();
     assert_eq!(sink.position().await, Ok(Some(1)));

@@ -181,7 +181,7 @@ impl Writer {
         transaction.rollback().map_err(database_error)
     }
 
-    /// Moves the position to `to`, because the events before it will never come.
+    /// Moves the position to `to`, because the events up to it will never come.
     pub(super) fn skip(&mut self, to: u64, now: i64) -> Result<(), SinkError> {
         if to <= self.position {
             return Ok(());
@@ -361,7 +361,7 @@ fn insert_batch(
     row.raw_bind_parameter(5, in_row)?;
     row.raw_bind_parameter(6, &state.packed[..])?;
     let values = record.values();
-    for (number, (at, storage)) in (7..).zip(columns::of_batch()) {
+    for (number, (at, storage)) in (7..).zip(columns::batch_columns()) {
         bind(&mut row, number, values[at], storage)?;
     }
     row.raw_execute()?;

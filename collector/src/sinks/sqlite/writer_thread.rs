@@ -39,7 +39,7 @@ impl WriterThread {
     }
 
     /// Queues `work`. The receiver gets the result, or an error if `work` panicked.
-    pub(super) fn ask<T: Send + 'static>(
+    pub(super) fn submit<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Writer) -> T + Send + 'static,
     ) -> oneshot::Receiver<T> {
