@@ -64,7 +64,7 @@ fn two_collectors_and_one_kafka_bring_every_event_to_clickhouse_once() {
     let Some(store) = available(ClickHouse::start()) else { return };
     let brokers = kafka.bootstrap();
     let sink = format!(
-        "[[sink]]\nname = \"kafka\"\nkind = \"kafka\"\nurl = \"{brokers}\"\npartitions = 4\ntimeout_ms = 3000\n"
+        "[[sink]]\nname = \"kafka\"\nkind = \"kafka\"\nurl = \"{brokers}\"\npartitions = 4\nrequest_timeout_ms = 3000\n"
     );
     let sites = [Site::new(&sink), Site::new(&sink)];
     let mut first = sites[0].start();

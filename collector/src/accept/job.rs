@@ -33,7 +33,7 @@ pub(super) struct Job {
     /// Signatures made before this are too old anyway, milliseconds since the epoch.
     forget_before: i64,
     /// The cap of the spool, bytes of JSON.
-    spool_bytes: u64,
+    spool_max_bytes: u64,
     full: Option<Full>,
     fresh: Vec<bool>,
     replayed: bool,
@@ -55,9 +55,9 @@ impl Job {
         let Decoded { prepared, signature, held } = decoded;
         // A signature may also be from the future by its age, so it is remembered twice as long.
         let forget_before = received_at.saturating_sub(terms.signature_age_ms.saturating_mul(2));
-        let (spool_bytes, full) = (terms.spool_bytes, None);
+        let (spool_max_bytes, full) = (terms.spool_max_bytes, None);
         let (fresh, replayed) = (Vec::new(), false);
-        Self { app, prepared, signature, forget_before, spool_bytes, full, fresh, replayed, reply, held, place }
+        Self { app, prepared, signature, forget_before, spool_max_bytes, full, fresh, replayed, reply, held, place }
     }
 
     fn order(&mut self, tx: &mut Tx<'_>) -> Result<(), SpoolError> {
@@ -96,7 +96,7 @@ impl Job {
 impl Write for Job {
     fn apply(&mut self, tx: &mut Tx<'_>) -> Result<(), SpoolError> {
         // Looked at when it arrived too; since then as much as fits in memory may have come in beside it.
-        self.full = tx.backlog(self.app).room(self.spool_bytes).err();
+        self.full = tx.backlog(self.app).room(self.spool_max_bytes).err();
         if self.full.is_some() {
             return Ok(());
         }

@@ -94,7 +94,7 @@ fn starts_like_json(body: &[u8]) -> bool {
 #[derive(Clone, Copy)]
 struct Terms {
     signature_age_ms: i64,
-    spool_bytes: u64,
+    spool_max_bytes: u64,
 }
 
 /// The collector cannot store now.
@@ -136,7 +136,7 @@ impl Acceptor {
         self.room(number)?;
         let mut place = self.places.hold(&arrival.app.quota.under_way().places);
         let limits = self.limits.load_full();
-        let terms = Terms { signature_age_ms: limits.wire.signature_age_ms, spool_bytes: limits.spool_bytes };
+        let terms = Terms { signature_age_ms: limits.wire.signature_age_ms, spool_max_bytes: limits.spool_max_bytes };
         let decoded = self.decode(arrival, limits).await?;
         place.grow(1)?;
         let (reply, answer) = oneshot::channel();

@@ -14,7 +14,7 @@ const SHARE: &str = "this app's share of the spool is used up because a sink tak
 impl Acceptor {
     /// Whether the spool has room for more of this app.
     pub(super) fn room(&self, app: i64) -> Result<(), Problem> {
-        self.spool.backlog(app).room(self.limits.load().spool_bytes).map_err(|full| self.full(full))
+        self.spool.backlog(app).room(self.limits.load().spool_max_bytes).map_err(|full| self.full(full))
     }
 
     /// Counts a refusal for want of room and puts it into words.
@@ -30,7 +30,7 @@ impl Acceptor {
     /// # Errors
     /// Why not, as a sentence.
     pub(crate) fn ready(&self, apps: impl Iterator<Item = i64>) -> Result<(), String> {
-        let cap = self.limits.load().spool_bytes;
+        let cap = self.limits.load().spool_max_bytes;
         let mut full = None;
         for app in apps {
             full = self.spool.backlog(app).room(cap).err();
@@ -60,6 +60,6 @@ impl Acceptor {
     /// How many bytes one app may have in the spool now.
     #[must_use]
     pub(crate) fn share_bytes(&self) -> u64 {
-        self.spool.backlog(0).share(self.limits.load().spool_bytes)
+        self.spool.backlog(0).share(self.limits.load().spool_max_bytes)
     }
 }

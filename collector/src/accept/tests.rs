@@ -186,14 +186,14 @@ async fn a_failed_commit_refuses_every_request_in_it_and_the_retry_is_stored() {
 
 #[tokio::test]
 async fn a_spool_that_no_sink_empties_refuses_more() {
-    let bench = Bench::with(10, Limits { spool_bytes: 1, ..Limits::default() });
+    let bench = Bench::with(10, Limits { spool_max_bytes: 1, ..Limits::default() });
     assert_eq!(bench.acceptor.accept(bench.arrival(1)).await.unwrap().stored, 1);
     assert_eq!(bench.acceptor.accept(bench.arrival(2)).await.unwrap_err().code, ProblemCode::Unavailable);
 }
 
 #[tokio::test]
 async fn however_many_wait_for_one_commit_an_app_gets_no_more_than_its_share() {
-    let bench = Bench::with(1000, Limits { spool_bytes: 20_000, ..Limits::default() });
+    let bench = Bench::with(1000, Limits { spool_max_bytes: 20_000, ..Limits::default() });
     bench.acceptor.accept(bench.arrival(0)).await.unwrap();
     let one = bench.spool.backlog_bytes();
     let release = bench.hold(false);

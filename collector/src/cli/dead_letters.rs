@@ -21,11 +21,12 @@ use crate::telemetry::SinkMetrics;
 /// Dead letters read at a time.
 const PAGE: u64 = 500;
 
-/// What `list` says of events that were given up.
-const SHED: &str = "given up because the spool was full (when_full = \"shed\"); sinks that do not shed have them";
+/// The reason that `list` gives for dropped events.
+const DROPPED_EVENTS: &str =
+    "dropped because the spool was full (when_full = \"drop_oldest\"); sinks that drop nothing have them";
 
-/// What `list` says of events whose letters are gone.
-const DROPPED: &str =
+/// The reason that `list` gives for events whose dead letters were dropped.
+const DROPPED_LETTERS: &str =
     "dropped because the dead letters took too much room (dead_letter_bytes); they cannot be replayed";
 
 pub(super) fn run(
@@ -48,10 +49,10 @@ pub(super) fn run(
         DeadLetters::List => {
             let mut counts: BTreeMap<(String, String), u64> = BTreeMap::new();
             for (name, sink) in ledger.sinks.iter().filter(|(name, sink)| names.contains(name) && sink.shed > 0) {
-                counts.insert((name.clone(), SHED.to_owned()), sink.shed);
+                counts.insert((name.clone(), DROPPED_EVENTS.to_owned()), sink.shed);
             }
             for (name, letters) in &dropped {
-                counts.insert((name.clone(), DROPPED.to_owned()), *letters);
+                counts.insert((name.clone(), DROPPED_LETTERS.to_owned()), *letters);
             }
             each(&reader, &names, |letter| {
                 *counts.entry((letter.sink, letter.reason)).or_default() += 1;
@@ -75,7 +76,7 @@ pub(super) fn run(
                 }
             }
             replay(data_dir, &waiting, config)?;
-            dropped.iter().try_for_each(|(name, letters)| print(&format!("{name}: {letters} were {DROPPED}\n")))
+            dropped.iter().try_for_each(|(name, letters)| print(&format!("{name}: {letters} were {DROPPED_LETTERS}\n")))
         }
     }
 }

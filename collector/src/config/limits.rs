@@ -124,13 +124,13 @@ limits! {
     /// proxy that nobody has declared has thousands. 0 is no limit. Trusted proxies are exempt.
     connections_per_ip = per_ip(10_000), 0..=1_000_000;
     /// Time for a TLS handshake, milliseconds. Two round trips of the slowest network, and nobody holds a place with less.
-    handshake_ms = 10_000, 1..=DAY_MS;
+    tls_handshake_timeout_ms = 10_000, 1..=DAY_MS;
     /// Bytes of one request's head. Ours need a few hundred.
-    head_bytes = 16 * KIB, 8 * KIB..=MIB;
+    max_header_bytes = 16 * KIB, 8 * KIB..=MIB;
     /// Time for a request's head to arrive, and for an idle connection to wait for the next request, milliseconds.
-    head_ms = 30_000, 1..=DAY_MS;
+    header_timeout_ms = 30_000, 1..=DAY_MS;
     /// Time for a request's body to arrive, milliseconds. Slow senders must not hold memory for ever.
-    body_ms = 60_000, 1..=DAY_MS;
+    body_timeout_ms = 60_000, 1..=DAY_MS;
     /// Requests a second to `/v1/*` that one client address (of IPv6: one /64) may make; further ones are told 429. 0 is no
     /// limit: an address may be a proxy, or a mobile network's that thousands of phones share. Set it where the collector sees its
     /// clients' own addresses.
@@ -147,7 +147,7 @@ limits! {
     commit_bytes = 16 * MIB, KIB..=GIB;
     /// Bytes of JSON in the spool that a sink has not taken yet. It bounds the disk that a dead sink can cost; beyond it
     /// clients are told 503.
-    spool_bytes = 8 * GIB, KIB..=1024 * 1024 * GIB;
+    spool_max_bytes = 8 * GIB, KIB..=1024 * 1024 * GIB;
     /// Bytes that the dead letters of one sink may take. It bounds the disk that a store which refuses much can cost; beyond it the
     /// oldest are dropped, and stay counted.
     dead_letter_bytes = GIB, 64 * KIB..=1024 * 1024 * GIB;

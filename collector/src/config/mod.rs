@@ -52,7 +52,7 @@ pub struct Config {
     /// The embedded store.
     pub embedded: Embedded,
     /// The name of the sink that questions are answered from; `None` if no store that there is can be asked.
-    pub reading: Option<String>,
+    pub query_source: Option<String>,
     /// The proxies whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<Network>,
     /// The certificate, if the collector speaks HTTPS itself.
@@ -104,7 +104,7 @@ struct File {
     sink: Vec<Spanned<toml::Table>>,
     #[serde(default)]
     embedded: embedded::Table,
-    reading: Option<Reading>,
+    query: Option<QueryTable>,
     #[serde(default)]
     trusted_proxies: Vec<Spanned<Text>>,
     tls: Option<tls::Table>,
@@ -120,19 +120,19 @@ struct Admin {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Reading {
-    sink: Spanned<Text>,
+struct QueryTable {
+    source: Spanned<Text>,
 }
 
 /// The sink to read, which must be there and be able to answer. If it is not said: the embedded store; without that, the
 /// one sink that can answer; `None` if none can.
-fn reading(
+fn query_source(
     source: &Source<'_>,
-    reading: Option<Reading>,
+    table: Option<QueryTable>,
     sinks: &[Sink],
     embedded: &Embedded,
 ) -> Result<Option<String>, ConfigError> {
-    let Some(Reading { sink: name }) = reading else {
+    let Some(QueryTable { source: name }) = table else {
         if embedded.enabled {
             return Ok(Some(EMBEDDED.to_owned()));
         }
@@ -142,12 +142,12 @@ fn reading(
             [one] => Ok(Some(one.to_owned())),
             _ => {
                 let why = format!("is needed: the embedded store is off, and any of {} could be read", can.join(", "));
-                Err(source.error(0..0, "reading.sink", why))
+                Err(source.error(0..0, "query.source", why))
             }
         };
     };
     let (at, name) = (name.span(), name.into_inner().to_string());
-    let wrong = |why: String| Err(source.error(at, "reading.sink", why));
+    let wrong = |why: String| Err(source.error(at, "query.source", why));
     match sinks.iter().find(|sink| sink.name == name) {
         None if name != EMBEDDED => wrong(format!("no sink is named {name}")),
         None if !embedded.enabled => wrong("the embedded store is off ([embedded] enabled = false)".into()),
@@ -207,7 +207,7 @@ impl Config {
             limits: Limits::default(),
             sinks: Vec::new(),
             embedded: Embedded::default(),
-            reading: Some(EMBEDDED.to_owned()),
+            query_source: Some(EMBEDDED.to_owned()),
             trusted_proxies: Vec::new(),
             tls: None,
             log: Log::default(),
@@ -264,7 +264,7 @@ impl Config {
             admin_token,
             apps: app::all(&source, file.app)?,
             limits: file.limits.checked(&source)?,
-            reading: reading(&source, file.reading, &sinks, &embedded)?,
+            query_source: query_source(&source, file.query, &sinks, &embedded)?,
             embedded,
             sinks,
             trusted_proxies: file.trusted_proxies.into_iter().map(network).collect::<Result<_, _>>()?,

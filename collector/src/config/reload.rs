@@ -29,10 +29,10 @@ impl Config {
             ("sink", self.sinks_digest != running.sinks_digest),
             ("app.timezone (for exact_counts)", running.counts_days() && self.zones() != running.zones()),
             ("embedded", self.embedded != running.embedded),
-            ("reading", self.reading != running.reading),
+            ("query", self.query_source != running.query_source),
             ("limits.queue_requests", new.queue_requests != old.queue_requests),
             ("limits.commit_bytes", new.commit_bytes != old.commit_bytes),
-            ("limits.spool_bytes", new.spool_bytes != old.spool_bytes),
+            ("limits.spool_max_bytes", new.spool_max_bytes != old.spool_max_bytes),
             ("limits.dead_letter_bytes", new.dead_letter_bytes != old.dead_letter_bytes),
             ("limits.dedup_memory_bytes", new.dedup_memory_bytes != old.dedup_memory_bytes),
             ("limits.dedup_fresh_ids", new.dedup_fresh_ids != old.dedup_fresh_ids),
@@ -65,12 +65,12 @@ impl Config {
         self.data_dir.clone_from(&running.data_dir);
         self.log.clone_from(&running.log);
         self.sinks.clone_from(&running.sinks);
-        self.reading.clone_from(&running.reading);
+        self.query_source.clone_from(&running.query_source);
         self.embedded.clone_from(&running.embedded);
         self.sinks_digest = running.sinks_digest;
         self.limits.queue_requests = running.limits.queue_requests;
         self.limits.commit_bytes = running.limits.commit_bytes;
-        self.limits.spool_bytes = running.limits.spool_bytes;
+        self.limits.spool_max_bytes = running.limits.spool_max_bytes;
         self.limits.dead_letter_bytes = running.limits.dead_letter_bytes;
         self.limits.dedup_memory_bytes = running.limits.dedup_memory_bytes;
         self.limits.dedup_fresh_ids = running.limits.dedup_fresh_ids;
@@ -93,8 +93,8 @@ mod tests {
         let running = Config::parse(&format!("data_dir = \"/a\"\n{APP}[limits]\nconnections = 5\n")).unwrap();
         let mut new = Config::parse(&format!(
             "listen = \"127.0.0.1:1\"\nadmin = {{listen = \"127.0.0.1:2\"}}\ndata_dir = \"/b\"\n{APP}[limits]\nconnections = 6\n\
-             queue_requests = 7\ncommit_bytes = 9999\nspool_bytes = 9999\ndedup_memory_bytes = 9999\ndedup_fresh_ids = 9999\n\
-             install_clocks = 9999\ndead_letter_bytes = 99999\n[log]\nlevel = \"debug\"\n[embedded]\nenabled = false\n[reading]\nsink = \"ch\"\n\
+             queue_requests = 7\ncommit_bytes = 9999\nspool_max_bytes = 9999\ndedup_memory_bytes = 9999\ndedup_fresh_ids = 9999\n\
+             install_clocks = 9999\ndead_letter_bytes = 99999\n[log]\nlevel = \"debug\"\n[embedded]\nenabled = false\n[query]\nsource = \"ch\"\n\
              [[sink]]\nname = \"ch\"\nkind = \"clickhouse\"\nurl = \"http://127.0.0.1:9\"\n"
         ))
         .unwrap();

@@ -50,11 +50,11 @@ impl Settings {
             max_events: delivery.batch_events,
             max_bytes: delivery.batch_bytes,
             linger_ms: delivery.linger_ms,
-            backoff_ms: delivery.backoff_ms,
-            backoff_cap_ms: delivery.backoff_cap_ms,
-            breaker_failures: u32::try_from(delivery.breaker_failures).unwrap_or(u32::MAX),
+            backoff_ms: delivery.retry_initial_backoff_ms,
+            backoff_cap_ms: delivery.retry_max_backoff_ms,
+            breaker_failures: u32::try_from(delivery.breaker_threshold).unwrap_or(u32::MAX),
             advance_ms: 0,
-            sheds: delivery.when_full == WhenFull::Shed,
+            sheds: delivery.when_full == WhenFull::DropOldest,
         }
     }
 }

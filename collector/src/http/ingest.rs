@@ -114,7 +114,7 @@ async fn read(live: &Live, headers: &HeaderMap, mut body: Body, held: &mut Held)
         linger(headers, body);
         return Err(too_large(limit, announced));
     }
-    let deadline = Duration::from_millis(live.limits.body_ms);
+    let deadline = Duration::from_millis(live.limits.body_timeout_ms);
     match tokio::time::timeout(deadline, collect(&mut body, announced.unwrap_or(0), limit, held)).await {
         Ok(Ok(bytes)) => Ok(bytes),
         Ok(Err(problem)) => {

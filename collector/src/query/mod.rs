@@ -101,7 +101,7 @@ pub(crate) trait Reader: Send + Sync {
 /// # Errors
 /// [`SinkError::Unfit`] if the settings of the store cannot be used.
 pub(crate) fn open(config: &Config, data_dir: &Path) -> Result<Arc<dyn Reader>, SinkError> {
-    let Some(name) = &config.reading else { return Ok(Arc::new(nowhere::Nowhere)) };
+    let Some(name) = &config.query_source else { return Ok(Arc::new(nowhere::Nowhere)) };
     let sink = config.sinks.iter().find(|sink| sink.name == *name);
     match sink.map(|sink| (&sink.kind, &sink.delivery)) {
         Some((Kind::ClickHouse(settings), delivery)) => clickhouse::open(settings, delivery),

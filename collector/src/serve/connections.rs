@@ -163,7 +163,7 @@ impl Connections {
             None => drop(tokio::spawn(serving.serve(stream))),
             Some(certificate) => {
                 let acceptor = TlsAcceptor::from(certificate.load_full());
-                let limit = Duration::from_millis(live.limits.handshake_ms);
+                let limit = Duration::from_millis(live.limits.tls_handshake_timeout_ms);
                 tokio::spawn(async move {
                     match tokio::time::timeout(limit, acceptor.accept(stream)).await {
                         Ok(Ok(stream)) => serving.serve(stream).await,
@@ -209,8 +209,8 @@ fn http(limits: &Limits) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_millis(limits.head_ms))
-        .max_buf_size(usize::try_from(limits.head_bytes).unwrap_or(usize::MAX));
+        .header_read_timeout(Duration::from_millis(limits.header_timeout_ms))
+        .max_buf_size(usize::try_from(limits.max_header_bytes).unwrap_or(usize::MAX));
     builder
 }
 
@@ -218,7 +218,7 @@ fn http(limits: &Limits) -> http1::Builder {
 /// waits in memory until it is taken.
 fn impatient(stream: TcpStream, limits: &Limits) -> Pin<Box<TimeoutStream<TcpStream>>> {
     let mut stream = TimeoutStream::new(stream);
-    stream.set_write_timeout(Some(Duration::from_millis(limits.body_ms)));
+    stream.set_write_timeout(Some(Duration::from_millis(limits.body_timeout_ms)));
     Box::pin(stream)
 }
 

@@ -84,11 +84,11 @@ impl Collector {
             opening.await.map_err(|error| StartError::Interrupted(error.to_string()))??;
         let history = embedded.as_ref().map(|_| Arc::new(StoreHistory::new(data_dir.path())) as Arc<dyn History>);
         let surroundings =
-            Surroundings { history, spool_bytes: config.limits.spool_bytes, telemetry: Arc::clone(&telemetry) };
+            Surroundings { history, spool_bytes: config.limits.spool_max_bytes, telemetry: Arc::clone(&telemetry) };
         let replayer = Replayer::new(spool.clone(), sinks.iter().map(|(sink, _)| Arc::clone(sink)).collect());
         let fanout = Fanout::start(&spool, sinks, surroundings).await?;
         let source =
-            fanout.progress().iter().find(|progress| Some(progress.name()) == config.reading.as_deref()).cloned();
+            fanout.progress().iter().find(|progress| Some(progress.name()) == config.query_source.as_deref()).cloned();
         let shared = Arc::new(Shared {
             live: ArcSwap::from_pointee(live),
             clients: Mutex::new(Clients::default()),
@@ -284,7 +284,7 @@ impl Opened {
         let zones = config.zones();
         let embedded = open_embedded(&config, data_dir.path(), &zones, &telemetry)?;
         let mut sinks: Vec<(Arc<dyn Sink>, fanout::Settings)> = Vec::new();
-        let sheds = config.embedded.when_full == WhenFull::Shed;
+        let sheds = config.embedded.when_full == WhenFull::DropOldest;
         let settings = fanout::Settings { sheds, ..fanout::Settings::embedded() };
         sinks.extend(embedded.iter().map(|sink| (Arc::clone(sink) as Arc<dyn Sink>, settings.clone())));
         for sink in &config.sinks {
@@ -292,7 +292,7 @@ impl Opened {
             let opened = sinks::open(sink, &zones, telemetry.sink(&sink.name)).map_err(wrong)?;
             sinks.push((opened, fanout::Settings::of(&sink.delivery)));
         }
-        let wrong = |error| StartError::Sink(config.reading.clone().unwrap_or_default(), error);
+        let wrong = |error| StartError::Sink(config.query_source.clone().unwrap_or_default(), error);
         let reader = query::open(&config, data_dir.path()).map_err(wrong)?;
         Ok(Self { config, data_dir, telemetry, spool, live, certificate, embedded, sinks, reader })
     }

@@ -31,12 +31,12 @@ fn documented(prefix: &str) -> BTreeSet<String> {
 fn every_key_is_documented() {
     let unknown = "no_such_key = 1\n";
     assert_eq!(documented("| `[[app]]`"), known(&demo("", unknown, "")), "[[app]]");
-    for table in ["admin", "embedded", "tls", "log", "reading"] {
+    for table in ["admin", "embedded", "tls", "log", "query"] {
         let config = demo("", "", &format!("[{table}]\n{unknown}"));
         assert_eq!(documented(&format!("| `[{table}]`")), known(&config), "[{table}]");
     }
     let mut top = known(&demo(unknown, "", ""));
-    for table in ["admin", "app", "embedded", "limits", "tls", "log", "sink", "reading"] {
+    for table in ["admin", "app", "embedded", "limits", "tls", "log", "sink", "query"] {
         assert!(top.remove(table), "{table} is a table");
     }
     let plain: BTreeSet<String> = documented("|").into_iter().filter(|key| top.contains(key)).collect();

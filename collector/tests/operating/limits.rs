@@ -202,7 +202,7 @@ fn raw_on(mut stream: TcpStream, bytes: &[u8]) -> String {
 
 #[test]
 fn a_head_that_is_too_large_is_refused() {
-    let site = Operated::new(&demo("", "", "[limits]\nhead_bytes = 8192\n"));
+    let site = Operated::new(&demo("", "", "[limits]\nmax_header_bytes = 8192\n"));
     let collector = site.start();
     let head = |filler: usize| {
         let filler = "x".repeat(filler);
@@ -216,7 +216,7 @@ fn a_head_that_is_too_large_is_refused() {
 
 #[test]
 fn an_idle_connection_is_closed_after_its_time() {
-    let site = Operated::new(&demo("", "", "[limits]\nhead_ms = 500\n"));
+    let site = Operated::new(&demo("", "", "[limits]\nheader_timeout_ms = 500\n"));
     let collector = site.start();
     // Keep-alive: after its answer the connection waits for another request, which never comes.
     let answer = raw(&collector, b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n");

@@ -96,7 +96,7 @@ fn plain_http_and_other_certificates_get_nothing() {
 
 #[test]
 fn a_handshake_that_never_ends_is_cut_off() {
-    let (site, certificate) = secured("[limits]\nhandshake_ms = 50\n");
+    let (site, certificate) = secured("[limits]\ntls_handshake_timeout_ms = 50\n");
     let collector = site.start();
     let mut silent = TcpStream::connect(collector.url.strip_prefix("https://").unwrap()).unwrap();
     silent.set_read_timeout(Some(Duration::from_secs(20))).unwrap();

@@ -45,8 +45,8 @@ fn a_full_spool_sheds_for_the_sink_that_may_and_takes_everything_for_the_others(
     let mut lab = Lab::new(
         &stores,
         "shed",
-        "linger_ms = 50\nbackoff_ms = 50\nbackoff_cap_ms = 200\ntimeout_ms = 2000\nbatch_events = 500\nwhen_full = \"shed\"",
-        "[limits]\nspool_bytes = 1000000\n",
+        "linger_ms = 50\nretry_initial_backoff_ms = 50\nretry_max_backoff_ms = 200\nrequest_timeout_ms = 2000\nbatch_events = 500\nwhen_full = \"drop_oldest\"",
+        "[limits]\nspool_max_bytes = 1000000\n",
     );
     lab.start();
     lab.es.refuse();
@@ -73,8 +73,8 @@ fn a_full_spool_blocks_clients_by_default_until_the_store_is_back() {
     let mut lab = Lab::new(
         &stores,
         "block",
-        "linger_ms = 50\nbackoff_ms = 50\nbackoff_cap_ms = 200\ntimeout_ms = 2000",
-        "[limits]\nspool_bytes = 300000\n",
+        "linger_ms = 50\nretry_initial_backoff_ms = 50\nretry_max_backoff_ms = 200\nrequest_timeout_ms = 2000",
+        "[limits]\nspool_max_bytes = 300000\n",
     );
     lab.start();
     lab.ch.refuse();

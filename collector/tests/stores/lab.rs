@@ -88,7 +88,12 @@ impl<'a> Lab<'a> {
 
     /// Quick settings: short waits, so that tests do not wait.
     pub(crate) fn quick(stores: &'a Stores, name: &str) -> Self {
-        Self::new(stores, name, "linger_ms = 100\nbackoff_ms = 50\nbackoff_cap_ms = 500\ntimeout_ms = 10000", "")
+        Self::new(
+            stores,
+            name,
+            "linger_ms = 100\nretry_initial_backoff_ms = 50\nretry_max_backoff_ms = 500\nrequest_timeout_ms = 10000",
+            "",
+        )
     }
 
     pub(crate) fn start(&mut self) {

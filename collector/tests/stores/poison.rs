@@ -36,7 +36,8 @@ fn lines(text: &str) -> Vec<Value> {
 #[test]
 fn one_bad_row_in_a_hundred_thousand_costs_at_most_36_requests_and_no_neighbour() {
     let Some(stores) = stores() else { return };
-    let mut lab = Lab::new(&stores, "needle", "linger_ms = 15000\nbackoff_ms = 50\nbackoff_cap_ms = 500", "");
+    let mut lab =
+        Lab::new(&stores, "needle", "linger_ms = 15000\nretry_initial_backoff_ms = 50\nretry_max_backoff_ms = 500", "");
     lab.start();
     lab.settled(&ALL);
     forbid(&lab);

@@ -40,7 +40,8 @@ fn spread(now: i64, batch_number: i64) -> Value {
 fn a_sender_of_twenty_years_of_days_words_and_names_holds_up_no_other_app() {
     let Some(stores) = stores() else { return };
     let other = "[[app]]\nkey = \"other\"\ntimezone = \"UTC\"\nread_token = \"other-read-token-0123456789abcdef\"\n";
-    let quick = "linger_ms = 100\nbackoff_ms = 50\nbackoff_cap_ms = 500\ntimeout_ms = 60000";
+    let quick =
+        "linger_ms = 100\nretry_initial_backoff_ms = 50\nretry_max_backoff_ms = 500\nrequest_timeout_ms = 60000";
     let mut lab = Lab::new(&stores, "spread", quick, other);
     lab.start();
     let url = lab.url();

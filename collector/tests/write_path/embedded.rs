@@ -138,7 +138,7 @@ impl Drop for SmallDisk {
 }
 
 /// Bytes of JSON in the spool that fill it.
-const SMALL_SPOOL: &str = "[limits]\nspool_bytes = 400000\n";
+const SMALL_SPOOL: &str = "[limits]\nspool_max_bytes = 400000\n";
 /// Far more events than the small disk and the small spool have room for.
 const MORE_THAN_FITS: usize = 100_000;
 
@@ -170,7 +170,7 @@ fn a_full_disk_of_the_embedded_store_holds_up_nobody_before_the_spool_is_full() 
 
 #[test]
 fn an_embedded_store_that_sheds_lets_clients_through_and_says_what_it_lacks() {
-    let site = Site::new(&format!("[embedded]\nwhen_full = \"shed\"\n{SMALL_SPOOL}"));
+    let site = Site::new(&format!("[embedded]\nwhen_full = \"drop_oldest\"\n{SMALL_SPOOL}"));
     let Some(disk) = SmallDisk::for_the_store_of(&site) else { return };
     let collector = site.start();
     // How much a store takes before its disk is full depends on when its log is written back.

@@ -38,7 +38,7 @@ fn connections_beyond_the_limit_are_told_so_and_a_free_place_is_used_again() {
 
 #[test]
 fn a_head_that_never_ends_is_cut_off() {
-    let site = Site::new("[limits]\nhead_ms = 50\n");
+    let site = Site::new("[limits]\nheader_timeout_ms = 50\n");
     let collector = site.start();
     let mut stream = TcpStream::connect(collector.address()).unwrap();
     std::io::Write::write_all(&mut stream, b"POST /v1/events HTTP/1.1\r\nx-subway-key: de").unwrap();
@@ -50,7 +50,7 @@ fn a_head_that_never_ends_is_cut_off() {
 
 #[test]
 fn a_body_that_never_ends_is_given_up() {
-    let site = Site::new("[limits]\nbody_ms = 50\n");
+    let site = Site::new("[limits]\nbody_timeout_ms = 50\n");
     let collector = site.start();
     let mut stream = TcpStream::connect(collector.address()).unwrap();
     let head = b"POST /v1/events HTTP/1.1\r\nhost: x\r\nx-subway-key: demo\r\ncontent-length: 100\r\n\r\n{";
@@ -63,7 +63,7 @@ fn a_body_that_never_ends_is_given_up() {
 
 #[test]
 fn an_answer_that_nobody_takes_is_small_and_not_kept_for_ever() {
-    let site = Site::new("[limits]\nbody_ms = 1000\n");
+    let site = Site::new("[limits]\nbody_timeout_ms = 1000\n");
     let collector = site.start();
     // The name of a field that is wrong may be all of the body.
     let name = "x".repeat(900_000);

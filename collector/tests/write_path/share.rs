@@ -18,7 +18,7 @@ const FLOOD: usize = 1_000;
 /// A second app, a spool of [`CAP`], and `more`.
 fn site(more: &str) -> Site {
     Site::new(&format!(
-        "[[app]]\nkey = \"other\"\ntimezone = \"UTC\"\nread_token = \"{READ}\"\n[limits]\nspool_bytes = {CAP}\n{more}"
+        "[[app]]\nkey = \"other\"\ntimezone = \"UTC\"\nread_token = \"{READ}\"\n[limits]\nspool_max_bytes = {CAP}\n{more}"
     ))
 }
 
@@ -151,7 +151,7 @@ fn once_the_store_is_back_everything_drains_and_the_flooder_is_let_in_again() {
 
 #[test]
 fn a_sink_that_sheds_lets_every_app_through() {
-    let site = site(&dead_sink("shed"));
+    let site = site(&dead_sink("drop_oldest"));
     let collector = site.start();
     let shed = |ledger: &Value| ledger["sinks"]["dead"].get("shed").and_then(Value::as_u64).unwrap_or(0);
     let mut stored = 0;

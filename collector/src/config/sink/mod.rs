@@ -56,13 +56,13 @@ impl Kind {
 
 /// What happens when the spool is full because this sink takes nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 pub enum WhenFull {
     /// Clients are told 503 and keep their events: nothing is lost, and nothing new is taken.
     #[default]
     Block,
     /// This sink gives up its oldest events, counted in the ledger; the others get everything.
-    Shed,
+    DropOldest,
 }
 
 /// How a sink is fed. Every `[[sink]]` has these keys; the defaults are the kind's.
@@ -75,13 +75,13 @@ pub struct Delivery {
     /// How long the first waiting event waits for company, milliseconds.
     pub linger_ms: u64,
     /// The first pause after a failure, milliseconds; it doubles with every failure in a row.
-    pub backoff_ms: u64,
+    pub retry_initial_backoff_ms: u64,
     /// The longest pause, milliseconds.
-    pub backoff_cap_ms: u64,
+    pub retry_max_backoff_ms: u64,
     /// Failures in a row after which the store's health is asked before a batch is risked.
-    pub breaker_failures: u64,
+    pub breaker_threshold: u64,
     /// How long one request to the store may take, milliseconds.
-    pub timeout_ms: u64,
+    pub request_timeout_ms: u64,
     /// What happens when the spool is full.
     pub when_full: WhenFull,
 }
@@ -94,10 +94,10 @@ impl Delivery {
             batch_events,
             batch_bytes,
             linger_ms,
-            backoff_ms: 200,
-            backoff_cap_ms: 15_000,
-            breaker_failures: 5,
-            timeout_ms: 60_000,
+            retry_initial_backoff_ms: 200,
+            retry_max_backoff_ms: 15_000,
+            breaker_threshold: 5,
+            request_timeout_ms: 60_000,
             when_full: WhenFull::Block,
         }
     }
@@ -117,10 +117,10 @@ const NUMBERS: [(&str, u64, u64); 7] = [
     ("batch_events", 1, 1_000_000),
     ("batch_bytes", 1024, 1024 * 1024 * 1024),
     ("linger_ms", 0, 60_000),
-    ("backoff_ms", 1, DAY_MS),
-    ("backoff_cap_ms", 1, DAY_MS),
-    ("breaker_failures", 1, 1_000_000),
-    ("timeout_ms", 1, DAY_MS),
+    ("retry_initial_backoff_ms", 1, DAY_MS),
+    ("retry_max_backoff_ms", 1, DAY_MS),
+    ("breaker_threshold", 1, 1_000_000),
+    ("request_timeout_ms", 1, DAY_MS),
 ];
 
 impl Common {
@@ -135,7 +135,7 @@ impl Common {
             common.numbers.push((key, number));
         }
         if let Some(value) = settings.remove("when_full") {
-            let refuse = || wrong("when_full", format!("must be \"block\" or \"shed\", here {value}"));
+            let refuse = || wrong("when_full", format!("must be \"block\" or \"drop_oldest\", here {value}"));
             common.when_full = value.clone().try_into().map_err(|_| refuse())?;
         }
         Ok(common)
@@ -147,10 +147,10 @@ impl Common {
                 "batch_events" => &mut delivery.batch_events,
                 "batch_bytes" => &mut delivery.batch_bytes,
                 "linger_ms" => &mut delivery.linger_ms,
-                "backoff_ms" => &mut delivery.backoff_ms,
-                "backoff_cap_ms" => &mut delivery.backoff_cap_ms,
-                "breaker_failures" => &mut delivery.breaker_failures,
-                _ => &mut delivery.timeout_ms,
+                "retry_initial_backoff_ms" => &mut delivery.retry_initial_backoff_ms,
+                "retry_max_backoff_ms" => &mut delivery.retry_max_backoff_ms,
+                "breaker_threshold" => &mut delivery.breaker_threshold,
+                _ => &mut delivery.request_timeout_ms,
             };
             *place = value;
         }

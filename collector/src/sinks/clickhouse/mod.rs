@@ -87,7 +87,7 @@ pub(crate) fn open(
 }
 
 fn timeout(delivery: &Delivery) -> Duration {
-    Duration::from_millis(delivery.timeout_ms)
+    Duration::from_millis(delivery.request_timeout_ms)
 }
 
 /// The statements that make everything the sink needs, for a person to read or to run.

@@ -70,7 +70,7 @@ pub(crate) fn open(
 /// # Errors
 /// As [`Sink::prepare`].
 pub(crate) async fn apply(settings: &Settings, delivery: &Delivery) -> Result<Vec<String>, SinkError> {
-    schema::apply(&Server::new(settings, Duration::from_millis(delivery.timeout_ms))?, settings).await
+    schema::apply(&Server::new(settings, Duration::from_millis(delivery.request_timeout_ms))?, settings).await
 }
 
 struct Elasticsearch {
@@ -133,7 +133,7 @@ impl Elasticsearch {
     ) -> Result<Self, SinkError> {
         Ok(Self {
             name: name.to_owned(),
-            server: Server::new(settings, Duration::from_millis(delivery.timeout_ms))?,
+            server: Server::new(settings, Duration::from_millis(delivery.request_timeout_ms))?,
             encoder: Arc::new(Encoder::new(settings)),
             counts: if settings.exact_counts { Some(Counts::new(settings, zones)?) } else { None },
             retention: Arc::new(Retention::new(settings.index_prefix(), settings.retention_days)),

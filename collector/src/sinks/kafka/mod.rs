@@ -50,7 +50,7 @@ struct Kafka {
 impl Kafka {
     fn open(name: &str, settings: &Settings, delivery: &Delivery) -> Result<Self, SinkError> {
         let client = client::config(settings, delivery);
-        let patience = METADATA_TIMEOUT.min(Duration::from_millis(delivery.timeout_ms));
+        let patience = METADATA_TIMEOUT.min(Duration::from_millis(delivery.request_timeout_ms));
         let voice = Voice::new(name);
         let topics = Arc::new(Topics::new(name, settings, (client.clone(), voice.clone()), patience));
         let producers = Arc::new(Producers::new(name, client, voice.clone()));

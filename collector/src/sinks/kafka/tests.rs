@@ -179,7 +179,7 @@ async fn each_theme_can_have_a_topic_of_its_own() {
 async fn a_missing_topic_is_no_poison_and_is_not_made_against_the_will() {
     let Some(broker) = available(Broker::shared()) else { return };
     let topic = topic();
-    let strict = sink(&broker.bootstrap(), &topic, "manage_schema = false\ntimeout_ms = 1500\n");
+    let strict = sink(&broker.bootstrap(), &topic, "manage_schema = false\nrequest_timeout_ms = 1500\n");
     let named = |result: Result<(), SinkError>| match result {
         Err(SinkError::Retryable { message, .. }) => assert!(message.contains(&topic), "{message}"),
         other => panic!("{other:?}"),
@@ -260,7 +260,7 @@ async fn a_topic_that_takes_less_than_the_largest_message_is_named_at_the_start(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_there_is_a_failure_that_may_pass() {
-    let sink = sink("127.0.0.1:1", "t", "timeout_ms = 500\n");
+    let sink = sink("127.0.0.1:1", "t", "request_timeout_ms = 500\n");
     let prepared = sink.prepare().await;
     // What the library was told is said, not only that it waited in vain.
     assert!(prepared.as_ref().is_err_and(|error| error.to_string().contains("refused")), "{prepared:?}");
@@ -277,7 +277,7 @@ async fn a_broker_killed_in_the_middle_of_deliveries_costs_nothing() {
     const BATCHES: u64 = 30;
     const EVENTS: u64 = 1000;
     let (topic, url) = (topic(), broker.bootstrap());
-    let sink = prepared(&url, &topic, "timeout_ms = 2000\n").await;
+    let sink = prepared(&url, &topic, "request_timeout_ms = 2000\n").await;
     let (mut failures, mut restarted) = (0, None);
     for n in 0..BATCHES {
         let first = 1 + n * EVENTS;
@@ -308,7 +308,7 @@ async fn a_broker_killed_in_the_middle_of_deliveries_costs_nothing() {
 async fn a_broker_that_hangs_ends_a_delivery_in_time_and_gets_the_same_batch_again() {
     let Some(broker) = available(Broker::start()) else { return };
     let (topic, url) = (topic(), broker.bootstrap());
-    let sink = prepared(&url, &topic, "timeout_ms = 1000\n").await;
+    let sink = prepared(&url, &topic, "request_timeout_ms = 1000\n").await;
     let first = batch(vec![record("i", 1, 100, nothing)], 100);
     let second = batch(vec![record("i", 101, 100, nothing)], 200);
     assert_eq!(sink.deliver(first).await, Ok(Delivered::default()));
