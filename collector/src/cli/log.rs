@@ -1,4 +1,4 @@
-//! Logs: one line per event, on stderr.
+//! Log on stderr, one line for each event.
 
 use std::io::{self, Write};
 
@@ -6,7 +6,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{Format, Log};
 
-/// Begins to log. Also what a defect says when it panics goes into the log, as one line like everything else.
+/// Starts the log. Panics are logged too, each as one line.
 pub(super) fn start(log: &Log) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(&log.level));
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false);
@@ -21,8 +21,8 @@ pub(super) fn start(log: &Log) {
     }));
 }
 
-/// Takes one event at a write, as the text format gives it, and keeps it on one line. (JSON needs no help: it has no raw
-/// line breaks.)
+/// Writer that keeps each event of the text format on one line. It relies on one write for each event. JSON does not need
+/// it, because it contains no raw line breaks.
 struct OneLine<W>(W);
 
 impl<W: Write> Write for OneLine<W> {

@@ -110,7 +110,7 @@ pub(super) fn place(event: &Event<'_>, sent: &Sent, bounds: &Bounds) -> Result<(
 
 /// The newest event of an install (by its number) whose monotonic clock is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Last {
+pub(crate) struct ClockAnchor {
     /// Number of the event.
     pub seq: u64,
     /// Run of the monotonic clock.
@@ -130,7 +130,7 @@ impl Prepared {
     /// changed. A time that lies in the collector's future proves nothing: it is wrong itself, and would draw everything
     /// after it along. `last` is where the install's earlier batches ended; the answer is where this one does, if that is
     /// later.
-    pub(crate) fn order(&mut self, fresh: &[bool], last: Option<Last>) -> Option<Last> {
+    pub(crate) fn order(&mut self, fresh: &[bool], last: Option<ClockAnchor>) -> Option<ClockAnchor> {
         let mut visit: Vec<usize> =
             (0..self.candidates.len()).filter(|&at| fresh[at] && self.candidates[at].reading.is_some()).collect();
         visit.sort_by_key(|&at| self.candidates[at].seq);
@@ -162,6 +162,6 @@ impl Prepared {
         if last.is_some_and(|last| last.seq >= candidate.seq && last.event_time <= latest) {
             return None;
         }
-        Some(Last { seq: candidate.seq, boot: self.boots[boot].clone(), mono, event_time: candidate.event_time })
+        Some(ClockAnchor { seq: candidate.seq, boot: self.boots[boot].clone(), mono, event_time: candidate.event_time })
     }
 }

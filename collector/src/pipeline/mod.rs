@@ -14,7 +14,7 @@ use std::ops::Range;
 use subway_protocol::codec::server::Rejection;
 use subway_protocol::{Id, Limits, Violation};
 
-pub(crate) use clock::{Bounds, Last, TimeSource};
+pub(crate) use clock::{Bounds, ClockAnchor, TimeSource};
 pub(crate) use event::{Decoded, Event, Incoming, Origin, Page, Sent};
 
 /// A batch after validation: what could be stored of it, and what not.

@@ -10,6 +10,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use serde::Deserialize;
 
 use super::{SpoolError, lock};
+use crate::limit::dynamic_threshold;
 
 /// An app may have this many times what is free. One that is alone gets 8/9 of the room, two get 8/17 each: a part is always
 /// left for the others. A smaller number would leave more of the room unused, a larger one less to an app that comes late.
@@ -52,7 +53,7 @@ impl Backlog {
     /// What one app may have of a spool with room for `cap` bytes; it grows and shrinks with what is free.
     #[must_use]
     pub fn share(self, cap: u64) -> u64 {
-        cap.saturating_sub(self.total).saturating_mul(SHARE)
+        dynamic_threshold(cap, self.total, SHARE)
     }
 
     /// Whether the app may store more in a spool with room for `cap` bytes.

@@ -19,7 +19,7 @@ pub(crate) use gauges::Gauges;
 pub(crate) use sinks::SinkMetrics;
 pub(crate) use store::StoreMetrics;
 
-use crate::limit::Limited;
+use crate::limit::LimitKind;
 use family::{counter, counters, histogram};
 
 /// The content type of [`Telemetry::render`].
@@ -149,7 +149,7 @@ impl Telemetry {
         for reason in RejectReason::ALL {
             self.events.with_label_values(&["rejected", reason.as_str()]);
         }
-        for limit in Limited::ALL {
+        for limit in LimitKind::ALL {
             self.requests_rate_limited.with_label_values(&[limit.as_str()]);
         }
         for result in ["applied", "refused"] {
@@ -171,7 +171,7 @@ impl Telemetry {
     }
 
     /// Counts a request that came too soon.
-    pub(crate) fn count_rate_limited(&self, limit: Limited) {
+    pub(crate) fn count_rate_limited(&self, limit: LimitKind) {
         self.requests_rate_limited.with_label_values(&[limit.as_str()]).inc();
     }
 

@@ -15,7 +15,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("accept", &["auth", "limit", "pipeline", "spool"]),
     ("auth", &["limit"]),
     ("process", &[]),
-    ("spool", &[]),
+    ("spool", &["limit"]),
     ("fanout", &["spool", "sinks"]),
     ("sinks", &[]),
     ("query", &["sinks"]),

@@ -163,7 +163,7 @@ proptest! {
 #[test]
 fn a_late_batch_does_not_take_the_place_of_a_newer_one() {
     let reading = Reading { boot: Some(1), mono: Some(5), ts: 0, true_ts: None };
-    let newer = Last { seq: 100, boot: "b1".into(), mono: 900, event_time: NOW + 500 };
+    let newer = ClockAnchor { seq: 100, boot: "b1".into(), mono: 900, event_time: NOW + 500 };
     let mut late = of(std::slice::from_ref(&reading), 7);
     assert_eq!(late.order(&[true], Some(newer)), None);
     assert_eq!(times(&late), [NOW]);
@@ -194,7 +194,7 @@ fn a_wrong_future_time_draws_nothing_along() {
     assert_eq!(future.order(&[true], None), None, "it is not remembered");
 
     // One that was remembered proves nothing, and gives way even to an event with a smaller number.
-    let stuck = Last { seq: 9, boot: "b1".into(), mono: 5, event_time: NOW + tolerance + 1 };
+    let stuck = ClockAnchor { seq: 9, boot: "b1".into(), mono: 5, event_time: NOW + tolerance + 1 };
     let mut next = of(&[reading(10, 0)], 5);
     assert_eq!(next.order(&[true], Some(stuck)).map(|last| last.seq), Some(5));
     assert_eq!(times(&next), [NOW]);
