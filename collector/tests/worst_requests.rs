@@ -16,18 +16,18 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value, json};
 use subway_servers::{ClickHouse, Elasticsearch, Kafka, available};
-use support::{Collector, READ, Site, agent, gzip, id, try_post};
+use support::{Collector, CollectorFixture, READ, agent, gzip, id, try_post};
 
 /// The most by which one request may raise the resident memory, MiB.
-const MOST_MIB: u64 = 128;
+const MAX_MIB: u64 = 128;
 /// The longest that another app's request may wait for its answer, and its event for its way into every store.
-const MOST_ANSWER: Duration = Duration::from_secs(10);
-const MOST_DELIVERY: Duration = Duration::from_secs(60);
+const MAX_ANSWER: Duration = Duration::from_secs(10);
+const MAX_DELIVERY: Duration = Duration::from_secs(60);
 /// The same for an event behind one that spreads its own over 1,000 days: each day within 400 of the arrival is an index of
 /// Elasticsearch, which takes it some tenths of a second, once.
-const MOST_DELIVERY_OF_DAYS: Duration = Duration::from_secs(280);
+const MAX_DELIVERY_OF_DAYS: Duration = Duration::from_secs(280);
 /// How long the stores may need for what the request itself has become.
-const PATIENCE: Duration = Duration::from_secs(300);
+const TIMEOUT: Duration = Duration::from_secs(300);
 const DAYS: &str = "1,000 days";
 const DAY_MS: i64 = 86_400_000;
 
@@ -200,7 +200,7 @@ fn progress(collector: &Collector) -> (u64, u64) {
 fn settle(collector: &Collector) -> Duration {
     let (began, (stored, _)) = (Instant::now(), progress(collector));
     while progress(collector).1 < stored {
-        assert!(began.elapsed() < PATIENCE, "the stores never caught up: {}", collector.ledger());
+        assert!(began.elapsed() < TIMEOUT, "the stores never caught up: {}", collector.ledger());
         std::thread::sleep(Duration::from_millis(20));
     }
     began.elapsed()
@@ -243,7 +243,7 @@ fn no_request_takes_more_memory_than_its_share_or_holds_up_another_app() {
         let sent = gzip(body.as_bytes());
         assert!(body.len() <= 8 * 1024 * 1024 && sent.len() <= 1024 * 1024, "{name}: {} {}", body.len(), sent.len());
         // Each has a collector of its own: what an earlier one has left would hide what this one takes.
-        let site = Site::new(&config);
+        let site = CollectorFixture::new(&config);
         let collector = site.start();
         // What is made once: connections, threads, tables, indices, caches.
         for _ in 0..2 {
@@ -273,9 +273,9 @@ fn no_request_takes_more_memory_than_its_share_or_holds_up_another_app() {
         assert_eq!(answer.status, status, "{name}: {}", &answer.text[..answer.text.len().min(500)]);
         assert!(answer.text.len() < 1024 * 1024, "{name}: an answer of {} bytes", answer.text.len());
         worst = worst.max(peak - before);
-        assert!(peak - before <= MOST_MIB, "{name}: from {before} to {peak} MiB");
-        let most_delivery = if name == DAYS { MOST_DELIVERY_OF_DAYS } else { MOST_DELIVERY };
-        assert!(longest < MOST_ANSWER && delivered < most_delivery, "{name}: {longest:?}, {delivered:?}");
+        assert!(peak - before <= MAX_MIB, "{name}: from {before} to {peak} MiB");
+        let max_delivery = if name == DAYS { MAX_DELIVERY_OF_DAYS } else { MAX_DELIVERY };
+        assert!(longest < MAX_ANSWER && delivered < max_delivery, "{name}: {longest:?}, {delivered:?}");
     }
     println!("the most: {worst} MiB");
 }

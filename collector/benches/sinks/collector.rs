@@ -10,7 +10,7 @@ use crate::http::get;
 use crate::load::cpu_seconds;
 
 /// Longest wait for anything.
-const PATIENCE: Duration = Duration::from_secs(300);
+const TIMEOUT: Duration = Duration::from_secs(300);
 /// Between two looks at the sinks' positions.
 pub(crate) const LOOK: Duration = Duration::from_millis(20);
 
@@ -51,7 +51,7 @@ impl Collector {
     pub(crate) fn wait_until_down(&self, sink: &str) {
         let (began, series) = (Instant::now(), format!("subway_sink_up{{sink=\"{sink}\"}} "));
         while value(&get(&self.address, "/metrics"), &series) != Some(0) {
-            assert!(began.elapsed() < PATIENCE, "{sink} does not count as down");
+            assert!(began.elapsed() < TIMEOUT, "{sink} does not count as down");
             std::thread::sleep(LOOK);
         }
     }
@@ -60,7 +60,7 @@ impl Collector {
     pub(crate) fn wait_for(&self, sink: &str, position: u64) {
         let began = Instant::now();
         while self.position(sink) < position {
-            assert!(began.elapsed() < PATIENCE, "{sink} is at {} of {position}", self.position(sink));
+            assert!(began.elapsed() < TIMEOUT, "{sink} is at {} of {position}", self.position(sink));
             std::thread::sleep(LOOK);
         }
     }
@@ -76,7 +76,7 @@ impl Collector {
         let began = Instant::now();
         let mut from = self.position(sink);
         while from == 0 {
-            assert!(began.elapsed() < PATIENCE, "{sink} does not begin");
+            assert!(began.elapsed() < TIMEOUT, "{sink} does not begin");
             std::thread::sleep(LOOK);
             from = self.position(sink);
         }

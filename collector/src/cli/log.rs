@@ -4,15 +4,15 @@ use std::io::{self, Write};
 
 use tracing_subscriber::EnvFilter;
 
-use crate::config::{Format, Log};
+use crate::config::{LogConfig, LogFormat};
 
 /// Starts the log. Panics are logged too, each as one line.
-pub(super) fn start(log: &Log) {
+pub(super) fn start(log: &LogConfig) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(&log.level));
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false);
     match log.format {
-        Format::Text => lines.with_writer(|| OneLine(io::stderr())).init(),
-        Format::Json => lines.json().flatten_event(true).with_current_span(false).with_writer(io::stderr).init(),
+        LogFormat::Text => lines.with_writer(|| OneLine(io::stderr())).init(),
+        LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).with_writer(io::stderr).init(),
     }
     std::panic::set_hook(Box::new(|panic| {
         let at = panic.location().map(ToString::to_string).unwrap_or_default();

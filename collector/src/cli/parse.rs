@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use lexopt::ValueExt;
 use lexopt::prelude::{Long, Short, Value};
 
-use crate::config::addresses;
+use crate::config::resolve;
 use crate::spool::Ending;
 
 /// What `--help` prints.
@@ -186,7 +186,7 @@ fn allowed_options(words: &[String]) -> &'static [&'static str] {
 fn set_option(options: &mut Options, name: &str, parser: &mut lexopt::Parser) -> Result<(), lexopt::Error> {
     match name {
         "config" => options.config = Some(parser.value()?.into()),
-        "listen" => options.listen = Some(parser.value()?.parse_with(addresses)?),
+        "listen" => options.listen = Some(parser.value()?.parse_with(resolve)?),
         "data-dir" => options.data_dir = Some(parser.value()?.into()),
         "app" => options.app = Some(parser.value()?.string()?),
         "from" => options.from = Some(parser.value()?.string()?),

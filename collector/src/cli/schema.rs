@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::output::{Failure, print, runtime};
 use super::parse::SchemaAction;
-use crate::config::{Config, Kafka, Kind, Sink};
+use crate::config::{Config, Kafka, SinkConfig, SinkKind};
 use crate::sinks::{self, clickhouse, elasticsearch};
 use crate::telemetry::SinkMetrics;
 
@@ -23,11 +23,11 @@ pub(super) fn run(action: SchemaAction, config: &Path, name: &str) -> Result<(),
     }
 }
 
-fn show(sink: &Sink) -> String {
+fn show(sink: &SinkConfig) -> String {
     match &sink.kind {
-        Kind::ClickHouse(settings) => clickhouse::schema(settings),
-        Kind::Elasticsearch(settings) => elasticsearch::schema(settings),
-        Kind::Kafka(settings) => topics(settings),
+        SinkKind::ClickHouse(settings) => clickhouse::schema(settings),
+        SinkKind::Elasticsearch(settings) => elasticsearch::schema(settings),
+        SinkKind::Kafka(settings) => topics(settings),
     }
 }
 
@@ -43,12 +43,12 @@ fn topics(settings: &Kafka) -> String {
     settings.topics().into_iter().map(line).collect()
 }
 
-async fn apply(sink: &Sink, zones: &[(String, String)]) -> Result<String, Failure> {
+async fn apply(sink: &SinkConfig, zones: &[(String, String)]) -> Result<String, Failure> {
     let did = match &sink.kind {
-        Kind::ClickHouse(settings) => clickhouse::apply(settings, &sink.delivery).await.map_err(runtime)?,
-        Kind::Elasticsearch(settings) => elasticsearch::apply(settings, &sink.delivery).await.map_err(runtime)?,
+        SinkKind::ClickHouse(settings) => clickhouse::apply(settings, &sink.delivery).await.map_err(runtime)?,
+        SinkKind::Elasticsearch(settings) => elasticsearch::apply(settings, &sink.delivery).await.map_err(runtime)?,
         // `prepare` reports only whether everything exists in the end.
-        Kind::Kafka(_) => {
+        SinkKind::Kafka(_) => {
             sinks::open(sink, zones, SinkMetrics::default()).map_err(runtime)?.prepare().await.map_err(runtime)?;
             return Ok(format!("{}: everything is there\n", sink.name));
         }

@@ -191,10 +191,10 @@ fn what_clickhouse_could_not_use_is_refused_by_its_key() {
         let refusal = refusal(&with(lines));
         assert!(refusal.contains(key), "{lines}: {refusal}");
     }
-    let all = "database = \"d\"\ntable = \"t\"\ndwd_prefix = \"v_\"\nmanage_schema = false\nttl_days = 0\nprops_json = true\ncluster = \"{cluster}\"\n\
+    let parse_all = "database = \"d\"\ntable = \"t\"\ndwd_prefix = \"v_\"\nmanage_schema = false\nttl_days = 0\nprops_json = true\ncluster = \"{cluster}\"\n\
         replicated = true\nzookeeper_path = \"/x/{uuid}\"\nreplica_name = \"{replica}\"\ninsert_quorum = 2\ncompression = \"none\"\nuser = \"u\"\n\
         password = \"p\"";
-    assert!(Config::parse(&with(all)).is_ok());
+    assert!(Config::parse(&with(parse_all)).is_ok());
 }
 
 #[test]

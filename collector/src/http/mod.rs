@@ -27,7 +27,7 @@ use crate::accept::{Ingestor, NotReady, SharedBudget, Status, too_many_requests}
 use crate::auth::AppRegistry;
 use crate::config::{EMBEDDED, Limits, Network};
 use crate::limit::{ClientBuckets, RateLimitExceeded, TokenRate};
-use crate::process::Process;
+use crate::process::ProcessMetrics;
 use crate::query::{Freshness, Reader};
 use crate::telemetry::Telemetry;
 use client::PeerAddress;
@@ -57,7 +57,7 @@ pub(crate) struct AppState {
     /// Metrics of the collector.
     pub telemetry: Arc<Telemetry>,
     /// Figures of the process from the operating system.
-    pub process: Process,
+    pub process: ProcessMetrics,
     /// Memory of the requests in progress, bytes.
     pub memory_budget: Arc<SharedBudget>,
     /// Connections open now, without those to a listener for operators.

@@ -13,7 +13,7 @@ pub(crate) use subway_analytics::{
     Parameters, parse_time, utc,
 };
 
-use crate::config::{Config, Kind};
+use crate::config::{Config, SinkKind};
 use crate::row::Row;
 use crate::sinks::SinkError;
 
@@ -104,8 +104,8 @@ pub(crate) fn open(config: &Config, data_dir: &Path) -> Result<Arc<dyn Reader>, 
     let Some(name) = &config.query_source else { return Ok(Arc::new(nowhere::Nowhere)) };
     let sink = config.sinks.iter().find(|sink| sink.name == *name);
     match sink.map(|sink| (&sink.kind, &sink.delivery)) {
-        Some((Kind::ClickHouse(settings), delivery)) => clickhouse::open(settings, delivery),
-        Some((Kind::Elasticsearch(settings), delivery)) => elasticsearch::open(settings, delivery),
-        Some((Kind::Kafka(_), _)) | None => Ok(Arc::new(sqlite::StoreReader::new(data_dir))),
+        Some((SinkKind::ClickHouse(settings), delivery)) => clickhouse::open(settings, delivery),
+        Some((SinkKind::Elasticsearch(settings), delivery)) => elasticsearch::open(settings, delivery),
+        Some((SinkKind::Kafka(_), _)) | None => Ok(Arc::new(sqlite::StoreReader::new(data_dir))),
     }
 }

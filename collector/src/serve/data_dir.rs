@@ -4,7 +4,7 @@ use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use crate::config::Secret;
+use crate::config::{Secret, TlsError};
 use crate::db::{DbError, refuse_newer_file};
 use crate::fanout::FanoutError;
 use crate::sinks::{SinkError, sqlite};
@@ -53,7 +53,7 @@ pub enum StartError {
     Interrupted(String),
     /// The certificate or its key cannot be used.
     #[error("tls: {0}")]
-    Tls(String),
+    Tls(#[from] TlsError),
     /// The listener has no address.
     #[error("cannot listen: {0}")]
     Listen(String),

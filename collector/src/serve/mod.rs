@@ -23,12 +23,12 @@ pub(crate) use data_dir::{CONFIG_PATH, DataDir, refuse_newer_at_rest};
 pub(crate) use reload::Reloader;
 
 use crate::accept::{Ingestor, SharedBudget};
-use crate::config::{Config, Tls, WhenFull};
+use crate::config::{Config, TlsConfig, WhenFull};
 use crate::fanout::{self, Fanout, Progress, Replayer, Surroundings};
 use crate::http::router::{operations_router, router};
 use crate::http::{AppState, ReloadableState};
 use crate::limit::ClientBuckets;
-use crate::process::Process;
+use crate::process::ProcessMetrics;
 use crate::query::{self, Freshness, Reader};
 use crate::sinks::sqlite::{self, EmbeddedSink, StoreHistory};
 use crate::sinks::{self, History, Sink};
@@ -94,7 +94,7 @@ impl Collector {
             reader,
             freshness: Box::new(SpoolReadBarrier { spool: spool.clone(), source, embedded: fanout.embedded() }),
             memory_budget: SharedBudget::new("the bytes being worked on", config.limits.in_flight_bytes),
-            process: Process::begin(data_dir.path()),
+            process: ProcessMetrics::start(data_dir.path()),
             telemetry,
             connections: Arc::default(),
             draining: AtomicBool::new(false),
@@ -275,7 +275,7 @@ impl Components {
             },
         };
         let spool = Spool::open(data_dir.path(), &settings, Arc::clone(&telemetry))?;
-        let certificate = config.tls.as_ref().map(Tls::load).transpose().map_err(StartError::Tls)?;
+        let certificate = config.tls.as_ref().map(TlsConfig::load).transpose()?;
         let certificate = certificate.map(|certificate| Arc::new(ArcSwap::new(certificate)));
         let reloadable = reload::reloadable(&config, &data_dir, &spool, None)?;
         let zones = config.zones();

@@ -9,7 +9,7 @@ use tokio::sync::Mutex;
 
 use super::{DataDir, StartError};
 use crate::auth::{AppRegistry, RegisteredApp};
-use crate::config::{self, Config, Tls};
+use crate::config::{self, Config, TlsConfig};
 use crate::http::{AppState, ReloadableState};
 use crate::limit::AppQuota;
 use crate::sinks::sqlite::EmbeddedSink;
@@ -57,7 +57,7 @@ impl Reloader {
 
     /// Applies `config`. Everything that can fail comes first, so that a failure changes nothing.
     fn apply(&self, config: &Config) -> Result<(), StartError> {
-        let certificate = config.tls.as_ref().map(Tls::load).transpose().map_err(StartError::Tls)?;
+        let certificate = config.tls.as_ref().map(TlsConfig::load).transpose()?;
         let before = self.state.current();
         let reloadable = reloadable(config, &self.data_dir, &self.spool, Some(&before.registry))?;
         if let Some(embedded) = &self.embedded {
@@ -89,7 +89,7 @@ fn horizons(config: &Config, numbers: &HashMap<String, i64>) -> Horizons {
     let horizon =
         |days: u64, bytes| Horizon { age_ms: i64::try_from(days).unwrap_or(i64::MAX).saturating_mul(DAY_MS), bytes };
     let (days, bytes) = (config.limits.dedup_days, config.limits.dedup_bytes);
-    let own = |app: &config::App| {
+    let own = |app: &config::AppConfig| {
         let number = numbers.get(&app.key)?;
         Some((*number, horizon(app.dedup_days.unwrap_or(days), app.dedup_bytes.unwrap_or(bytes))))
     };

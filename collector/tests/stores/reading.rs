@@ -1,11 +1,11 @@
 //! The same questions, answered from three stores.
 
-use super::lab::{Lab, Load, answers, stores};
+use super::lab::{Load, StoresFixture, answers, stores};
 
 #[test]
 fn the_reading_api_answers_the_same_from_the_embedded_store_clickhouse_and_elasticsearch() {
     let Some(stores) = stores() else { return };
-    let mut lab = Lab::quick(&stores, "reading");
+    let mut lab = StoresFixture::quick(&stores, "reading");
     let path = lab.site.dir.path().join("config.toml");
     let config = std::fs::read_to_string(&path).unwrap();
     lab.start();

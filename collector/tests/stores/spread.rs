@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
-use super::lab::{Lab, row, stores};
+use super::lab::{StoresFixture, row, stores};
 use super::support::{Answer, READ, agent, gzip, id, try_post};
 
 const ALL: [&str; 4] = ["embedded", "ch", "es", "kafka"];
@@ -42,7 +42,7 @@ fn a_sender_of_twenty_years_of_days_words_and_names_holds_up_no_other_app() {
     let other = "[[app]]\nkey = \"other\"\ntimezone = \"UTC\"\nread_token = \"other-read-token-0123456789abcdef\"\n";
     let quick =
         "linger_ms = 100\nretry_initial_backoff_ms = 50\nretry_max_backoff_ms = 500\nrequest_timeout_ms = 60000";
-    let mut lab = Lab::new(&stores, "spread", quick, other);
+    let mut lab = StoresFixture::new(&stores, "spread", quick, other);
     lab.start();
     let url = lab.url();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde_json::Value;
 
 use super::support::{
-    Answer, Collector, READ, Site, agent, assert_adds_up, batch, events, eventually, exported, try_post,
+    Answer, Collector, CollectorFixture, READ, agent, assert_adds_up, batch, events, eventually, exported, try_post,
 };
 
 /// Bytes of JSON in the spool: some fifty batches of the flood.
@@ -16,8 +16,8 @@ const BATCH: u64 = 40_000;
 const FLOOD: usize = 1_000;
 
 /// A second app, a spool of [`CAP`], and `more`.
-fn site(more: &str) -> Site {
-    Site::new(&format!(
+fn site(more: &str) -> CollectorFixture {
+    CollectorFixture::new(&format!(
         "[[app]]\nkey = \"other\"\ntimezone = \"UTC\"\nread_token = \"{READ}\"\n[limits]\nspool_max_bytes = {CAP}\n{more}"
     ))
 }
@@ -98,9 +98,9 @@ fn a_flood_is_refused_at_its_share_and_others_are_let_in_across_kills_until_noth
     let collector = site.start();
     let mut stored = small_traffic(&collector, 1) + flood_until_refused(&collector);
     assert_share_is_used_up(&collector);
-    let most = CAP * 8 / 9 + BATCH;
+    let max_ids = CAP * 8 / 9 + BATCH;
     let demo = bytes_of(&collector, "demo");
-    assert!((CAP / 2..most).contains(&demo), "many senders at once get no more than one: {demo}");
+    assert!((CAP / 2..max_ids).contains(&demo), "many senders at once get no more than one: {demo}");
     stored += small_traffic(&collector, 10);
     let before = figures(&collector);
     collector.kill_9();

@@ -17,7 +17,7 @@ pub(crate) const READ: &str = "read-token-of-the-tests";
 pub(crate) const SECRET: &str = "a secret of the tests";
 
 /// How long anything may take before a test gives up.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The apps of the tests: `demo`, and `signed`, which demands signatures. `more` is appended.
 pub(crate) fn config(more: &str) -> String {
@@ -34,11 +34,11 @@ pub(crate) struct Collector {
     pub(crate) url: String,
 }
 
-pub(crate) struct Site {
+pub(crate) struct CollectorFixture {
     pub(crate) dir: TempDir,
 }
 
-impl Site {
+impl CollectorFixture {
     pub(crate) fn new(more: &str) -> Self {
         let site = Self { dir: tempfile::tempdir().unwrap() };
         std::fs::write(site.dir.path().join("config.toml"), config(more)).unwrap();
@@ -164,7 +164,7 @@ impl Drop for Collector {
 }
 
 pub(crate) fn agent() -> ureq::Agent {
-    ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(PATIENCE)).build().into()
+    ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(TIMEOUT)).build().into()
 }
 
 pub(crate) fn try_post(
@@ -259,7 +259,7 @@ pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
 pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let began = Instant::now();
     while !condition() {
-        assert!(began.elapsed() < PATIENCE, "waited in vain: {what}");
+        assert!(began.elapsed() < TIMEOUT, "waited in vain: {what}");
         std::thread::yield_now();
     }
 }
@@ -279,7 +279,7 @@ pub(crate) fn assert_adds_up(ledger: &Value) {
 }
 
 /// The IDs of all stored events, as `export` gives them, sorted.
-pub(crate) fn exported(site: &Site) -> Vec<String> {
+pub(crate) fn exported(site: &CollectorFixture) -> Vec<String> {
     let mut ids: Vec<String> = site
         .command(&["export"])
         .lines()

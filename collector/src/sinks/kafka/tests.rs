@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use subway_servers::{Kafka as Broker, available};
 
 use super::*;
-use crate::config::{Config, Kind};
+use crate::config::{Config, SinkKind};
 use crate::sinks::StoredRecord;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -29,7 +29,7 @@ fn sink(brokers: &str, topic: &str, more: &str) -> Kafka {
          partitions = 3\n{more}"
     );
     let sink = Config::parse(&text).unwrap().sinks.remove(0);
-    let Kind::Kafka(settings) = &sink.kind else { panic!("another kind") };
+    let SinkKind::Kafka(settings) = &sink.kind else { panic!("another kind") };
     Kafka::open(&sink.name, settings, &sink.delivery).unwrap()
 }
 

@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::part::Meta;
 use super::upkeep::{save_app, unname};
 use super::{Change, Dedup, plan};
-use crate::clock::{self, ALLOWANCE_MS, ClockGuard};
+use crate::clock::{self, ClockGuard, MAX_DRIFT_MS};
 use crate::spool::SpoolError;
 
 /// The time at which the clock was last believed: noted, so that a start has something to compare the clock with.
@@ -73,7 +73,7 @@ impl Dedup {
 /// Times far in the future are those of a clock that was wrong. They become `now`, so that what was seen then can expire.
 /// Returns whether there were any.
 fn date(sql: &Connection, parts: &mut [Meta], forgotten_to: &mut Option<i64>, now: i64) -> Result<bool, SpoolError> {
-    let latest = now.saturating_add(ALLOWANCE_MS);
+    let latest = now.saturating_add(MAX_DRIFT_MS);
     let mut dated = false;
     for part in parts.iter_mut().filter(|part| part.to > latest) {
         (part.from, part.to) = (part.from.min(now), now);
