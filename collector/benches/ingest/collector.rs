@@ -55,7 +55,7 @@ pub(crate) fn run(bodies: &[Vec<u8>], folder: &Path, connections: usize) -> Took
     }
     let after = cpu(&process);
     let commits = metric(&get(&address, "/metrics"), "commit");
-    // The spool gives its pages back once nobody is in a hurry.
+    // The spool returns its free pages when it is idle.
     std::thread::sleep(std::time::Duration::from_secs(5));
     let size = |names: &[&str]| {
         let of = |name: &&str| std::fs::metadata(folder.join("data").join(name)).map_or(0, |meta| meta.len());

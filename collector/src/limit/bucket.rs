@@ -98,7 +98,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever comes when: no more than burst + rate × time passes, and what is refused passes after the wait.
+        /// At most burst + rate × time passes, and a refused token passes after its wait.
         #[test]
         fn the_rate_holds(per_second in 1..50u64, burst in 1..100u64, gaps in prop::collection::vec(0..400u64, 1..300)) {
             let (mut bucket, rate, start) = (TokenBucket::default(), TokenRate::new(per_second, burst), Instant::now());

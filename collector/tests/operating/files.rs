@@ -29,7 +29,7 @@ impl ConfigFixture {
         self.site.dir.path().join(name)
     }
 
-    /// Writes the configuration anew. Renamed into place, as a careful operator does.
+    /// Replaces the configuration. The file is renamed into place, as a careful operator does.
     pub(crate) fn configure(&self, config: &str) {
         std::fs::write(self.path("config.new"), config).unwrap();
         std::fs::rename(self.path("config.new"), self.path("config.toml")).unwrap();

@@ -116,7 +116,7 @@ fn a_document_that_elasticsearch_refuses_is_a_dead_letter_and_its_neighbours_arr
     let mut lab = StoresFixture::quick(&stores, "refused");
     lab.start();
     lab.settled(&ALL);
-    // Somebody made this day's index by hand, with a field that holds only small numbers.
+    // This day's index was created by hand, with a field that holds only small numbers.
     let index = format!("/{}-ods-2015.05.17", lab.name);
     let mapping = json!({"mappings": {"properties": {"seq": {"type": "byte"}}}});
     stores.elastic.put(&index, &mapping.to_string()).unwrap().ok().unwrap();

@@ -1,4 +1,4 @@
-//! Whoever has an app's public key spreads events over everything that a store keeps apart: it costs nobody else anything.
+//! A holder of an app's public key spreads events over everything that a store keeps apart. Other apps do not notice.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};

@@ -1,4 +1,4 @@
-//! What was acknowledged stays, whatever happens to the process.
+//! Acknowledged events survive every end of the process.
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
@@ -164,7 +164,7 @@ fn what_a_question_finds_is_delivered_in_the_ledger_too_right_then_and_after_a_c
 fn the_files_of_the_data_directory_are_for_their_owner_alone() {
     use std::os::unix::fs::PermissionsExt;
     let site = CollectorFixture::new("");
-    // In a directory that others may enter, made by somebody else.
+    // In a directory that other users can open, created by another program.
     std::fs::create_dir(site.data()).unwrap();
     std::fs::set_permissions(site.data(), std::fs::Permissions::from_mode(0o755)).unwrap();
     let collector = site.start();

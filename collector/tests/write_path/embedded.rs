@@ -233,7 +233,7 @@ fn commands_beside_a_collector_that_writes_never_take_it_for_a_newer_one() {
     let done = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            // Small commits, so that both logs begin anew now and then.
+            // Small commits, so that both logs are restarted now and then.
             for _ in 0..300 {
                 assert_eq!(collector.send(&batch(events(20))).counts(), (20, 0, 0));
             }

@@ -115,7 +115,7 @@ fn a_flood_is_refused_at_its_share_and_others_are_let_in_across_kills_until_noth
     assert_share_is_used_up(&collector);
     assert_eq!(collector.ledger()["stored"], stored);
     assert!(collector.terminate().success());
-    // Nobody waits for the dead sink any more.
+    // The dead sink holds back nothing any more.
     let path = site.dir.path().join("config.toml");
     let text = std::fs::read_to_string(&path).unwrap().replace(&dead_sink("block"), "");
     std::fs::write(&path, text).unwrap();
@@ -131,7 +131,7 @@ fn once_the_store_is_back_everything_drains_and_the_flooder_is_let_in_again() {
     let collector = site.start();
     let mut stored = small_traffic(&collector, 1);
     eventually("nothing waits", || collector.metric("subway_spool_bytes") == 0);
-    // The embedded store cannot write while somebody else does.
+    // The embedded store cannot write while another connection does.
     let store = rusqlite::Connection::open(site.data().join("store.db")).unwrap();
     store.busy_timeout(std::time::Duration::from_secs(20)).unwrap();
     store.execute_batch("BEGIN IMMEDIATE").unwrap();

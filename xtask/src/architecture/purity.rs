@@ -51,7 +51,7 @@ const IO_APIS: &[&str] = &[
     "ureq",
 ];
 
-/// Methods that touch the world, whatever has them.
+/// Methods that touch the world, on any type.
 const IO_METHODS: &[&str] = &["elapsed", "to_socket_addrs"];
 
 /// Statics that can change or are made late, each with the reason why it is one.

@@ -27,7 +27,7 @@ pub(crate) enum Next {
 }
 
 impl Lines {
-    /// Opens a log; gzip is recognised by its first two bytes, whatever the name says.
+    /// Opens a log; gzip is recognised by its first two bytes, not by the name.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
         let mut plain = BufReader::with_capacity(256 * 1024, file);
