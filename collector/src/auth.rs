@@ -121,8 +121,8 @@ impl AppRegistry {
         }
     }
 
-    /// Returns the apps that `authorization` may read, in the order of their keys: those with this read token, or all for the
-    /// admin token.
+    /// Returns the apps that `authorization` may read, in the order of their keys: those with this read token, or all
+    /// for the admin token.
     ///
     /// # Errors
     /// `bad_token` if there is none.

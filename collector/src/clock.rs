@@ -19,16 +19,16 @@ pub(crate) fn monotonic() -> i64 {
 
 const HOUR_MS: i64 = 60 * 60 * 1000;
 
-/// Largest difference of the wall clock from the expected time that is trusted at once, milliseconds: 14 days, for which a
-/// collector may be off.
+/// Largest difference of the wall clock from the expected time that is trusted at once, milliseconds: 14 days, for
+/// which a collector may be off.
 pub(crate) const MAX_DRIFT_MS: i64 = 14 * 24 * HOUR_MS;
 
-/// Time for which a clock that is further ahead must run steadily until it is trusted, milliseconds. A machine that was off
-/// for months waits so long, and a wrong clock is usually corrected sooner.
+/// Time for which a clock that is further ahead must run steadily until it is trusted, milliseconds. A machine that was
+/// off for months waits so long, and a wrong clock is usually corrected sooner.
 const CONFIRM_AHEAD_MS: i64 = 6 * HOUR_MS;
 
-/// The same for a clock that is further back. It is longer, because such a clock makes old events young, and waiting loses
-/// nothing.
+/// The same for a clock that is further back. It is longer, because such a clock makes old events young, and waiting
+/// loses nothing.
 const CONFIRM_BACK_MS: i64 = 7 * 24 * HOUR_MS;
 
 /// Largest drift of a suspect clock that still runs steadily, milliseconds.

@@ -59,10 +59,11 @@ pub(crate) struct Layout {
     pub gives_back: bool,
 }
 
-/// Opens or creates the database at `path` for writing, with a write-ahead log and every commit on disk before it returns
-/// (`synchronous=FULL`).
+/// Opens or creates the database at `path` for writing, with a write-ahead log and every commit on disk before it
+/// returns (`synchronous=FULL`).
 ///
-/// `migrations[n]` is the SQL from version n to n + 1. Missing ones are applied, each in one transaction with its version.
+/// `migrations[n]` is the SQL from version n to n + 1. Missing ones are applied, each in one transaction with its
+/// version.
 ///
 /// # Errors
 /// If the file cannot be opened or brought to the newest version, or is newer than this collector.
@@ -109,9 +110,9 @@ pub(crate) fn open_reader(path: &Path, migrations: &[&str]) -> Result<Connection
 
 /// Creates the file with mode 0600 if it does not exist.
 ///
-/// SQLite would make it readable for all users of the directory. The files beside it (`-wal`, `-shm`) get the same mode. An
-/// existing file is not opened, because closing it would release the locks of other connections of this process. Errors are
-/// ignored, because SQLite reports them next.
+/// SQLite would make it readable for all users of the directory. The files beside it (`-wal`, `-shm`) get the same
+/// mode. An existing file is not opened, because closing it would release the locks of other connections of this
+/// process. Errors are ignored, because SQLite reports them next.
 fn create_private(path: &Path) {
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create_new(true);
@@ -120,8 +121,8 @@ fn create_private(path: &Path) {
     drop(options.open(path));
 }
 
-/// Refuses the database at `path` if it is newer than version `known`, without changing it or a file beside it, as SQLite
-/// would.
+/// Refuses the database at `path` if it is newer than version `known`, without changing it or a file beside it, as
+/// SQLite would.
 ///
 /// It must be called before this process opens the database: closing the file releases the locks of the process.
 ///
@@ -161,8 +162,8 @@ fn version_at(file: &mut File, at: u64) -> std::io::Result<Option<u32>> {
     }
 }
 
-/// Returns the version in the last committed first page of a write-ahead log, if any. Frames of an earlier round of the log
-/// have another salt.
+/// Returns the version in the last committed first page of a write-ahead log, if any. Frames of an earlier round of the
+/// log have another salt.
 fn version_in_log(log: &mut File) -> std::io::Result<Option<u32>> {
     let number = |bytes: &[u8], at: usize| {
         bytes.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_be_bytes)

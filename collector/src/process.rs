@@ -1,4 +1,5 @@
-//! Figures of the process and its disk from the operating system. Names and units are those of Prometheus' client libraries.
+//! Figures of the process and its disk from the operating system. Names and units are those of Prometheus' client
+//! libraries.
 
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,5 @@
-//! What the worst request there is for each limit makes of the collector's memory, and how long another app's events wait
-//! behind it, with every store attached. `--nocapture` prints the table.
+//! What the worst request there is for each limit makes of the collector's memory, and how long another app's events
+//! wait behind it, with every store attached. `--nocapture` prints the table.
 #![cfg(target_os = "linux")]
 #![allow(
     clippy::unwrap_used,
@@ -23,8 +23,8 @@ const MAX_MIB: u64 = 128;
 /// The longest that another app's request may wait for its answer, and its event for its way into every store.
 const MAX_ANSWER: Duration = Duration::from_secs(10);
 const MAX_DELIVERY: Duration = Duration::from_secs(60);
-/// The same for an event behind one that spreads its own over 1,000 days: each day within 400 of the arrival is an index of
-/// Elasticsearch, which takes it some tenths of a second, once.
+/// The same for an event behind one that spreads its own over 1,000 days: each day within 400 of the arrival is an
+/// index of Elasticsearch, which takes it some tenths of a second, once.
 const MAX_DELIVERY_OF_DAYS: Duration = Duration::from_secs(280);
 /// How long the stores may need for what the request itself has become.
 const TIMEOUT: Duration = Duration::from_secs(300);

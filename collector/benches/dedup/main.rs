@@ -1,8 +1,8 @@
 //! The dedup index under the spool's own writer: 5,000 IDs a commit, each on disk before the next, with 1, 10 and 100
 //! million seen. Prints one JSON object; `cargo xtask bench dedup` makes a table of it.
 //!
-//! Rates are of the run's own stretches, so that their ratio holds on a noisy machine; beside them the same in CPU seconds of
-//! the thread that commits. `SUBWAY_DEDUP_IDS` makes the run shorter.
+//! Rates are of the run's own stretches, so that their ratio holds on a noisy machine; beside them the same in CPU
+//! seconds of the thread that commits. `SUBWAY_DEDUP_IDS` makes the run shorter.
 #![allow(clippy::unwrap_used)]
 
 use std::path::Path;

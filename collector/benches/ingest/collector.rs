@@ -18,7 +18,8 @@ pub(crate) struct Took {
     pub(crate) wall: f64,
     /// Commits of the spool.
     pub(crate) commits: u64,
-    /// Bytes on disk of the spool (log, new IDs, write-ahead log), of the dedup index's files, and of the embedded store.
+    /// Bytes on disk of the spool (log, new IDs, write-ahead log), of the dedup index's files, and of the embedded
+    /// store.
     pub(crate) disk: [u64; 3],
 }
 

@@ -70,8 +70,8 @@ impl Collector {
         cpu_seconds(&std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap())
     }
 
-    /// Waits until a sink has emptied its backlog, up to `last`. Counted is what comes after its first delivery, so that neither
-    /// the start nor the making of tables counts.
+    /// Waits until a sink has emptied its backlog, up to `last`. Counted is what comes after its first delivery, so
+    /// that neither the start nor the making of tables counts.
     pub(crate) fn drain(&self, sink: &str, last: u64, store: Option<u32>, sum: &mut Sum) {
         let began = Instant::now();
         let mut from = self.position(sink);
@@ -108,8 +108,8 @@ fn value(page: &str, series: &str) -> Option<u64> {
 pub(crate) struct Backlog(tempfile::TempDir);
 
 impl Backlog {
-    /// Data that holds `bodies` and has delivered them to its embedded store, but not to the sink named `name` of kind `kind`,
-    /// which was out of reach.
+    /// Data that holds `bodies` and has delivered them to its embedded store, but not to the sink named `name` of kind
+    /// `kind`, which was out of reach.
     pub(crate) fn fill(bodies: &[Vec<u8>], name: &str, kind: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let sink = format!("[[sink]]\nname = \"{name}\"\nkind = \"{kind}\"\nurl = \"http://127.0.0.1:1\"\n");

@@ -1,7 +1,6 @@
-//! Sinks on real servers: how fast they deliver against what the same server takes from a plain bulk loader, what they cost
-//! ingest, how far they are behind, and the OpenTelemetry Collector with the same durable job. Everything that is
-//! compared is measured in one
-//! run. Prints one JSON object; `cargo xtask bench` makes a table of it.
+//! Sinks on real servers: how fast they deliver against what the same server takes from a plain bulk loader, what they
+//! cost ingest, how far they are behind, and the OpenTelemetry Collector with the same durable job. Everything that is
+//! compared is measured in one run. Prints one JSON object; `cargo xtask bench` makes a table of it.
 //!
 //! A part whose server cannot be had is left out, with the reason in its place. `SUBWAY_BENCH` chooses parts by name;
 //! `SUBWAY_OTEL` is the program of the OpenTelemetry Collector, without which there is no such part.

@@ -1,5 +1,5 @@
-//! The OpenTelemetry Collector doing the same durable job: events over HTTP, a queue on disk that is synchronised before the
-//! answer, delivery to ClickHouse. Both feed the same server, one after the other.
+//! The OpenTelemetry Collector doing the same durable job: events over HTTP, a queue on disk that is synchronised
+//! before the answer, delivery to ClickHouse. Both feed the same server, one after the other.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};

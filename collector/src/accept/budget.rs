@@ -1,8 +1,8 @@
-//! Budgets that all requests share, each with one cap: memory for requests in progress, slots in the queue of the spool's
-//! writer.
+//! Budgets that all requests share, each with one cap: memory for requests in progress, slots in the queue of the
+//! spool's writer.
 //!
-//! An app may hold [`SHARE`] times what is still free ([`dynamic_threshold`]). One app alone gets two thirds, and always
-//! leaves a part for the others.
+//! An app may hold [`SHARE`] times what is still free ([`dynamic_threshold`]). One app alone gets two thirds, and
+//! always leaves a part for the others.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

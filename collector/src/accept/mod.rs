@@ -1,5 +1,5 @@
-//! Ingests one batch, from its bytes to its receipt: checks the signature, inflates, decodes, runs the pipeline, hands the
-//! result to the spool and answers after the commit. Knows nothing of HTTP or SQL.
+//! Ingests one batch, from its bytes to its receipt: checks the signature, inflates, decodes, runs the pipeline, hands
+//! the result to the spool and answers after the commit. Knows nothing of HTTP or SQL.
 
 mod budget;
 mod capacity;
@@ -35,9 +35,9 @@ use task::{IngestTask, StoreFailure};
 
 /// Largest batch, as sent and as JSON, that is decoded on the thread that received it.
 ///
-/// That takes well under a millisecond, and a hop to another thread costs more than it saves. A batch that inflates to more
-/// moves to a decoder thread: a few kilobytes of gzip can be megabytes of JSON, which would delay every other request of
-/// the thread.
+/// That takes well under a millisecond, and a hop to another thread costs more than it saves. A batch that inflates to
+/// more moves to a decoder thread: a few kilobytes of gzip can be megabytes of JSON, which would delay every other
+/// request of the thread.
 const INLINE_BYTES: usize = 32 * 1024;
 
 /// One request to ingest a batch, with the body as received.
@@ -158,8 +158,8 @@ impl Ingestor {
         Ok(receipt)
     }
 
-    /// Returns the ledger as of one commit, and since when each sink has events waiting. `sink` counts as being at least at
-    /// `position`.
+    /// Returns the ledger as of one commit, and since when each sink has events waiting. `sink` counts as being at
+    /// least at `position`.
     ///
     /// # Errors
     /// If the spool cannot be read now.

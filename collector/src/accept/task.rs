@@ -30,7 +30,8 @@ pub(super) struct IngestTask {
     app: i64,
     prepared: Prepared,
     signature: Option<Signature>,
-    /// Signatures from before this time need not be remembered, milliseconds since the epoch: they are too old to be valid.
+    /// Signatures from before this time need not be remembered, milliseconds since the epoch: they are too old to be
+    /// valid.
     forget_before: i64,
     /// Cap of the spool, bytes of JSON.
     spool_max_bytes: u64,

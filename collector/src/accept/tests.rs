@@ -10,7 +10,7 @@ use crate::spool::{Settings, Tx, Write};
 
 const NOW: i64 = 1_431_835_512_345;
 
-/// Stops the writer inside a transaction until told to go on.
+/// Blocks the writer inside a transaction until a message arrives.
 struct Barrier {
     reached: SyncSender<()>,
     go_on: Receiver<()>,

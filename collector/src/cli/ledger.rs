@@ -8,8 +8,8 @@ use crate::db::DbError;
 use crate::sinks::sqlite::StoredRows;
 use crate::spool::{Ledger, Reader};
 
-/// Returns the ledger. The position of the embedded store is read from the store itself, because the cursor in the spool
-/// lags behind it, and after a crash until the next start.
+/// Returns the ledger. The position of the embedded store is read from the store itself, because the cursor in the
+/// spool lags behind it, and after a crash until the next start.
 pub(super) fn ledger(data_dir: &Path) -> Result<Ledger, Failure> {
     let spool = Reader::open(data_dir).map_err(runtime)?;
     let before = spool.ledger().map_err(runtime)?;

@@ -21,8 +21,8 @@ pub(super) fn start(log: &LogConfig) {
     }));
 }
 
-/// Writer that keeps each event of the text format on one line. It relies on one write for each event. JSON does not need
-/// it, because it contains no raw line breaks.
+/// Writer that keeps each event of the text format on one line. It relies on one write for each event. JSON does not
+/// need it, because it contains no raw line breaks.
 struct OneLine<W>(W);
 
 impl<W: Write> Write for OneLine<W> {

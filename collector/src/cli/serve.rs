@@ -137,7 +137,8 @@ mod unix {
 
     use super::Signals;
 
-    /// Signals that shut the collector down: SIGTERM, SIGINT, and SIGHUP (a closed terminal) if there is no file to reload.
+    /// Signals that shut the collector down: SIGTERM, SIGINT, and SIGHUP (a closed terminal) if there is no file to
+    /// reload.
     pub(super) struct ShutdownSignal {
         terminate: Signal,
         interrupt: Signal,

@@ -32,8 +32,8 @@ impl Default for LogConfig {
     }
 }
 
-/// Returns whether every part ends in a level. The filter's own parser takes a misspelt level for the name of a target, and
-/// then nothing would be logged.
+/// Returns whether every part ends in a level. The filter's own parser takes a misspelt level for the name of a target,
+/// and then nothing would be logged.
 fn is_filter(text: &str) -> bool {
     let levels = ["off", "error", "warn", "info", "debug", "trace"];
     let has_level = |part: &str| {

@@ -1,8 +1,8 @@
-//! Configuration: one TOML file that is parsed and validated as a whole before anything starts. It does not know what the
-//! settings do.
+//! Configuration: one TOML file that is parsed and validated as a whole before anything starts. It does not know what
+//! the settings do.
 //!
-//! An unknown key is an error. `${NAME}` in a string is replaced by the environment variable NAME. Every error names the
-//! line and the key.
+//! An unknown key is an error. `${NAME}` in a string is replaced by the environment variable NAME. Every error names
+//! the line and the key.
 
 mod app;
 mod embedded;

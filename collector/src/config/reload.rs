@@ -16,7 +16,8 @@ pub(super) fn digest(sinks: &[Spanned<toml::Table>]) -> u64 {
 }
 
 impl Config {
-    /// Returns the keys whose change needs a restart, each with whether this configuration differs from the `running` one.
+    /// Returns the keys whose change needs a restart, each with whether this configuration differs from the `running`
+    /// one.
     ///
     /// They concern open sockets and files, running workers and queues of a fixed size.
     fn compare_restart_keys(&self, running: &Config) -> [(&'static str, bool); 16] {

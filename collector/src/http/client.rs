@@ -26,8 +26,8 @@ impl PeerAddress {
 
 /// Returns the client of a request.
 ///
-/// `X-Forwarded-For` is read from its end, which our own proxy wrote. Each address that is a trusted proxy vouches for the
-/// one before it. What a client wrote itself is further to the front and is never reached.
+/// `X-Forwarded-For` is read from its end, which our own proxy wrote. Each address that is a trusted proxy vouches for
+/// the one before it. What a client wrote itself is further to the front and is never reached.
 pub(crate) fn client_key(peer: PeerAddress, headers: &HeaderMap, proxies: &[Network]) -> ClientKey {
     let trusted = |address: IpAddr| proxies.iter().any(|proxy| proxy.contains(address));
     let mut client = peer.0;

@@ -1,5 +1,5 @@
-//! Serves `GET /v1/apps/{key}/events`, the newest events first. They are read from the store page by page and written as
-//! they are read, so that an answer of any size takes the memory of one page.
+//! Serves `GET /v1/apps/{key}/events`, the newest events first. They are read from the store page by page and written
+//! as they are read, so that an answer of any size takes the memory of one page.
 
 use std::io;
 use std::ops::RangeInclusive;
@@ -154,7 +154,8 @@ impl EventList {
         Ok(EventPage { full: rows.len() == limit, rows })
     }
 
-    /// Writes the answer. If it cannot be finished, the connection is aborted, so that a client does not take it for complete.
+    /// Writes the answer. If it cannot be finished, the connection is aborted, so that a client does not take it for
+    /// complete.
     async fn write(mut self, first: EventPage, sender: mpsc::Sender<Chunk>) {
         let why = match self.write_all(first, &sender).await {
             Ok(()) | Err(ListError::Client) => return,

@@ -61,8 +61,8 @@ fn measure_apps(state: &AppState, to: &mut Gauges) {
     }
 }
 
-/// Sets the gauges of the sinks. A sink that is not in the configuration has only its state: its figures do not change, and
-/// an alert on them would be wrong.
+/// Sets the gauges of the sinks. A sink that is not in the configuration has only its state: its figures do not change,
+/// and an alert on them would be wrong.
 fn measure_sinks(status: &Status, to: &mut Gauges) {
     let now = clock::now();
     for (name, sink) in &status.ledger.sinks {

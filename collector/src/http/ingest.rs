@@ -21,8 +21,8 @@ use crate::accept::{BudgetReservation, IngestRequest, unavailable};
 use crate::auth::RegisteredApp;
 use crate::clock;
 
-/// Bytes of the body of a refused request that are still read and discarded. A client that is busy sending then receives the
-/// answer instead of a broken connection.
+/// Bytes of the body of a refused request that are still read and discarded. A client that is busy sending then
+/// receives the answer instead of a broken connection.
 const MAX_DRAINED_BYTES: usize = 4 * 1024 * 1024;
 
 /// Time for which a refused body is drained. Longer would let a slow client hold a connection for nothing.

@@ -1,7 +1,7 @@
 //! HTTP layer. Parses requests, enforces body sizes and maps results to status codes; holds no business rules.
 //!
-//! [`ingest`] receives batches; [`query`], [`events`] and [`console`] read; [`admin`] and [`health`] are for operators. Every
-//! refusal is an RFC 9457 problem, also those of the router itself.
+//! [`ingest`] receives batches; [`query`], [`events`] and [`console`] read; [`admin`] and [`health`] are for operators.
+//! Every refusal is an RFC 9457 problem, also those of the router itself.
 
 pub(crate) mod admin;
 pub(crate) mod client;
@@ -111,7 +111,8 @@ impl AppState {
         self.ingestor.ready(self.current().registry.app_numbers())
     }
 
-    /// Returns the ledger, and since when each sink has events waiting. The embedded store counts as far as queries read it.
+    /// Returns the ledger, and since when each sink has events waiting. The embedded store counts as far as queries
+    /// read it.
     ///
     /// # Errors
     /// If the spool cannot be read now.

@@ -1,7 +1,7 @@
 //! Serves the reading API: `/v1/apps`, and metrics, events and range under `/v1/apps/{key}`.
 //!
-//! An answer includes the events that were acknowledged before the query arrived. The handlers wait for the store until a
-//! timeout; after it they answer from what the store has, and log a warning.
+//! An answer includes the events that were acknowledged before the query arrived. The handlers wait for the store until
+//! a timeout; after it they answer from what the store has, and log a warning.
 
 use std::sync::Arc;
 
@@ -87,8 +87,8 @@ struct SeriesResponse {
 
 /// Returns the event time from which answers about an app are complete; `None` means from the first event.
 ///
-/// `installs` selects the metrics that count installs by their first event. It is read after the answer, so that it covers
-/// what is deleted meanwhile.
+/// `installs` selects the metrics that count installs by their first event. It is read after the answer, so that it
+/// covers what is deleted meanwhile.
 async fn complete_from(state: &AppState, app: &str, installs: bool) -> Result<Option<String>, Problem> {
     let store = state.reader.complete_from(app, installs).await.map_err(read_failed)?;
     Ok(store.max(state.freshness.complete_from()).map(utc))

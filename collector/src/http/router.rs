@@ -17,8 +17,8 @@ use super::{AppState, admin, client, console, health, ingest, problem, query};
 /// Time for which a browser can cache the answer to a preflight. Browsers cap it at two hours or a day.
 const PREFLIGHT_MAX_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Returns the router of the main listener. `with_operations` adds metrics and administration, which can have a listener of
-/// their own.
+/// Returns the router of the main listener. `with_operations` adds metrics and administration, which can have a
+/// listener of their own.
 pub(crate) fn router(state: Arc<AppState>, with_operations: bool) -> Router {
     // The layer must also wrap what answers other methods, because that is where a preflight arrives.
     let ingest = Router::new()
@@ -56,8 +56,8 @@ fn with_fallbacks(routes: Router<Arc<AppState>>, state: Arc<AppState>) -> Router
 
 /// Allows pages of any origin to send, with any headers and with credentials.
 ///
-/// Tracing libraries add headers, and some libraries send every request with credentials. The collector has no cookies that
-/// could be misused. Nothing else is offered to other origins.
+/// Tracing libraries add headers, and some libraries send every request with credentials. The collector has no cookies
+/// that could be misused. Nothing else is offered to other origins.
 fn cors() -> CorsLayer {
     CorsLayer::new()
         .allow_origin(AllowOrigin::mirror_request())

@@ -10,8 +10,8 @@ pub(crate) struct TokenRate {
 }
 
 impl TokenRate {
-    /// Creates a rate of `per_second` tokens a second with `burst` at once. Both are at least one, and the burst is at least
-    /// the tokens of one second.
+    /// Creates a rate of `per_second` tokens a second with `burst` at once. Both are at least one, and the burst is at
+    /// least the tokens of one second.
     #[must_use]
     pub(crate) fn new(per_second: u64, burst: u64) -> Self {
         let per_second = per_second.max(1);

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::{LimitKind, RateLimitExceeded, TokenBucket, TokenRate};
 
-/// Addresses that are tracked at once, about 5 MiB. More clients at the same moment are a flood that only the network can
-/// stop, or exceed the connections of one collector.
+/// Addresses that are tracked at once, about 5 MiB. More clients at the same moment are a flood that only the network
+/// can stop, or exceed the connections of one collector.
 const MAX_CLIENTS: usize = 65_536;
 
 /// Divisor of [`MAX_CLIENTS`]: the part that is evicted when every tracked address is in use.
@@ -59,8 +59,8 @@ impl ClientBuckets {
         taken.map_err(|wait| RateLimitExceeded { limit: LimitKind::Client, per_second: rate.per_second(), wait })
     }
 
-    /// Removes the full buckets, which need no entry. If that frees too little, also removes those that are used least, so
-    /// that a client that is held back stays so.
+    /// Removes the full buckets, which need no entry. If that frees too little, also removes those that are used least,
+    /// so that a client that is held back stays so.
     fn evict(&mut self, now: Instant) {
         self.buckets.retain(|_, bucket| !bucket.until_full(now).is_zero());
         let keep = self.max_clients - self.max_clients.div_ceil(EVICT_FRACTION);

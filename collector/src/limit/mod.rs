@@ -1,8 +1,8 @@
 //! PURE: rate limits of clients and apps, and the rule by which apps share what is scarce.
 //!
-//! Rate limits are token buckets; the time is an argument. A bucket stores only the moment at which it will be full again
-//! (the "generic cell rate algorithm" of ATM's traffic management, ITU-T I.371). That is one time stamp without rounding,
-//! and a bucket that is full need not be stored.
+//! Rate limits are token buckets; the time is an argument. A bucket stores only the moment at which it will be full
+//! again (the "generic cell rate algorithm" of ATM's traffic management, ITU-T I.371). That is one time stamp without
+//! rounding, and a bucket that is full need not be stored.
 
 mod bucket;
 mod clients;
@@ -136,7 +136,8 @@ impl AppQuota {
         &self.usage
     }
 
-    /// Takes over the buckets of `before` whose rate is the same, so that a reload of the configuration does not refill them.
+    /// Takes over the buckets of `before` whose rate is the same, so that a reload of the configuration does not refill
+    /// them.
     #[must_use]
     pub(crate) fn carry_over(self, before: &AppQuota) -> Self {
         let keep = |new: Option<Arc<AppLimiter>>, old: &Option<Arc<AppLimiter>>| {
@@ -169,8 +170,8 @@ impl AppQuota {
 
     /// Takes the tokens of the events of one batch and of their `bytes`.
     ///
-    /// A batch passes if one event and one byte would pass. The other tokens are taken in advance, so that the rate holds in
-    /// the long run and a batch that is larger than the burst is not refused for ever.
+    /// A batch passes if one event and one byte would pass. The other tokens are taken in advance, so that the rate
+    /// holds in the long run and a batch that is larger than the burst is not refused for ever.
     ///
     /// # Errors
     /// The limit that is exceeded; then no event is taken.

@@ -3,9 +3,9 @@
 /// Returns how much of `cap` one app may hold while all apps together hold `taken`: `share` times what is free.
 ///
 /// This is the dynamic threshold of A. K. Choudhury and E. L. Hahne, "Dynamic Queue Length Thresholds for Shared-Memory
-/// Packet Switches", 1998. One app alone gets `share / (share + 1)` of the cap, two get `share / (2 * share + 1)` each, so
-/// that a part is always left for the others. A smaller share leaves more of the cap unused; a larger one leaves less to
-/// an app that comes late.
+/// Packet Switches", 1998. One app alone gets `share / (share + 1)` of the cap, two get `share / (2 * share + 1)` each,
+/// so that a part is always left for the others. A smaller share leaves more of the cap unused; a larger one leaves
+/// less to an app that comes late.
 #[must_use]
 pub(crate) fn dynamic_threshold(cap: u64, taken: u64, share: u64) -> u64 {
     cap.saturating_sub(taken).saturating_mul(share)

@@ -1,5 +1,5 @@
-//! Accepts connections, caps them in all and by client, runs TLS if configured, and lets requests finish when the collector
-//! drains.
+//! Accepts connections, caps them in all and by client, runs TLS if configured, and lets requests finish when the
+//! collector drains.
 
 use std::collections::HashMap;
 use std::io::ErrorKind;
@@ -39,8 +39,8 @@ const REJECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// `Retry-After` of a rejected connection, seconds.
 const RETRY_AFTER: u64 = 2;
 
-/// Largest number of connections to the listener for operators: some scrapers and some people. They are not counted among
-/// the others, so that a full collector can still be observed.
+/// Largest number of connections to the listener for operators: some scrapers and some people. They are not counted
+/// among the others, so that a full collector can still be observed.
 const MAX_OPERATOR_CONNECTIONS: u64 = 64;
 
 pub(super) struct Connections {
@@ -267,8 +267,8 @@ fn rejection_response(problem: &Problem) -> String {
 async fn reject(mut stream: TcpStream, problem: Problem) {
     if stream.write_all(rejection_response(&problem).as_bytes()).await.is_ok() {
         let _ = stream.shutdown().await;
-        // Waits for the client to close: closing first, with its request unread, would reset the connection and lose the
-        // answer.
+        // Waits for the client to close: closing first, with its request unread, would reset the connection and lose
+        // the answer.
         let mut rest = [0; 1024];
         while matches!(tokio::io::AsyncReadExt::read(&mut stream, &mut rest).await, Ok(1..)) {}
     }

@@ -1,7 +1,7 @@
 //! Control socket, by which commands reach the collector that runs on the same data directory.
 //!
-//! It is a Unix socket in that directory, which only the owner of the directory can open. A command is one line, its answer
-//! lines of JSON.
+//! It is a Unix socket in that directory, which only the owner of the directory can open. A command is one line, its
+//! answer lines of JSON.
 
 use std::path::{Path, PathBuf};
 
@@ -12,8 +12,8 @@ const SOCKET_FILE: &str = "control.sock";
 #[cfg(unix)]
 const MAX_COMMAND_BYTES: u64 = 1024;
 
-/// Returns the path of the socket. The system takes about a hundred bytes; a longer path is replaced by one through the open
-/// directory, which must stay open as long as the path is used.
+/// Returns the path of the socket. The system takes about a hundred bytes; a longer path is replaced by one through the
+/// open directory, which must stay open as long as the path is used.
 #[cfg(target_os = "linux")]
 fn socket_path(data_dir: &Path) -> std::io::Result<(PathBuf, Option<std::fs::File>)> {
     use std::os::fd::AsRawFd;
@@ -72,8 +72,8 @@ mod server {
     /// Answer to an unknown command.
     const UNKNOWN_COMMAND: &str = "unknown command; known are `replay SINK`, `retire SINK` and `forget SINK`";
 
-    /// Answers commands; returns only with the task that runs it. If the socket cannot be created, the commands that need it
-    /// fail, but the collector runs.
+    /// Answers commands; returns only with the task that runs it. If the socket cannot be created, the commands that
+    /// need it fail, but the collector runs.
     pub(crate) async fn serve(data_dir: &Path, replayer: Replayer, spool: Spool) {
         // Left behind by a collector that was killed; the directory is ours alone.
         let _ = std::fs::remove_file(data_dir.join(SOCKET_FILE));

@@ -71,11 +71,11 @@ fn io_error(path: &Path) -> impl FnOnce(std::io::Error) -> StartError {
     move |error| StartError::Io { path, why: error.to_string() }
 }
 
-/// Refuses a data directory that a newer collector has written, and changes nothing in it. For processes that do not lock
-/// it.
+/// Refuses a data directory that a newer collector has written, and changes nothing in it. For processes that do not
+/// lock it.
 ///
-/// Beside a running collector nothing is refused here, because its log cannot be read while it is written; SQLite reports
-/// the same later.
+/// Beside a running collector nothing is refused here, because its log cannot be read while it is written; SQLite
+/// reports the same later.
 ///
 /// # Errors
 /// If one of its databases is newer than this collector, or cannot be read.
@@ -96,7 +96,8 @@ impl DataDir {
     /// Creates the directory if needed, and locks it. A directory that a newer collector has written stays unchanged.
     ///
     /// # Errors
-    /// [`StartError::InUse`], a database that is newer than this collector, or a directory that cannot be created or written.
+    /// [`StartError::InUse`], a database that is newer than this collector, or a directory that cannot be created or
+    /// written.
     pub(crate) fn lock(path: &Path) -> Result<Self, StartError> {
         let mut builder = DirBuilder::new();
         builder.recursive(true);
@@ -126,8 +127,8 @@ impl DataDir {
         &self.path
     }
 
-    /// Returns the token in the file `name`, which is created with a random one if it does not exist. The log names the file,
-    /// never the token.
+    /// Returns the token in the file `name`, which is created with a random one if it does not exist. The log names the
+    /// file, never the token.
     ///
     /// # Errors
     /// If the file cannot be read or created, or is empty.
@@ -158,8 +159,8 @@ impl DataDir {
         self.write(name, &text)
     }
 
-    /// Writes the file `name` with mode 0600. It is written beside its place and renamed, so that a crash leaves no partial
-    /// file.
+    /// Writes the file `name` with mode 0600. It is written beside its place and renamed, so that a crash leaves no
+    /// partial file.
     ///
     /// # Errors
     /// If it cannot be written.

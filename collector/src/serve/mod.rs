@@ -35,8 +35,8 @@ use crate::sinks::{self, History, Sink};
 use crate::spool::{self, SinkState, Spool};
 use crate::telemetry::Telemetry;
 
-/// Time for which a query waits until the store has the events that were acknowledged before it. Usually some milliseconds
-/// suffice. A store that is further behind answers from what it has.
+/// Time for which a query waits until the store has the events that were acknowledged before it. Usually some
+/// milliseconds suffice. A store that is further behind answers from what it has.
 const READ_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Time in which requests in progress can finish at a shutdown. The whole drain must fit in 10 s.
@@ -62,8 +62,8 @@ pub(crate) struct Collector {
     data_dir: Arc<DataDir>,
 }
 
-/// Serves on `listener` until `shutdown` resolves, then drains: accepts no new connections, answers the requests in progress
-/// and closes the spool.
+/// Serves on `listener` until `shutdown` resolves, then drains: accepts no new connections, answers the requests in
+/// progress and closes the spool.
 ///
 /// # Errors
 /// If the collector cannot start. See [`StartError`].
@@ -143,8 +143,8 @@ impl Collector {
     /// Serves until `shutdown` resolves, then drains. Calls `ready` with the URL as soon as connections are accepted.
     ///
     /// # Errors
-    /// If the listener has no address, or the spool's writer has ended by itself: then the collector can store nothing until
-    /// it is restarted.
+    /// If the listener has no address, or the spool's writer has ended by itself: then the collector can store nothing
+    /// until it is restarted.
     pub(crate) async fn serve(
         self,
         listener: TcpListener,

@@ -33,8 +33,9 @@ pub(crate) struct Reloader {
 }
 
 impl Reloader {
-    /// Applies a configuration: apps with their zones, tokens, secrets and rates, the admin token, limits, trusted proxies and
-    /// the certificate. Requests in progress finish under the old one. Returns the keys whose change needs a restart.
+    /// Applies a configuration: apps with their zones, tokens, secrets and rates, the admin token, limits, trusted
+    /// proxies and the certificate. Requests in progress finish under the old one. Returns the keys whose change needs
+    /// a restart.
     ///
     /// # Errors
     /// If the configuration cannot be applied; then nothing has changed.

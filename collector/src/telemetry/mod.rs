@@ -1,8 +1,8 @@
-//! Metrics of the collector, as `GET /metrics` shows them. The fields of [`Telemetry`] and the constants of [`gauges`] are the
-//! complete list.
+//! Metrics of the collector, as `GET /metrics` shows them. The fields of [`Telemetry`] and the constants of [`gauges`]
+//! are the complete list.
 //!
-//! Counters begin at 0 with the process, except those of the embedded store ([`StoreMetrics`]), which are totals since it
-//! was created. Figures that must be exact over restarts are in the ledger.
+//! Counters begin at 0 with the process, except those of the embedded store ([`StoreMetrics`]), which are totals since
+//! it was created. Figures that must be exact over restarts are in the ledger.
 
 mod family;
 pub(crate) mod gauges;

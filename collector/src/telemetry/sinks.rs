@@ -23,7 +23,7 @@ pub(crate) struct SinkMetrics {
     pub(crate) old_day_indices: IntGauge,
     /// Words written without a dictionary, because it was full.
     pub(crate) overflow_words: IntCounter,
-    /// 0 once the sink has failed so often that its health is asked first, else 1.
+    /// 0 while failures in a row require a health check before the next delivery, else 1.
     pub(crate) up: IntGauge,
     /// From the beginning of an attempt to deliver a batch to its end, successful or not.
     pub(crate) delivery_duration: Histogram,

@@ -1,5 +1,5 @@
-//! The files in `deploy/` say what is true. There is no container engine in the tests: the image and compose.yaml are read,
-//! not run.
+//! The files in `deploy/` say what is true. There is no container engine in the tests: the image and compose.yaml are
+//! read, not run.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

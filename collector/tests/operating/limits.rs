@@ -5,15 +5,15 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use super::files::{ConfigFixture, demo};
-use super::support::{ADMIN, Answer, Collector, READ, batch, events, eventually};
+use super::support::{ADMIN, Collector, READ, TestResponse, batch, events, eventually};
 
-fn send(collector: &Collector, count: usize, forwarded: Option<&str>) -> Answer {
+fn send(collector: &Collector, count: usize, forwarded: Option<&str>) -> TestResponse {
     let headers: Vec<(&str, &str)> = forwarded.map(|client| ("x-forwarded-for", client)).into_iter().collect();
     collector.post("demo", &headers, batch(events(count)).to_string().as_bytes())
 }
 
 /// A refusal for asking too often, and the seconds to wait.
-fn too_many(answer: &Answer) -> u64 {
+fn too_many(answer: &TestResponse) -> u64 {
     assert_eq!((answer.status, answer.code().as_str()), (429, "too_many_requests"), "{answer:?}");
     answer.header("retry-after").parse().unwrap()
 }
@@ -22,8 +22,8 @@ fn too_many(answer: &Answer) -> u64 {
 fn a_client_that_asks_too_often_is_told_when_to_come_back() {
     let site = ConfigFixture::new(&demo("", "", "[limits]\nrequests_per_second = 1\nrequest_burst = 5\n"));
     let collector = site.start();
-    let answers: Vec<Answer> = (0..20).map(|_| send(&collector, 1, None)).collect();
-    let refused: Vec<&Answer> = answers.iter().filter(|answer| answer.status == 429).collect();
+    let answers: Vec<TestResponse> = (0..20).map(|_| send(&collector, 1, None)).collect();
+    let refused: Vec<&TestResponse> = answers.iter().filter(|answer| answer.status == 429).collect();
     let stored = answers.len() - refused.len();
     assert!(stored >= 5, "the burst passes: {stored}");
     assert!(!refused.is_empty(), "20 requests took long enough for 15 tokens?");
@@ -102,7 +102,7 @@ fn an_app_has_its_own_number_of_requests() {
     let other = "[[app]]\nkey = \"other\"\ntimezone = \"UTC\"\nread_token = \"o\"\n";
     let site = ConfigFixture::new(&demo("", "requests_per_second = 1", other));
     let collector = site.start();
-    let answers: Vec<Answer> = (0..40).map(|_| send(&collector, 1, None)).collect();
+    let answers: Vec<TestResponse> = (0..40).map(|_| send(&collector, 1, None)).collect();
     assert!(answers[..10].iter().all(|answer| answer.status == 200), "ten seconds' worth may come at once");
     let refused = answers.iter().find(|answer| answer.status == 429).unwrap();
     assert_eq!(too_many(refused), 1);

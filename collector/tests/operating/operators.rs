@@ -1,11 +1,11 @@
 //! `[admin] listen`: metrics and administration on a listener of their own.
 
 use super::files::{ConfigFixture, demo};
-use super::support::{ADMIN, Answer, agent, batch, events};
+use super::support::{ADMIN, TestResponse, agent, batch, events};
 
-fn get(url: &str, path: &str) -> Answer {
+fn get(url: &str, path: &str) -> TestResponse {
     let request = agent().get(format!("{url}{path}")).header("authorization", format!("Bearer {ADMIN}"));
-    Answer::new(request.call().unwrap())
+    TestResponse::new(request.call().unwrap())
 }
 
 #[test]

@@ -10,7 +10,8 @@ use super::support::{BINARY, Collector, READ, event, gzip};
 
 const MIB: u64 = 1024 * 1024;
 
-/// What an answer may add to the memory of the process: generous beside a page of the largest events, far below the answer.
+/// What an answer may add to the memory of the process: generous beside a page of the largest events, far below the
+/// answer.
 const GROWTH: u64 = 128 * MIB;
 
 /// Events of nearly the largest size, and common properties of the same, in batches that the wire takes.

@@ -5,7 +5,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use super::files::{ConfigFixture, demo};
-use super::support::{ADMIN, Answer, BINARY, Collector, agent, batch, events, eventually};
+use super::support::{ADMIN, BINARY, Collector, TestResponse, agent, batch, events, eventually};
 
 /// A store that is not there: what is to be delivered to it waits.
 const CH: &str = "[[sink]]\nname = \"ch\"\nkind = \"clickhouse\"\nurl = \"http://127.0.0.1:9\"\n";
@@ -41,7 +41,7 @@ fn request(collector: &Collector, method: &str, path: &str, token: &str) -> (u16
         .header("authorization", format!("Bearer {token}"))
         .body(())
         .unwrap();
-    let answer = Answer::new(agent().run(request).unwrap());
+    let answer = TestResponse::new(agent().run(request).unwrap());
     (answer.status, answer.json())
 }
 

@@ -51,7 +51,8 @@ struct Message {
     event_id: String,
 }
 
-/// A site whose collector writes to all stores, each under names of its own; ClickHouse and Elasticsearch through proxies.
+/// A site whose collector writes to all stores, each under names of its own; ClickHouse and Elasticsearch through
+/// proxies.
 pub(crate) struct StoresFixture<'a> {
     pub(crate) stores: &'a Stores,
     pub(crate) name: String,

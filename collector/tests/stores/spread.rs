@@ -6,14 +6,14 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use serde_json::{Value, json};
 
 use super::lab::{StoresFixture, row, stores};
-use super::support::{Answer, READ, agent, gzip, id, try_post};
+use super::support::{READ, TestResponse, agent, gzip, id, try_post};
 
 const ALL: [&str; 4] = ["embedded", "ch", "es", "kafka"];
 const DAY_MS: i64 = 86_400_000;
 /// Batches of the hostile app, of a thousand events each.
 const BATCHES: i64 = 4;
-/// How long events of another app may take into every store meanwhile: the stores make some hundred indices and parts, on
-/// whatever this machine is.
+/// How long events of another app may take into every store meanwhile: the stores make some hundred indices and parts,
+/// on whatever this machine is.
 const LAG: Duration = Duration::from_secs(120);
 
 fn batch(events: Vec<Value>) -> Value {
@@ -46,7 +46,7 @@ fn a_sender_of_twenty_years_of_days_words_and_names_holds_up_no_other_app() {
     lab.start();
     let url = lab.url();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64;
-    let send = |key: &str, body: &str| -> Answer {
+    let send = |key: &str, body: &str| -> TestResponse {
         let answer = try_post(&agent(), &url, key, &[], &gzip(body.as_bytes())).unwrap();
         assert_eq!(answer.status, 200, "{answer:?}");
         answer
@@ -68,7 +68,8 @@ fn a_sender_of_twenty_years_of_days_words_and_names_holds_up_no_other_app() {
     let names = stores.elastic.get(&format!("/_resolve/index/{}-*", lab.name)).unwrap().json().unwrap();
     let names: BTreeSet<String> =
         names["indices"].as_array().unwrap().iter().map(|index| index["name"].as_str().unwrap().to_owned()).collect();
-    // Near days (and the days of the local clocks), 40 older ones, years; months and years of visitors; users, followers, layout.
+    // Near days (and the days of the local clocks), 40 older ones, years; months and years of visitors; users,
+    // followers, layout.
     assert!(names.len() <= 11 + 40 + 20 + 23 + 3, "{}", names.len());
     let old = names.iter().filter(|name| name.contains("-ods-") && !name.contains('.')).count();
     assert!((15..=21).contains(&old), "{old}");

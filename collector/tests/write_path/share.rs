@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde_json::Value;
 
 use super::support::{
-    Answer, Collector, CollectorFixture, READ, agent, assert_adds_up, batch, events, eventually, exported, try_post,
+    Collector, CollectorFixture, READ, TestResponse, agent, assert_adds_up, batch, events, eventually, exported,
+    try_post,
 };
 
 /// Bytes of JSON in the spool: some fifty batches of the flood.
@@ -29,7 +30,7 @@ fn dead_sink(when_full: &str) -> String {
     )
 }
 
-fn flood(collector: &Collector) -> Answer {
+fn flood(collector: &Collector) -> TestResponse {
     collector.post("demo", &[], batch(events(100)).to_string().as_bytes())
 }
 

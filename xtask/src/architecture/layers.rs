@@ -31,8 +31,8 @@ const LAYERS: &[(&str, &[&str])] = &[
 const PURE: &[(&str, &[&str])] =
     &[("limit", &[]), ("pipeline", &["record"]), ("fanout/plan.rs", &[]), ("record", &[]), ("row.rs", &["record"])];
 
-/// Crates that a layer must not name: no SQL in `http`, no HTTP types behind it, and what a number means only where it is
-/// asked for.
+/// Crates that a layer must not name: no SQL in `http`, no HTTP types behind it, and what a number means only where it
+/// is asked for.
 const FOREIGN: &[(&str, &[&str])] = &[
     ("http", &["rusqlite"]),
     ("accept", &["axum", "hyper", "rusqlite", "subway_analytics"]),

@@ -45,7 +45,8 @@ impl Row {
 /// with the OpenTelemetry Collector.
 ///
 /// # Errors
-/// If an argument is unknown, or something does not build or run. A missed goal is shown, and is no error: machines are noisy.
+/// If an argument is unknown, or something does not build or run. A missed goal is shown, and is no error: machines are
+/// noisy.
 pub(crate) fn run(args: &[String]) -> Result<()> {
     let (options, names): (Vec<&String>, Vec<&String>) = args.iter().partition(|arg| arg.starts_with("--"));
     ensure!(options.iter().all(|option| *option == "--compare-otel"), "the only option is --compare-otel");

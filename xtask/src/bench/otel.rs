@@ -1,6 +1,5 @@
 //! Builds the OpenTelemetry Collector for a comparison: it does the same durable job with a queue on disk and its
-//! ClickHouse exporter, built
-//! by its own builder from the Go module proxy.
+//! ClickHouse exporter, built by its own builder from the Go module proxy.
 
 use std::fs;
 use std::path::PathBuf;
@@ -23,8 +22,8 @@ extensions:
   - gomod: github.com/open-telemetry/opentelemetry-collector-contrib/extension/storage/filestorage v0.165.1
 ";
 
-/// Builds the OpenTelemetry Collector into `target/tools/otel`, which takes some minutes the first time. Returns the path
-/// of its program.
+/// Builds the OpenTelemetry Collector into `target/tools/otel`, which takes some minutes the first time. Returns the
+/// path of its program.
 ///
 /// # Errors
 /// If Go is missing, or what it builds from cannot be had.

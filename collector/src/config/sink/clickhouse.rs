@@ -22,8 +22,8 @@ const REPLICA_NAME: &str = "{replica}";
 const MAX_NAME_BYTES: usize = 64;
 /// Longest path, replica name or cluster name, bytes.
 const MAX_PATH_BYTES: usize = 512;
-/// Longest time to live, days. ClickHouse stores its end in 32 bits of seconds, which reach to 2106, so events later than 2050
-/// expire as if they had happened in 2050.
+/// Longest time to live, days. ClickHouse stores its end in 32 bits of seconds, which reach to 2106, so events later
+/// than 2050 expire as if they had happened in 2050.
 const MAX_TTL_DAYS: u64 = 20_000;
 /// Largest `insert_quorum`: more replicas than any cluster has.
 const MAX_QUORUM: u64 = 64;
@@ -141,7 +141,8 @@ impl ClickHouse {
         or(self.replica_name.as_ref(), REPLICA_NAME)
     }
 
-    /// Returns the defaults of deliveries. ClickHouse works best with few and large inserts: about one a second for each table.
+    /// Returns the defaults of deliveries. ClickHouse works best with few and large inserts: about one a second for
+    /// each table.
     pub(super) fn delivery() -> Delivery {
         Delivery::with_batches(100_000, 8 * 1024 * 1024, 1000)
     }

@@ -12,8 +12,8 @@ use super::{Delivery, SinkSettings};
 
 /// Default of `topic`.
 const TOPIC: &str = "subway-events";
-/// Partitions of a new topic, which is the number of consumers that can share it. Partitions that are added later move installs
-/// to other partitions, so there are some to spare.
+/// Partitions of a new topic, which is the number of consumers that can share it. Partitions that are added later move
+/// installs to other partitions, so there are some to spare.
 const PARTITIONS: u16 = 12;
 /// Largest number of partitions: far more than a cluster supports.
 const MAX_PARTITIONS: u16 = 10_000;
@@ -110,7 +110,8 @@ pub struct Kafka {
     pub sasl_mechanism: Mechanism,
     #[serde(default)]
     tls: bool,
-    /// A PEM file with the authority that signed the brokers' certificates, if the system does not know it. Turns TLS on.
+    /// A PEM file with the authority that signed the brokers' certificates, if the system does not know it. Turns TLS
+    /// on.
     pub tls_ca: Option<PathBuf>,
 }
 

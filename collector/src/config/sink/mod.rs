@@ -70,8 +70,8 @@ pub enum WhenFull {
 pub struct Delivery {
     /// Most events in one delivery.
     pub batch_events: u64,
-    /// Most bytes of JSON in one delivery, after common properties were copied to each event. Together with the encoded form it
-    /// bounds the memory of the sink.
+    /// Most bytes of JSON in one delivery, after common properties were copied to each event. Together with the encoded
+    /// form it bounds the memory of the sink.
     pub batch_bytes: u64,
     /// Batching window in milliseconds: a partial batch is sent after this time. Like Kafka's `linger.ms`.
     pub linger_ms: u64,
