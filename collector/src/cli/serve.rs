@@ -99,7 +99,7 @@ async fn reload(mut reload_signal: ReloadSignal, source: Arc<ConfigSource>, relo
                 for key in unchanged {
                     tracing::warn!(key, "this change needs a restart");
                 }
-                tracing::info!("the configuration was reloaded");
+                tracing::info!("the configuration has been read again");
             }
             Err(error) => tracing::error!(%error, "the configuration cannot be applied; everything stays as it was"),
         }
