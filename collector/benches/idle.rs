@@ -34,7 +34,7 @@ fn main() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("config.toml");
     // All of them come from one address.
-    let limits = format!("connections = {LIMIT}\nconnections_per_ip = 0\nhead_ms = 3600000\n");
+    let limits = format!("connections = {LIMIT}\nconnections_per_ip = 0\nheader_timeout_ms = 3600000\n");
     let text = format!("[[app]]\nkey = \"demo\"\ntimezone = \"UTC\"\n[limits]\n{limits}");
     std::fs::write(&config, text).unwrap();
     let mut child = Command::new(env!("CARGO_BIN_EXE_subway-collector"))

@@ -14,7 +14,7 @@ let current = null;
 let view = null;
 let live = null;
 
-function learn(apps) {
+function addApps(apps) {
   for (const app of apps) known.set(app.key, app);
   const options = [...known.keys()].sort().map((key) => h('option', { value: key, text: key }));
   $('app').replaceChildren(...options);
@@ -39,7 +39,7 @@ function openApp(app, wanted) {
   $('console').hidden = false;
   $('app').value = app.key;
   view ??= new View({ onRefused: refused });
-  live ??= new LiveEvents({ onNews: () => view.refreshSoon(), onProblem: refused });
+  live ??= new LiveEvents({ onNewEvents: () => view.refreshSoon(), onProblem: refused });
   live.show(app);
   view.show(app, wanted);
 }
@@ -49,11 +49,11 @@ function refused(problem) {
   if (current === null) return;
   dropToken(current.token);
   for (const app of [...known.values()]) if (app.token === current.token) known.delete(app.key);
-  learn([]);
-  showSignIn(words(problem));
+  addApps([]);
+  showSignIn(problemText(problem));
 }
 
-const words = (problem) => [problem.title, problem.detail].filter(Boolean).join(': ');
+const problemText = (problem) => [problem.title, problem.detail].filter(Boolean).join(': ');
 
 /** What the collector says to a token: the apps it opens, or a message for the person who typed it. */
 async function tryToken(token) {
@@ -62,7 +62,7 @@ async function tryToken(token) {
     const apps = await api.apps(token);
     return apps.length > 0 ? { apps } : { message: 'This token opens no app.' };
   } catch (error) {
-    if (error instanceof api.Problem) return { message: words(error), problem: error };
+    if (error instanceof api.Problem) return { message: problemText(error), problem: error };
     throw error;
   }
 }
@@ -86,7 +86,7 @@ function tokenForm(form, input, error, done) {
     }
     $(input).value = '';
     keepToken(token);
-    learn(apps);
+    addApps(apps);
     done(apps);
   });
 }
@@ -107,7 +107,7 @@ function askForApp(hint) {
   $('add-dialog').showModal();
 }
 
-function wire() {
+function bindEvents() {
   tokenForm('signin-form', 'signin-token', 'signin-error', (apps) => openWanted(apps[0]));
   tokenForm('add-form', 'add-token', 'add-error', (apps) => {
     $('add-dialog').close();
@@ -140,7 +140,7 @@ async function connect() {
   for (const token of tokens()) {
     const { apps, message, problem } = await tryToken(token);
     if (current !== null) return;
-    if (apps) learn(apps);
+    if (apps) addApps(apps);
     else trouble = message;
     if (problem?.status === 401 || problem?.status === 403) dropToken(token);
     else if (problem?.retryAfter) wait = problem.retryAfter * 1_000;
@@ -154,7 +154,7 @@ async function connect() {
   if (tokens().length > 0) setTimeout(connect, wait);
 }
 
-wire();
+bindEvents();
 const given = takeTokenFromHash();
 if (given !== null) keepToken(given);
 connect();

@@ -5,7 +5,7 @@ import { axisNumber, number } from './tiles.js';
 import { axisLabels, bucketLabel } from './time.js';
 
 /** More buckets than this become a line: bars would be thinner than the gaps between them. */
-export const MOST_BARS = 100;
+export const MAX_BARS = 100;
 /** Pixels that a label under the axis needs. */
 const LABEL_WIDTH = 58;
 
@@ -143,7 +143,7 @@ export class MetricChart {
   }
 
   #type() {
-    return this.#data.series.length > MOST_BARS ? 'line' : 'bar';
+    return this.#data.series.length > MAX_BARS ? 'line' : 'bar';
   }
 
   #dataset() {

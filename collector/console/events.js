@@ -23,12 +23,12 @@ export class LiveEvents {
   #rows = new Map();
   #codes = new Set();
   #first = true;
-  #onNews;
+  #onNewEvents;
   #onProblem;
 
-  /** `onNews` runs when events appeared that were not there before; `onProblem` sees a refused token. */
-  constructor({ onNews, onProblem }) {
-    this.#onNews = onNews;
+  /** `onNewEvents` runs when events appeared that were not there before; `onProblem` sees a refused token. */
+  constructor({ onNewEvents, onProblem }) {
+    this.#onNewEvents = onNewEvents;
     this.#onProblem = onProblem;
     $('live-pause').addEventListener('click', () => this.#setPaused(!this.#paused));
     let typing = null;
@@ -149,7 +149,7 @@ export class LiveEvents {
     this.#learnCodes(fresh);
     if (fresh.length > 0 && !this.#first) {
       setText($('live-news'), fresh.length === 1 ? `New event: ${fresh[0].code}` : `${fresh.length} new events`);
-      this.#onNews();
+      this.#onNewEvents();
     }
     this.#first = false;
   }

@@ -1,7 +1,7 @@
 // The numbers of one app: which range and interval, asking for them, tiles, charts and what to say when there are none.
 
 import * as api from './api.js';
-import { MetricChart, MOST_BARS } from './charts.js';
+import { MetricChart, MAX_BARS } from './charts.js';
 import { $, h, notice, setText } from './dom.js';
 import { writeHash } from './state.js';
 import { METRICS, number, Tiles } from './tiles.js';
@@ -196,7 +196,7 @@ export class View {
       this.#tiles.show(name, answers[index].total, before[index]);
       this.#charts.get(name)?.show(answers[index], interval, zone, now);
     });
-    $('foot-note').hidden = dateIn(zone, now) >= range.to || answers[0].series.length > MOST_BARS;
+    $('foot-note').hidden = dateIn(zone, now) >= range.to || answers[0].series.length > MAX_BARS;
     const events = answers[METRICS.findIndex(({ name }) => name === 'events')].total;
     this.#showEmptyRange(events === 0, range);
   }
@@ -260,9 +260,9 @@ export class View {
 
   /** Shows a notice, or none. One that says the same stays, with the place of whoever reads it. */
   #tell(kind, title, detail, action) {
-    const words = kind === null ? '' : [kind, title, detail].join(' ');
-    if (this.#notice === words) return;
-    this.#notice = words;
+    const text = kind === null ? '' : [kind, title, detail].join(' ');
+    if (this.#notice === text) return;
+    this.#notice = text;
     $('notice').replaceChildren(...(kind === null ? [] : [notice(kind, title, detail, action)]));
   }
 

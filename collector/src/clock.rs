@@ -1,97 +1,98 @@
-//! The clocks of the machine, read in one place, and when the wall clock is to be believed.
+//! Clocks of the machine, read in one place, and the decision whether the wall clock can be trusted.
 
 use std::sync::LazyLock;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-/// Milliseconds since the epoch; 0 on a machine whose clock is before it.
+/// Returns the milliseconds since the epoch; 0 on a machine whose clock is before it.
 #[must_use]
 pub(crate) fn now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// Milliseconds since some moment of this process's life. Never jumps; stands still while the machine sleeps.
+/// Returns the milliseconds since a moment of this process. The clock never jumps, and stops while the machine sleeps.
 #[must_use]
 pub(crate) fn monotonic() -> i64 {
-    static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
-    i64::try_from(BEGAN.elapsed().as_millis()).unwrap_or(i64::MAX)
+    static STARTED: LazyLock<Instant> = LazyLock::new(Instant::now);
+    i64::try_from(STARTED.elapsed().as_millis()).unwrap_or(i64::MAX)
 }
 
 const HOUR_MS: i64 = 60 * 60 * 1000;
 
-/// How far the wall clock may be from where it was left plus the time that has passed, and is still believed at once,
-/// milliseconds: 14 days, for which a collector may be off.
-pub(crate) const ALLOWANCE_MS: i64 = 14 * 24 * HOUR_MS;
+/// Largest difference of the wall clock from the expected time that is trusted at once, milliseconds: 14 days, for
+/// which a collector may be off.
+pub(crate) const MAX_DRIFT_MS: i64 = 14 * 24 * HOUR_MS;
 
-/// How long a clock that is further ahead has to go on steadily until it is believed, milliseconds of running: a machine that
-/// was off for months has to wait so long, and a clock that is wrong is mostly set right sooner.
-const PROOF_AHEAD_MS: i64 = 6 * HOUR_MS;
+/// Time for which a clock that is further ahead must run steadily until it is trusted, milliseconds. A machine that was
+/// off for months waits so long, and a wrong clock is usually corrected sooner.
+const CONFIRM_AHEAD_MS: i64 = 6 * HOUR_MS;
 
-/// The same for a clock that is further back. Longer, because it makes young what is old: nothing is lost by waiting.
-const PROOF_BACK_MS: i64 = 7 * 24 * HOUR_MS;
+/// The same for a clock that is further back. It is longer, because such a clock makes old events young, and waiting
+/// loses nothing.
+const CONFIRM_BACK_MS: i64 = 7 * 24 * HOUR_MS;
 
-/// By how much a doubted clock may be off while it goes on steadily, milliseconds.
-const STEADY_MS: i64 = HOUR_MS;
+/// Largest drift of a suspect clock that still runs steadily, milliseconds.
+const MAX_JITTER_MS: i64 = HOUR_MS;
 
-/// A moment by both clocks, milliseconds: the wall's, and [`monotonic`].
-type Moment = (i64, i64);
+/// Reading of both clocks, milliseconds: the wall clock, and [`monotonic`].
+type ClockReading = (i64, i64);
 
-/// Whether the wall clock can be believed, for what cannot be undone: deleting by age.
+/// Decides whether the wall clock can be trusted, for deletion by age, which cannot be undone.
 #[derive(Clone, Debug)]
 pub(crate) struct ClockGuard {
-    believed: Moment,
-    /// When the clock that is not believed was first seen.
-    doubted: Option<Moment>,
+    trusted: ClockReading,
+    /// First reading of a clock that is not trusted.
+    suspect: Option<ClockReading>,
 }
 
-/// By how much the wall clock has gone further than the time that has passed.
-fn drift(from: Moment, to: Moment) -> i64 {
+/// Returns by how much the wall clock has moved more than the time that has passed.
+fn drift(from: ClockReading, to: ClockReading) -> i64 {
     to.0.saturating_sub(from.0).saturating_sub(to.1.saturating_sub(from.1))
 }
 
 impl ClockGuard {
-    /// The wall clock was last known to be right at `wall`, as of now.
+    /// Creates a guard that trusts the wall clock at `wall`.
     #[must_use]
     pub(crate) fn new(wall: i64, monotonic: i64) -> Self {
-        Self { believed: (wall, monotonic), doubted: None }
+        Self { trusted: (wall, monotonic), suspect: None }
     }
 
-    /// Whether the wall clock, which says `wall`, is to be believed. To be asked again and again.
+    /// Returns whether the wall clock, which reads `wall`, can be trusted. It must be called regularly.
     pub(crate) fn believes(&mut self, wall: i64, monotonic: i64) -> bool {
         let at = (wall, monotonic);
-        let ahead = drift(self.believed, at);
-        if ahead.abs() > ALLOWANCE_MS {
-            let since = *self.doubted.get_or_insert(at);
-            if drift(since, at).abs() > STEADY_MS {
-                self.doubted = Some(at);
+        let ahead = drift(self.trusted, at);
+        if ahead.abs() > MAX_DRIFT_MS {
+            let since = *self.suspect.get_or_insert(at);
+            if drift(since, at).abs() > MAX_JITTER_MS {
+                self.suspect = Some(at);
                 return false;
             }
-            let proof = if ahead > 0 { PROOF_AHEAD_MS } else { PROOF_BACK_MS };
-            if monotonic.saturating_sub(since.1) < proof {
+            let confirm_ms = if ahead > 0 { CONFIRM_AHEAD_MS } else { CONFIRM_BACK_MS };
+            if monotonic.saturating_sub(since.1) < confirm_ms {
                 return false;
             }
         }
-        (self.believed, self.doubted) = (at, None);
+        (self.trusted, self.suspect) = (at, None);
         true
     }
 
-    /// What the wall clock would say if it had gone on as it was when it was last believed.
+    /// Returns the time by the wall clock as it was when it was last trusted.
     #[must_use]
     pub(crate) fn reckoned(&self, monotonic: i64) -> i64 {
-        self.believed.0.saturating_add(monotonic.saturating_sub(self.believed.1))
+        self.trusted.0.saturating_add(monotonic.saturating_sub(self.trusted.1))
     }
 
-    /// Whether the clock was not believed when it was last asked for.
+    /// Returns whether the last reading was not trusted.
     #[must_use]
     pub(crate) fn doubts(&self) -> bool {
-        self.doubted.is_some()
+        self.suspect.is_some()
     }
 
-    /// As if so many milliseconds of running had passed.
+    /// Moves the guard forward by `millis` of running.
     #[cfg(test)]
     pub(crate) fn pass(&mut self, millis: i64) {
-        self.believed.1 -= millis;
-        self.doubted = self.doubted.map(|(wall, monotonic)| (wall, monotonic - millis));
+        self.trusted.1 -= millis;
+        self.suspect = self.suspect.map(|(wall, monotonic)| (wall, monotonic - millis));
     }
 }
 

@@ -1,4 +1,4 @@
-//! Opens SQLite databases: pragmas, numbered migrations, and nothing else. Every database has one writer at a time.
+//! Opens SQLite databases: pragmas and numbered migrations, nothing else. Every database has one writer at a time.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
-/// How long a connection waits for another's lock. Only checkpoints and migrations hold one for long.
-const BUSY: Duration = Duration::from_secs(5);
+/// Time for which a connection waits for the lock of another. Only checkpoints and migrations hold one for long.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Why a database could not be used.
+/// Reason why a database could not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DbError {
-    /// SQLite says no: the disk is full, the file is damaged, another process holds it.
+    /// SQLite failed: the disk is full, the file is damaged, or another process holds its lock.
     #[error("{0}")]
     Sqlite(#[from] rusqlite::Error),
     /// The database was written by a newer collector.
@@ -26,7 +26,7 @@ pub enum DbError {
         /// The newest version this collector knows.
         known: usize,
     },
-    /// The database was written by an older collector, and whoever only reads does not migrate it.
+    /// The database was written by an older collector, and a reader does not migrate it.
     #[error("{} has version {found}; start this collector on it once, which brings it to {known}", path.display())]
     Older {
         /// The file.
@@ -39,37 +39,39 @@ pub enum DbError {
     /// The file cannot be read.
     #[error("{}: {}", .0.display(), .1)]
     Unreadable(PathBuf, std::io::Error),
-    /// There is no such database.
+    /// The database does not exist.
     #[error("{} does not exist; has a collector ever run on this data directory?", .0.display())]
     Absent(PathBuf),
 }
 
-/// [`open_laid_out`] as SQLite itself would lay it out.
+/// Opens a database with the default layout of SQLite.
 #[cfg(test)]
 pub(crate) fn open(path: &Path, migrations: &[&str]) -> Result<Connection, DbError> {
     open_laid_out(path, migrations, Layout { page_bytes: 4096, gives_back: false })
 }
 
-/// How the file is laid out. Counts only when the database is made.
+/// Layout of a file. It has an effect only when the database is created.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Layout {
     /// Size of a page, bytes.
     pub page_bytes: u32,
-    /// Whether free pages can be given back to the file system in small steps (`incremental_vacuum`).
+    /// Whether free pages can be returned to the file system in small steps (`incremental_vacuum`).
     pub gives_back: bool,
 }
 
-/// Opens (or creates) the database at `path` for writing: WAL, every commit on disk before it returns
-/// (`synchronous=FULL`). `migrations[n]` is the SQL that leads from version n to n + 1; those missing are applied, each
-/// in one transaction with the version that it reaches.
+/// Opens or creates the database at `path` for writing, with a write-ahead log and every commit on disk before it
+/// returns (`synchronous=FULL`).
+///
+/// `migrations[n]` is the SQL from version n to n + 1. Missing ones are applied, each in one transaction with its
+/// version.
 ///
 /// # Errors
 /// If the file cannot be opened or brought to the newest version, or is newer than this collector.
 pub(crate) fn open_laid_out(path: &Path, migrations: &[&str], layout: Layout) -> Result<Connection, DbError> {
     create_private(path);
     let mut connection = Connection::open(path)?;
-    connection.busy_timeout(BUSY)?;
-    // Before anything is changed, the mode of the log included.
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    // Checked before anything is changed, including the journal mode.
     let found = version(&connection)?;
     refuse_newer(path, found, migrations.len())?;
     connection.pragma_update(None, "page_size", layout.page_bytes)?;
@@ -89,7 +91,7 @@ pub(crate) fn open_laid_out(path: &Path, migrations: &[&str], layout: Layout) ->
     Ok(connection)
 }
 
-/// Opens the database at `path` for reading only, also while another process writes it.
+/// Opens the database at `path` for reading. Another process may write it.
 ///
 /// # Errors
 /// If it does not exist, cannot be opened, or has another version than `migrations` lead to.
@@ -99,16 +101,18 @@ pub(crate) fn open_reader(path: &Path, migrations: &[&str]) -> Result<Connection
     }
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
-    connection.busy_timeout(BUSY)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(64);
     let (found, known) = (version(&connection)?, migrations.len());
     refuse_newer(path, found, known)?;
     if found < known { Err(DbError::Older { path: path.to_owned(), found, known }) } else { Ok(connection) }
 }
 
-/// Makes the file if it is not there, for its owner alone: SQLite would let everyone read it who may enter the directory.
-/// The files beside it (`-wal`, `-shm`) get the same mode. One that is there is not opened, because closing it again
-/// would take the locks of this process's other connections away. If it fails, SQLite says why.
+/// Creates the file with mode 0600 if it does not exist.
+///
+/// SQLite would make it readable for all users of the directory. The files beside it (`-wal`, `-shm`) get the same
+/// mode. An existing file is not opened, because closing it would release the locks of other connections of this
+/// process. Errors are ignored, because SQLite reports them next.
 fn create_private(path: &Path) {
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create_new(true);
@@ -117,19 +121,21 @@ fn create_private(path: &Path) {
     drop(options.open(path));
 }
 
-/// Refuses the database at `path` if it is newer than version `known`, without touching it or any file beside it, which
-/// SQLite itself would. Only for before this process opens it: closing the file takes the locks of the process away.
+/// Refuses the database at `path` if it is newer than version `known`, without changing it or a file beside it, as
+/// SQLite would.
+///
+/// It must be called before this process opens the database: closing the file releases the locks of the process.
 ///
 /// # Errors
-/// [`DbError::Newer`]; or the file cannot be read.
+/// [`DbError::Newer`], or the file cannot be read.
 pub(crate) fn refuse_newer_file(path: &Path, known: usize) -> Result<(), DbError> {
     let unreadable = |error: std::io::Error| DbError::Unreadable(path.to_owned(), error);
     let mut version = match File::open(path) {
-        Ok(mut file) => version_at(&mut file, VERSION_AT).map_err(unreadable)?.unwrap_or(0),
+        Ok(mut file) => version_at(&mut file, VERSION_OFFSET).map_err(unreadable)?.unwrap_or(0),
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(unreadable(error)),
     };
-    // Beside the file itself, as SQLite keeps it, if the path is a link.
+    // If the path is a link, SQLite keeps the log beside the target.
     let mut log = std::fs::canonicalize(path).map_err(unreadable)?.into_os_string();
     log.push("-wal");
     // After a crash the first page, with the version, may still be in the log.
@@ -139,12 +145,12 @@ pub(crate) fn refuse_newer_file(path: &Path, known: usize) -> Result<(), DbError
     refuse_newer(path, usize::try_from(version).unwrap_or(usize::MAX), known)
 }
 
-/// Where the first page of a database has the version that its migrations reached; big-endian, as everything in the file
+/// Offset of the user version in the first page of a database, big-endian
 /// (<https://www.sqlite.org/fileformat2.html>).
-const VERSION_AT: u64 = 60;
-/// Bytes of the header of a write-ahead log, and of each of its frames.
-const LOG_HEADER: usize = 32;
-const FRAME_HEADER: usize = 24;
+const VERSION_OFFSET: u64 = 60;
+/// Bytes of the header of a write-ahead log, and of the header of each frame.
+const WAL_HEADER_BYTES: usize = 32;
+const FRAME_HEADER_BYTES: usize = 24;
 
 fn version_at(file: &mut File, at: u64) -> std::io::Result<Option<u32>> {
     let mut bytes = [0; 4];
@@ -156,30 +162,30 @@ fn version_at(file: &mut File, at: u64) -> std::io::Result<Option<u32>> {
     }
 }
 
-/// The version in the last committed first page of a write-ahead log, if it has one. Frames of an earlier round of the log
-/// have another salt.
+/// Returns the version in the last committed first page of a write-ahead log, if any. Frames of an earlier round of the
+/// log have another salt.
 fn version_in_log(log: &mut File) -> std::io::Result<Option<u32>> {
     let number = |bytes: &[u8], at: usize| {
         bytes.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_be_bytes)
     };
-    let (mut header, mut frame) = ([0; LOG_HEADER], [0; FRAME_HEADER]);
+    let (mut header, mut frame) = ([0; WAL_HEADER_BYTES], [0; FRAME_HEADER_BYTES]);
     if log.read_exact(&mut header).is_err() {
         return Ok(None);
     }
     let page_bytes = u64::from(number(&header, 8));
-    let (mut at, mut found, mut committed) = (LOG_HEADER as u64, None, None);
+    let (mut at, mut found, mut committed) = (WAL_HEADER_BYTES as u64, None, None);
     loop {
         log.seek(SeekFrom::Start(at))?;
         if log.read_exact(&mut frame).is_err() || frame[8..16] != header[16..24] || page_bytes == 0 {
             return Ok(committed);
         }
         if number(&frame, 0) == 1 {
-            found = version_at(log, at + FRAME_HEADER as u64 + VERSION_AT)?;
+            found = version_at(log, at + FRAME_HEADER_BYTES as u64 + VERSION_OFFSET)?;
         }
         if number(&frame, 4) > 0 {
             committed = found;
         }
-        at += FRAME_HEADER as u64 + page_bytes;
+        at += FRAME_HEADER_BYTES as u64 + page_bytes;
     }
 }
 
@@ -263,7 +269,7 @@ mod tests {
             std::fs::copy(dir.path().join(name), copy.path().join(name)).unwrap();
         }
         let mut file = File::open(copy.path().join("x.db")).unwrap();
-        assert_eq!(version_at(&mut file, VERSION_AT).unwrap(), Some(1), "the log alone has the new version");
+        assert_eq!(version_at(&mut file, VERSION_OFFSET).unwrap(), Some(1), "the log alone has the new version");
         drop(connection);
         for dir in [dir.path(), copy.path()] {
             let before = files(dir);

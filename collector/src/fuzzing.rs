@@ -9,12 +9,12 @@ use subway_protocol::{Id, Limits};
 
 use crate::accept::inflate::Inflation;
 use crate::accept::signature::Signature;
-use crate::accept::{Held, sign, wire};
-use crate::auth::App;
+use crate::accept::{BudgetReservation, sign, wire};
+use crate::auth::RegisteredApp;
 use crate::config::{Network, Secret};
-use crate::http::client::{Peer, origin};
+use crate::http::client::{PeerAddress, client_key};
 use crate::http::{self, events};
-use crate::limit::Origin;
+use crate::limit::ClientKey;
 use crate::pipeline::{self, NewRecord};
 use crate::query::clickhouse::decode::rows;
 use crate::query::{EventsQuery, InvalidParameter};
@@ -31,27 +31,27 @@ const PAUSE: usize = 1000;
 /// # Errors
 /// The code of the refusal.
 pub fn inflate(body: &[u8], limit: u64) -> Result<Vec<u8>, ProblemCode> {
-    let (mut inflation, mut held) = (Inflation::new(Bytes::copy_from_slice(body)), Held::boundless());
+    let (mut inflation, mut held) = (Inflation::new(Bytes::copy_from_slice(body)), BudgetReservation::unbounded());
     // Interrupted as often as can be, as a large body is once.
     let mut pause = 0;
     while !inflation.run(pause, limit, &mut held).map_err(|problem| problem.code)? {
         pause += PAUSE;
     }
-    Ok(inflation.done())
+    Ok(inflation.into_bytes())
 }
 
 /// Whether the header is a signature of `body`, made at `now` within five minutes; and the right header.
 #[must_use]
 pub fn signature(header: &str, secret: &str, body: &[u8], now: i64) -> (bool, String) {
     let age = subway_protocol::limits::SIGNATURE_AGE_MS;
-    let checked = Signature::check(Some(header), &Secret::new(secret.to_owned()), body, now, age);
+    let checked = Signature::verify(Some(header), &Secret::new(secret.to_owned()), body, now, age);
     (checked.is_ok(), sign(secret, now, body))
 }
 
 /// The decoded parameters of a query string; `None` if it is none.
 #[must_use]
 pub fn pairs(query: &str) -> Option<Vec<(String, String)>> {
-    http::pairs(&format!("/?{query}").parse::<Uri>().ok()?).ok()
+    http::query_pairs(&format!("/?{query}").parse::<Uri>().ok()?).ok()
 }
 
 /// A request for a list of events.
@@ -60,7 +60,7 @@ pub fn pairs(query: &str) -> Option<Vec<(String, String)>> {
 /// The parameter that cannot be used.
 pub fn events_query(timezone: &TimeZone, pairs: &[(String, String)]) -> Result<EventsQuery, InvalidParameter> {
     let (key, token) = ("demo".to_owned(), Secret::new("t".to_owned()));
-    events::query(&App::new(key, 1, timezone.clone(), None, token), pairs)
+    events::parse_query(&RegisteredApp::new(key, 1, timezone.clone(), None, token), pairs)
 }
 
 /// Whether a client behind a proxy of 10.0.0.0/8 that sends this header counts as `peer` itself.
@@ -71,7 +71,7 @@ pub fn forwarded(header: &[u8], peer: [u8; 4]) -> bool {
         headers.append("x-forwarded-for", value);
     }
     let proxies: Vec<Network> = "10.0.0.0/8".parse().into_iter().collect();
-    origin(Peer(peer.into()), &headers, &proxies) == Origin::from(std::net::IpAddr::from(peer))
+    client_key(PeerAddress(peer.into()), &headers, &proxies) == ClientKey::from(std::net::IpAddr::from(peer))
 }
 
 /// What became of a batch.

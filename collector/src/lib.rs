@@ -1,12 +1,12 @@
-//! The collector: receives events, keeps them durably, feeds the stores and answers questions about them.
+//! Collector of events: receives them, stores them durably, delivers them to stores and answers queries about them.
 //!
-//! The way of an event: `http` takes the request, `auth` finds the app, `accept` decodes it, lets `pipeline` judge it, and
-//! hands it to the one writer of the [`spool`]; the answer goes out after the commit. `fanout` then delivers the spool to
-//! every sink of `sinks`, each at its own pace; `query` answers from the store that the configuration names for reading, in
-//! the words of `subway_analytics`. `serve` puts all of it together, `cli` runs it.
+//! The way of an event: `http` parses the request, `auth` finds the app, and `accept` decodes the batch, runs
+//! `pipeline` and hands the result to the one writer of the [`spool`]. The answer is sent after the commit. `fanout`
+//! then delivers the spool to every sink of `sinks`, each at its own pace. `query` answers from the store that `[query]
+//! source` names, with the metrics of `subway_analytics`. `serve` builds all of it, and `cli` runs it.
 //!
-//! The product is the binary, which calls [`main`]; [`run`] is a collector inside of another process. The rest of what is
-//! public here is what benches, tests and the fuzzer use.
+//! The product is the binary, which calls [`main`]. Another process can embed a collector with [`run`]. Everything else
+//! that is public is for benches, tests and the fuzzer.
 
 mod accept;
 mod auth;

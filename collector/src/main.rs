@@ -1,4 +1,4 @@
-//! The collector's binary.
+//! Binary of the collector.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,5 @@
-//! What the system says about the process and its disk. Names and units are those of Prometheus' own client libraries.
+//! Figures of the process and its disk from the operating system. Names and units are those of Prometheus' client
+//! libraries.
 
 use std::path::{Path, PathBuf};
 
@@ -7,28 +8,28 @@ use crate::clock;
 use crate::disk;
 use crate::telemetry::{Gauges, gauges};
 
-/// Bytes in a unit of `/proc/self/statm`, unless the system says otherwise.
+/// Returns the bytes of a unit of `/proc/self/statm`.
 #[cfg(unix)]
 fn page_bytes() -> u64 {
     rustix::param::page_size() as u64
 }
 
-/// The process, and where it keeps its data.
+/// This process and its data directory.
 #[derive(Debug)]
-pub(crate) struct Process {
-    #[cfg_attr(not(unix), expect(dead_code, reason = "nothing is asked about the disk there"))]
+pub(crate) struct ProcessMetrics {
+    #[cfg_attr(not(unix), expect(dead_code, reason = "the disk is not measured there"))]
     data_dir: PathBuf,
     started: u64,
 }
 
-impl Process {
-    /// This process, now; it keeps its data in `data_dir`.
+impl ProcessMetrics {
+    /// Creates the figures of this process, which starts now and has its data in `data_dir`.
     #[must_use]
-    pub(crate) fn begin(data_dir: &Path) -> Self {
+    pub(crate) fn start(data_dir: &Path) -> Self {
         Self { data_dir: data_dir.to_owned(), started: clock::now().unsigned_abs() / 1000 }
     }
 
-    /// Sets what can be measured here; some systems say less.
+    /// Sets the gauges that can be measured on this system.
     pub(crate) fn measure(&self, to: &mut Gauges) {
         to.set(&gauges::START_TIME_SECONDS, &[], self.started);
         #[cfg(unix)]
@@ -36,7 +37,7 @@ impl Process {
             let open = std::fs::read_dir("/proc/self/fd").ok().map(|files| files.count() as u64);
             let measured = [
                 (&gauges::DISK_FREE_BYTES, disk::free_bytes(&self.data_dir)),
-                (&gauges::RESIDENT_MEMORY_BYTES, resident()),
+                (&gauges::RESIDENT_MEMORY_BYTES, resident_bytes()),
                 (&gauges::OPEN_FDS, open),
                 (&gauges::MAX_FDS, rustix::process::getrlimit(rustix::process::Resource::Nofile).current),
             ];
@@ -49,9 +50,9 @@ impl Process {
     }
 }
 
-/// Bytes of memory: the second number of `/proc/self/statm`, in pages (proc(5)).
+/// Returns the resident memory in bytes: the second number of `/proc/self/statm`, in pages (proc(5)).
 #[cfg(unix)]
-fn resident() -> Option<u64> {
+fn resident_bytes() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/self/statm").ok()?;
     text.split_whitespace().nth(1)?.parse::<u64>().ok()?.checked_mul(page_bytes())
 }
@@ -63,7 +64,7 @@ mod tests {
     #[test]
     fn everything_is_measured_on_linux() {
         let mut measured = Gauges::default();
-        Process::begin(Path::new(".")).measure(&mut measured);
+        ProcessMetrics::start(Path::new(".")).measure(&mut measured);
         let of = |gauge| measured.get(gauge, &[]).unwrap();
         assert!(of(&gauges::DISK_FREE_BYTES) > 0 && of(&gauges::START_TIME_SECONDS) > 0);
         assert!((1 << 20..1 << 40).contains(&of(&gauges::RESIDENT_MEMORY_BYTES)));

@@ -16,15 +16,15 @@ use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use serde_json::Value;
 use subway_servers::{ClickHouse, Kafka, available};
-use support::{Collector, Site, batch, event};
+use support::{Collector, CollectorFixture, batch, event};
 
 /// A restart of the broker, and ClickHouse's rejoining of the group, take some seconds each.
-const PATIENCE: Duration = Duration::from_secs(90);
+const TIMEOUT: Duration = Duration::from_secs(90);
 
 fn wait_for(what: &str, condition: impl Fn() -> bool) {
     let began = Instant::now();
     while !condition() {
-        assert!(began.elapsed() < PATIENCE, "waited in vain: {what}");
+        assert!(began.elapsed() < TIMEOUT, "waited in vain: {what}");
         std::thread::sleep(Duration::from_millis(100));
     }
 }
@@ -43,9 +43,9 @@ fn statements(brokers: &str) -> Vec<String> {
 /// Messages in the topic.
 fn messages(brokers: &str) -> u64 {
     let consumer: BaseConsumer = ClientConfig::new().set("bootstrap.servers", brokers).create().unwrap();
-    let metadata = consumer.fetch_metadata(Some("subway-events"), PATIENCE).unwrap();
+    let metadata = consumer.fetch_metadata(Some("subway-events"), TIMEOUT).unwrap();
     let partitions = metadata.topics()[0].partitions().iter();
-    partitions.map(|p| consumer.fetch_watermarks("subway-events", p.id(), PATIENCE).unwrap().1.cast_unsigned()).sum()
+    partitions.map(|p| consumer.fetch_watermarks("subway-events", p.id(), TIMEOUT).unwrap().1.cast_unsigned()).sum()
 }
 
 fn pending(collector: &Collector) -> u64 {
@@ -64,9 +64,9 @@ fn two_collectors_and_one_kafka_bring_every_event_to_clickhouse_once() {
     let Some(store) = available(ClickHouse::start()) else { return };
     let brokers = kafka.bootstrap();
     let sink = format!(
-        "[[sink]]\nname = \"kafka\"\nkind = \"kafka\"\nurl = \"{brokers}\"\npartitions = 4\ntimeout_ms = 3000\n"
+        "[[sink]]\nname = \"kafka\"\nkind = \"kafka\"\nurl = \"{brokers}\"\npartitions = 4\nrequest_timeout_ms = 3000\n"
     );
-    let sites = [Site::new(&sink), Site::new(&sink)];
+    let sites = [CollectorFixture::new(&sink), CollectorFixture::new(&sink)];
     let mut first = sites[0].start();
     let second = sites[1].start();
     send(&first, &batch(vec![event()]));

@@ -16,18 +16,18 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value, json};
 use subway_servers::{ClickHouse, Elastic, Elasticsearch, Kafka, available};
-use support::{Collector, READ, Site, agent, gzip, id, try_post};
+use support::{Collector, CollectorFixture, READ, agent, gzip, id, try_post};
 
 /// The most by which one request may raise the resident memory, MiB.
-const MOST_MIB: u64 = 128;
+const MAX_MIB: u64 = 128;
 /// The longest that another app's request may wait for its answer, and its event for its way into every store.
-const MOST_ANSWER: Duration = Duration::from_secs(10);
-const MOST_DELIVERY: Duration = Duration::from_secs(60);
+const MAX_ANSWER: Duration = Duration::from_secs(10);
+const MAX_DELIVERY: Duration = Duration::from_secs(60);
 /// The longest that an event of another app may be on its way into Elasticsearch, also behind one request that spreads its
 /// events over 1,000 days: each day within 400 of the arrival is an index there, which takes it some tenths of a second, once.
-const MOST_BEHIND_DAYS: Duration = Duration::from_secs(15);
+const MAX_BEHIND_DAYS: Duration = Duration::from_secs(15);
 /// How long the stores may need for what the request itself has become.
-const PATIENCE: Duration = Duration::from_secs(600);
+const TIMEOUT: Duration = Duration::from_secs(600);
 const DAYS: &str = "1,000 days";
 const DAY_MS: i64 = 86_400_000;
 
@@ -206,7 +206,7 @@ fn follower(url: &str, elastic: &Elastic, stop: &AtomicBool) -> Duration {
         let day = jiff::Timestamp::from_millisecond(event["ts"].as_i64().unwrap()).unwrap().strftime("%Y.%m.%d");
         let path = format!("/subway-ods-{day}/_doc/{}", event["id"].as_str().unwrap());
         while elastic.get(&path).unwrap().status != 200 {
-            assert!(began.elapsed() < PATIENCE, "an event of another app never came: {path}");
+            assert!(began.elapsed() < TIMEOUT, "an event of another app never came: {path}");
             std::thread::sleep(Duration::from_millis(20));
         }
         longest = longest.max(began.elapsed());
@@ -218,7 +218,7 @@ fn follower(url: &str, elastic: &Elastic, stop: &AtomicBool) -> Duration {
 fn settle(collector: &Collector) -> Duration {
     let (began, (stored, _)) = (Instant::now(), progress(collector));
     while progress(collector).1 < stored {
-        assert!(began.elapsed() < PATIENCE, "the stores never caught up: {}", collector.ledger());
+        assert!(began.elapsed() < TIMEOUT, "the stores never caught up: {}", collector.ledger());
         std::thread::sleep(Duration::from_millis(20));
     }
     began.elapsed()
@@ -261,7 +261,7 @@ fn no_request_takes_more_memory_than_its_share_or_holds_up_another_app() {
         let sent = gzip(body.as_bytes());
         assert!(body.len() <= 8 * 1024 * 1024 && sent.len() <= 1024 * 1024, "{name}: {} {}", body.len(), sent.len());
         // Each has a collector of its own: what an earlier one has left would hide what this one takes.
-        let site = Site::new(&config);
+        let site = CollectorFixture::new(&config);
         let collector = site.start();
         // What is made once: connections, threads, tables, indices, caches.
         for _ in 0..2 {
@@ -295,9 +295,9 @@ fn no_request_takes_more_memory_than_its_share_or_holds_up_another_app() {
         assert_eq!(answer.status, status, "{name}: {}", &answer.text[..answer.text.len().min(500)]);
         assert!(answer.text.len() < 1024 * 1024, "{name}: an answer of {} bytes", answer.text.len());
         worst = worst.max(peak - before);
-        assert!(peak - before <= MOST_MIB, "{name}: from {before} to {peak} MiB");
-        assert!(longest < MOST_ANSWER && behind < MOST_BEHIND_DAYS, "{name}: {longest:?}, {behind:?}");
-        assert!(name == DAYS || delivered < MOST_DELIVERY, "{name}: {delivered:?}");
+        assert!(peak - before <= MAX_MIB, "{name}: from {before} to {peak} MiB");
+        assert!(longest < MAX_ANSWER && behind < MAX_BEHIND_DAYS, "{name}: {longest:?}, {behind:?}");
+        assert!(name == DAYS || delivered < MAX_DELIVERY, "{name}: {delivered:?}");
     }
     println!("the most: {worst} MiB");
 }

@@ -53,6 +53,10 @@ impl Actual {
     }
 }
 
+/// Length of a field's path in a violation or a problem, bytes: enough to find the place in an event. Longer paths are cut
+/// by [`truncate`], because a sender chooses the names in them.
+pub const MAX_PATH_BYTES: usize = 256;
+
 /// Returns the longest prefix of `text` that has at most `bytes` bytes and does not split a character.
 #[must_use]
 pub fn truncate(text: &str, bytes: usize) -> &str {

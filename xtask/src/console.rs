@@ -20,10 +20,11 @@ struct Browser {
     fonts: Option<PathBuf>,
 }
 
-/// Runs the console's browser tests against `collector`, a built `subway-collector`; screenshots go to `target/screenshots`.
+/// Runs the console's browser tests against `collector`, a built `subway-collector`; screenshots go to
+/// `target/screenshots`.
 ///
-/// What the tests need is fetched into `target/tools`. Where that fails the tests are skipped with a message that cannot be
-/// overlooked; under `CI=true` that is an error.
+/// What the tests need is fetched into `target/tools`. Where that fails the tests are skipped with a message that
+/// cannot be overlooked; under `CI=true` that is an error.
 ///
 /// # Errors
 /// A test failed, the collector is missing, or under `CI=true` the browser or a package could not be had.

@@ -19,8 +19,8 @@ cargo xtask <command>
 
   demo [--exit]                   the whole path on real traffic; keeps the console open
   test [step..]                   formatting, rooms, lints, docs, every test (or the steps whose names contain a word)
-  bench [part..] [--rival]        speed and sizes, one table; the parts are ingest, idle, native, javascript, sinks (real
-                                  servers, some minutes); with a rival collector beside ours
+  bench [part..] [--compare-otel]        speed and sizes, one table; the parts are ingest, idle, native, javascript, sinks (real
+                                  servers, some minutes); with the OpenTelemetry Collector beside ours
   wasm [build|test|sizes|bench]   the npm package: build it (default), run its tests, show sizes, time track()
   replay --log FILE --to URL --key KEY [..]
                                   a log becomes traffic, through the real SDK (`replay --help`)

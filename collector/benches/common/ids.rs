@@ -39,8 +39,8 @@ fn mixed(number: u64) -> u64 {
     x ^ (x >> 31)
 }
 
-/// A UUIDv7 as it comes in at 20,000 events a second from many installs: most some seconds old, one in ten some minutes, one
-/// in a hundred up to a day.
+/// A UUIDv7 as it comes in at 20,000 events a second from many installs: most some seconds old, one in ten some
+/// minutes, one in a hundred up to a day.
 pub(crate) fn ordered(number: u64) -> Id {
     let random = mixed(number);
     let late = match random % 100 {

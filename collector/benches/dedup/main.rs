@@ -1,8 +1,8 @@
 //! The dedup index under the spool's own writer: 5,000 IDs a commit, each on disk before the next, with 1, 10 and 100
 //! million seen. Prints one JSON object; `cargo xtask bench dedup` makes a table of it.
 //!
-//! Rates are of the run's own stretches, so that their ratio holds on a noisy machine; beside them the same in CPU seconds of
-//! the thread that commits. `SUBWAY_DEDUP_IDS` makes the run shorter.
+//! Rates are of the run's own stretches, so that their ratio holds on a noisy machine; beside them the same in CPU
+//! seconds of the thread that commits. `SUBWAY_DEDUP_IDS` makes the run shorter.
 #![allow(clippy::unwrap_used)]
 
 use std::path::Path;
@@ -75,12 +75,12 @@ fn stretch(spool: &Spool, numbers: std::ops::Range<u64>, id: fn(u64) -> Id, new:
     json!({"ids_per_second": ids / wall, "ids_per_cpu_second": ids / cpu, "p50_ms": millis(0.5), "p99_ms": millis(0.99), "max_ms": millis(1.0)})
 }
 
-fn pattern(id: fn(u64) -> Id, most: u64) -> Value {
+fn pattern(id: fn(u64) -> Id, max_ids: u64) -> Value {
     let folder = tempfile::tempdir().unwrap();
     let spool = Spool::open(folder.path(), &SpoolSettings::default(), Arc::default()).unwrap();
     let (mut at, mut rows) = (0, Vec::new());
     let mut all = Vec::new();
-    for mark in MARKS.into_iter().filter(|mark| *mark <= most) {
+    for mark in MARKS.into_iter().filter(|mark| *mark <= max_ids) {
         all.extend(run(&spool, at..mark.max(at), id, GROUP));
         at = mark.max(at);
         let mut row = stretch(&spool, at..at + STRETCH, id, GROUP);
@@ -99,6 +99,6 @@ fn pattern(id: fn(u64) -> Id, most: u64) -> Value {
 }
 
 fn main() {
-    let most = std::env::var("SUBWAY_DEDUP_IDS").ok().and_then(|ids| ids.parse().ok()).unwrap_or(u64::MAX);
-    println!("{}", json!({"ordered": pattern(ordered, most), "random": pattern(random, most)}));
+    let max_ids = std::env::var("SUBWAY_DEDUP_IDS").ok().and_then(|ids| ids.parse().ok()).unwrap_or(u64::MAX);
+    println!("{}", json!({"ordered": pattern(ordered, max_ids), "random": pattern(random, max_ids)}));
 }

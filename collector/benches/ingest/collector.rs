@@ -18,7 +18,8 @@ pub(crate) struct Took {
     pub(crate) wall: f64,
     /// Commits of the spool.
     pub(crate) commits: u64,
-    /// Bytes on disk of the spool (log, new IDs, write-ahead log), of the dedup index's files, and of the embedded store.
+    /// Bytes on disk of the spool (log, new IDs, write-ahead log), of the dedup index's files, and of the embedded
+    /// store.
     pub(crate) disk: [u64; 3],
 }
 
@@ -55,7 +56,7 @@ pub(crate) fn run(bodies: &[Vec<u8>], folder: &Path, connections: usize) -> Took
     }
     let after = cpu(&process);
     let commits = metric(&get(&address, "/metrics"), "commit");
-    // The spool gives its pages back once nobody is in a hurry.
+    // The spool returns its free pages when it is idle.
     std::thread::sleep(std::time::Duration::from_secs(5));
     let size = |names: &[&str]| {
         let of = |name: &&str| std::fs::metadata(folder.join("data").join(name)).map_or(0, |meta| meta.len());

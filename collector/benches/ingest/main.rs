@@ -1,9 +1,9 @@
-//! Durable ingest of the real binary over HTTP, against the serial limit: one thread that inflates, parses and commits the
-//! same bytes to SQLite and does nothing else. Prints one JSON object; `cargo xtask bench` makes a table of it.
+//! Durable ingest of the real binary over HTTP, against the serial limit: one thread that inflates, parses and commits
+//! the same bytes to SQLite and does nothing else. Prints one JSON object; `cargo xtask bench` makes a table of it.
 //!
-//! Both are measured in one run and in CPU seconds, so that their ratio holds on a noisy machine: events per CPU second of
-//! the collector (all its threads, and without the thread that feeds the embedded store) against events per CPU second of
-//! the serial loop. `SUBWAY_SEEN_IDS`: how many random IDs the app has sent before.
+//! Both are measured in one run and in CPU seconds, so that their ratio holds on a noisy machine: events per CPU second
+//! of the collector (all its threads, and without the thread that feeds the embedded store) against events per CPU
+//! second of the serial loop. `SUBWAY_SEEN_IDS`: how many random IDs the app has sent before.
 #![allow(clippy::unwrap_used)]
 
 mod collector;
@@ -70,8 +70,8 @@ fn fill(data: &Path, seen: u64) {
     spool.close();
 }
 
-/// Waits until the parts of the dedup index are merged: no file of its folder has changed for two seconds. The thread that
-/// commits takes up a merge with the next commit, hence the empty ones.
+/// Waits until the parts of the dedup index are merged: no file of its folder has changed for two seconds. The thread
+/// that commits takes up a merge with the next commit, hence the empty ones.
 fn settle(spool: &Spool, app: i64, folder: &Path) {
     let files = || {
         let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap());

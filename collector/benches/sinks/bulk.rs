@@ -1,5 +1,5 @@
-//! A plain bulk loader: bodies that were made before the clock starts, one after the other on one connection. And the sums
-//! that it is compared by.
+//! A plain bulk loader: bodies that were made before the clock starts, one after the other on one connection. And the
+//! sums that it is compared by.
 
 use std::time::Instant;
 
@@ -33,7 +33,8 @@ pub(crate) fn cpu_of(pid: Option<u32>) -> f64 {
     cpu_seconds(&std::fs::read_to_string(format!("/proc/{}/stat", pid.unwrap())).unwrap())
 }
 
-/// Posts every body with `post`, which panics if it is not taken. The first one is not counted, as of the sink's deliveries.
+/// Posts every body with `post`, which panics if it is not taken. The first one is not counted, as of the sink's
+/// deliveries.
 pub(crate) fn load<T>(bodies: &[(T, u64)], pid: Option<u32>, sum: &mut Sum, mut post: impl FnMut(&T)) {
     post(&bodies[0].0);
     let (began, cpu) = (Instant::now(), cpu_of(pid));

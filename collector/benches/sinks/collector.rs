@@ -10,7 +10,7 @@ use crate::http::get;
 use crate::load::cpu_seconds;
 
 /// Longest wait for anything.
-const PATIENCE: Duration = Duration::from_secs(300);
+const TIMEOUT: Duration = Duration::from_secs(300);
 /// Between two looks at the sinks' positions.
 pub(crate) const LOOK: Duration = Duration::from_millis(20);
 
@@ -51,7 +51,7 @@ impl Collector {
     pub(crate) fn wait_until_down(&self, sink: &str) {
         let (began, series) = (Instant::now(), format!("subway_sink_up{{sink=\"{sink}\"}} "));
         while value(&get(&self.address, "/metrics"), &series) != Some(0) {
-            assert!(began.elapsed() < PATIENCE, "{sink} does not count as down");
+            assert!(began.elapsed() < TIMEOUT, "{sink} does not count as down");
             std::thread::sleep(LOOK);
         }
     }
@@ -60,7 +60,7 @@ impl Collector {
     pub(crate) fn wait_for(&self, sink: &str, position: u64) {
         let began = Instant::now();
         while self.position(sink) < position {
-            assert!(began.elapsed() < PATIENCE, "{sink} is at {} of {position}", self.position(sink));
+            assert!(began.elapsed() < TIMEOUT, "{sink} is at {} of {position}", self.position(sink));
             std::thread::sleep(LOOK);
         }
     }
@@ -70,13 +70,13 @@ impl Collector {
         cpu_seconds(&std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap())
     }
 
-    /// Waits until a sink has emptied its backlog, up to `last`. Counted is what comes after its first delivery, so that neither
-    /// the start nor the making of tables counts.
+    /// Waits until a sink has emptied its backlog, up to `last`. Counted is what comes after its first delivery, so
+    /// that neither the start nor the making of tables counts.
     pub(crate) fn drain(&self, sink: &str, last: u64, store: Option<u32>, sum: &mut Sum) {
         let began = Instant::now();
         let mut from = self.position(sink);
         while from == 0 {
-            assert!(began.elapsed() < PATIENCE, "{sink} does not begin");
+            assert!(began.elapsed() < TIMEOUT, "{sink} does not begin");
             std::thread::sleep(LOOK);
             from = self.position(sink);
         }
@@ -108,8 +108,8 @@ fn value(page: &str, series: &str) -> Option<u64> {
 pub(crate) struct Backlog(tempfile::TempDir);
 
 impl Backlog {
-    /// Data that holds `bodies` and has delivered them to its embedded store, but not to the sink named `name` of kind `kind`,
-    /// which was out of reach.
+    /// Data that holds `bodies` and has delivered them to its embedded store, but not to the sink named `name` of kind
+    /// `kind`, which was out of reach.
     pub(crate) fn fill(bodies: &[Vec<u8>], name: &str, kind: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let sink = format!("[[sink]]\nname = \"{name}\"\nkind = \"{kind}\"\nurl = \"http://127.0.0.1:1\"\n");

@@ -24,7 +24,8 @@ pub(crate) fn run() -> anyhow::Result<Value> {
     let (mut counting, mut plain, mut loader) = (Sum::default(), Sum::default(), Sum::default());
     let mut bulks = Vec::new();
     for _ in 0..ROUNDS {
-        // With the documents that count exactly, as it is by default, and then without, which the loader has not either.
+        // With the documents that count exactly, as it is by default, and then without, which the loader has not
+        // either.
         deliver(&server, &backlog, "", &mut counting)?;
         server.delete("/subway-*")?.ok()?;
         deliver(&server, &backlog, "exact_counts = false\n", &mut plain)?;

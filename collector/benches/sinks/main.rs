@@ -1,9 +1,9 @@
-//! Sinks on real servers: how fast they deliver against what the same server takes from a plain bulk loader, what they cost
-//! ingest, how far they are behind, and a rival that does the same durable job. Everything that is compared is measured in one
-//! run. Prints one JSON object; `cargo xtask bench` makes a table of it.
+//! Sinks on real servers: how fast they deliver against what the same server takes from a plain bulk loader, what they
+//! cost ingest, how far they are behind, and the OpenTelemetry Collector with the same durable job. Everything that is
+//! compared is measured in one run. Prints one JSON object; `cargo xtask bench` makes a table of it.
 //!
 //! A part whose server cannot be had is left out, with the reason in its place. `SUBWAY_BENCH` chooses parts by name;
-//! `SUBWAY_RIVAL` is the rival's program, without which there is no such part.
+//! `SUBWAY_OTEL` is the program of the OpenTelemetry Collector, without which there is no such part.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod bulk;
@@ -15,8 +15,8 @@ mod everything;
 mod http;
 #[path = "../common/load.rs"]
 mod load;
+mod otel;
 mod otlp;
-mod rival;
 
 use serde_json::{Map, Value, json};
 
@@ -27,7 +27,7 @@ const PARTS: [Part; 4] = [
     ("clickhouse", clickhouse::run),
     ("elasticsearch", elasticsearch::run),
     ("everything", everything::run),
-    ("rival", rival::run),
+    ("otel", otel::run),
 ];
 
 fn main() {

@@ -1,4 +1,5 @@
-//! The same events as OpenTelemetry log records: protobuf, gzip. The numbers are those of `opentelemetry/proto/logs/v1/logs.proto`.
+//! The same events as OpenTelemetry log records: protobuf, gzip. The numbers are those of
+//! `opentelemetry/proto/logs/v1/logs.proto`.
 
 use std::io::Write;
 

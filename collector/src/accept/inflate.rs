@@ -1,4 +1,4 @@
-//! Gzip (RFC 1952), with a cap on what comes out.
+//! Gzip (RFC 1952) with a cap on the output.
 
 use std::io::{Cursor, ErrorKind, Read};
 
@@ -6,12 +6,12 @@ use bytes::Bytes;
 use flate2::bufread::MultiGzDecoder;
 use subway_protocol::codec::server::{Problem, ProblemCode};
 
-use super::Held;
+use super::BudgetReservation;
 
-/// Bytes of output asked for at first, at most; later as many again as there are already. The budget is taken alike.
-const STEP: usize = 64 * 1024;
+/// Largest first piece of output, bytes. Later the output doubles. The memory budget grows in the same steps.
+const CHUNK_BYTES: usize = 64 * 1024;
 
-/// Whether the body begins with gzip's magic bytes, which no JSON does.
+/// Returns whether the body begins with gzip's magic bytes, which no JSON does.
 pub(super) fn is_gzip(body: &[u8]) -> bool {
     body.starts_with(&[0x1f, 0x8b])
 }
@@ -27,34 +27,43 @@ pub(super) fn check_size(bytes: u64, limit: u64) -> Result<(), Problem> {
     Err(problem)
 }
 
-/// A gzip body on its way to its text; it can stop and go on.
+/// Decompression of a gzip body that can be paused and resumed.
 pub(crate) struct Inflation {
     decoder: MultiGzDecoder<Cursor<Bytes>>,
-    /// What the last member claims to hold.
-    claimed: usize,
+    /// Size that the last member claims.
+    claimed_bytes: usize,
     out: Vec<u8>,
     filled: usize,
 }
 
 impl Inflation {
-    /// The beginning of `body`.
+    /// Starts at the beginning of `body`.
     pub(crate) fn new(body: Bytes) -> Self {
-        let claimed = claimed(&body);
-        Self { decoder: MultiGzDecoder::new(Cursor::new(body)), claimed, out: Vec::new(), filled: 0 }
+        let claimed_bytes = claimed_bytes(&body);
+        Self { decoder: MultiGzDecoder::new(Cursor::new(body)), claimed_bytes, out: Vec::new(), filled: 0 }
     }
 
-    /// Inflates all members, or stops once more than `pause` bytes have come out: `false`. No more than twice `limit`, or a
-    /// step beyond it, is ever produced or held.
+    /// Inflates all members. Returns `false` if it paused because the output exceeds `pause_bytes`.
+    ///
+    /// The output is at most twice `limit`, or one chunk more than it.
     ///
     /// # Errors
     /// `malformed_gzip` if it is not gzip, damaged, cut short or followed by something else; `decompressed_too_large`.
-    pub(crate) fn run(&mut self, pause: usize, limit: u64, held: &mut Held) -> Result<bool, Problem> {
-        let Self { decoder, claimed, out, filled } = self;
-        let most = usize::try_from(limit).unwrap_or(usize::MAX);
-        while *filled <= pause {
+    pub(crate) fn run(
+        &mut self,
+        pause_bytes: usize,
+        limit: u64,
+        reservation: &mut BudgetReservation,
+    ) -> Result<bool, Problem> {
+        let Self { decoder, claimed_bytes, out, filled } = self;
+        let max_bytes = usize::try_from(limit).unwrap_or(usize::MAX);
+        while *filled <= pause_bytes {
             if *filled == out.len() {
-                let more = out.len().max((*claimed).min(most).saturating_add(1)).clamp(1, STEP.max(out.len()));
-                held.grow(more as u64)?;
+                let more = out
+                    .len()
+                    .max((*claimed_bytes).min(max_bytes).saturating_add(1))
+                    .clamp(1, CHUNK_BYTES.max(out.len()));
+                reservation.grow(more as u64)?;
                 out.resize(*filled + more, 0);
             }
             match decoder.read(&mut out[*filled..]) {
@@ -70,15 +79,15 @@ impl Inflation {
         Ok(false)
     }
 
-    /// The text.
-    pub(crate) fn done(mut self) -> Vec<u8> {
+    /// Returns the output.
+    pub(crate) fn into_bytes(mut self) -> Vec<u8> {
         self.out.truncate(self.filled);
         self.out
     }
 }
 
-/// How much the last member claims to hold, which for one honest member below 4 GiB is everything.
-fn claimed(body: &[u8]) -> usize {
+/// Returns the size that the last member claims. For a single honest member below 4 GiB that is the whole output.
+fn claimed_bytes(body: &[u8]) -> usize {
     body.last_chunk::<4>().map_or(0, |bytes| u32::from_le_bytes(*bytes) as usize)
 }
 
@@ -89,7 +98,7 @@ mod tests {
     use flate2::Compression;
     use flate2::write::GzEncoder;
 
-    use super::super::Budget;
+    use super::super::SharedBudget;
     use super::*;
 
     fn gzip(bytes: &[u8]) -> Vec<u8> {
@@ -99,31 +108,34 @@ mod tests {
     }
 
     fn run(body: &[u8], limit: u64) -> Result<Vec<u8>, ProblemCode> {
-        inflate(body, limit, &mut Held::boundless()).map_err(|problem| problem.code)
+        inflate(body, limit, &mut BudgetReservation::unbounded()).map_err(|problem| problem.code)
     }
 
-    fn inflate(body: &[u8], limit: u64, held: &mut Held) -> Result<Vec<u8>, Problem> {
+    fn inflate(body: &[u8], limit: u64, reservation: &mut BudgetReservation) -> Result<Vec<u8>, Problem> {
         let mut inflation = Inflation::new(Bytes::copy_from_slice(body));
-        assert!(inflation.run(usize::MAX, limit, held)?);
-        Ok(inflation.done())
+        assert!(inflation.run(usize::MAX, limit, reservation)?);
+        Ok(inflation.into_bytes())
     }
 
     #[test]
     fn it_goes_on_where_it_stopped() {
         let plain: Vec<u8> = (0..1_000_000).map(|at| (at % 251) as u8).collect();
-        let (mut inflation, mut held) = (Inflation::new(gzip(&plain).into()), Held::boundless());
+        let (mut inflation, mut reservation) = (Inflation::new(gzip(&plain).into()), BudgetReservation::unbounded());
         let mut stops = 0;
-        while !inflation.run(stops * STEP, u64::MAX, &mut held).unwrap() {
-            assert!(inflation.filled > stops * STEP && inflation.filled <= (2 * stops).max(1) * STEP, "{stops}");
+        while !inflation.run(stops * CHUNK_BYTES, u64::MAX, &mut reservation).unwrap() {
+            assert!(
+                inflation.filled > stops * CHUNK_BYTES && inflation.filled <= (2 * stops).max(1) * CHUNK_BYTES,
+                "{stops}"
+            );
             stops += 1;
         }
         assert!(stops > 2);
-        assert!(inflation.done() == plain);
+        assert!(inflation.into_bytes() == plain);
     }
 
     #[test]
     fn what_was_compressed_comes_out_up_to_the_limit() {
-        for size in [0, 1, 1000, STEP - 1, STEP, STEP + 1, 300_000] {
+        for size in [0, 1, 1000, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 300_000] {
             let plain: Vec<u8> = (0..size).map(|at| (at % 251) as u8).collect();
             let body = gzip(&plain);
             assert_eq!(run(&body, size as u64).as_deref(), Ok(&plain[..]), "{size}");
@@ -159,13 +171,13 @@ mod tests {
     #[test]
     fn a_bomb_costs_no_more_than_the_limit() {
         let bomb = gzip(&vec![0; 64 * 1024 * 1024]);
-        let budget = Budget::new("bytes", 3 * 1024 * 1024);
-        let mut held = budget.hold(&std::sync::Arc::default());
-        let problem = inflate(&bomb, 1024 * 1024, &mut held).unwrap_err();
+        let budget = SharedBudget::new("bytes", 3 * 1024 * 1024);
+        let mut reservation = budget.reservation_for(&std::sync::Arc::default());
+        let problem = inflate(&bomb, 1024 * 1024, &mut reservation).unwrap_err();
         assert_eq!(problem.code, ProblemCode::DecompressedTooLarge);
-        assert!(budget.taken() <= 2 * 1024 * 1024 + 2 * STEP as u64);
+        assert!(budget.reserved() <= 2 * 1024 * 1024 + 2 * CHUNK_BYTES as u64);
         assert_eq!(
-            inflate(&bomb, u64::MAX, &mut budget.hold(&std::sync::Arc::default())).unwrap_err().code,
+            inflate(&bomb, u64::MAX, &mut budget.reservation_for(&std::sync::Arc::default())).unwrap_err().code,
             ProblemCode::Unavailable
         );
     }

@@ -1,11 +1,11 @@
-//! One batch from its bytes to its receipt: inflate, check the signature, decode, let the pipeline judge, hand to the
-//! spool, answer after the commit.
+//! Ingests one batch, from its bytes to its receipt: checks the signature, inflates, decodes, runs the pipeline, hands
+//! the result to the spool and answers after the commit. Knows nothing of HTTP or SQL.
 
 mod budget;
+mod capacity;
 pub(crate) mod inflate;
-mod job;
-mod room;
 pub(crate) mod signature;
+mod task;
 pub(crate) mod wire;
 
 use std::collections::BTreeMap;
@@ -17,160 +17,165 @@ use bytes::Bytes;
 use subway_protocol::codec::server::{Problem, ProblemCode, Receipt, decode};
 use tokio::sync::{Semaphore, oneshot};
 
-pub(crate) use budget::{Budget, Held};
+pub(crate) use budget::{BudgetReservation, SharedBudget};
+pub(crate) use capacity::NotReady;
 pub use signature::sign;
 
 pub(crate) use crate::spool::{DedupExtent, Ledger, SinkListEntry, SinkRemoval, SinkState, SpoolStatus};
 
-use crate::auth::App;
+use crate::auth::RegisteredApp;
 use crate::config::Limits;
-use crate::limit::Exceeded;
+use crate::limit::RateLimitExceeded;
 use crate::pipeline::{self, ValidatedBatch};
 use crate::spool::{Spool, SpoolError};
 use crate::telemetry::Telemetry;
 use inflate::Inflation;
-use job::{Job, Unstored};
 use signature::Signature;
+use task::{IngestTask, StoreFailure};
 
-/// Batches up to this size, both as sent and as JSON, are decoded right where they arrive: it takes well under a
-/// millisecond, and a hop to another thread costs more than it saves. What inflates to more goes on elsewhere: a few
-/// kilobytes of gzip can be megabytes of JSON, which would hold up every other request of the thread.
+/// Largest batch, as sent and as JSON, that is decoded on the thread that received it.
+///
+/// That takes well under a millisecond, and a hop to another thread costs more than it saves. A batch that inflates to
+/// more moves to a decoder thread: a few kilobytes of gzip can be megabytes of JSON, which would delay every other
+/// request of the thread.
 const INLINE_BYTES: usize = 32 * 1024;
 
-/// A body as it arrived.
-pub(crate) struct Arrival {
-    /// Which app sends.
-    pub app: Arc<App>,
-    /// The body as sent.
+/// One request to ingest a batch, with the body as received.
+pub(crate) struct IngestRequest {
+    /// App that sends.
+    pub app: Arc<RegisteredApp>,
+    /// Body as sent.
     pub body: Bytes,
     /// Whether `content-encoding` says gzip.
     pub gzip: bool,
-    /// The header `x-subway-signature`.
+    /// Value of the header `x-subway-signature`.
     pub signature: Option<String>,
-    /// When the request arrived, milliseconds since the epoch.
+    /// Time at which the request arrived, milliseconds since the epoch.
     pub received_at: i64,
-    /// The bytes it holds of the budget.
-    pub held: Held,
+    /// Its part of the memory budget.
+    pub reservation: BudgetReservation,
 }
 
-/// Accepts batches.
-pub(crate) struct Acceptor {
+/// Ingests batches into the spool.
+pub(crate) struct Ingestor {
     spool: Spool,
     limits: ArcSwap<Limits>,
     telemetry: Arc<Telemetry>,
-    /// One permit a core: more decoders at once would only take memory.
+    /// One permit for each core: more decoders at once would only take memory.
     decoders: Arc<Semaphore>,
-    /// The places in the queue of the spool's writer.
-    places: Arc<Budget>,
+    /// Slots in the queue of the spool's writer.
+    queue_slots: Arc<SharedBudget>,
 }
 
-/// A body whose signature is right, on its way to JSON.
-struct Opened {
-    app: Arc<App>,
+/// A body whose signature was verified; it may still have to be inflated.
+struct VerifiedBody {
+    app: Arc<RegisteredApp>,
     signature: Option<Signature>,
     received_at: i64,
-    text: Text,
-    held: Held,
+    text: BodyText,
+    reservation: BudgetReservation,
 }
 
-enum Text {
+enum BodyText {
     Plain(Bytes),
     Gzip(Box<Inflation>),
 }
 
-/// What one batch is after everything that needs no disk.
-struct Decoded {
+/// One batch after everything that needs no disk.
+struct DecodedBatch {
     prepared: ValidatedBatch,
     signature: Option<Signature>,
-    held: Held,
+    reservation: BudgetReservation,
 }
 
-/// Whether a body can only be JSON: gzip begins with neither.
-fn starts_like_json(body: &[u8]) -> bool {
+/// Returns whether the body begins like JSON, as gzip never does.
+fn looks_like_json(body: &[u8]) -> bool {
     body.trim_ascii_start().first() == Some(&b'{')
 }
 
-/// The limits that the spool's transaction looks at.
+/// Limits that are checked in the spool's transaction.
 #[derive(Clone, Copy)]
-struct Terms {
+struct StoreLimits {
     signature_age_ms: i64,
-    spool_bytes: u64,
+    spool_max_bytes: u64,
 }
 
-/// The collector cannot store now.
+/// Creates the problem of a collector that cannot store now.
 #[must_use]
 pub(crate) fn unavailable(detail: &str) -> Problem {
     Problem::new(ProblemCode::Unavailable, detail.to_owned())
 }
 
-/// A client or an app asks too often.
+/// Creates the problem of a client or an app that exceeded a rate limit.
 #[must_use]
-pub(crate) fn too_many(exceeded: &Exceeded) -> Problem {
-    let mut problem = Problem::new(ProblemCode::TooManyRequests, exceeded.describe());
+pub(crate) fn too_many_requests(exceeded: &RateLimitExceeded) -> Problem {
+    let mut problem = Problem::new(ProblemCode::TooManyRequests, exceeded.to_string());
     problem.limit = Some(exceeded.per_second);
     problem.retry_after = Some(exceeded.retry_after());
     problem
 }
 
-impl Acceptor {
-    /// An acceptor for `spool`.
+impl Ingestor {
+    /// Creates an ingestor that writes to `spool`.
     #[must_use]
     pub(crate) fn new(spool: Spool, limits: Limits, telemetry: Arc<Telemetry>) -> Arc<Self> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let places = Budget::new("the requests that wait for the disk", limits.queue_requests);
+        let queue_slots = SharedBudget::new("the requests that wait for the disk", limits.queue_requests);
         let decoders = Arc::new(Semaphore::new(cores));
-        Arc::new(Self { spool, limits: ArcSwap::from_pointee(limits), telemetry, decoders, places })
+        Arc::new(Self { spool, limits: ArcSwap::from_pointee(limits), telemetry, decoders, queue_slots })
     }
 
-    /// Changes the limits. What is being accepted goes on under the old ones.
+    /// Changes the limits. Requests in progress finish under the old ones.
     pub(crate) fn set_limits(&self, limits: Limits) {
         self.limits.store(Arc::new(limits));
     }
 
-    /// Accepts one batch. Returns after the commit that holds it is on disk.
+    /// Ingests one batch, and returns after the commit that holds it is on disk.
     ///
     /// # Errors
-    /// The problem to refuse the request with; nothing of it is stored then.
-    pub(crate) async fn accept(self: &Arc<Self>, arrival: Arrival) -> Result<Receipt, Problem> {
-        let (number, received_at) = (arrival.app.number, arrival.received_at);
+    /// The problem to answer with; then nothing of the batch is stored.
+    pub(crate) async fn ingest(self: &Arc<Self>, request: IngestRequest) -> Result<Receipt, Problem> {
+        let (number, received_at) = (request.app.number, request.received_at);
         self.check_capacity(number)?;
-        let mut place = self.places.hold(&arrival.app.quota.under_way().places);
+        let mut queue_slot = self.queue_slots.reservation_for(&request.app.quota.usage().queue_slots);
         let limits = self.limits.load_full();
-        let terms = Terms { signature_age_ms: limits.wire.signature_age_ms, spool_bytes: limits.spool_bytes };
-        let decoded = self.decode(arrival, limits).await?;
-        place.grow(1)?;
+        let store_limits =
+            StoreLimits { signature_age_ms: limits.wire.signature_age_ms, spool_max_bytes: limits.spool_max_bytes };
+        let decoded = self.decode(request, limits).await?;
+        queue_slot.grow(1)?;
         let (reply, answer) = oneshot::channel();
-        let job = Job::new(number, decoded, place, received_at, terms, reply);
-        self.spool.submit(Box::new(job)).map_err(|(_, error)| match error {
+        let task = IngestTask::new(number, decoded, queue_slot, received_at, store_limits, reply);
+        self.spool.submit(Box::new(task)).map_err(|(_, error)| match error {
             SpoolError::Busy => unavailable("too many requests wait for the disk"),
             _ => unavailable("the collector is shutting down"),
         })?;
         let outcome = answer.await.unwrap_or_else(|_| Err(unavailable("the spool's writer has ended").into()));
         let (receipt, corrected) = outcome.map_err(|why| match why {
-            Unstored::Full(full) => self.full(full),
-            Unstored::Refused(problem) => problem,
+            StoreFailure::Full(full) => self.full_problem(full),
+            StoreFailure::Refused(problem) => problem,
         })?;
         self.count(&receipt, corrected);
         Ok(receipt)
     }
 
-    /// Where every event went, exact as of one commit, and since when what waits does; `sink` is at least at `position`.
+    /// Returns the ledger as of one commit, and since when each sink has events waiting. `sink` counts as being at
+    /// least at `position`.
     ///
     /// # Errors
     /// If the spool cannot be read now.
     pub(crate) async fn status(&self, sink: &'static str, position: u64) -> Result<SpoolStatus, Problem> {
-        self.ask_spool(move |spool| spool.status(sink, position)).await
+        self.with_spool(move |spool| spool.status(sink, position)).await
     }
 
     /// Retires a sink, or forgets a retired one.
     ///
     /// # Errors
-    /// `not_found`, `conflict`, or the spool cannot be written now.
+    /// `not_found`, `conflict`, or a problem that says that the spool cannot be written now.
     pub(crate) async fn end_sink(&self, sink: String, how: SinkRemoval) -> Result<(), Problem> {
-        self.ask_spool(move |spool| how.apply(spool, &sink)).await
+        self.with_spool(move |spool| how.apply(spool, &sink)).await
     }
 
-    async fn ask_spool<T: Send + 'static>(
+    async fn with_spool<T: Send + 'static>(
         &self,
         ask: impl FnOnce(&Spool) -> Result<T, SpoolError> + Send + 'static,
     ) -> Result<T, Problem> {
@@ -188,13 +193,13 @@ impl Acceptor {
         }
     }
 
-    /// How many events were ever stored.
+    /// Returns the number of events that were ever stored.
     #[must_use]
     pub(crate) fn head(&self) -> u64 {
         self.spool.head()
     }
 
-    /// What the dedup index of each app holds, by the app's number.
+    /// Returns what the dedup index of each app holds, by the app's number.
     #[must_use]
     pub(crate) fn dedup_extents(&self) -> BTreeMap<i64, DedupExtent> {
         self.spool.dedup_extents()
@@ -209,87 +214,87 @@ impl Acceptor {
         }
     }
 
-    async fn decode(self: &Arc<Self>, arrival: Arrival, limits: Arc<Limits>) -> Result<Decoded, Problem> {
-        if arrival.body.len() > INLINE_BYTES {
-            let work = move |acceptor: &Self| {
-                let opened = acceptor.open(arrival, &limits)?;
-                acceptor.finish(opened, &limits)
+    async fn decode(self: &Arc<Self>, request: IngestRequest, limits: Arc<Limits>) -> Result<DecodedBatch, Problem> {
+        if request.body.len() > INLINE_BYTES {
+            let work = move |ingestor: &Self| {
+                let verified = ingestor.verify(request, &limits)?;
+                ingestor.decode_and_prepare(verified, &limits)
             };
-            return self.elsewhere(work).await;
+            return self.run_on_decoder(work).await;
         }
-        let mut opened = self.open(arrival, &limits)?;
-        if let Text::Gzip(inflation) = &mut opened.text
-            && !inflation.run(INLINE_BYTES, limits.wire.decompressed_bytes, &mut opened.held)?
+        let mut verified = self.verify(request, &limits)?;
+        if let BodyText::Gzip(inflation) = &mut verified.text
+            && !inflation.run(INLINE_BYTES, limits.wire.decompressed_bytes, &mut verified.reservation)?
         {
-            return self.elsewhere(move |acceptor| acceptor.finish(opened, &limits)).await;
+            return self.run_on_decoder(move |ingestor| ingestor.decode_and_prepare(verified, &limits)).await;
         }
-        self.finish(opened, &limits)
+        self.decode_and_prepare(verified, &limits)
     }
 
-    /// Runs `work` where it may take its time.
-    async fn elsewhere(
+    /// Runs `work` on a thread that may block, when a decoder permit is free.
+    async fn run_on_decoder(
         self: &Arc<Self>,
-        work: impl FnOnce(&Self) -> Result<Decoded, Problem> + Send + 'static,
-    ) -> Result<Decoded, Problem> {
+        work: impl FnOnce(&Self) -> Result<DecodedBatch, Problem> + Send + 'static,
+    ) -> Result<DecodedBatch, Problem> {
         let permit = Arc::clone(&self.decoders).acquire_owned().await;
-        let acceptor = Arc::clone(self);
+        let ingestor = Arc::clone(self);
         let task = tokio::task::spawn_blocking(move || {
-            // Held by the work itself: a client that hangs up ends the waiting, not the work.
+            // The work itself owns the permit: a client that disconnects ends the waiting, not the work.
             let _permit = permit;
-            work(&acceptor)
+            work(&ingestor)
         });
         task.await.unwrap_or_else(|_| Err(unavailable("decoding was interrupted")))
     }
 
-    /// Checks the signature, which is over the body as sent.
-    fn open(&self, arrival: Arrival, limits: &Limits) -> Result<Opened, Problem> {
-        let Arrival { app, body, gzip, signature, received_at, held } = arrival;
-        let age = limits.wire.signature_age_ms;
+    /// Verifies the signature, which covers the body as sent.
+    fn verify(&self, request: IngestRequest, limits: &Limits) -> Result<VerifiedBody, Problem> {
+        let IngestRequest { app, body, gzip, signature, received_at, reservation } = request;
+        let max_age = limits.wire.signature_age_ms;
         let signature = match &app.secret {
-            Some(secret) => Some(Signature::check(signature.as_deref(), secret, &body, received_at, age)?),
+            Some(secret) => Some(Signature::verify(signature.as_deref(), secret, &body, received_at, max_age)?),
             None => None,
         };
         self.telemetry.body_bytes.inc_by(body.len() as u64);
-        // A proxy may have unpacked the body and left the header as it was.
-        let is_gzip = inflate::is_gzip(&body) || gzip && !starts_like_json(&body);
+        // A proxy may have decompressed the body without changing the header.
+        let is_gzip = inflate::is_gzip(&body) || gzip && !looks_like_json(&body);
         let text = if is_gzip {
-            Text::Gzip(Box::new(Inflation::new(body)))
+            BodyText::Gzip(Box::new(Inflation::new(body)))
         } else {
             inflate::check_size(body.len() as u64, limits.wire.decompressed_bytes)?;
-            Text::Plain(body)
+            BodyText::Plain(body)
         };
-        Ok(Opened { app, signature, received_at, text, held })
+        Ok(VerifiedBody { app, signature, received_at, text, reservation })
     }
 
-    /// Inflates what is left to inflate, decodes and prepares.
-    fn finish(&self, opened: Opened, limits: &Limits) -> Result<Decoded, Problem> {
-        let Opened { app, signature, received_at, text, mut held } = opened;
+    /// Inflates what is still compressed, decodes the batch and runs the pipeline.
+    fn decode_and_prepare(&self, verified: VerifiedBody, limits: &Limits) -> Result<DecodedBatch, Problem> {
+        let VerifiedBody { app, signature, received_at, text, mut reservation } = verified;
         let limits = &limits.wire;
         let json = match text {
-            Text::Plain(body) => body,
-            Text::Gzip(mut inflation) => {
-                inflation.run(usize::MAX, limits.decompressed_bytes, &mut held)?;
-                inflation.done().into()
+            BodyText::Plain(body) => body,
+            BodyText::Gzip(mut inflation) => {
+                inflation.run(usize::MAX, limits.decompressed_bytes, &mut reservation)?;
+                inflation.into_bytes().into()
             }
         };
         self.telemetry.decompressed_bytes.inc_by(json.len() as u64);
-        // What is decoded from it is about as large again.
-        held.grow(json.len() as u64)?;
+        // The decoded batch is about as large again.
+        reservation.grow(json.len() as u64)?;
         let batch = decode(&json, limits)?;
         let count = batch.events.len() as u64;
-        // Every store keeps what is common with each event.
+        // Every store copies the common properties to each event.
         let common = batch.common.map_or(0, |common| common.get().len() as u64);
         let bytes = json.len() as u64 + common * count.saturating_sub(1);
-        app.quota.events(count, bytes, Instant::now()).map_err(|exceeded| {
-            self.telemetry.count_rate_limited(exceeded.limited);
-            too_many(&exceeded)
+        app.quota.take_events(count, bytes, Instant::now()).map_err(|exceeded| {
+            self.telemetry.count_rate_limited(exceeded.limit);
+            too_many_requests(&exceeded)
         })?;
         let incoming = wire::incoming(&app.key, &batch, received_at);
         let events = batch.events.iter().map(|raw| wire::event(raw, limits));
         let prepared = pipeline::prepare(&incoming, events, limits, app.past_days);
-        // From here on only the prepared text and the record made of it are held.
-        held.resize(prepared.bytes())?;
-        Ok(Decoded { prepared, signature, held })
+        // From here on only the prepared text and its record are in memory.
+        reservation.resize(prepared.bytes())?;
+        Ok(DecodedBatch { prepared, signature, reservation })
     }
 }
 

@@ -7,16 +7,16 @@ use subway_protocol::codec::server::{Problem, ProblemCode};
 
 use crate::config::Secret;
 
-/// A signature that is right; whether it is new only the spool knows.
+/// A signature that was verified. Only the spool knows whether it was used before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Signature {
-    /// When it was made, by the signer's clock, milliseconds since the epoch.
+    /// Time of signing by the signer's clock, milliseconds since the epoch.
     pub(crate) signed_at: i64,
-    /// The HMAC.
+    /// HMAC of the time and the body.
     pub(crate) mac: [u8; 32],
 }
 
-pub(super) fn bad(detail: &str) -> Problem {
+pub(super) fn bad_signature(detail: &str) -> Problem {
     Problem::new(ProblemCode::BadSignature, detail.to_owned()).at("x-subway-signature")
 }
 
@@ -28,8 +28,9 @@ fn digest(secret: &str, signed_at: &str, body: &[u8]) -> Option<Hmac<Sha256>> {
     Some(hmac)
 }
 
-/// The value of the header `x-subway-signature` for a body, as a sender makes it. `signed_at`: milliseconds since the
-/// epoch.
+/// Returns the value of the header `x-subway-signature` for a body, as a sender computes it.
+///
+/// `signed_at` is in milliseconds since the epoch.
 #[must_use]
 pub fn sign(secret: &str, signed_at: i64, body: &[u8]) -> String {
     let mut out = format!("t={signed_at},v1=");
@@ -40,27 +41,27 @@ pub fn sign(secret: &str, signed_at: i64, body: &[u8]) -> String {
 }
 
 impl Signature {
-    /// Checks the header's value against the body as sent. `now` and `age`: milliseconds.
-    pub(crate) fn check(
+    /// Verifies the header's value for the body as sent. `now` and `max_age` are in milliseconds.
+    pub(crate) fn verify(
         header: Option<&str>,
         secret: &Secret,
         body: &[u8],
         now: i64,
-        age: i64,
+        max_age: i64,
     ) -> Result<Self, Problem> {
-        let header = header.ok_or_else(|| bad("this app demands signed requests"))?;
-        let form = || bad("must be t=<milliseconds>,v1=<64 hexadecimal digits>");
+        let header = header.ok_or_else(|| bad_signature("this app demands signed requests"))?;
+        let form = || bad_signature("must be t=<milliseconds>,v1=<64 hexadecimal digits>");
         let (time, mac) = header.trim().split_once(',').ok_or_else(form)?;
         let time = time.trim().strip_prefix("t=").ok_or_else(form)?;
         let mac = mac.trim().strip_prefix("v1=").ok_or_else(form)?;
         let mac = <[u8; 32]>::from_hex(mac).map_err(|_| form())?;
         let signed_at: i64 = time.parse().map_err(|_| form())?;
-        let right = digest(secret.expose(), time, body).is_some_and(|hmac| hmac.verify_slice(&mac).is_ok());
-        if !right {
-            return Err(bad("the signature does not belong to this body, this time and this app's secret"));
+        let matches = digest(secret.expose(), time, body).is_some_and(|hmac| hmac.verify_slice(&mac).is_ok());
+        if !matches {
+            return Err(bad_signature("the signature does not belong to this body, this time and this app's secret"));
         }
-        if now.saturating_sub(signed_at).saturating_abs() > age {
-            return Err(bad("the signature is too old, or from the future"));
+        if now.saturating_sub(signed_at).saturating_abs() > max_age {
+            return Err(bad_signature("the signature is too old, or from the future"));
         }
         Ok(Self { signed_at, mac })
     }
@@ -71,7 +72,7 @@ mod tests {
     use super::*;
 
     fn check(header: &str, body: &[u8], now: i64) -> Result<Signature, Problem> {
-        Signature::check(Some(header), &Secret::new("key".into()), body, now, 300_000)
+        Signature::verify(Some(header), &Secret::new("key".into()), body, now, 300_000)
     }
 
     #[test]
@@ -124,6 +125,6 @@ mod tests {
         ] {
             assert!(check(header, b"", 1).is_err(), "{header}");
         }
-        assert!(Signature::check(None, &Secret::new("key".into()), b"", 1, 1).is_err());
+        assert!(Signature::verify(None, &Secret::new("key".into()), b"", 1, 1).is_err());
     }
 }

@@ -10,7 +10,7 @@ use crate::spool::{SpoolSettings, SpoolTask, Tx};
 
 const NOW: i64 = 1_431_835_512_345;
 
-/// Stops the writer inside a transaction until told to go on.
+/// Blocks the writer inside a transaction until a message arrives.
 struct Barrier {
     reached: SyncSender<()>,
     go_on: Receiver<()>,
@@ -30,10 +30,10 @@ impl SpoolTask for Barrier {
 }
 
 struct Bench {
-    acceptor: Arc<Acceptor>,
+    ingestor: Arc<Ingestor>,
     spool: Spool,
     telemetry: Arc<Telemetry>,
-    budget: Arc<Budget>,
+    budget: Arc<SharedBudget>,
     _dir: tempfile::TempDir,
 }
 
@@ -48,12 +48,12 @@ impl Bench {
         let spool =
             Spool::open(dir.path(), &SpoolSettings { queue, ..SpoolSettings::default() }, Arc::clone(&telemetry))
                 .unwrap();
-        let acceptor = Acceptor::new(spool.clone(), limits, Arc::clone(&telemetry));
-        Self { acceptor, spool, telemetry, budget: Budget::new("bytes", 4 << 20), _dir: dir }
+        let ingestor = Ingestor::new(spool.clone(), limits, Arc::clone(&telemetry));
+        Self { ingestor, spool, telemetry, budget: SharedBudget::new("bytes", 4 << 20), _dir: dir }
     }
 
     /// Holds the writer up inside a transaction; dropping the answer lets it go on.
-    fn hold(&self, fail: bool) -> SyncSender<()> {
+    fn block_writer(&self, fail: bool) -> SyncSender<()> {
         let (reached, is_reached) = sync_channel(0);
         let (release, go_on) = sync_channel(0);
         self.spool.submit(Box::new(Barrier { reached, go_on, fail })).map_err(|_| ()).unwrap();
@@ -61,7 +61,7 @@ impl Bench {
         release
     }
 
-    fn arrival(&self, number: u64) -> Arrival {
+    fn request(&self, number: u64) -> IngestRequest {
         let id = |kind: u64| format!("0198c0de-{kind:04x}-7000-8000-{number:012x}");
         let body = format!(
             r#"{{"v":1,"batch_id":"{}","install_id":"{}","sent_at":{NOW},"events":[{{"id":"{}","seq":1,"theme":"view","code":"a","ts":{NOW}}}]}}"#,
@@ -69,25 +69,32 @@ impl Bench {
             id(2),
             id(3)
         );
-        let app = App::new("demo".into(), 1, TimeZone::UTC, None, Secret::new("r".into()));
-        let mut held = self.budget.hold(&app.quota.under_way().bytes);
-        held.grow(body.len() as u64).unwrap();
-        Arrival { app: Arc::new(app), body: body.into(), gzip: false, signature: None, received_at: NOW, held }
+        let app = RegisteredApp::new("demo".into(), 1, TimeZone::UTC, None, Secret::new("r".into()));
+        let mut reservation = self.budget.reservation_for(&app.quota.usage().bytes);
+        reservation.grow(body.len() as u64).unwrap();
+        IngestRequest {
+            app: Arc::new(app),
+            body: body.into(),
+            gzip: false,
+            signature: None,
+            received_at: NOW,
+            reservation,
+        }
     }
 
     fn spawn(&self, number: u64) -> tokio::task::JoinHandle<Result<Receipt, Problem>> {
-        let (acceptor, arrival) = (Arc::clone(&self.acceptor), self.arrival(number));
-        tokio::spawn(async move { acceptor.accept(arrival).await })
+        let (ingestor, request) = (Arc::clone(&self.ingestor), self.request(number));
+        tokio::spawn(async move { ingestor.ingest(request).await })
     }
 }
 
 /// The same batch as gzip, with `blanks` blanks in its JSON.
-fn padded(mut arrival: Arrival, blanks: usize) -> Arrival {
+fn padded(mut request: IngestRequest, blanks: usize) -> IngestRequest {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
-    std::io::Write::write_all(&mut encoder, &arrival.body).unwrap();
+    std::io::Write::write_all(&mut encoder, &request.body).unwrap();
     std::io::Write::write_all(&mut encoder, &vec![b' '; blanks]).unwrap();
-    arrival.body = encoder.finish().unwrap().into();
-    arrival
+    request.body = encoder.finish().unwrap().into();
+    request
 }
 
 /// On this runtime of one thread a spawned request runs as far as it can before this returns.
@@ -100,7 +107,7 @@ async fn let_all_run() {
 #[tokio::test]
 async fn requests_that_wait_share_one_commit() {
     let bench = Bench::new(1000);
-    let release = bench.hold(false);
+    let release = bench.block_writer(false);
     let requests: Vec<_> = (0..200).map(|number| bench.spawn(number)).collect();
     let_all_run().await;
     assert!(requests.iter().all(|request| !request.is_finished()), "no answer before the commit");
@@ -110,42 +117,42 @@ async fn requests_that_wait_share_one_commit() {
     }
     assert_eq!(bench.telemetry.commits.get(), 2, "one for the barrier, one for all that waited");
     assert_eq!(bench.spool.head(), 200);
-    assert_eq!(bench.budget.taken(), 0);
+    assert_eq!(bench.budget.reserved(), 0);
 }
 
 #[tokio::test]
 async fn who_hangs_up_keeps_its_place_until_the_disk_has_answered() {
     let bench = Bench::new(1000);
-    let release = bench.hold(false);
+    let release = bench.block_writer(false);
     let request = bench.spawn(1);
     let_all_run().await;
     request.abort();
     let_all_run().await;
-    assert_eq!(bench.acceptor.places.taken(), 1);
+    assert_eq!(bench.ingestor.queue_slots.reserved(), 1);
     drop(release);
-    assert_eq!(bench.acceptor.accept(bench.arrival(2)).await.unwrap().stored, 1);
-    assert_eq!((bench.acceptor.places.taken(), bench.spool.head()), (0, 2));
+    assert_eq!(bench.ingestor.ingest(bench.request(2)).await.unwrap().stored, 1);
+    assert_eq!((bench.ingestor.queue_slots.reserved(), bench.spool.head()), (0, 2));
 }
 
 #[tokio::test]
 async fn a_full_queue_is_a_refusal_at_once_and_costs_the_others_nothing() {
     let bench = Bench::new(3);
-    let release = bench.hold(false);
+    let release = bench.block_writer(false);
     let waiting: Vec<_> = (0..3).map(|number| bench.spawn(number)).collect();
     let_all_run().await;
-    let refused = bench.acceptor.accept(bench.arrival(9)).await.unwrap_err();
+    let refused = bench.ingestor.ingest(bench.request(9)).await.unwrap_err();
     assert_eq!(refused.code, ProblemCode::Unavailable);
     drop(release);
     for request in waiting {
         assert_eq!(request.await.unwrap().unwrap().stored, 1);
     }
-    assert_eq!(bench.acceptor.accept(bench.arrival(9)).await.unwrap().stored, 1);
+    assert_eq!(bench.ingestor.ingest(bench.request(9)).await.unwrap().stored, 1);
 }
 
 #[tokio::test]
 async fn the_same_batch_twice_in_one_commit_is_stored_once() {
     let bench = Bench::new(10);
-    let release = bench.hold(false);
+    let release = bench.block_writer(false);
     let requests: Vec<_> = (0..3).map(|_| bench.spawn(7)).collect();
     let_all_run().await;
     drop(release);
@@ -162,47 +169,47 @@ async fn the_same_batch_twice_in_one_commit_is_stored_once() {
 #[tokio::test]
 async fn a_request_whose_client_has_gone_is_stored_all_the_same() {
     let bench = Bench::new(10);
-    let release = bench.hold(false);
+    let release = bench.block_writer(false);
     let gone = bench.spawn(1);
     let_all_run().await;
     gone.abort();
     let_all_run().await;
     drop(release);
-    assert_eq!(bench.acceptor.accept(bench.arrival(1)).await.unwrap().duplicate, [0], "the retry finds it");
+    assert_eq!(bench.ingestor.ingest(bench.request(1)).await.unwrap().duplicate, [0], "the retry finds it");
 }
 
 #[tokio::test]
 async fn a_failed_commit_refuses_every_request_in_it_and_the_retry_is_stored() {
     let bench = Bench::new(10);
-    let release = bench.hold(true);
+    let release = bench.block_writer(true);
     let first = bench.spawn(1);
     let_all_run().await;
     drop(release);
     assert_eq!(first.await.unwrap().unwrap().stored, 1, "it came after the failed transaction");
     assert_eq!(bench.telemetry.commit_failures.get(), 1);
     bench.spool.close();
-    let refused = bench.acceptor.accept(bench.arrival(2)).await.unwrap_err();
+    let refused = bench.ingestor.ingest(bench.request(2)).await.unwrap_err();
     assert_eq!(refused.code, ProblemCode::Unavailable);
 }
 
 #[tokio::test]
 async fn a_spool_that_no_sink_empties_refuses_more() {
-    let bench = Bench::with(10, Limits { spool_bytes: 1, ..Limits::default() });
-    assert_eq!(bench.acceptor.accept(bench.arrival(1)).await.unwrap().stored, 1);
-    assert_eq!(bench.acceptor.accept(bench.arrival(2)).await.unwrap_err().code, ProblemCode::Unavailable);
+    let bench = Bench::with(10, Limits { spool_max_bytes: 1, ..Limits::default() });
+    assert_eq!(bench.ingestor.ingest(bench.request(1)).await.unwrap().stored, 1);
+    assert_eq!(bench.ingestor.ingest(bench.request(2)).await.unwrap_err().code, ProblemCode::Unavailable);
 }
 
 #[tokio::test]
 async fn however_many_wait_for_one_commit_an_app_gets_no_more_than_its_share() {
-    let bench = Bench::with(1000, Limits { spool_bytes: 20_000, ..Limits::default() });
-    bench.acceptor.accept(bench.arrival(0)).await.unwrap();
+    let bench = Bench::with(1000, Limits { spool_max_bytes: 20_000, ..Limits::default() });
+    bench.ingestor.ingest(bench.request(0)).await.unwrap();
     let one = bench.spool.backlog_bytes();
-    let release = bench.hold(false);
+    let release = bench.block_writer(false);
     let flood: Vec<_> = (1..500).map(|number| bench.spawn(number)).collect();
     let other = {
-        let (acceptor, mut arrival) = (Arc::clone(&bench.acceptor), bench.arrival(900));
-        arrival.app = Arc::new(App::new("b".into(), 2, TimeZone::UTC, None, Secret::new("r".into())));
-        tokio::spawn(async move { acceptor.accept(arrival).await })
+        let (ingestor, mut request) = (Arc::clone(&bench.ingestor), bench.request(900));
+        request.app = Arc::new(RegisteredApp::new("b".into(), 2, TimeZone::UTC, None, Secret::new("r".into())));
+        tokio::spawn(async move { ingestor.ingest(request).await })
     };
     let_all_run().await;
     drop(release);
@@ -219,25 +226,25 @@ async fn however_many_wait_for_one_commit_an_app_gets_no_more_than_its_share() {
     assert_eq!(bench.telemetry.requests_over_share.get(), refused);
     let ledger = bench.spool.ledger().unwrap();
     assert_eq!((ledger.received, ledger.stored), (501 - refused, 501 - refused), "nothing of a refused batch is kept");
-    assert_eq!(bench.acceptor.ready([1].into_iter()).unwrap_err().split(':').next(), Some("every app is refused"));
-    assert_eq!(bench.acceptor.ready([1, 2].into_iter()), Ok(()));
-    assert_eq!(bench.budget.taken(), 0);
+    assert_eq!(bench.ingestor.ready([1].into_iter()).unwrap_err(), NotReady::SharesUsedUp);
+    assert_eq!(bench.ingestor.ready([1, 2].into_iter()), Ok(()));
+    assert_eq!(bench.budget.reserved(), 0);
 }
 
 #[tokio::test]
 async fn what_a_small_body_inflates_to_decides_where_it_is_decoded() {
     let bench = Bench::new(10);
-    let cores = u32::try_from(bench.acceptor.decoders.available_permits()).unwrap();
-    let busy = bench.acceptor.decoders.acquire_many(cores).await.unwrap();
-    let (small, large) = (padded(bench.arrival(1), 1000), padded(bench.arrival(2), 400_000));
+    let cores = u32::try_from(bench.ingestor.decoders.available_permits()).unwrap();
+    let busy = bench.ingestor.decoders.acquire_many(cores).await.unwrap();
+    let (small, large) = (padded(bench.request(1), 1000), padded(bench.request(2), 400_000));
     assert!(large.body.len() < 2000, "as sent both are small: {}", large.body.len());
-    assert_eq!(bench.acceptor.accept(small).await.unwrap().stored, 1, "decoded right here");
-    let acceptor = Arc::clone(&bench.acceptor);
-    let large = tokio::spawn(async move { acceptor.accept(large).await });
+    assert_eq!(bench.ingestor.ingest(small).await.unwrap().stored, 1, "decoded right here");
+    let ingestor = Arc::clone(&bench.ingestor);
+    let large = tokio::spawn(async move { ingestor.ingest(large).await });
     let_all_run().await;
     assert!(bench.telemetry.decompressed_bytes.get() < 2000, "it waits for its turn elsewhere");
     drop(busy);
     assert_eq!(large.await.unwrap().unwrap().stored, 1);
     assert!(bench.telemetry.decompressed_bytes.get() > 400_000);
-    assert_eq!(bench.budget.taken(), 0);
+    assert_eq!(bench.budget.reserved(), 0);
 }

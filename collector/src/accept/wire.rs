@@ -1,4 +1,4 @@
-//! Our own wire as typed events.
+//! Converts batches of our own wire to the typed event of the pipeline.
 
 use std::borrow::Cow;
 
@@ -9,7 +9,7 @@ use subway_protocol::{Limits, RejectReason, Violation};
 use crate::pipeline::{DecodedEvent, Event, IncomingBatch, Page, Sender, SenderClocks};
 use crate::record::{Context, Object, Text};
 
-/// What the events of a batch share.
+/// Returns what the events of a batch share.
 pub(crate) fn incoming<'a>(app_key: &'a str, batch: &'a WireBatch<'_>, received_at: i64) -> IncomingBatch<'a> {
     IncomingBatch {
         app_key,
@@ -44,7 +44,7 @@ fn context<'a>(batch: &'a WireBatch<'_>) -> Context<'a> {
     }
 }
 
-/// One event of a batch.
+/// Decodes one event of a batch.
 pub(crate) fn event<'a>(raw: &'a RawValue, limits: &Limits) -> DecodedEvent<'a> {
     let bytes = raw.get().len() as u64;
     if bytes > limits.event_bytes {

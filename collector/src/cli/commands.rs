@@ -1,8 +1,8 @@
-//! What each command does.
+//! Runs each command.
 
 use super::ledger::ledger;
 use super::output::{Failure, print, runtime};
-use super::serve::{self, Source};
+use super::serve::{self, ConfigSource};
 use super::{Command, USAGE, dead_letters, schema, sinks};
 use crate::config::Config;
 use crate::serve::refuse_newer_at_rest;
@@ -16,19 +16,19 @@ pub(super) fn run(command: Command) -> Result<(), Failure> {
         refuse_newer_at_rest(data_dir).map_err(runtime)?;
     }
     match command {
-        Command::Serve { config, listen, data_dir } => serve::run(Source { config, listen, data_dir }),
+        Command::Serve { config, listen, data_dir } => serve::run(ConfigSource { config, listen, data_dir }),
         Command::Check { config } => {
             Config::read(&config)?;
             print(&format!("{} is valid\n", config.display()))
         }
         Command::Export { data_dir, app, from, to } => {
             let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-            // It flushes by itself, and a reader that has gone away is no error to it.
-            let gone = crate::export::run(&data_dir, app.as_deref(), from.as_deref(), to.as_deref(), &mut out);
-            let gone = gone.map_err(runtime)?;
-            if gone > 0 {
-                let said = "retention deleted them, or the embedded store was off, or gave them up";
-                eprintln!("subway-collector: {gone} stored events are no longer here: {said}");
+            // `export` flushes by itself, and a closed pipe is no error to it.
+            let missing = crate::export::run(&data_dir, app.as_deref(), from.as_deref(), to.as_deref(), &mut out);
+            let missing = missing.map_err(runtime)?;
+            if missing > 0 {
+                let why = "retention deleted them, or the embedded store was off, or dropped them";
+                eprintln!("subway-collector: {missing} stored events are no longer here: {why}");
             }
             Ok(())
         }

@@ -1,4 +1,4 @@
-//! The ledger of a data directory.
+//! Reads the ledger of a data directory.
 
 use std::path::Path;
 
@@ -8,15 +8,16 @@ use crate::db::DbError;
 use crate::sinks::sqlite::StoredRows;
 use crate::spool::{Ledger, SpoolReader};
 
-/// The ledger. The embedded store tells itself how far it is: the spool's cursor follows, and not at all after a crash.
+/// Returns the ledger. The position of the embedded store is read from the store itself, because the cursor in the
+/// spool lags behind it, and after a crash until the next start.
 pub(super) fn ledger(data_dir: &Path) -> Result<Ledger, Failure> {
     let spool = SpoolReader::open(data_dir).map_err(runtime)?;
     let before = spool.ledger().map_err(runtime)?;
     if before.sinks.get(EMBEDDED).is_none_or(|sink| !sink.state.is_active()) {
-        // A store that is switched off stays as it is, and may be of an older version for ever.
+        // A store that is switched off is not migrated, so it may have an older version.
         return Ok(before);
     }
-    // Asked before the ledger, which then has every event that the store has.
+    // Read before the ledger, which then has every event that the store has.
     let position = match StoredRows::open(data_dir).and_then(|store| store.position()) {
         Err(DbError::Absent(_)) => 0,
         position => position.map_err(|error| Failure::Runtime(format!("the embedded store: {error}")))?,

@@ -1,18 +1,18 @@
-//! Logs: one line per event, on stderr.
+//! Log on stderr, one line for each event.
 
 use std::io::{self, Write};
 
 use tracing_subscriber::EnvFilter;
 
-use crate::config::{Format, Log};
+use crate::config::{LogConfig, LogFormat};
 
-/// Begins to log. Also what a defect says when it panics goes into the log, as one line like everything else.
-pub(super) fn start(log: &Log) {
+/// Starts the log. Panics are logged too, each as one line.
+pub(super) fn start(log: &LogConfig) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(&log.level));
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false);
     match log.format {
-        Format::Text => lines.with_writer(|| OneLine(io::stderr())).init(),
-        Format::Json => lines.json().flatten_event(true).with_current_span(false).with_writer(io::stderr).init(),
+        LogFormat::Text => lines.with_writer(|| OneLine(io::stderr())).init(),
+        LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).with_writer(io::stderr).init(),
     }
     std::panic::set_hook(Box::new(|panic| {
         let at = panic.location().map(ToString::to_string).unwrap_or_default();
@@ -21,8 +21,8 @@ pub(super) fn start(log: &Log) {
     }));
 }
 
-/// Takes one event at a write, as the text format gives it, and keeps it on one line. (JSON needs no help: it has no raw
-/// line breaks.)
+/// Writer that keeps each event of the text format on one line. It relies on one write for each event. JSON does not
+/// need it, because it contains no raw line breaks.
 struct OneLine<W>(W);
 
 impl<W: Write> Write for OneLine<W> {

@@ -1,4 +1,4 @@
-//! The command line.
+//! Command line: parses the arguments and runs one command.
 
 mod commands;
 mod dead_letters;
@@ -15,10 +15,12 @@ use std::process::ExitCode;
 use output::Failure;
 pub(crate) use parse::{Command, USAGE, parse};
 
-/// Wrong usage or configuration.
+/// Exit code of wrong usage or configuration.
 const USAGE_ERROR: u8 = 2;
 
-/// Runs the command of the process's arguments. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.
+/// Runs the command that the process's arguments name.
+///
+/// Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.
 #[must_use]
 pub fn main() -> ExitCode {
     let command = match parse(std::env::args_os().skip(1)) {

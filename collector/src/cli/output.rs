@@ -1,12 +1,12 @@
-//! What a command says: its result, or why it failed.
+//! Output of a command: its result, or why it failed.
 
 use std::io::Write;
 
 use crate::config::ConfigError;
 
-/// Why a command failed.
+/// Reason why a command failed.
 pub(super) enum Failure {
-    /// The configuration is wrong.
+    /// The configuration is invalid.
     Config(ConfigError),
     /// Anything else.
     Runtime(String),

@@ -1,4 +1,4 @@
-//! Arguments to commands.
+//! Parses the arguments to a command.
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use lexopt::ValueExt;
 use lexopt::prelude::{Long, Short, Value};
 
-use crate::config::addresses;
+use crate::config::resolve;
 use crate::spool::SinkRemoval;
 
 /// What `--help` prints.
@@ -27,10 +27,10 @@ usage:
       running collector, or without one with FILE (default: the configuration it last ran with)
   subway-collector sinks list|retire|forget --data-dir DIR [--sink NAME]
       every sink that ever was, one JSON object a line; retire one that the configuration no longer has, so that its
-      figures stay as they are and nobody is alarmed; forget a retired one with its dead letters, so that a new one
+      figures stay as they are and no alert fires; forget a retired one with its dead letters, so that a new one
       may begin under its name; also beside a running collector
   subway-collector schema show|apply --config FILE --sink NAME
-      what a sink needs in its store: print it, or make and migrate what is missing
+      what a sink needs in its store: print it, or create and migrate what is missing
   subway-collector --help | --version
 
 exit codes: 0 done, 1 failed, 2 wrong usage or configuration; RUST_LOG overrides [log] level
@@ -39,13 +39,13 @@ exit codes: 0 done, 1 failed, 2 wrong usage or configuration; RUST_LOG overrides
 /// One command with its arguments.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Command {
-    /// Serve until told to stop.
+    /// Serve until a signal arrives.
     Serve {
-        /// The configuration; the embedded default if absent.
+        /// Configuration file; the embedded default if absent.
         config: Option<PathBuf>,
-        /// Where to listen instead.
+        /// Addresses that replace those of the configuration.
         listen: Option<Vec<SocketAddr>>,
-        /// Where to keep everything instead.
+        /// Data directory that replaces that of the configuration.
         data_dir: Option<PathBuf>,
     },
     /// Check a configuration.
@@ -72,7 +72,7 @@ pub(crate) enum Command {
     /// Print dead letters, or deliver them again.
     DeadLetters {
         /// What to do with them.
-        action: DeadLetters,
+        action: DeadLettersAction,
         /// Where they are.
         data_dir: PathBuf,
         /// Only this sink's.
@@ -82,17 +82,17 @@ pub(crate) enum Command {
     },
     /// Print the sinks, or end one that the configuration no longer has.
     Sinks {
-        /// What to do to it; `None`: print all.
+        /// What to do with it; `None` prints all.
         ending: Option<SinkRemoval>,
         /// Where they are.
         data_dir: PathBuf,
         /// Which one.
         sink: Option<String>,
     },
-    /// Print what a sink needs in its store, or make it.
+    /// Print what a sink needs in its store, or create it.
     Schema {
         /// What to do with it.
-        action: Schema,
+        action: SchemaAction,
         /// The configuration.
         config: PathBuf,
         /// The sink's name.
@@ -106,7 +106,7 @@ pub(crate) enum Command {
 
 /// What to do with dead letters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum DeadLetters {
+pub(crate) enum DeadLettersAction {
     /// Count them by sink and reason.
     List,
     /// Print each in full.
@@ -117,10 +117,10 @@ pub(crate) enum DeadLetters {
 
 /// What to do with a sink's schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Schema {
+pub(crate) enum SchemaAction {
     /// Print it.
     Show,
-    /// Make and migrate what is missing.
+    /// Create and migrate what is missing.
     Apply,
 }
 
@@ -135,12 +135,17 @@ struct Options {
     sink: Option<String>,
 }
 
-/// Reads the arguments after the program's name.
+/// The arguments are wrong; its text says how.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub(crate) struct UsageError(#[from] lexopt::Error);
+
+/// Parses the arguments after the program's name.
 ///
 /// # Errors
-/// What is wrong with them, as a sentence.
-pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, String> {
-    read(lexopt::Parser::from_args(args)).map_err(|error| error.to_string())
+/// If they are not a command with its options.
+pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageError> {
+    Ok(read(lexopt::Parser::from_args(args))?)
 }
 
 fn read(mut parser: lexopt::Parser) -> Result<Command, lexopt::Error> {
@@ -153,19 +158,19 @@ fn read(mut parser: lexopt::Parser) -> Result<Command, lexopt::Error> {
             Value(word) => words.push(word.string()?),
             Long(name) => {
                 let name = name.to_owned();
-                let allowed = allowed(&words);
+                let allowed = allowed_options(&words);
                 if !allowed.contains(&name.as_str()) {
                     return Err(Long(&name).unexpected());
                 }
-                option(&mut options, &name, &mut parser)?;
+                set_option(&mut options, &name, &mut parser)?;
             }
             other => return Err(other.unexpected()),
         }
     }
-    command(&words.iter().map(String::as_str).collect::<Vec<_>>(), options).map_err(lexopt::Error::from)
+    build_command(&words.iter().map(String::as_str).collect::<Vec<_>>(), options).map_err(lexopt::Error::from)
 }
 
-fn allowed(words: &[String]) -> &'static [&'static str] {
+fn allowed_options(words: &[String]) -> &'static [&'static str] {
     match words.first().map(String::as_str) {
         Some("serve") => &["config", "listen", "data-dir"],
         Some("check") => &["config"],
@@ -178,10 +183,10 @@ fn allowed(words: &[String]) -> &'static [&'static str] {
     }
 }
 
-fn option(options: &mut Options, name: &str, parser: &mut lexopt::Parser) -> Result<(), lexopt::Error> {
+fn set_option(options: &mut Options, name: &str, parser: &mut lexopt::Parser) -> Result<(), lexopt::Error> {
     match name {
         "config" => options.config = Some(parser.value()?.into()),
-        "listen" => options.listen = Some(parser.value()?.parse_with(addresses)?),
+        "listen" => options.listen = Some(parser.value()?.parse_with(resolve)?),
         "data-dir" => options.data_dir = Some(parser.value()?.into()),
         "app" => options.app = Some(parser.value()?.string()?),
         "from" => options.from = Some(parser.value()?.string()?),
@@ -191,7 +196,7 @@ fn option(options: &mut Options, name: &str, parser: &mut lexopt::Parser) -> Res
     Ok(())
 }
 
-fn command(words: &[&str], options: Options) -> Result<Command, String> {
+fn build_command(words: &[&str], options: Options) -> Result<Command, String> {
     let Options { config, listen, data_dir, app, from, to, sink } = options;
     let dir = |dir: Option<PathBuf>| dir.ok_or_else(|| "--data-dir is missing".to_owned());
     match words {
@@ -201,9 +206,9 @@ fn command(words: &[&str], options: Options) -> Result<Command, String> {
         ["ledger"] => Ok(Command::Ledger { data_dir: dir(data_dir)? }),
         ["dead-letters", word @ ("list" | "show" | "replay")] => {
             let action = match *word {
-                "list" => DeadLetters::List,
-                "show" => DeadLetters::Show,
-                _ => DeadLetters::Replay,
+                "list" => DeadLettersAction::List,
+                "show" => DeadLettersAction::Show,
+                _ => DeadLettersAction::Replay,
             };
             Ok(Command::DeadLetters { action, data_dir: dir(data_dir)?, sink, config })
         }
@@ -214,7 +219,7 @@ fn command(words: &[&str], options: Options) -> Result<Command, String> {
         }
         ["sinks"] => Err("sinks needs list, retire or forget".into()),
         ["schema", word @ ("show" | "apply")] => {
-            let action = if *word == "show" { Schema::Show } else { Schema::Apply };
+            let action = if *word == "show" { SchemaAction::Show } else { SchemaAction::Apply };
             let (config, sink) = (config.ok_or("--config is missing")?, sink.ok_or("--sink is missing")?);
             Ok(Command::Schema { action, config, sink })
         }
@@ -230,7 +235,7 @@ mod tests {
     use super::*;
 
     fn words(line: &str) -> Result<Command, String> {
-        parse(line.split(' ').filter(|word| !word.is_empty()).map(OsString::from))
+        parse(line.split(' ').filter(|word| !word.is_empty()).map(OsString::from)).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -259,7 +264,7 @@ mod tests {
         assert_eq!(
             words("dead-letters show --data-dir d --sink s"),
             Ok(Command::DeadLetters {
-                action: DeadLetters::Show,
+                action: DeadLettersAction::Show,
                 data_dir: dir.clone(),
                 sink: Some("s".into()),
                 config: None
@@ -268,7 +273,7 @@ mod tests {
         assert_eq!(
             words("dead-letters replay --data-dir d --config c"),
             Ok(Command::DeadLetters {
-                action: DeadLetters::Replay,
+                action: DeadLettersAction::Replay,
                 data_dir: dir,
                 sink: None,
                 config: Some("c".into())
@@ -276,7 +281,7 @@ mod tests {
         );
         assert_eq!(
             words("schema apply --config c --sink s"),
-            Ok(Command::Schema { action: Schema::Apply, config: "c".into(), sink: "s".into() })
+            Ok(Command::Schema { action: SchemaAction::Apply, config: "c".into(), sink: "s".into() })
         );
         assert_eq!(
             words("sinks list --data-dir d"),

@@ -1,4 +1,4 @@
-//! `serve`: the process around a collector - its configuration, its logs, its signals, its files.
+//! Runs `serve`: the process around a collector with its configuration, log, signals and file limit.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -13,20 +13,20 @@ use super::output::{Failure, print, runtime};
 use crate::config::{Config, ConfigError};
 use crate::serve::{Collector, Reloader};
 
-/// Files besides connections: databases, their logs, the runtime's own.
-const OTHER_FILES: u64 = 64;
+/// File descriptors for other things than connections: databases, their logs, the runtime.
+const RESERVED_FDS: u64 = 64;
 
-/// How long work on other threads that nobody waits for any more may take when the process ends.
-const LEFTOVERS: Duration = Duration::from_millis(300);
+/// Time in which abandoned work on other threads can finish when the process ends.
+const RUNTIME_SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(300);
 
-/// Where the configuration comes from: a file, if any, and what the command line says instead.
-pub(super) struct Source {
+/// Source of the configuration: a file, if any, and what the command line overrides.
+pub(super) struct ConfigSource {
     pub(super) config: Option<PathBuf>,
     pub(super) listen: Option<Vec<SocketAddr>>,
     pub(super) data_dir: Option<PathBuf>,
 }
 
-impl Source {
+impl ConfigSource {
     fn read(&self) -> Result<Config, ConfigError> {
         let mut config = match &self.config {
             Some(path) => Config::read(path)?,
@@ -38,35 +38,35 @@ impl Source {
     }
 }
 
-pub(super) fn run(source: Source) -> Result<(), Failure> {
+pub(super) fn run(source: ConfigSource) -> Result<(), Failure> {
     let config = source.read()?;
     log::start(&config.log);
     let tokio = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(runtime)?;
-    open_files(config.limits.connections);
+    raise_fd_limit(config.limits.connections);
     let result = tokio.block_on(serve(source, config));
-    tokio.shutdown_timeout(LEFTOVERS);
+    tokio.shutdown_timeout(RUNTIME_SHUTDOWN_TIMEOUT);
     result
 }
 
-async fn serve(source: Source, config: Config) -> Result<(), Failure> {
+async fn serve(source: ConfigSource, config: Config) -> Result<(), Failure> {
     let file = source.config.as_deref().and_then(|path| std::path::absolute(path).ok());
-    let signals = Signals::catch(source.config.is_some()).map_err(runtime)?;
+    let signals = Signals::install(source.config.is_some()).map_err(runtime)?;
     let (addresses, operators) = (config.listen.clone(), config.admin_listen.clone());
     let collector = Collector::start(config).await.map_err(runtime)?;
-    collector.note_config(file.as_deref()).map_err(runtime)?;
+    collector.save_config_path(file.as_deref()).map_err(runtime)?;
     let listener = bind(&addresses).await?;
     let collector = match operators {
-        Some(addresses) => collector.with_operators(bind(&addresses).await?),
+        Some(addresses) => collector.with_operators_listener(bind(&addresses).await?),
         None => collector,
     };
     let announce = |url: &str| {
-        // Nobody reads stdout: then nobody needs the line.
+        // A closed stdout is no error: then no one reads the line.
         let _ = print(&format!("listening on {url}\n"));
     };
-    let Signals { end, again } = signals;
-    let reloading = reload(again, Arc::new(source), collector.reloader());
+    let Signals { shutdown, reload_signal } = signals;
+    let reloading = reload(reload_signal, Arc::new(source), collector.reloader());
     tokio::select! {
-        ended = collector.serve(listener, end.caught(), announce) => ended.map_err(runtime),
+        ended = collector.serve(listener, shutdown.recv(), announce) => ended.map_err(runtime),
         never = reloading => match never {},
     }
 }
@@ -78,25 +78,25 @@ async fn bind(addresses: &[SocketAddr]) -> Result<TcpListener, Failure> {
     })
 }
 
-/// Reads the file again at every signal. A file that is wrong changes nothing.
-async fn reload(mut again: Again, source: Arc<Source>, reloader: Arc<Reloader>) -> Infallible {
+/// Reloads the file at every signal. An invalid file changes nothing.
+async fn reload(mut reload_signal: ReloadSignal, source: Arc<ConfigSource>, reloader: Arc<Reloader>) -> Infallible {
     loop {
-        again.caught().await;
+        reload_signal.recv().await;
         let file = Arc::clone(&source);
         let config = match tokio::task::spawn_blocking(move || file.read()).await {
             Ok(Ok(config)) => config,
             Ok(Err(error)) => {
                 tracing::error!(%error, "the configuration is refused; everything stays as it was");
-                reloader.refused();
+                reloader.count_refused();
                 continue;
             }
-            // Only when the process ends.
+            // Happens only when the process ends.
             Err(_) => continue,
         };
-        open_files(config.limits.connections);
+        raise_fd_limit(config.limits.connections);
         match reloader.reload(config).await {
-            Ok(left) => {
-                for key in left {
+            Ok(unchanged) => {
+                for key in unchanged {
                     tracing::warn!(key, "this change needs a restart");
                 }
                 tracing::info!("the configuration has been read again");
@@ -106,14 +106,14 @@ async fn reload(mut again: Again, source: Arc<Source>, reloader: Arc<Reloader>) 
     }
 }
 
-/// Lets the process open as many files as it may, because every connection is one.
+/// Raises the limit of open files to what the system allows, because every connection is one.
 #[cfg(unix)]
-fn open_files(connections: u64) {
+fn raise_fd_limit(connections: u64) {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, rustix::process::Rlimit { current: limit.maximum, ..limit });
     let current = getrlimit(Resource::Nofile).current;
-    if current.is_some_and(|current| current < connections.saturating_add(OTHER_FILES)) {
+    if current.is_some_and(|current| current < connections.saturating_add(RESERVED_FDS)) {
         tracing::warn!(
             open_files = current,
             connections,
@@ -123,12 +123,12 @@ fn open_files(connections: u64) {
 }
 
 #[cfg(not(unix))]
-fn open_files(_: u64) {}
+fn raise_fd_limit(_: u64) {}
 
-/// The signals. They are caught from the start on, so that none is lost while the collector opens its files.
+/// Signals of the process. They are handled from the start, so that none is lost while the collector opens its files.
 struct Signals {
-    end: End,
-    again: Again,
+    shutdown: ShutdownSignal,
+    reload_signal: ReloadSignal,
 }
 
 #[cfg(unix)]
@@ -137,34 +137,34 @@ mod unix {
 
     use super::Signals;
 
-    /// The signals that end the collector: SIGTERM, SIGINT, and SIGHUP where there is no file to read again (a terminal
-    /// that closes).
-    pub(super) struct End {
+    /// Signals that shut the collector down: SIGTERM, SIGINT, and SIGHUP (a closed terminal) if there is no file to
+    /// reload.
+    pub(super) struct ShutdownSignal {
         terminate: Signal,
         interrupt: Signal,
         hangup: Option<Signal>,
     }
 
-    impl End {
-        pub(super) async fn caught(mut self) {
+    impl ShutdownSignal {
+        pub(super) async fn recv(mut self) {
             tokio::select! {
                 _ = self.terminate.recv() => {}
                 _ = self.interrupt.recv() => {}
-                () = recv(&mut self.hangup) => {}
+                () = recv_optional(&mut self.hangup) => {}
             }
         }
     }
 
-    /// SIGHUP, where it means that the configuration is to be read again.
-    pub(super) struct Again(Option<Signal>);
+    /// SIGHUP, where it reloads the configuration.
+    pub(super) struct ReloadSignal(Option<Signal>);
 
-    impl Again {
-        pub(super) async fn caught(&mut self) {
-            recv(&mut self.0).await;
+    impl ReloadSignal {
+        pub(super) async fn recv(&mut self) {
+            recv_optional(&mut self.0).await;
         }
     }
 
-    async fn recv(signal: &mut Option<Signal>) {
+    async fn recv_optional(signal: &mut Option<Signal>) {
         match signal {
             Some(signal) => drop(signal.recv().await),
             None => std::future::pending().await,
@@ -172,48 +172,48 @@ mod unix {
     }
 
     impl Signals {
-        pub(super) fn catch(has_file: bool) -> std::io::Result<Self> {
+        pub(super) fn install(has_file: bool) -> std::io::Result<Self> {
             let hangup = signal(SignalKind::hangup())?;
-            let (ends, again) = if has_file { (None, Some(hangup)) } else { (Some(hangup), None) };
-            let end = End {
+            let (hangup_shutdown, reload_signal) = if has_file { (None, Some(hangup)) } else { (Some(hangup), None) };
+            let shutdown = ShutdownSignal {
                 terminate: signal(SignalKind::terminate())?,
                 interrupt: signal(SignalKind::interrupt())?,
-                hangup: ends,
+                hangup: hangup_shutdown,
             };
-            Ok(Self { end, again: Again(again) })
+            Ok(Self { shutdown, reload_signal: ReloadSignal(reload_signal) })
         }
     }
 }
 
 #[cfg(unix)]
-use unix::{Again, End};
+use unix::{ReloadSignal, ShutdownSignal};
 
 #[cfg(not(unix))]
 mod other {
     use super::Signals;
 
-    pub(super) struct End;
+    pub(super) struct ShutdownSignal;
 
-    impl End {
-        pub(super) async fn caught(self) {
+    impl ShutdownSignal {
+        pub(super) async fn recv(self) {
             let _ = tokio::signal::ctrl_c().await;
         }
     }
 
-    pub(super) struct Again;
+    pub(super) struct ReloadSignal;
 
-    impl Again {
-        pub(super) async fn caught(&mut self) {
+    impl ReloadSignal {
+        pub(super) async fn recv(&mut self) {
             std::future::pending().await
         }
     }
 
     impl Signals {
-        pub(super) fn catch(_: bool) -> std::io::Result<Self> {
-            Ok(Self { end: End, again: Again })
+        pub(super) fn install(_: bool) -> std::io::Result<Self> {
+            Ok(Self { shutdown: ShutdownSignal, reload_signal: ReloadSignal })
         }
     }
 }
 
 #[cfg(not(unix))]
-use other::{Again, End};
+use other::{ReloadSignal, ShutdownSignal};

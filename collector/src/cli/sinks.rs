@@ -1,4 +1,4 @@
-//! `sinks list | retire | forget`.
+//! Runs `sinks list | retire | forget`.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -8,32 +8,33 @@ use serde_json::{Value, json};
 
 use super::ledger::ledger;
 use super::output::{Failure, print, runtime};
-use crate::serve::{DataDir, StartError, connect};
+use crate::serve::{DataDir, StartError, connect_control};
 use crate::spool::{SinkListEntry, SinkRemoval, Spool, SpoolError, SpoolSettings};
 
 pub(super) fn run(ending: Option<SinkRemoval>, data_dir: &Path, sink: Option<&str>) -> Result<(), Failure> {
-    let Some((how, sink)) = ending.zip(sink) else { return list(data_dir, sink) };
-    // Asked first: a directory that is not a collector's is not made one.
+    let Some((ending, sink)) = ending.zip(sink) else { return list(data_dir, sink) };
+    // Checked first, so that a directory that has no ledger is not made a data directory.
     if !ledger(data_dir)?.sinks.contains_key(sink) {
         return Err(runtime(SpoolError::UnknownSink(sink.to_owned())));
     }
-    match DataDir::take(data_dir) {
-        Err(StartError::InUse(_)) => through_the_collector(data_dir, how, sink)?,
+    match DataDir::lock(data_dir) {
+        Err(StartError::InUse(_)) => end_online(data_dir, ending, sink)?,
         Err(error) => return Err(runtime(error)),
-        Ok(taken) => {
-            let spool = Spool::open(taken.path(), &SpoolSettings::default(), Arc::default()).map_err(runtime)?;
-            let done = how.apply(&spool, sink);
+        Ok(data_dir_lock) => {
+            let spool =
+                Spool::open(data_dir_lock.path(), &SpoolSettings::default(), Arc::default()).map_err(runtime)?;
+            let done = ending.apply(&spool, sink);
             spool.close();
             done.map_err(runtime)?;
         }
     }
-    match how {
+    match ending {
         SinkRemoval::Retire => list(data_dir, Some(sink)),
         SinkRemoval::Forget => print(&format!("{}\n", json!({"name": sink, "forgotten": true}))),
     }
 }
 
-/// One line for each sink, or for one.
+/// Prints one line for each sink, or for one.
 fn list(data_dir: &Path, only: Option<&str>) -> Result<(), Failure> {
     let sinks = ledger(data_dir)?.sinks;
     if let Some(sink) = only.filter(|sink| !sinks.contains_key(*sink)) {
@@ -46,18 +47,18 @@ fn list(data_dir: &Path, only: Option<&str>) -> Result<(), Failure> {
     Ok(())
 }
 
-fn through_the_collector(data_dir: &Path, how: SinkRemoval, sink: &str) -> Result<(), Failure> {
-    let mut stream = connect(data_dir).map_err(|error| {
+fn end_online(data_dir: &Path, ending: SinkRemoval, sink: &str) -> Result<(), Failure> {
+    let mut stream = connect_control(data_dir).map_err(|error| {
         Failure::Runtime(format!(
             "a collector runs on this data directory, but its control socket cannot be reached: {error}"
         ))
     })?;
-    stream.write_all(format!("{} {sink}\n", how.as_str()).as_bytes()).map_err(runtime)?;
-    let mut answer = String::new();
-    BufReader::new(stream).read_line(&mut answer).map_err(runtime)?;
-    let answer: Value = serde_json::from_str(&answer)
+    stream.write_all(format!("{} {sink}\n", ending.as_str()).as_bytes()).map_err(runtime)?;
+    let mut response = String::new();
+    BufReader::new(stream).read_line(&mut response).map_err(runtime)?;
+    let response: Value = serde_json::from_str(&response)
         .map_err(|_| Failure::Runtime("the collector ended before it answered; ask it again".into()))?;
-    match answer["error"].as_str() {
+    match response["error"].as_str() {
         Some(error) => Err(Failure::Runtime(error.to_owned())),
         None => Ok(()),
     }

@@ -1,4 +1,4 @@
-//! `[[app]]`: who may send, and in whose days its metrics are counted.
+//! `[[app]]`: keys, tokens, time zone and rates of the apps.
 
 use std::collections::HashSet;
 
@@ -10,28 +10,28 @@ use toml::Spanned;
 use super::text::{Secret, Text};
 use super::{ConfigError, Source, limits};
 
-/// One app.
+/// Settings of one app.
 #[derive(Clone, Debug)]
-pub struct App {
-    /// Names it; public, travels in the SDK.
+pub struct AppConfig {
+    /// Key. It is public, because the SDK sends it.
     pub key: String,
-    /// Days and hours of its metrics.
+    /// Time zone of its days and hours in metrics.
     pub timezone: TimeZone,
-    /// For reading its metrics; made at the first start if absent.
+    /// Token for reading its metrics; created at the first start if absent.
     pub read_token: Option<Secret>,
-    /// If given, every request must be signed with it.
+    /// Secret of signed requests. If given, every request must be signed.
     pub secret: Option<Secret>,
-    /// Requests a second that it may send, if limited.
+    /// Limit of requests a second.
     pub requests_per_second: Option<u64>,
-    /// Events a second that it may send, if limited.
+    /// Limit of events a second.
     pub events_per_second: Option<u64>,
-    /// Bytes of its events a second, decompressed and with what they share copied to each, if limited.
+    /// Limit of bytes of events a second, decompressed and with common properties copied to each event.
     pub bytes_per_second: Option<u64>,
-    /// How long before its arrival an event of it may have happened, days.
+    /// Largest age of an event at its arrival, days.
     pub past_days: u64,
-    /// Days for which its event IDs are remembered, if not those of `[limits]`.
+    /// Days for which its event IDs are remembered, instead of those of `[limits]`.
     pub dedup_days: Option<u64>,
-    /// Bytes that its event IDs take on disk, if not those of `[limits]`.
+    /// Cap of its event IDs on disk, bytes, instead of that of `[limits]`.
     pub dedup_bytes: Option<u64>,
 }
 
@@ -50,24 +50,24 @@ pub(super) struct Table {
     dedup_bytes: Option<Spanned<u64>>,
 }
 
-/// The highest rate that can be asked for: far beyond what one machine takes, and small enough to count with.
-const MOST_PER_SECOND: u64 = 1_000_000_000;
+/// Largest rate: far beyond what one machine ingests, and small enough for the arithmetic of the buckets.
+const MAX_PER_SECOND: u64 = 1_000_000_000;
 
-/// The longest past that can be asked for, days: a century, which is more than the epoch allows.
-const MOST_PAST_DAYS: u64 = 36_500;
+/// Largest `past_days`: a century, which reaches before the epoch.
+const MAX_PAST_DAYS: u64 = 36_500;
 
-/// Bytes of a key: it is part of addresses and file names.
-const KEY_BYTES: usize = 64;
+/// Longest key, bytes: it is part of URLs and file names.
+const MAX_KEY_BYTES: usize = 64;
 
 fn is_key(key: &str) -> bool {
-    key.len() <= KEY_BYTES
+    key.len() <= MAX_KEY_BYTES
         && key.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric)
         && key.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'-' | b'.'))
 }
 
-impl App {
+impl AppConfig {
     pub(super) fn demo() -> Self {
-        // The zone is compiled in; UTC only if that were ever not so.
+        // The zone is compiled in; UTC is for a build without it.
         let timezone = TimeZone::get("Asia/Shanghai").unwrap_or(TimeZone::UTC);
         Self {
             key: "demo".into(),
@@ -86,8 +86,8 @@ impl App {
 
 fn rate(source: &Source<'_>, key: &str, rate: Option<Spanned<u64>>) -> Result<Option<u64>, ConfigError> {
     match rate {
-        Some(rate) if !(1..=MOST_PER_SECOND).contains(rate.get_ref()) => {
-            let why = format!("must be 1 to {MOST_PER_SECOND}; without it there is no limit");
+        Some(rate) if !(1..=MAX_PER_SECOND).contains(rate.get_ref()) => {
+            let why = format!("must be 1 to {MAX_PER_SECOND}; without it there is no limit");
             Err(source.error(rate.span(), key, why))
         }
         rate => Ok(rate.map(Spanned::into_inner)),
@@ -109,7 +109,7 @@ fn within(
     }
 }
 
-pub(super) fn all(source: &Source<'_>, tables: Vec<Spanned<Table>>) -> Result<Vec<App>, ConfigError> {
+pub(super) fn parse_all(source: &Source<'_>, tables: Vec<Spanned<Table>>) -> Result<Vec<AppConfig>, ConfigError> {
     if tables.is_empty() {
         return Err(source.error(0..0, "app", "at least one [[app]] is needed"));
     }
@@ -138,10 +138,10 @@ pub(super) fn all(source: &Source<'_>, tables: Vec<Spanned<Table>>) -> Result<Ve
         let requests_per_second = rate(source, "app.requests_per_second", table.requests_per_second)?;
         let events_per_second = rate(source, "app.events_per_second", table.events_per_second)?;
         let bytes_per_second = rate(source, "app.bytes_per_second", table.bytes_per_second)?;
-        let past_days = within(source, "app.past_days", table.past_days, 1..=MOST_PAST_DAYS)?.unwrap_or(PAST_DAYS);
+        let past_days = within(source, "app.past_days", table.past_days, 1..=MAX_PAST_DAYS)?.unwrap_or(PAST_DAYS);
         let dedup_days = within(source, "app.dedup_days", table.dedup_days, limits::DEDUP_DAYS)?;
         let dedup_bytes = within(source, "app.dedup_bytes", table.dedup_bytes, limits::DEDUP_BYTES)?;
-        apps.push(App {
+        apps.push(AppConfig {
             key,
             timezone,
             read_token,

@@ -1,4 +1,4 @@
-//! `[log]`: how the collector says what it does, on stderr, one line per event.
+//! `[log]`: format and level of the log on stderr.
 
 use serde::Deserialize;
 use toml::Spanned;
@@ -7,33 +7,33 @@ use tracing_subscriber::EnvFilter;
 use super::text::Text;
 use super::{ConfigError, Source};
 
-/// The form of a line.
+/// Format of a line of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Format {
-    /// For people.
+pub enum LogFormat {
+    /// Text, for people.
     #[default]
     Text,
-    /// One JSON object a line, for what collects logs.
+    /// One JSON object on each line, for log collectors.
     Json,
 }
 
-/// How to log.
+/// Settings of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Log {
-    /// The form of a line.
-    pub format: Format,
-    /// What is logged, in the syntax of `RUST_LOG`, which overrides it: `info`, `debug`, `info,subway_collector=debug`.
+pub struct LogConfig {
+    /// Format of a line.
+    pub format: LogFormat,
+    /// Levels in the syntax of `RUST_LOG`, which overrides them: `info`, `debug`, `info,subway_collector=debug`.
     pub level: String,
 }
 
-impl Default for Log {
+impl Default for LogConfig {
     fn default() -> Self {
-        Self { format: Format::Text, level: "info".into() }
+        Self { format: LogFormat::Text, level: "info".into() }
     }
 }
 
-/// Whether every part ends in a level. The filter's own parser takes a misspelt level for the name of a target, and then
-/// nothing would be logged.
+/// Returns whether every part ends in a level. The filter's own parser takes a misspelt level for the name of a target,
+/// and then nothing would be logged.
 fn is_filter(text: &str) -> bool {
     let levels = ["off", "error", "warn", "info", "debug", "trace"];
     let has_level = |part: &str| {
@@ -51,12 +51,12 @@ pub(super) struct Table {
 }
 
 impl Table {
-    pub(super) fn checked(self, source: &Source<'_>) -> Result<Log, ConfigError> {
-        let mut log = Log::default();
+    pub(super) fn validate(self, source: &Source<'_>) -> Result<LogConfig, ConfigError> {
+        let mut log = LogConfig::default();
         if let Some(format) = self.format {
             log.format = match &**format.get_ref() {
-                "text" => Format::Text,
-                "json" => Format::Json,
+                "text" => LogFormat::Text,
+                "json" => LogFormat::Json,
                 _ => return Err(source.error(format.span(), "log.format", "must be \"text\" or \"json\"")),
             };
         }

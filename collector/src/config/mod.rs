@@ -1,6 +1,7 @@
-//! The configuration: one TOML file, parsed and validated as a whole before anything starts.
+//! Configuration: one TOML file that is parsed and validated as a whole before anything starts. It does not know what
+//! the settings do.
 //!
-//! An unknown key is an error; `${NAME}` in any string is replaced by the environment variable NAME; every error names
+//! An unknown key is an error. `${NAME}` in a string is replaced by the environment variable NAME. Every error names
 //! the line and the key.
 
 mod app;
@@ -20,50 +21,50 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use toml::Spanned;
 
-pub use app::App;
+pub use app::AppConfig;
 pub use embedded::Embedded;
 pub use limits::Limits;
-pub use log::{Format, Log};
+pub use log::{LogConfig, LogFormat};
 pub use network::Network;
 pub use sink::{
-    BlockCompression, BulkCompression, ClickHouse, Delivery, EMBEDDED, Elasticsearch, Kafka, Kind, Sink, WhenFull,
+    BlockCompression, BulkCompression, ClickHouse, Delivery, EMBEDDED, Elasticsearch, Kafka, SinkConfig, SinkKind,
+    WhenFull,
 };
 pub use text::{Secret, Text};
-pub use tls::Tls;
+pub use tls::{TlsConfig, TlsError};
 
 /// A valid configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where to listen: the addresses of one name, of which the first that can be had is taken. Port 0 lets the system
-    /// choose.
+    /// Addresses of the main listener, which binds the first that is free. Port 0 lets the system choose.
     pub listen: Vec<SocketAddr>,
-    /// Where metrics and administration are served, if not with everything else.
+    /// Addresses of the listener for metrics and administration, if it is not the main one.
     pub admin_listen: Option<Vec<SocketAddr>>,
-    /// Where everything is kept.
+    /// Directory of all data.
     pub data_dir: PathBuf,
-    /// The token of the admin endpoints; made at the first start if absent.
+    /// Token of the admin endpoints; created at the first start if absent.
     pub admin_token: Option<Secret>,
-    /// The apps, at least one, no key twice.
-    pub apps: Vec<App>,
-    /// The limits.
+    /// Apps: at least one, with different keys.
+    pub apps: Vec<AppConfig>,
+    /// Limits.
     pub limits: Limits,
-    /// The sinks besides the embedded one, no name twice.
-    pub sinks: Vec<Sink>,
-    /// The embedded store.
+    /// Sinks besides the embedded one, with different names.
+    pub sinks: Vec<SinkConfig>,
+    /// Embedded store.
     pub embedded: Embedded,
-    /// The name of the sink that questions are answered from; `None` if no store that there is can be asked.
-    pub reading: Option<String>,
-    /// The proxies whose `X-Forwarded-For` is believed.
+    /// Name of the sink that queries are answered from; `None` if no configured store can answer.
+    pub query_source: Option<String>,
+    /// Proxies whose `X-Forwarded-For` is trusted.
     pub trusted_proxies: Vec<Network>,
-    /// The certificate, if the collector speaks HTTPS itself.
-    pub tls: Option<Tls>,
-    /// How to log.
-    pub log: Log,
-    /// A digest of the tables of the sinks as written, which tells whether they are still the same.
+    /// Certificate, if the collector serves HTTPS itself.
+    pub tls: Option<TlsConfig>,
+    /// Log.
+    pub log: LogConfig,
+    /// Digest of the tables of the sinks as written. A reload compares it.
     pub sinks_digest: u64,
 }
 
-/// Why a configuration is refused: where, and what is wrong.
+/// Reason why a configuration is refused: where, and what is wrong.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
@@ -71,10 +72,10 @@ pub enum ConfigError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// Cause.
         source: std::io::Error,
     },
-    /// It is not TOML, a key is unknown or missing, or a value has the wrong type or form.
+    /// The file is not TOML, a key is unknown or missing, or a value has the wrong type or form.
     #[error("{0}")]
     Toml(String),
     /// A value is not allowed.
@@ -104,7 +105,7 @@ struct File {
     sink: Vec<Spanned<toml::Table>>,
     #[serde(default)]
     embedded: embedded::Table,
-    reading: Option<Reading>,
+    query: Option<QueryTable>,
     #[serde(default)]
     trusted_proxies: Vec<Spanned<Text>>,
     tls: Option<tls::Table>,
@@ -120,43 +121,44 @@ struct Admin {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Reading {
-    sink: Spanned<Text>,
+struct QueryTable {
+    source: Spanned<Text>,
 }
 
-/// The sink to read, which must be there and be able to answer. If it is not said: the embedded store; without that, the
-/// one sink that can answer; `None` if none can.
-fn reading(
+/// Returns the sink that queries are answered from. It must exist and be able to answer.
+///
+/// The default is the embedded store; if it is off, the only sink that can answer; `None` if none can.
+fn query_source(
     source: &Source<'_>,
-    reading: Option<Reading>,
-    sinks: &[Sink],
+    table: Option<QueryTable>,
+    sinks: &[SinkConfig],
     embedded: &Embedded,
 ) -> Result<Option<String>, ConfigError> {
-    let Some(Reading { sink: name }) = reading else {
+    let Some(QueryTable { source: name }) = table else {
         if embedded.enabled {
             return Ok(Some(EMBEDDED.to_owned()));
         }
         let can: Vec<&str> = sinks.iter().filter(|sink| sink.kind.answers()).map(|sink| sink.name.as_str()).collect();
         return match can[..] {
             [] => Ok(None),
-            [one] => Ok(Some(one.to_owned())),
+            [only] => Ok(Some(only.to_owned())),
             _ => {
                 let why = format!("is needed: the embedded store is off, and any of {} could be read", can.join(", "));
-                Err(source.error(0..0, "reading.sink", why))
+                Err(source.error(0..0, "query.source", why))
             }
         };
     };
     let (at, name) = (name.span(), name.into_inner().to_string());
-    let wrong = |why: String| Err(source.error(at, "reading.sink", why));
+    let invalid = |why: String| Err(source.error(at, "query.source", why));
     match sinks.iter().find(|sink| sink.name == name) {
-        None if name != EMBEDDED => wrong(format!("no sink is named {name}")),
-        None if !embedded.enabled => wrong("the embedded store is off ([embedded] enabled = false)".into()),
-        Some(sink) if !sink.kind.answers() => wrong(format!("{name} is of kind kafka, which cannot be asked")),
+        None if name != EMBEDDED => invalid(format!("no sink is named {name}")),
+        None if !embedded.enabled => invalid("the embedded store is off ([embedded] enabled = false)".into()),
+        Some(sink) if !sink.kind.answers() => invalid(format!("{name} is of kind kafka, which cannot be asked")),
         _ => Ok(Some(name)),
     }
 }
 
-/// Makes errors that name line and key.
+/// Text of the file, from which errors get their line.
 struct Source<'a>(&'a str);
 
 impl Source<'_> {
@@ -165,7 +167,7 @@ impl Source<'_> {
         ConfigError::Value { line, key: key.into(), why: why.into() }
     }
 
-    /// An error of the parser, with its line, but without the text of the line: it may hold a secret.
+    /// Returns an error of the parser with its line. The text of the line is left out, because it can contain a secret.
     fn toml(&self, error: &toml::de::Error) -> ConfigError {
         let Some(at) = error.span() else { return ConfigError::Toml(error.message().replace('\n', " ")) };
         let before = &self.0.as_bytes()[..at.start.min(self.0.len())];
@@ -177,25 +179,28 @@ impl Source<'_> {
     }
 }
 
+/// Default of `listen`.
 const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
-/// The addresses of `HOST:PORT`; a host that is a name is looked up. Blocks.
+
+/// A text is not an address to listen on.
+#[derive(Debug, thiserror::Error)]
+#[error("must be a host and a port, such as 127.0.0.1:8080, [::1]:8080 or localhost:8080: {0}")]
+pub struct AddressError(#[source] std::io::Error);
+
+/// Resolves `HOST:PORT` to its addresses. Blocks while a name is looked up.
 ///
 /// # Errors
-/// What is expected instead, as half a sentence, if the text has another form or the name has no address.
-pub fn addresses(text: &str) -> Result<Vec<SocketAddr>, String> {
-    let found = text.to_socket_addrs().map(Vec::from_iter).map_err(|error| error.to_string());
-    let why = match found {
-        Ok(found) if !found.is_empty() => return Ok(found),
-        Ok(_) => "the name has no address".to_owned(),
-        Err(error) => error,
-    };
-    Err(format!("must be a host and a port, such as 127.0.0.1:8080, [::1]:8080 or localhost:8080: {why}"))
+/// If the text has another form, or the name has no address.
+pub fn resolve(text: &str) -> Result<Vec<SocketAddr>, AddressError> {
+    let found = text.to_socket_addrs().map(Vec::from_iter).map_err(AddressError)?;
+    if found.is_empty() { Err(AddressError(std::io::Error::other("the name has no address"))) } else { Ok(found) }
 }
 
+/// Default of `data_dir`.
 const DATA_DIR: &str = "./subway-data";
 
 impl Config {
-    /// The configuration that serves without a file: loopback, `./subway-data`, one app with the key `demo`.
+    /// Returns the configuration that serves without a file: loopback, `./subway-data`, one app with the key `demo`.
     #[must_use]
     pub fn embedded() -> Self {
         Self {
@@ -203,22 +208,22 @@ impl Config {
             admin_listen: None,
             data_dir: PathBuf::from(DATA_DIR),
             admin_token: None,
-            apps: vec![App::demo()],
+            apps: vec![AppConfig::demo()],
             limits: Limits::default(),
             sinks: Vec::new(),
             embedded: Embedded::default(),
-            reading: Some(EMBEDDED.to_owned()),
+            query_source: Some(EMBEDDED.to_owned()),
             trusted_proxies: Vec::new(),
             tls: None,
-            log: Log::default(),
+            log: LogConfig::default(),
             sinks_digest: 0,
         }
     }
 
-    /// The apps' time zones: key and IANA name.
+    /// Returns the time zones of the apps, as key and IANA name.
     #[must_use]
     pub fn zones(&self) -> Vec<(String, String)> {
-        let zone = |app: &App| (app.key.clone(), app.timezone.iana_name().unwrap_or("UTC").to_owned());
+        let zone = |app: &AppConfig| (app.key.clone(), app.timezone.iana_name().unwrap_or("UTC").to_owned());
         self.apps.iter().map(zone).collect()
     }
 
@@ -239,10 +244,11 @@ impl Config {
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
         let source = Source(text);
         let file: File = toml::from_str(text).map_err(|error| source.toml(&error))?;
-        let listening =
-            |at: Spanned<Text>, key: &str| addresses(at.get_ref()).map_err(|why| source.error(at.span(), key, why));
-        let listen = file.listen.map(|at| listening(at, "listen")).transpose()?.unwrap_or_else(|| vec![LISTEN]);
-        let admin_listen = file.admin.map(|admin| listening(admin.listen, "admin.listen")).transpose()?;
+        let listen_at = |at: Spanned<Text>, key: &str| {
+            resolve(at.get_ref()).map_err(|error| source.error(at.span(), key, error.to_string()))
+        };
+        let listen = file.listen.map(|at| listen_at(at, "listen")).transpose()?.unwrap_or_else(|| vec![LISTEN]);
+        let admin_listen = file.admin.map(|admin| listen_at(admin.listen, "admin.listen")).transpose()?;
         let data_dir = match file.data_dir {
             None => PathBuf::from(DATA_DIR),
             Some(dir) if dir.get_ref().is_empty() => {
@@ -252,8 +258,8 @@ impl Config {
         };
         let admin_token = file.admin_token.map(|token| Secret::token(&source, "admin_token", token)).transpose()?;
         let sinks_digest = reload::digest(&file.sink);
-        let sinks = sink::all(&source, file.sink)?;
-        let embedded = file.embedded.checked(&source, &sinks)?;
+        let sinks = sink::parse_all(&source, file.sink)?;
+        let embedded = file.embedded.validate(&source, &sinks)?;
         let network = |text: Spanned<Text>| {
             text.get_ref().parse().map_err(|why| source.error(text.span(), "trusted_proxies", why))
         };
@@ -262,14 +268,14 @@ impl Config {
             admin_listen,
             data_dir,
             admin_token,
-            apps: app::all(&source, file.app)?,
-            limits: file.limits.checked(&source)?,
-            reading: reading(&source, file.reading, &sinks, &embedded)?,
+            apps: app::parse_all(&source, file.app)?,
+            limits: file.limits.validate(&source)?,
+            query_source: query_source(&source, file.query, &sinks, &embedded)?,
             embedded,
             sinks,
             trusted_proxies: file.trusted_proxies.into_iter().map(network).collect::<Result<_, _>>()?,
-            tls: file.tls.map(|tls| tls.checked(&source)).transpose()?,
-            log: file.log.checked(&source)?,
+            tls: file.tls.map(|tls| tls.validate(&source)).transpose()?,
+            log: file.log.validate(&source)?,
             sinks_digest,
         })
     }

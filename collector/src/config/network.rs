@@ -1,4 +1,4 @@
-//! `trusted_proxies`: the networks whose `X-Forwarded-For` is believed.
+//! `trusted_proxies`: networks whose `X-Forwarded-For` is trusted.
 
 use std::net::IpAddr;
 use std::str::FromStr;

@@ -1,12 +1,12 @@
-//! What a configuration that is read again cannot change while the collector runs.
+//! Keys that a reload cannot change while the collector runs.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use toml::Spanned;
 
-use super::{Config, Kind};
+use super::{Config, SinkKind};
 
-/// A digest of the tables of the sinks, as written. Secrets cannot be read back from it.
+/// Returns a digest of the tables of the sinks as written. Secrets cannot be recovered from it.
 pub(super) fn digest(sinks: &[Spanned<toml::Table>]) -> u64 {
     let mut hasher = DefaultHasher::new();
     for sink in sinks {
@@ -16,9 +16,11 @@ pub(super) fn digest(sinks: &[Spanned<toml::Table>]) -> u64 {
 }
 
 impl Config {
-    /// The keys that only take effect at the next start: sockets and files that are open, workers that run, queues that have
-    /// their size. Each with whether this configuration differs from the `running` one in it.
-    fn fixed(&self, running: &Config) -> [(&'static str, bool); 16] {
+    /// Returns the keys whose change needs a restart, each with whether this configuration differs from the `running`
+    /// one.
+    ///
+    /// They concern open sockets and files, running workers and queues of a fixed size.
+    fn compare_restart_keys(&self, running: &Config) -> [(&'static str, bool); 16] {
         let (new, old) = (&self.limits, &running.limits);
         [
             ("listen", self.listen != running.listen),
@@ -29,10 +31,10 @@ impl Config {
             ("sink", self.sinks_digest != running.sinks_digest),
             ("app.timezone (for exact_counts)", running.counts_days() && self.zones() != running.zones()),
             ("embedded", self.embedded != running.embedded),
-            ("reading", self.reading != running.reading),
+            ("query", self.query_source != running.query_source),
             ("limits.queue_requests", new.queue_requests != old.queue_requests),
             ("limits.commit_bytes", new.commit_bytes != old.commit_bytes),
-            ("limits.spool_bytes", new.spool_bytes != old.spool_bytes),
+            ("limits.spool_max_bytes", new.spool_max_bytes != old.spool_max_bytes),
             ("limits.dead_letter_bytes", new.dead_letter_bytes != old.dead_letter_bytes),
             ("limits.dedup_memory_bytes", new.dedup_memory_bytes != old.dedup_memory_bytes),
             ("limits.dedup_fresh_ids", new.dedup_fresh_ids != old.dedup_fresh_ids),
@@ -40,24 +42,24 @@ impl Config {
         ]
     }
 
-    /// Every key that only takes effect at the next start.
+    /// Returns every key whose change needs a restart.
     #[must_use]
-    pub fn fixed_keys(&self) -> Vec<&'static str> {
-        self.fixed(self).into_iter().map(|(key, _)| key).collect()
+    pub fn keys_needing_restart(&self) -> Vec<&'static str> {
+        self.compare_restart_keys(self).into_iter().map(|(key, _)| key).collect()
     }
 
-    /// Those of them in which this configuration differs from the `running` one.
+    /// Returns the keys whose change needs a restart and in which this configuration differs from the `running` one.
     #[must_use]
     pub fn needs_restart(&self, running: &Config) -> Vec<&'static str> {
-        self.fixed(running).into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
+        self.compare_restart_keys(running).into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
     }
 
-    /// Whether a sink keeps documents by the apps' days, whose zones it takes at its start.
+    /// Returns whether a sink counts by the days of the apps, whose time zones it reads at its start.
     fn counts_days(&self) -> bool {
-        self.sinks.iter().any(|sink| matches!(&sink.kind, Kind::Elasticsearch(settings) if settings.exact_counts))
+        self.sinks.iter().any(|sink| matches!(&sink.kind, SinkKind::Elasticsearch(settings) if settings.exact_counts))
     }
 
-    /// This configuration as it takes effect in a collector that runs with `running`: what needs a restart stays as it is.
+    /// Returns this configuration with the values of `running` for every key whose change needs a restart.
     #[must_use]
     pub fn applied_to(mut self, running: &Config) -> Config {
         self.listen.clone_from(&running.listen);
@@ -65,12 +67,12 @@ impl Config {
         self.data_dir.clone_from(&running.data_dir);
         self.log.clone_from(&running.log);
         self.sinks.clone_from(&running.sinks);
-        self.reading.clone_from(&running.reading);
+        self.query_source.clone_from(&running.query_source);
         self.embedded.clone_from(&running.embedded);
         self.sinks_digest = running.sinks_digest;
         self.limits.queue_requests = running.limits.queue_requests;
         self.limits.commit_bytes = running.limits.commit_bytes;
-        self.limits.spool_bytes = running.limits.spool_bytes;
+        self.limits.spool_max_bytes = running.limits.spool_max_bytes;
         self.limits.dead_letter_bytes = running.limits.dead_letter_bytes;
         self.limits.dedup_memory_bytes = running.limits.dedup_memory_bytes;
         self.limits.dedup_fresh_ids = running.limits.dedup_fresh_ids;
@@ -93,16 +95,16 @@ mod tests {
         let running = Config::parse(&format!("data_dir = \"/a\"\n{APP}[limits]\nconnections = 5\n")).unwrap();
         let mut new = Config::parse(&format!(
             "listen = \"127.0.0.1:1\"\nadmin = {{listen = \"127.0.0.1:2\"}}\ndata_dir = \"/b\"\n{APP}[limits]\nconnections = 6\n\
-             queue_requests = 7\ncommit_bytes = 9999\nspool_bytes = 9999\ndedup_memory_bytes = 9999\ndedup_fresh_ids = 9999\n\
-             install_clocks = 9999\ndead_letter_bytes = 99999\n[log]\nlevel = \"debug\"\n[embedded]\nenabled = false\n[reading]\nsink = \"ch\"\n\
+             queue_requests = 7\ncommit_bytes = 9999\nspool_max_bytes = 9999\ndedup_memory_bytes = 9999\ndedup_fresh_ids = 9999\n\
+             install_clocks = 9999\ndead_letter_bytes = 99999\n[log]\nlevel = \"debug\"\n[embedded]\nenabled = false\n[query]\nsource = \"ch\"\n\
              [[sink]]\nname = \"ch\"\nkind = \"clickhouse\"\nurl = \"http://127.0.0.1:9\"\n"
         ))
         .unwrap();
         // A file that names a certificate needs one that can be read.
-        new.tls = Some(crate::config::Tls { cert: "c.pem".into(), key: "k.pem".into() });
+        new.tls = Some(crate::config::TlsConfig { cert: "c.pem".into(), key: "k.pem".into() });
         // Zones matter to a sink that counts by days, in a test of their own.
-        let all: Vec<_> = new.fixed_keys().into_iter().filter(|key| !key.starts_with("app.")).collect();
-        assert_eq!(new.needs_restart(&running), all);
+        let expected: Vec<_> = new.keys_needing_restart().into_iter().filter(|key| !key.starts_with("app.")).collect();
+        assert_eq!(new.needs_restart(&running), expected);
         let applied = new.clone().applied_to(&running);
         assert_eq!(applied.limits.connections, 6, "what can change does");
         assert!(applied.needs_restart(&running).is_empty());

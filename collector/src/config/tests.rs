@@ -116,7 +116,7 @@ fn errors_name_line_and_key() {
         (format!("{APP}[[sink]]\nname = \"x\"\nkind = \"kafka\"\nurl = \"h:1\"\ncompression = \"zstd\"\n"), 4, "zstd"),
         (format!("{APP}[[sink]]\nname = \"x\"\nkind = \"kafka\"\nurl = \"h:1\"\nuser = \"u\"\n"), 4, "sink.user"),
         (format!("{APP}[[sink]]\nname = \"a b\"\nkind = \"kafka\"\nurl = \"h:1\"\n"), 4, "sink.name"),
-        (format!("{APP}[reading]\nsink = \"x\"\n"), 5, "reading.sink"),
+        (format!("{APP}[query]\nsource = \"x\"\n"), 5, "query.source"),
         (format!("{APP}[[sink]]\nname = \"x\"\nkind = \"oracle\"\n"), 4, "sink.kind"),
         (format!("{APP}[[sink]]\nname = \"x\"\nkind = \"sqlite\"\n"), 4, "embedded"),
         (format!("{APP}[[sink]]\nname = \"embedded\"\nkind = \"sqlite\"\nurl = \"x\"\n"), 4, "sink.url"),
@@ -191,10 +191,10 @@ fn what_clickhouse_could_not_use_is_refused_by_its_key() {
         let refusal = refusal(&with(lines));
         assert!(refusal.contains(key), "{lines}: {refusal}");
     }
-    let all = "database = \"d\"\ntable = \"t\"\ndwd_prefix = \"v_\"\nmanage_schema = false\nttl_days = 0\nprops_json = true\ncluster = \"{cluster}\"\n\
+    let parse_all = "database = \"d\"\ntable = \"t\"\ndwd_prefix = \"v_\"\nmanage_schema = false\nttl_days = 0\nprops_json = true\ncluster = \"{cluster}\"\n\
         replicated = true\nzookeeper_path = \"/x/{uuid}\"\nreplica_name = \"{replica}\"\ninsert_quorum = 2\ncompression = \"none\"\nuser = \"u\"\n\
         password = \"p\"";
-    assert!(Config::parse(&with(all)).is_ok());
+    assert!(Config::parse(&with(parse_all)).is_ok());
 }
 
 #[test]
@@ -202,14 +202,14 @@ fn without_the_embedded_store_questions_go_to_the_one_store_that_answers() {
     let kafka = "[[sink]]\nname = \"k\"\nkind = \"kafka\"\nurl = \"h:1\"\n";
     let ch = |name: &str| format!("[[sink]]\nname = \"{name}\"\nkind = \"clickhouse\"\nurl = \"http://h:1\"\n");
     let off = |rest: &str| Config::parse(&format!("{APP}[embedded]\nenabled = false\n{rest}"));
-    assert_eq!(off(kafka).unwrap().reading, None);
-    assert_eq!(off(&format!("{kafka}{}", ch("a"))).unwrap().reading.as_deref(), Some("a"));
+    assert_eq!(off(kafka).unwrap().query_source, None);
+    assert_eq!(off(&format!("{kafka}{}", ch("a"))).unwrap().query_source.as_deref(), Some("a"));
     let two = format!("{}{}", ch("a"), ch("b"));
-    assert!(off(&two).unwrap_err().to_string().contains("reading.sink"));
-    assert_eq!(off(&format!("[reading]\nsink = \"b\"\n{two}")).unwrap().reading.as_deref(), Some("b"));
-    let embedded = off(&format!("[reading]\nsink = \"embedded\"\n{two}")).unwrap_err().to_string();
+    assert!(off(&two).unwrap_err().to_string().contains("query.source"));
+    assert_eq!(off(&format!("[query]\nsource = \"b\"\n{two}")).unwrap().query_source.as_deref(), Some("b"));
+    let embedded = off(&format!("[query]\nsource = \"embedded\"\n{two}")).unwrap_err().to_string();
     assert!(embedded.contains("line 7") && embedded.contains("is off"), "{embedded}");
-    assert_eq!(Config::parse(APP).unwrap().reading.as_deref(), Some(EMBEDDED));
+    assert_eq!(Config::parse(APP).unwrap().query_source.as_deref(), Some(EMBEDDED));
     assert_eq!(Config::parse(APP).unwrap().embedded, Embedded::default());
 }
 

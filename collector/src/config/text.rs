@@ -1,4 +1,4 @@
-//! Strings of the configuration: `${NAME}` replaced, secrets never shown.
+//! Strings of the configuration: replaces `${NAME}`, and keeps secrets out of logs.
 
 use std::fmt;
 
@@ -20,7 +20,7 @@ impl std::ops::Deref for Text {
 
 impl<'de> Deserialize<'de> for Text {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // Not `String::deserialize`: its error would show a token that somebody wrote without quotes.
+        // Not `String::deserialize`: its error would show a token that was written without quotes.
         let toml::Value::String(text) = toml::Value::deserialize(deserializer)? else {
             return Err(D::Error::custom("must be a string in quotes"));
         };
@@ -28,7 +28,7 @@ impl<'de> Deserialize<'de> for Text {
     }
 }
 
-/// Replaces every `${NAME}` by what `lookup` gives for it. A `$` without a brace stands for itself.
+/// Replaces every `${NAME}` by what `lookup` returns for it. A `$` without a brace stays.
 pub(super) fn expand(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -44,7 +44,7 @@ pub(super) fn expand(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Res
     Ok(out)
 }
 
-/// A token or a key that must not be shown.
+/// Token or key that must not be shown.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -67,13 +67,13 @@ impl Secret {
         Self(value)
     }
 
-    /// The value itself.
+    /// Returns the value.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// A token as it can stand in a header.
+    /// Validates a token: it must be possible in a header.
     pub(super) fn token(source: &Source<'_>, key: &str, token: Spanned<Text>) -> Result<Self, ConfigError> {
         if token.get_ref().is_empty() || !token.get_ref().bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(source.error(token.span(), key, "must be one or more visible ASCII characters without spaces"));

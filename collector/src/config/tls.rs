@@ -1,11 +1,11 @@
-//! `[tls]`: the certificate and the key of a collector that speaks HTTPS itself.
+//! `[tls]`: certificate and key of a collector that serves HTTPS itself.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::ServerConfig;
 use rustls::crypto::ring;
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde::Deserialize;
 use toml::Spanned;
@@ -13,12 +13,12 @@ use toml::Spanned;
 use super::text::Text;
 use super::{ConfigError, Source};
 
-/// Where certificate and key are. They are read at the start and at every reload.
+/// Files of certificate and key. They are read at the start and at every reload.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tls {
-    /// The certificate and what it was signed with, PEM, the server's own first.
+pub struct TlsConfig {
+    /// Certificate chain in PEM, with the certificate of the server first.
     pub cert: PathBuf,
-    /// Its key, PEM (PKCS #8, PKCS #1 or SEC 1), not encrypted.
+    /// Private key in PEM (PKCS #8, PKCS #1 or SEC 1), not encrypted.
     pub key: PathBuf,
 }
 
@@ -29,52 +29,77 @@ pub(super) struct Table {
     key: Spanned<Text>,
 }
 
-/// What cannot be used, and why.
-enum Unusable {
-    Cert(String),
-    Key(String),
+/// Certificate or key cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// The file of the certificate cannot be read.
+    #[error("{}: {source}", path.display())]
+    Certificate {
+        /// The file.
+        path: PathBuf,
+        /// Cause.
+        source: pem::Error,
+    },
+    /// The file of the certificate contains none.
+    #[error("{}: holds no certificate in PEM form", .0.display())]
+    NoCertificate(PathBuf),
+    /// The file of the key cannot be read.
+    #[error("{}: {source}", path.display())]
+    Key {
+        /// The file.
+        path: PathBuf,
+        /// Cause.
+        source: pem::Error,
+    },
+    /// The key does not work with the certificate.
+    #[error("{}: {source}", path.display())]
+    KeyMismatch {
+        /// The file of the key.
+        path: PathBuf,
+        /// Cause.
+        source: rustls::Error,
+    },
 }
 
 impl Table {
-    pub(super) fn checked(self, source: &Source<'_>) -> Result<Tls, ConfigError> {
-        let tls = Tls { cert: (**self.cert.get_ref()).into(), key: (**self.key.get_ref()).into() };
-        match tls.read() {
+    pub(super) fn validate(self, source: &Source<'_>) -> Result<TlsConfig, ConfigError> {
+        let tls = TlsConfig { cert: (**self.cert.get_ref()).into(), key: (**self.key.get_ref()).into() };
+        match tls.load() {
             Ok(_) => Ok(tls),
-            Err(Unusable::Cert(why)) => Err(source.error(self.cert.span(), "tls.cert", why)),
-            Err(Unusable::Key(why)) => Err(source.error(self.key.span(), "tls.key", why)),
+            Err(error) => {
+                let (at, key) = match error {
+                    TlsError::Certificate { .. } | TlsError::NoCertificate(_) => (self.cert.span(), "tls.cert"),
+                    TlsError::Key { .. } | TlsError::KeyMismatch { .. } => (self.key.span(), "tls.key"),
+                };
+                Err(source.error(at, key, error.to_string()))
+            }
         }
     }
 }
 
-impl Tls {
-    /// Reads both files.
+impl TlsConfig {
+    /// Reads both files, and returns the configuration of a TLS server.
     ///
     /// # Errors
-    /// Which file cannot be used, and why, as a sentence.
-    pub fn load(&self) -> Result<Arc<ServerConfig>, String> {
-        self.read().map_err(|unusable| match unusable {
-            Unusable::Cert(why) | Unusable::Key(why) => why,
-        })
-    }
-
-    fn read(&self) -> Result<Arc<ServerConfig>, Unusable> {
-        let says = |path: &Path, error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+    /// If one of the files cannot be used.
+    pub fn load(&self) -> Result<Arc<ServerConfig>, TlsError> {
         let chain: Result<Vec<_>, _> = CertificateDer::pem_file_iter(&self.cert).and_then(Iterator::collect);
-        let chain = chain.map_err(|error| Unusable::Cert(says(&self.cert, &error)))?;
+        let chain = chain.map_err(|source| TlsError::Certificate { path: self.cert.clone(), source })?;
         if chain.is_empty() {
-            return Err(Unusable::Cert(says(&self.cert, &"holds no certificate in PEM form")));
+            return Err(TlsError::NoCertificate(self.cert.clone()));
         }
-        let key = PrivateKeyDer::from_pem_file(&self.key).map_err(|error| Unusable::Key(says(&self.key, &error)))?;
-        let wrong = |error: rustls::Error| Unusable::Key(says(&self.key, &error));
+        let key = PrivateKeyDer::from_pem_file(&self.key)
+            .map_err(|source| TlsError::Key { path: self.key.clone(), source })?;
+        let mismatch = |source| TlsError::KeyMismatch { path: self.key.clone(), source };
         let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
-            .map_err(wrong)?
+            .map_err(mismatch)?
             .with_no_client_auth()
             .with_single_cert(chain, key)
-            .map_err(wrong)?;
+            .map_err(mismatch)?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        // Phones come back often: a ticket spares them and us half a handshake, and us the memory for sessions.
-        config.ticketer = ring::Ticketer::new().map_err(wrong)?;
+        // Phones come back often: a ticket saves half a handshake, and the memory for sessions.
+        config.ticketer = ring::Ticketer::new().map_err(mismatch)?;
         Ok(Arc::new(config))
     }
 }

@@ -60,11 +60,11 @@ impl DeliverySettings {
             max_events: delivery.batch_events,
             max_bytes: delivery.batch_bytes,
             linger_ms: delivery.linger_ms,
-            backoff_ms: delivery.backoff_ms,
-            backoff_cap_ms: delivery.backoff_cap_ms,
-            breaker_failures: u32::try_from(delivery.breaker_failures).unwrap_or(u32::MAX),
+            backoff_ms: delivery.retry_initial_backoff_ms,
+            backoff_cap_ms: delivery.retry_max_backoff_ms,
+            breaker_failures: u32::try_from(delivery.breaker_threshold).unwrap_or(u32::MAX),
             advance_ms: 0,
-            drops_oldest: delivery.when_full == WhenFull::Shed,
+            drops_oldest: delivery.when_full == WhenFull::DropOldest,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `/v1/admin/*`, with the admin token.
+//! Serves `/v1/admin/*`, for the admin token.
 
 use std::sync::Arc;
 
@@ -9,12 +9,12 @@ use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use serde::Serialize;
 
-use super::problem::Refusal;
-use super::{Shared, authorization, segments};
+use super::problem::ProblemResponse;
+use super::{AppState, authorization, path_segments};
 use crate::accept::{Ledger, SinkListEntry, SinkRemoval};
 
-/// Its addresses.
-pub(super) fn routes() -> Router<Arc<Shared>> {
+/// Returns the routes of the administration.
+pub(super) fn routes() -> Router<Arc<AppState>> {
     Router::new()
         .route("/v1/admin/ledger", get(ledger))
         .route("/v1/admin/sinks", get(sinks))
@@ -22,55 +22,58 @@ pub(super) fn routes() -> Router<Arc<Shared>> {
         .route("/v1/admin/sinks/{name}/retire", post(retire))
 }
 
-/// The ledger, exact as of one commit.
-async fn ledger(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Result<Json<Ledger>, Refusal> {
-    shared.live().keys.admin(authorization(&headers))?;
-    Ok(Json(shared.status().await?.ledger))
+/// Answers the ledger as of one commit.
+async fn ledger(State(state): State<Arc<AppState>>, headers: HeaderMap) -> Result<Json<Ledger>, ProblemResponse> {
+    state.current().registry.authorize_admin(authorization(&headers))?;
+    Ok(Json(state.status().await?.ledger))
 }
 
 #[derive(Serialize)]
-struct Sinks {
+struct SinksResponse {
     sinks: Vec<SinkListEntry>,
-    /// There is no further page.
+    /// Always `null`: there is one page.
     next: Option<String>,
 }
 
-async fn list(shared: &Shared) -> Result<Json<Sinks>, Refusal> {
-    let sinks = shared.status().await?.ledger.sinks.into_iter();
-    Ok(Json(Sinks { sinks: sinks.map(|(name, figures)| SinkListEntry::new(name, figures)).collect(), next: None }))
+async fn list(state: &AppState) -> Result<Json<SinksResponse>, ProblemResponse> {
+    let sinks = state.status().await?.ledger.sinks.into_iter();
+    Ok(Json(SinksResponse {
+        sinks: sinks.map(|(name, figures)| SinkListEntry::new(name, figures)).collect(),
+        next: None,
+    }))
 }
 
-/// Every sink that ever was, but for those forgotten.
-async fn sinks(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Result<Json<Sinks>, Refusal> {
-    shared.live().keys.admin(authorization(&headers))?;
-    list(&shared).await
+/// Answers every sink that was ever configured, except forgotten ones.
+async fn sinks(State(state): State<Arc<AppState>>, headers: HeaderMap) -> Result<Json<SinksResponse>, ProblemResponse> {
+    state.current().registry.authorize_admin(authorization(&headers))?;
+    list(&state).await
 }
 
-/// Retires a sink that is not in the configuration; answers the list.
+/// Retires a sink that is not in the configuration, and answers the list.
 async fn retire(
-    State(shared): State<Arc<Shared>>,
+    State(state): State<Arc<AppState>>,
     path: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
-) -> Result<Json<Sinks>, Refusal> {
-    end(&shared, path, &headers, SinkRemoval::Retire).await
+) -> Result<Json<SinksResponse>, ProblemResponse> {
+    end(&state, path, &headers, SinkRemoval::Retire).await
 }
 
-/// Forgets a retired sink; answers the list.
+/// Forgets a retired sink, and answers the list.
 async fn forget(
-    State(shared): State<Arc<Shared>>,
+    State(state): State<Arc<AppState>>,
     path: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
-) -> Result<Json<Sinks>, Refusal> {
-    end(&shared, path, &headers, SinkRemoval::Forget).await
+) -> Result<Json<SinksResponse>, ProblemResponse> {
+    end(&state, path, &headers, SinkRemoval::Forget).await
 }
 
 async fn end(
-    shared: &Shared,
+    state: &AppState,
     path: Result<Path<String>, PathRejection>,
     headers: &HeaderMap,
     how: SinkRemoval,
-) -> Result<Json<Sinks>, Refusal> {
-    shared.live().keys.admin(authorization(headers))?;
-    shared.acceptor.end_sink(segments(path)?, how).await?;
-    list(shared).await
+) -> Result<Json<SinksResponse>, ProblemResponse> {
+    state.current().registry.authorize_admin(authorization(headers))?;
+    state.ingestor.end_sink(path_segments(path)?, how).await?;
+    list(state).await
 }

@@ -1,4 +1,4 @@
-//! Who is at the other end: the address of the connection, or what a trusted proxy says.
+//! Client of a request: the address of the connection, or the one that a trusted proxy forwards.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -8,48 +8,50 @@ use axum::http::{Extensions, HeaderMap};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use super::Shared;
-use super::problem::Refusal;
+use super::AppState;
+use super::problem::ProblemResponse;
 use crate::config::Network;
-use crate::limit::Origin;
+use crate::limit::ClientKey;
 
-/// The address of the connection that a request came over; an extension of the request.
+/// Address of the connection of a request. An extension of the request.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Peer(pub IpAddr);
+pub(crate) struct PeerAddress(pub IpAddr);
 
-impl Peer {
-    /// The peer of a request; the unspecified address if nobody said.
+impl PeerAddress {
+    /// Returns the peer of a request, or the unspecified address if the request has none.
     pub(super) fn of(extensions: &Extensions) -> Self {
         extensions.get().copied().unwrap_or(Self(IpAddr::V4(Ipv4Addr::UNSPECIFIED)))
     }
 }
 
-/// The client. `X-Forwarded-For` is read from its end, where our own proxy wrote: each address that is a trusted proxy
-/// vouches for the one before it. What a client wrote itself stands further to the front and is never reached.
-pub(crate) fn origin(peer: Peer, headers: &HeaderMap, proxies: &[Network]) -> Origin {
+/// Returns the client of a request.
+///
+/// `X-Forwarded-For` is read from its end, which our own proxy wrote. Each address that is a trusted proxy vouches for
+/// the one before it. What a client wrote itself is further to the front and is never reached.
+pub(crate) fn client_key(peer: PeerAddress, headers: &HeaderMap, proxies: &[Network]) -> ClientKey {
     let trusted = |address: IpAddr| proxies.iter().any(|proxy| proxy.contains(address));
     let mut client = peer.0;
     let lines: Vec<&str> = headers.get_all("x-forwarded-for").iter().filter_map(|line| line.to_str().ok()).collect();
-    let mut stations = lines.iter().rev().flat_map(|line| line.rsplit(','));
+    let mut hops = lines.iter().rev().flat_map(|line| line.rsplit(','));
     while trusted(client) {
-        let Some(before) = stations.next().and_then(address) else { break };
+        let Some(before) = hops.next().and_then(address) else { break };
         client = before;
     }
-    Origin::from(client)
+    ClientKey::from(client)
 }
 
-/// An address as proxies write it: with or without port and brackets.
+/// Parses an address as proxies write it, with or without port and brackets.
 fn address(text: &str) -> Option<IpAddr> {
     let text = text.trim();
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     bare.parse().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()))
 }
 
-/// Refuses the requests of a client that asks too often. For requests without a body.
-pub(super) async fn limit(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
-    match shared.admit(&shared.live(), Peer::of(request.extensions()), request.headers()) {
+/// Middleware that refuses requests over the rate limit of their client. For requests without a body.
+pub(super) async fn limit(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
+    match state.admit(&state.current(), PeerAddress::of(request.extensions()), request.headers()) {
         Ok(()) => next.run(request).await,
-        Err(problem) => Refusal(problem).into_response(),
+        Err(problem) => ProblemResponse(problem).into_response(),
     }
 }
 
@@ -59,18 +61,18 @@ mod tests {
 
     use super::*;
 
-    fn client(peer: &str, forwarded: &[&str]) -> Origin {
+    fn client(peer: &str, forwarded: &[&str]) -> ClientKey {
         let proxies = ["127.0.0.1/32", "10.0.0.0/8", "fd00::/8"].map(|network| network.parse().unwrap());
         let mut headers = HeaderMap::new();
         for line in forwarded {
             headers.append("x-forwarded-for", HeaderValue::from_str(line).unwrap());
         }
-        origin(Peer(peer.parse().unwrap()), &headers, &proxies)
+        client_key(PeerAddress(peer.parse().unwrap()), &headers, &proxies)
     }
 
     #[test]
     fn forwarded_addresses_count_only_from_trusted_proxies() {
-        let at = |text: &str| Origin::from(text.parse::<IpAddr>().unwrap());
+        let at = |text: &str| ClientKey::from(text.parse::<IpAddr>().unwrap());
         for (peer, forwarded, expected) in [
             ("192.0.2.1", &["198.51.100.7"][..], "192.0.2.1"),
             ("127.0.0.1", &["198.51.100.7"], "198.51.100.7"),

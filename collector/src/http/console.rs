@@ -1,4 +1,4 @@
-//! The console: a page, its scripts and its styles, compiled into the binary. It needs no network.
+//! Serves the console: a page with its scripts and styles, compiled into the binary. It needs nothing from the network.
 
 use std::sync::{Arc, LazyLock};
 
@@ -10,9 +10,9 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use sha2::{Digest, Sha256};
 
-use super::{Shared, problem};
+use super::{AppState, problem};
 
-/// Nothing but the page's own files; nobody frames it.
+/// Allows only the files of the console itself, and forbids framing it.
 const POLICY: &str = "default-src 'self'; style-src 'self'; script-src 'self'; img-src 'self' data:; connect-src 'self'; \
     object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
@@ -30,7 +30,7 @@ macro_rules! files {
     };
 }
 
-/// Every file of `console/` that a browser asks for; a test compares.
+/// Files of `console/` that a browser loads. A test compares the list with the folder.
 const FILES: &[File] = files![
     "api.js" SCRIPT,
     "app.js" SCRIPT,
@@ -49,7 +49,7 @@ const FILES: &[File] = files![
     "view.js" SCRIPT,
 ];
 
-/// A tag for each of [`FILES`], from its content.
+/// Entity tag of each of [`FILES`], from its content.
 static TAGS: LazyLock<Vec<HeaderValue>> = LazyLock::new(|| FILES.iter().map(|file| tag(file.bytes)).collect());
 
 fn tag(bytes: &[u8]) -> HeaderValue {
@@ -57,8 +57,8 @@ fn tag(bytes: &[u8]) -> HeaderValue {
     HeaderValue::from_str(&tag).unwrap_or_else(|_| HeaderValue::from_static("\"\""))
 }
 
-/// Its addresses.
-pub(super) fn routes() -> Router<Arc<Shared>> {
+/// Returns the routes of the console.
+pub(super) fn routes() -> Router<Arc<AppState>> {
     Router::new().route("/", get(page)).route("/console/{*name}", get(file))
 }
 
@@ -79,7 +79,7 @@ async fn serve(name: &str, headers: &HeaderMap, uri: Uri) -> Response {
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(file.kind));
     headers.insert(header::ETAG, tag.clone());
-    // Asked for anew each time, answered with 304: a new collector never meets an old script.
+    // Revalidated on every load, answered with 304: a page of a new collector never runs an old script.
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
@@ -87,7 +87,7 @@ async fn serve(name: &str, headers: &HeaderMap, uri: Uri) -> Response {
     response
 }
 
-/// Whether the value of `If-None-Match` names `tag` (RFC 9110 section 13.1.2: a list, weak comparison, or `*`).
+/// Returns whether the value of `If-None-Match` names `tag` (RFC 9110 section 13.1.2: a list, weak comparison, or `*`).
 fn matches(known: &HeaderValue, tag: &HeaderValue) -> bool {
     let (Ok(known), Ok(tag)) = (known.to_str(), tag.to_str()) else { return false };
     known.split(',').map(str::trim).any(|known| known == "*" || known.trim_start_matches("W/") == tag)

@@ -1,4 +1,4 @@
-//! `/health/live`, `/health/ready` and `/metrics`.
+//! Serves `/health/live`, `/health/ready` and `/metrics`.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -7,49 +7,49 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 
-use super::Shared;
-use super::problem::Refusal;
+use super::AppState;
+use super::problem::ProblemResponse;
 use crate::accept::{SinkState, SpoolStatus, unavailable};
 use crate::clock;
 use crate::telemetry::{self, Gauges, gauges};
 
-/// The process answers.
+/// Answers that the process runs.
 pub(super) async fn live() -> &'static str {
     "live\n"
 }
 
-/// The collector could accept a batch of some app; 503 with the reason if not.
-pub(super) async fn ready(State(shared): State<Arc<Shared>>) -> Result<&'static str, Refusal> {
-    shared.ready().map_err(|why| unavailable(&why))?;
+/// Answers whether the collector could store a batch of at least one app; if not, 503 with the reason.
+pub(super) async fn ready(State(state): State<Arc<AppState>>) -> Result<&'static str, ProblemResponse> {
+    state.ready().map_err(|why| unavailable(&why.to_string()))?;
     Ok("ready\n")
 }
 
 /// Answers with the collector's metrics in the Prometheus text format.
-pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
+pub(super) async fn metrics(State(state): State<Arc<AppState>>) -> Response {
     let mut measured = Gauges::default();
-    measure_collector(&shared, &mut measured);
-    measure_apps(&shared, &mut measured);
-    if let Ok(status) = shared.status().await {
+    measure_collector(&state, &mut measured);
+    measure_apps(&state, &mut measured);
+    if let Ok(status) = state.status().await {
         measure_sinks(&status, &mut measured);
     }
-    shared.process.measure(&mut measured);
-    let text = shared.telemetry.render(&measured);
+    state.process.measure(&mut measured);
+    let text = state.telemetry.render(&measured);
     ([(header::CONTENT_TYPE, format!("{}; charset=utf-8", telemetry::CONTENT_TYPE))], text).into_response()
 }
 
-fn measure_collector(shared: &Shared, to: &mut Gauges) {
-    to.set(&gauges::READY, &[], u64::from(shared.ready().is_ok()));
-    to.set(&gauges::OPEN_CONNECTIONS, &[], shared.connections.load(Ordering::Relaxed));
-    to.set(&gauges::IN_FLIGHT_BYTES, &[], shared.budget.taken());
-    to.set(&gauges::SPOOL_HEAD, &[], shared.acceptor.head());
-    to.set(&gauges::SPOOL_BYTES, &[], shared.acceptor.backlog_bytes());
-    to.set(&gauges::SPOOL_SHARE_BYTES, &[], shared.acceptor.share_bytes());
+fn measure_collector(state: &AppState, to: &mut Gauges) {
+    to.set(&gauges::READY, &[], u64::from(state.ready().is_ok()));
+    to.set(&gauges::OPEN_CONNECTIONS, &[], state.connections.load(Ordering::Relaxed));
+    to.set(&gauges::IN_FLIGHT_BYTES, &[], state.memory_budget.reserved());
+    to.set(&gauges::SPOOL_HEAD, &[], state.ingestor.head());
+    to.set(&gauges::SPOOL_BYTES, &[], state.ingestor.backlog_bytes());
+    to.set(&gauges::SPOOL_SHARE_BYTES, &[], state.ingestor.share_bytes());
 }
 
-fn measure_apps(shared: &Shared, to: &mut Gauges) {
-    let (backlogs, extents) = (shared.acceptor.backlogs(), shared.acceptor.dedup_extents());
+fn measure_apps(state: &AppState, to: &mut Gauges) {
+    let (backlogs, extents) = (state.ingestor.backlogs(), state.ingestor.dedup_extents());
     let now = clock::now();
-    for app in shared.live().keys.apps() {
+    for app in state.current().registry.apps() {
         let labels = &[app.key.as_str()];
         to.set(&gauges::SPOOL_APP_BYTES, labels, backlogs.get(&app.number).copied().unwrap_or(0));
         if let Some(extent) = extents.get(&app.number) {
@@ -61,8 +61,8 @@ fn measure_apps(shared: &Shared, to: &mut Gauges) {
     }
 }
 
-/// Sets what is known of the sinks. A sink that is not in the configuration has a state and nothing else: its figures do not
-/// change, and no alert may fire for them.
+/// Sets the gauges of the sinks. A sink that is not in the configuration has only its state: its figures do not change,
+/// and an alert on them would be wrong.
 fn measure_sinks(status: &SpoolStatus, to: &mut Gauges) {
     let now = clock::now();
     for (name, sink) in &status.ledger.sinks {

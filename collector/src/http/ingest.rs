@@ -1,4 +1,4 @@
-//! `POST /v1/events`.
+//! Serves `POST /v1/events`: checks the key and the limits, reads the body, and hands both to [`crate::accept`].
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,62 +14,70 @@ use http_body_util::BodyExt;
 use subway_protocol::codec::server::{Problem, ProblemCode, Receipt};
 use subway_protocol::outcome::Actual;
 
-use super::client::Peer;
-use super::problem::Refusal;
-use super::{Live, Shared};
-use crate::accept::{Arrival, Held, unavailable};
-use crate::auth::App;
+use super::client::PeerAddress;
+use super::problem::ProblemResponse;
+use super::{AppState, ReloadableState};
+use crate::accept::{BudgetReservation, IngestRequest, unavailable};
+use crate::auth::RegisteredApp;
 use crate::clock;
 
-/// How much of the body of a refused request is still taken in and thrown away, so that a client that is busy sending
-/// hears the answer instead of a broken connection: bytes, and for how long.
-const LINGER: (usize, Duration) = (4 * 1024 * 1024, Duration::from_secs(5));
+/// Bytes of the body of a refused request that are still read and discarded. A client that is busy sending then
+/// receives the answer instead of a broken connection.
+const MAX_DRAINED_BYTES: usize = 4 * 1024 * 1024;
 
-/// Takes one batch; answers after the commit that holds it is on disk.
-pub(super) async fn ingest(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+/// Time for which a refused body is drained. Longer would let a slow client hold a connection for nothing.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Receives one batch, and answers after the commit that holds it is on disk.
+pub(super) async fn ingest(State(state): State<Arc<AppState>>, request: Request) -> Response {
     let began = Instant::now();
-    let response = match take(&shared, request).await {
+    let response = match receive(&state, request).await {
         Ok(receipt) => Json(receipt).into_response(),
-        Err(problem) => Refusal(problem).into_response(),
+        Err(problem) => ProblemResponse(problem).into_response(),
     };
-    crate::telemetry::observe(&shared.telemetry.ingest_duration, began.elapsed());
+    crate::telemetry::observe(&state.telemetry.ingest_duration, began.elapsed());
     response
 }
 
-async fn take(shared: &Arc<Shared>, request: Request) -> Result<Receipt, Problem> {
+async fn receive(state: &Arc<AppState>, request: Request) -> Result<Receipt, Problem> {
     let received_at = clock::now();
     let (parts, body) = request.into_parts();
-    let key = text(&parts.headers, "x-subway-key").or_else(|| parameter(parts.uri.query(), "key"));
-    let live = shared.live();
-    let app = match admit(shared, &live, &parts, key.as_deref()) {
+    let key = header_text(&parts.headers, "x-subway-key").or_else(|| query_parameter(parts.uri.query(), "key"));
+    let current = state.current();
+    let app = match admit(state, &current, &parts, key.as_deref()) {
         Ok(app) => app,
         Err(problem) => {
-            linger(&parts.headers, body);
+            drain_body(&parts.headers, body);
             return Err(problem);
         }
     };
     let gzip = match gzip(&parts.headers) {
         Ok(gzip) => gzip,
         Err(problem) => {
-            linger(&parts.headers, body);
+            drain_body(&parts.headers, body);
             return Err(problem);
         }
     };
-    let mut held = shared.budget.hold(&app.quota.under_way().bytes);
-    let body = read(&live, &parts.headers, body, &mut held).await?;
-    let signature = text(&parts.headers, "x-subway-signature");
-    shared.acceptor.accept(Arrival { app, body, gzip, signature, received_at, held }).await
+    let mut reservation = state.memory_budget.reservation_for(&app.quota.usage().bytes);
+    let body = read_body(&current, &parts.headers, body, &mut reservation).await?;
+    let signature = header_text(&parts.headers, "x-subway-signature");
+    state.ingestor.ingest(IngestRequest { app, body, gzip, signature, received_at, reservation }).await
 }
 
-/// The app that sends, if it and its client may send now. Decided before the body is read.
-fn admit(shared: &Shared, live: &Live, parts: &Parts, key: Option<&str>) -> Result<Arc<App>, Problem> {
-    shared.admit(live, Peer::of(&parts.extensions), &parts.headers)?;
-    let app = live.keys.sender(key)?;
-    app.quota.request(Instant::now()).map_err(|exceeded| shared.limited(&exceeded))?;
+/// Returns the app that sends, if it and its client may send now. Called before the body is read.
+fn admit(
+    state: &AppState,
+    current: &ReloadableState,
+    parts: &Parts,
+    key: Option<&str>,
+) -> Result<Arc<RegisteredApp>, Problem> {
+    state.admit(current, PeerAddress::of(&parts.extensions), &parts.headers)?;
+    let app = current.registry.authenticate_sender(key)?;
+    app.quota.take_request(Instant::now()).map_err(|exceeded| state.rate_limited(&exceeded))?;
     Ok(Arc::clone(app))
 }
 
-/// Whether the body is said to be gzip.
+/// Returns whether `content-encoding` says gzip.
 fn gzip(headers: &HeaderMap) -> Result<bool, Problem> {
     let mut gzip = false;
     let values: Vec<_> = headers.get_all(header::CONTENT_ENCODING).iter().collect();
@@ -90,12 +98,12 @@ fn gzip(headers: &HeaderMap) -> Result<bool, Problem> {
     Ok(gzip)
 }
 
-fn text(headers: &HeaderMap, name: &str) -> Option<String> {
+fn header_text(headers: &HeaderMap, name: &str) -> Option<String> {
     headers.get(name)?.to_str().ok().map(str::to_owned)
 }
 
-/// The first parameter of this name. App keys have nothing to decode, so neither `+` nor `%` matters.
-fn parameter(query: Option<&str>, name: &str) -> Option<String> {
+/// Returns the first parameter with this name. App keys contain nothing to decode, so `+` and `%` do not matter.
+fn query_parameter(query: Option<&str>, name: &str) -> Option<String> {
     query?.split('&').find_map(|pair| Some(pair.strip_prefix(name)?.strip_prefix('=')?.to_owned()))
 }
 
@@ -106,26 +114,36 @@ fn too_large(limit: u64, got: Option<u64>) -> Problem {
     problem
 }
 
-/// Reads the body, with the caps on its size, its time and the memory of all.
-async fn read(live: &Live, headers: &HeaderMap, mut body: Body, held: &mut Held) -> Result<Bytes, Problem> {
-    let limit = live.limits.wire.body_bytes;
+/// Reads the body within the caps on its size, its time and the memory of all requests.
+async fn read_body(
+    current: &ReloadableState,
+    headers: &HeaderMap,
+    mut body: Body,
+    reservation: &mut BudgetReservation,
+) -> Result<Bytes, Problem> {
+    let limit = current.limits.wire.body_bytes;
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|length| length > limit) {
-        linger(headers, body);
+        drain_body(headers, body);
         return Err(too_large(limit, announced));
     }
-    let deadline = Duration::from_millis(live.limits.body_ms);
-    match tokio::time::timeout(deadline, collect(&mut body, announced.unwrap_or(0), limit, held)).await {
+    let deadline = Duration::from_millis(current.limits.body_timeout_ms);
+    match tokio::time::timeout(deadline, collect_body(&mut body, announced.unwrap_or(0), limit, reservation)).await {
         Ok(Ok(bytes)) => Ok(bytes),
         Ok(Err(problem)) => {
-            linger(headers, body);
+            drain_body(headers, body);
             Err(problem)
         }
         Err(_) => Err(unavailable("the body took too long to arrive")),
     }
 }
 
-async fn collect(body: &mut Body, announced: u64, limit: u64, held: &mut Held) -> Result<Bytes, Problem> {
+async fn collect_body(
+    body: &mut Body,
+    announced: u64,
+    limit: u64,
+    reservation: &mut BudgetReservation,
+) -> Result<Bytes, Problem> {
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
     let mut size = 0;
@@ -136,7 +154,7 @@ async fn collect(body: &mut Body, announced: u64, limit: u64, held: &mut Held) -
         if size > limit {
             return Err(too_large(limit, None));
         }
-        held.grow(data.len() as u64)?;
+        reservation.grow(data.len() as u64)?;
         if first.is_empty() && rest.is_empty() {
             first = data;
             continue;
@@ -150,15 +168,15 @@ async fn collect(body: &mut Body, announced: u64, limit: u64, held: &mut Held) -
     Ok(if rest.is_empty() { first } else { rest.freeze() })
 }
 
-/// Takes in what a refused client still sends, in the background, up to a cap. A client that waits for `100 Continue`
-/// sends nothing.
-fn linger(headers: &HeaderMap, mut body: Body) {
+/// Reads and discards, in the background, what a refused client still sends, up to a cap. A client that waits for
+/// `100 Continue` sends nothing.
+fn drain_body(headers: &HeaderMap, mut body: Body) {
     if headers.contains_key(header::EXPECT) {
         return;
     }
     tokio::spawn(async move {
         let drain = async {
-            let mut left = LINGER.0;
+            let mut left = MAX_DRAINED_BYTES;
             while let Some(Ok(frame)) = body.frame().await {
                 let size = frame.data_ref().map_or(0, Bytes::len);
                 if size > left {
@@ -167,7 +185,7 @@ fn linger(headers: &HeaderMap, mut body: Body) {
                 left -= size;
             }
         };
-        let _ = tokio::time::timeout(LINGER.1, drain).await;
+        let _ = tokio::time::timeout(DRAIN_TIMEOUT, drain).await;
     });
 }
 
@@ -205,9 +223,9 @@ mod tests {
 
     #[test]
     fn the_key_is_found_among_parameters() {
-        assert_eq!(parameter(Some("a=1&key=demo&key=x"), "key").as_deref(), Some("demo"));
-        assert_eq!(parameter(Some("monkey=1&keys=2"), "key"), None);
-        assert_eq!(parameter(Some("key"), "key"), None);
-        assert_eq!(parameter(None, "key"), None);
+        assert_eq!(query_parameter(Some("a=1&key=demo&key=x"), "key").as_deref(), Some("demo"));
+        assert_eq!(query_parameter(Some("monkey=1&keys=2"), "key"), None);
+        assert_eq!(query_parameter(Some("key"), "key"), None);
+        assert_eq!(query_parameter(None, "key"), None);
     }
 }

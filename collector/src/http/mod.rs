@@ -1,7 +1,7 @@
-//! HTTP: from requests to rooms and back. Nothing is decided here but shapes, sizes and statuses.
+//! HTTP layer. Parses requests, enforces body sizes and maps results to status codes; holds no business rules.
 //!
-//! [`ingest`] takes batches, [`query`], [`events`] and [`console`] read, [`admin`] and [`health`] operate. Every refusal is a problem
-//! document, also those of the router itself.
+//! [`ingest`] receives batches; [`query`], [`events`] and [`console`] read; [`admin`] and [`health`] are for operators.
+//! Every refusal is an RFC 9457 problem, also those of the router itself.
 
 pub(crate) mod admin;
 pub(crate) mod client;
@@ -23,110 +23,118 @@ use axum::extract::{Path, Query};
 use axum::http::{HeaderMap, Uri};
 use subway_protocol::codec::server::{Problem, ProblemCode};
 
-use crate::accept::{Acceptor, Budget, SpoolStatus, too_many};
-use crate::auth::Keys;
+use crate::accept::{Ingestor, NotReady, SharedBudget, SpoolStatus, too_many_requests};
+use crate::auth::AppRegistry;
 use crate::config::{EMBEDDED, Limits, Network};
-use crate::limit::{Clients, Exceeded, Rate};
-use crate::process::Process;
+use crate::limit::{ClientBuckets, RateLimitExceeded, TokenRate};
+use crate::process::ProcessMetrics;
 use crate::query::{ReadBarrier, Reader};
 use crate::telemetry::Telemetry;
-use client::Peer;
+use client::PeerAddress;
 
-/// What a configuration that is read again changes, all at once.
-pub(crate) struct Live {
-    /// Who may do what.
-    pub keys: Keys,
-    /// The limits in force.
+/// State that a reload of the configuration replaces as a whole.
+pub(crate) struct ReloadableState {
+    /// Apps with their keys and tokens.
+    pub registry: AppRegistry,
+    /// Limits in force.
     pub limits: Limits,
-    /// The proxies whose `X-Forwarded-For` is believed.
+    /// Proxies whose `X-Forwarded-For` is trusted.
     pub proxies: Vec<Network>,
 }
 
-/// What the handlers share.
-pub(crate) struct Shared {
-    /// What can change while the collector runs. A request takes it once and finishes under it.
-    pub live: ArcSwap<Live>,
-    /// How often each client address asked.
-    pub clients: Mutex<Clients>,
-    /// Takes batches.
-    pub acceptor: Arc<Acceptor>,
-    /// Answers questions about stored events.
+/// State that all handlers share.
+pub(crate) struct AppState {
+    /// State that can change while the collector runs. A request loads it once and finishes under it.
+    pub reloadable: ArcSwap<ReloadableState>,
+    /// Rate limits of client addresses.
+    pub clients: Mutex<ClientBuckets>,
+    /// Ingests batches.
+    pub ingestor: Arc<Ingestor>,
+    /// Answers queries about stored events.
     pub reader: Arc<dyn Reader>,
-    /// Lets a question wait for what was just accepted.
+    /// Lets a query wait for events that were acknowledged before it.
     pub read_barrier: Box<dyn ReadBarrier>,
-    /// The collector's own counters.
+    /// Metrics of the collector.
     pub telemetry: Arc<Telemetry>,
-    /// What the system says about the process.
-    pub process: Process,
-    /// The bytes of requests being worked on.
-    pub budget: Arc<Budget>,
-    /// Connections open now, those to a listener for operators aside.
+    /// Figures of the process from the operating system.
+    pub process: ProcessMetrics,
+    /// Memory of the requests in progress, bytes.
+    pub memory_budget: Arc<SharedBudget>,
+    /// Connections open now, without those to a listener for operators.
     pub connections: Arc<AtomicU64>,
-    /// Set once the collector drains.
+    /// Set when the collector drains.
     pub draining: AtomicBool,
 }
 
-impl Shared {
-    /// Keys and limits as they are now.
+impl AppState {
+    /// Returns the reloadable state in force.
     #[must_use]
-    pub(crate) fn live(&self) -> Arc<Live> {
-        self.live.load_full()
+    pub(crate) fn current(&self) -> Arc<ReloadableState> {
+        self.reloadable.load_full()
     }
 
-    /// Whether the client of a request may ask now.
+    /// Checks and counts a request against the rate limit of its client.
     ///
     /// # Errors
     /// `too_many_requests`.
-    pub(crate) fn admit(&self, live: &Live, peer: Peer, headers: &HeaderMap) -> Result<(), Problem> {
-        let limits = &live.limits;
+    pub(crate) fn admit(
+        &self,
+        current: &ReloadableState,
+        peer: PeerAddress,
+        headers: &HeaderMap,
+    ) -> Result<(), Problem> {
+        let limits = &current.limits;
         if limits.requests_per_second == 0 {
             return Ok(());
         }
-        let client = client::origin(peer, headers, &live.proxies);
-        let rate = Rate::new(limits.requests_per_second, limits.request_burst);
-        // A poisoned lock guards a table whose entries are whole at every moment.
+        let client = client::client_key(peer, headers, &current.proxies);
+        let rate = TokenRate::new(limits.requests_per_second, limits.request_burst);
+        // Ignores mutex poisoning: the entries are consistent even if a holder panicked.
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        clients.take(client, rate, Instant::now()).map_err(|exceeded| self.limited(&exceeded))
+        clients.take(client, rate, Instant::now()).map_err(|exceeded| self.rate_limited(&exceeded))
     }
 
-    /// Counts a refusal and puts it into words.
-    fn limited(&self, exceeded: &Exceeded) -> Problem {
-        self.telemetry.count_rate_limited(exceeded.limited);
-        too_many(exceeded)
+    /// Counts a request over a rate limit, and returns its problem.
+    fn rate_limited(&self, exceeded: &RateLimitExceeded) -> Problem {
+        self.telemetry.count_rate_limited(exceeded.limit);
+        too_many_requests(exceeded)
     }
 
-    /// Whether a batch of some app could be accepted now.
+    /// Checks whether a batch of at least one app could be stored now.
     ///
     /// # Errors
-    /// Why not, as a sentence.
-    pub(crate) fn ready(&self) -> Result<(), String> {
+    /// The reason why not.
+    pub(crate) fn ready(&self) -> Result<(), NotReady> {
         if self.draining.load(Ordering::Relaxed) {
-            return Err("the collector is shutting down".into());
+            return Err(NotReady::ShuttingDown);
         }
-        self.acceptor.ready(self.live().keys.numbers())
+        self.ingestor.ready(self.current().registry.app_numbers())
     }
 
-    /// Where every event went, with the embedded store as far as questions already find it, and since when what waits does.
+    /// Returns the ledger, and since when each sink has events waiting. The embedded store counts as far as queries
+    /// read it.
     ///
     /// # Errors
     /// If the spool cannot be read now.
     pub(crate) async fn status(&self) -> Result<SpoolStatus, Problem> {
-        self.acceptor.status(EMBEDDED, self.read_barrier.position()).await
+        self.ingestor.status(EMBEDDED, self.read_barrier.position()).await
     }
 }
 
-/// The value of the header `authorization`.
+/// Returns the value of the header `authorization`.
 pub(crate) fn authorization(headers: &HeaderMap) -> Option<&str> {
     headers.get(axum::http::header::AUTHORIZATION)?.to_str().ok()
 }
 
-/// The variable parts of the address; one that is not text leads nowhere.
-pub(crate) fn segments<T>(path: Result<Path<T>, PathRejection>) -> Result<T, Problem> {
+/// Returns the variable segments of the path. A path that is not text is `not_found`.
+pub(crate) fn path_segments<T>(path: Result<Path<T>, PathRejection>) -> Result<T, Problem> {
     path.map(|Path(parts)| parts).map_err(|_| Problem::new(ProblemCode::NotFound, "nothing is at this address".into()))
 }
 
-/// The decoded parameters of a query string.
-pub(crate) fn pairs(uri: &Uri) -> Result<Vec<(String, String)>, Problem> {
-    let pairs = Query::<Vec<(String, String)>>::try_from_uri(uri);
-    pairs.map(|Query(pairs)| pairs).map_err(|error| Problem::new(ProblemCode::InvalidParameter, error.to_string()))
+/// Returns the decoded parameters of the query string.
+pub(crate) fn query_pairs(uri: &Uri) -> Result<Vec<(String, String)>, Problem> {
+    let query_pairs = Query::<Vec<(String, String)>>::try_from_uri(uri);
+    query_pairs
+        .map(|Query(query_pairs)| query_pairs)
+        .map_err(|error| Problem::new(ProblemCode::InvalidParameter, error.to_string()))
 }

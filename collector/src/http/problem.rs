@@ -1,4 +1,4 @@
-//! Refusals as HTTP answers.
+//! Problems as HTTP responses.
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -8,21 +8,21 @@ use subway_protocol::outcome::Actual;
 use crate::accept::unavailable;
 use crate::query::{InvalidParameter, ReadError};
 
-/// What a refused client is asked to wait, seconds: long enough for a commit or a small queue, short enough not to be
-/// noticed. Clients add their own jitter.
+/// Default of `Retry-After`, seconds: long enough for a commit or a small queue, short enough that users do not notice.
+/// Clients add their own jitter.
 const RETRY_AFTER: u64 = 2;
 
-/// A refusal. Also left as an extension of the response, so that the telemetry knows its code.
+/// Response that carries a problem. Its code is also an extension of the response, which the telemetry counts.
 #[derive(Clone, Debug)]
-pub(crate) struct Refusal(pub Problem);
+pub(crate) struct ProblemResponse(pub Problem);
 
-impl From<Problem> for Refusal {
+impl From<Problem> for ProblemResponse {
     fn from(problem: Problem) -> Self {
         Self(problem)
     }
 }
 
-impl IntoResponse for Refusal {
+impl IntoResponse for ProblemResponse {
     fn into_response(self) -> Response {
         let code = self.0.code;
         let status = StatusCode::from_u16(code.status()).unwrap_or(StatusCode::BAD_REQUEST);
@@ -41,25 +41,25 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// Nothing is at this address.
-pub(super) async fn not_found(uri: axum::http::Uri) -> Refusal {
+/// Answers that nothing is at this address.
+pub(super) async fn not_found(uri: axum::http::Uri) -> ProblemResponse {
     Problem::new(ProblemCode::NotFound, format!("nothing is at {}", uri.path())).into()
 }
 
-/// The address does not take this method; the router adds the header `Allow`.
-pub(super) async fn method_not_allowed(method: axum::http::Method) -> Refusal {
+/// Answers that the address does not take this method. The router adds the header `Allow`.
+pub(super) async fn method_not_allowed(method: axum::http::Method) -> ProblemResponse {
     Problem::new(ProblemCode::MethodNotAllowed, format!("this address does not take {method}; see the header Allow"))
         .into()
 }
 
-/// A parameter that cannot be used.
-pub(super) fn invalid(invalid: InvalidParameter) -> Problem {
+/// Returns the problem of a parameter that cannot be used.
+pub(super) fn invalid_parameter(invalid: InvalidParameter) -> Problem {
     let mut problem = Problem::new(ProblemCode::InvalidParameter, invalid.detail).at(&invalid.field);
     (problem.limit, problem.got) = (invalid.limit, invalid.got.map(printable));
     problem
 }
 
-/// What came, as far as it can be shown in a log or on a terminal.
+/// Replaces control characters, so that the value can be shown in a log or on a terminal.
 fn printable(got: Actual) -> Actual {
     match got {
         Actual::Text(text) => Actual::Text(text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()),
@@ -67,8 +67,8 @@ fn printable(got: Actual) -> Actual {
     }
 }
 
-/// A store that could not answer.
-pub(super) fn unreadable(error: ReadError) -> Problem {
+/// Returns the problem of a store that could not answer, and logs the cause.
+pub(super) fn read_failed(error: ReadError) -> Problem {
     if let ReadError::NoStore(why) = error {
         return Problem::new(ProblemCode::NotFound, why);
     }

@@ -1,25 +1,27 @@
-//! PURE: how often a client or an app may ask. Token buckets; the time is an argument.
+//! PURE: rate limits of clients and apps, and the rule by which apps share what is scarce.
 //!
-//! A bucket is kept as the moment at which it will be full again (the "generic cell rate algorithm" of ATM's traffic
-//! management, ITU-T I.371): one time stamp, no rounding, and a bucket nobody has used for a while is no bucket at all.
+//! Rate limits are token buckets; the time is an argument. A bucket stores only the moment at which it will be full
+//! again (the "generic cell rate algorithm" of ATM's traffic management, ITU-T I.371). That is one time stamp without
+//! rounding, and a bucket that is full need not be stored.
 
 mod bucket;
 mod clients;
+mod share;
 
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-pub(crate) use bucket::{Bucket, Rate};
-pub(crate) use clients::{Clients, Origin};
+pub(crate) use bucket::{TokenBucket, TokenRate};
+pub(crate) use clients::{ClientBuckets, ClientKey};
+pub(crate) use share::dynamic_threshold;
 
-/// An app's traffic comes in waves (a push message, the top of the hour): what it may send in this many seconds may
-/// come at once.
+/// Burst of an app, in seconds of its rate. Its traffic comes in waves: a push message, the top of the hour.
 const APP_BURST_SECONDS: u64 = 10;
 
-/// Which limit was reached.
+/// Kind of rate limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Limited {
+pub(crate) enum LimitKind {
     /// Requests of one client address.
     Client,
     /// Requests of one app.
@@ -30,110 +32,115 @@ pub(crate) enum Limited {
     AppBytes,
 }
 
-impl Limited {
-    /// Every limit.
-    pub(crate) const ALL: [Limited; 4] = [Limited::Client, Limited::AppRequests, Limited::AppEvents, Limited::AppBytes];
+impl LimitKind {
+    /// Every kind.
+    pub(crate) const ALL: [LimitKind; 4] =
+        [LimitKind::Client, LimitKind::AppRequests, LimitKind::AppEvents, LimitKind::AppBytes];
 
-    /// Its name in metrics and logs.
+    /// Returns the name in metrics and logs.
     #[must_use]
     pub(crate) fn as_str(self) -> &'static str {
         match self {
-            Limited::Client => "client",
-            Limited::AppRequests => "app_requests",
-            Limited::AppEvents => "app_events",
-            Limited::AppBytes => "app_bytes",
+            LimitKind::Client => "client",
+            LimitKind::AppRequests => "app_requests",
+            LimitKind::AppEvents => "app_events",
+            LimitKind::AppBytes => "app_bytes",
         }
     }
 }
 
-/// A refusal: what was reached, what is allowed, and how long until the next request has a chance.
+/// A rate limit was exceeded. Its text names the limit and the time to wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Exceeded {
-    /// Which limit.
-    pub limited: Limited,
-    /// What is allowed in a second.
+pub(crate) struct RateLimitExceeded {
+    /// The limit that was exceeded.
+    pub limit: LimitKind,
+    /// Its rate, tokens a second.
     pub per_second: u64,
-    /// Until a token is there.
+    /// Time until a token is available.
     pub wait: Duration,
 }
 
-impl Exceeded {
-    /// Whole seconds to wait, at least one: the unit of the header `Retry-After`.
+impl RateLimitExceeded {
+    /// Returns the whole seconds to wait, at least one. This is the unit of the header `Retry-After`.
     #[must_use]
     pub(crate) fn retry_after(&self) -> u64 {
         (self.wait.as_secs() + u64::from(self.wait.subsec_nanos() > 0)).max(1)
     }
+}
 
-    /// The refusal as a sentence.
-    #[must_use]
-    pub(crate) fn describe(&self) -> String {
-        let Self { limited, per_second, .. } = self;
-        let (who, what) = match limited {
-            Limited::Client => ("your address", "requests"),
-            Limited::AppRequests => ("this app", "requests"),
-            Limited::AppEvents => ("this app", "events"),
-            Limited::AppBytes => ("this app", "bytes of events"),
+impl std::fmt::Display for RateLimitExceeded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { limit, per_second, .. } = self;
+        let (who, what) = match limit {
+            LimitKind::Client => ("your address", "requests"),
+            LimitKind::AppRequests => ("this app", "requests"),
+            LimitKind::AppEvents => ("this app", "events"),
+            LimitKind::AppBytes => ("this app", "bytes of events"),
         };
-        format!("{who} may send {per_second} {what} a second; try again in {} s", self.retry_after())
+        write!(f, "{who} may send {per_second} {what} a second; try again in {} s", self.retry_after())
     }
 }
 
 #[derive(Debug)]
-struct Metered {
-    rate: Rate,
-    bucket: Mutex<Bucket>,
+struct AppLimiter {
+    rate: TokenRate,
+    bucket: Mutex<TokenBucket>,
 }
 
-impl Metered {
+impl AppLimiter {
     fn new(per_second: u64) -> Arc<Self> {
-        let rate = Rate::new(per_second, per_second.saturating_mul(APP_BURST_SECONDS));
+        let rate = TokenRate::new(per_second, per_second.saturating_mul(APP_BURST_SECONDS));
         Arc::new(Self { rate, bucket: Mutex::default() })
     }
 
-    fn with<T>(&self, limited: Limited, act: impl FnOnce(&mut Bucket) -> Result<T, Duration>) -> Result<T, Exceeded> {
-        // A poisoned lock guards a time stamp, which is whole at every moment.
+    fn with<T>(
+        &self,
+        limit: LimitKind,
+        act: impl FnOnce(&mut TokenBucket) -> Result<T, Duration>,
+    ) -> Result<T, RateLimitExceeded> {
+        // Ignores mutex poisoning: a time stamp is consistent even if a holder panicked.
         let mut bucket = self.bucket.lock().unwrap_or_else(PoisonError::into_inner);
-        act(&mut bucket).map_err(|wait| Exceeded { limited, per_second: self.rate.per_second(), wait })
+        act(&mut bucket).map_err(|wait| RateLimitExceeded { limit, per_second: self.rate.per_second(), wait })
     }
 }
 
-/// What one app may send, and what it has under way.
+/// Rate limits of one app, and what its requests hold now.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Quota {
-    requests: Option<Arc<Metered>>,
-    events: Option<Arc<Metered>>,
-    bytes: Option<Arc<Metered>>,
-    under_way: Arc<UnderWay>,
+pub(crate) struct AppQuota {
+    requests: Option<Arc<AppLimiter>>,
+    events: Option<Arc<AppLimiter>>,
+    bytes: Option<Arc<AppLimiter>>,
+    usage: Arc<AppUsage>,
 }
 
-/// What the requests of one app hold of what all share.
+/// Amounts of the shared budgets that the requests of one app hold.
 #[derive(Debug, Default)]
-pub(crate) struct UnderWay {
+pub(crate) struct AppUsage {
     /// Bytes of memory.
     pub bytes: Arc<AtomicU64>,
-    /// Places in the queue before the disk.
-    pub places: Arc<AtomicU64>,
+    /// Slots in the queue of the spool's writer.
+    pub queue_slots: Arc<AtomicU64>,
 }
 
-impl Quota {
-    /// A quota of requests, of events and of their bytes a second; `None` is unlimited.
+impl AppQuota {
+    /// Creates a quota of requests, events and bytes of events a second; `None` is unlimited.
     #[must_use]
     pub(crate) fn new(requests: Option<u64>, events: Option<u64>, bytes: Option<u64>) -> Self {
-        let metered = |per_second: Option<u64>| per_second.map(Metered::new);
-        Self { requests: metered(requests), events: metered(events), bytes: metered(bytes), ..Self::default() }
+        let limiter = |per_second: Option<u64>| per_second.map(AppLimiter::new);
+        Self { requests: limiter(requests), events: limiter(events), bytes: limiter(bytes), ..Self::default() }
     }
 
-    /// What the app's requests hold now.
+    /// Returns what the app's requests hold now.
     #[must_use]
-    pub(crate) fn under_way(&self) -> &UnderWay {
-        &self.under_way
+    pub(crate) fn usage(&self) -> &AppUsage {
+        &self.usage
     }
 
-    /// This quota, with what has been used of `before` where the rate is the same: a configuration that is read again
-    /// gives nothing away.
+    /// Takes over the buckets of `before` whose rate is the same, so that a reload of the configuration does not refill
+    /// them.
     #[must_use]
-    pub(crate) fn continuing(self, before: &Quota) -> Self {
-        let keep = |new: Option<Arc<Metered>>, old: &Option<Arc<Metered>>| {
+    pub(crate) fn carry_over(self, before: &AppQuota) -> Self {
+        let keep = |new: Option<Arc<AppLimiter>>, old: &Option<Arc<AppLimiter>>| {
             let same = old.clone().filter(|old| new.as_ref().is_some_and(|new| new.rate == old.rate));
             same.or(new)
         };
@@ -141,38 +148,39 @@ impl Quota {
             requests: keep(self.requests, &before.requests),
             events: keep(self.events, &before.events),
             bytes: keep(self.bytes, &before.bytes),
-            under_way: Arc::clone(&before.under_way),
+            usage: Arc::clone(&before.usage),
         }
     }
 
-    /// Takes one request. Also looks whether any event would pass, so that a body need not be read in vain.
+    /// Takes the token of one request. Also checks whether one event would pass, so that a body is not read in vain.
     ///
     /// # Errors
-    /// The limit that is reached; nothing is taken then.
-    pub(crate) fn request(&self, now: Instant) -> Result<(), Exceeded> {
-        for (limited, metered) in [(Limited::AppEvents, &self.events), (Limited::AppBytes, &self.bytes)] {
-            if let Some(metered) = metered {
-                metered.with(limited, |bucket| bucket.look(metered.rate, now))?;
+    /// The limit that is exceeded; then nothing is taken.
+    pub(crate) fn take_request(&self, now: Instant) -> Result<(), RateLimitExceeded> {
+        for (limit, limiter) in [(LimitKind::AppEvents, &self.events), (LimitKind::AppBytes, &self.bytes)] {
+            if let Some(limiter) = limiter {
+                limiter.with(limit, |bucket| bucket.check(limiter.rate, now))?;
             }
         }
         match &self.requests {
-            Some(requests) => requests.with(Limited::AppRequests, |bucket| bucket.take(requests.rate, 1, now)),
+            Some(requests) => requests.with(LimitKind::AppRequests, |bucket| bucket.take(requests.rate, 1, now)),
             None => Ok(()),
         }
     }
 
-    /// Takes the events of one batch, which become `bytes`. A batch passes if there is a token for one event and for one byte;
-    /// the others are taken in advance, so that the rate holds in the long run and a batch that is larger than the burst has
-    /// its turn too.
+    /// Takes the tokens of the events of one batch and of their `bytes`.
+    ///
+    /// A batch passes if one event and one byte would pass. The other tokens are taken in advance, so that the rate
+    /// holds in the long run and a batch that is larger than the burst is not refused for ever.
     ///
     /// # Errors
-    /// The limit that is reached; no event is taken then.
-    pub(crate) fn events(&self, count: u64, bytes: u64, now: Instant) -> Result<(), Exceeded> {
-        if let Some(metered) = &self.bytes {
-            metered.with(Limited::AppBytes, |bucket| bucket.take(metered.rate, bytes, now))?;
+    /// The limit that is exceeded; then no event is taken.
+    pub(crate) fn take_events(&self, count: u64, bytes: u64, now: Instant) -> Result<(), RateLimitExceeded> {
+        if let Some(limiter) = &self.bytes {
+            limiter.with(LimitKind::AppBytes, |bucket| bucket.take(limiter.rate, bytes, now))?;
         }
         match &self.events {
-            Some(events) => events.with(Limited::AppEvents, |bucket| bucket.take(events.rate, count, now)),
+            Some(events) => events.with(LimitKind::AppEvents, |bucket| bucket.take(events.rate, count, now)),
             None => Ok(()),
         }
     }
@@ -187,59 +195,61 @@ mod tests {
     #[test]
     fn without_a_quota_everything_passes() {
         let now = Instant::now();
-        let quota = Quota::default();
-        assert!((0..1000).all(|_| quota.request(now).is_ok() && quota.events(u64::MAX, u64::MAX, now).is_ok()));
+        let quota = AppQuota::default();
+        assert!(
+            (0..1000).all(|_| quota.take_request(now).is_ok() && quota.take_events(u64::MAX, u64::MAX, now).is_ok())
+        );
     }
 
     #[test]
     fn a_large_batch_has_its_turn_and_is_paid_for_afterwards() {
         let now = Instant::now();
-        let quota = Quota::new(None, Some(10), None);
-        quota.events(1000, 1, now).unwrap();
+        let quota = AppQuota::new(None, Some(10), None);
+        quota.take_events(1000, 1, now).unwrap();
         // 1000 events are worth 100 s; the burst is worth 10 s.
-        let refused = quota.request(now).unwrap_err();
-        assert_eq!((refused.limited, refused.per_second), (Limited::AppEvents, 10));
+        let refused = quota.take_request(now).unwrap_err();
+        assert_eq!((refused.limit, refused.per_second), (LimitKind::AppEvents, 10));
         assert_eq!(refused.wait, 90 * SECOND + SECOND / 10);
         assert_eq!(refused.retry_after(), 91);
-        assert_eq!(quota.events(1, 1, now + refused.wait - Duration::from_nanos(1)).unwrap_err().retry_after(), 1);
-        quota.events(1, 1, now + refused.wait).unwrap();
+        assert_eq!(quota.take_events(1, 1, now + refused.wait - Duration::from_nanos(1)).unwrap_err().retry_after(), 1);
+        quota.take_events(1, 1, now + refused.wait).unwrap();
     }
 
     #[test]
     fn few_events_of_many_bytes_are_many_bytes() {
         let now = Instant::now();
-        let quota = Quota::new(None, Some(1000), Some(100));
-        quota.events(1, 5000, now).unwrap();
-        let refused = quota.request(now).unwrap_err();
+        let quota = AppQuota::new(None, Some(1000), Some(100));
+        quota.take_events(1, 5000, now).unwrap();
+        let refused = quota.take_request(now).unwrap_err();
         assert_eq!(
-            (refused.limited, refused.per_second, refused.wait),
-            (Limited::AppBytes, 100, 40 * SECOND + SECOND / 100)
+            (refused.limit, refused.per_second, refused.wait),
+            (LimitKind::AppBytes, 100, 40 * SECOND + SECOND / 100)
         );
-        assert_eq!(refused.describe(), "this app may send 100 bytes of events a second; try again in 41 s");
-        quota.events(1, 1, now + refused.wait).unwrap();
+        assert_eq!(refused.to_string(), "this app may send 100 bytes of events a second; try again in 41 s");
+        quota.take_events(1, 1, now + refused.wait).unwrap();
     }
 
     #[test]
     fn what_is_under_way_stays_so_when_the_configuration_is_read_again() {
-        let before = Quota::new(Some(1), None, None);
-        let after = Quota::default().continuing(&before);
-        before.under_way().bytes.store(7, std::sync::atomic::Ordering::Relaxed);
-        assert_eq!(after.under_way().bytes.load(std::sync::atomic::Ordering::Relaxed), 7);
+        let before = AppQuota::new(Some(1), None, None);
+        let after = AppQuota::default().carry_over(&before);
+        before.usage().bytes.store(7, std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(after.usage().bytes.load(std::sync::atomic::Ordering::Relaxed), 7);
     }
 
     #[test]
     fn a_quota_that_stays_the_same_goes_on_and_another_begins_anew() {
         let now = Instant::now();
-        let quota = Quota::new(Some(1), Some(5), None);
-        (0..10).for_each(|_| quota.request(now).unwrap());
-        assert!(Quota::new(Some(1), None, None).continuing(&quota).request(now).is_err());
-        assert!(Quota::new(Some(2), None, None).continuing(&quota).request(now).is_ok());
-        assert!(Quota::default().continuing(&quota).request(now).is_ok());
+        let quota = AppQuota::new(Some(1), Some(5), None);
+        (0..10).for_each(|_| quota.take_request(now).unwrap());
+        assert!(AppQuota::new(Some(1), None, None).carry_over(&quota).take_request(now).is_err());
+        assert!(AppQuota::new(Some(2), None, None).carry_over(&quota).take_request(now).is_ok());
+        assert!(AppQuota::default().carry_over(&quota).take_request(now).is_ok());
     }
 
     #[test]
     fn a_refusal_says_what_is_allowed() {
-        let refused = Exceeded { limited: Limited::AppEvents, per_second: 7, wait: SECOND * 3 };
-        assert_eq!(refused.describe(), "this app may send 7 events a second; try again in 3 s");
+        let refused = RateLimitExceeded { limit: LimitKind::AppEvents, per_second: 7, wait: SECOND * 3 };
+        assert_eq!(refused.to_string(), "this app may send 7 events a second; try again in 3 s");
     }
 }

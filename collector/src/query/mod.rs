@@ -13,7 +13,7 @@ pub(crate) use subway_analytics::{
     TimeRange, parse_time, utc,
 };
 
-use crate::config::{Config, Kind};
+use crate::config::{Config, SinkKind};
 use crate::row::Row;
 use crate::sinks::SinkError;
 
@@ -105,12 +105,12 @@ pub(crate) trait Reader: Send + Sync {
 /// # Errors
 /// [`SinkError::Misconfigured`] if the settings of the store cannot be used.
 pub(crate) fn open(config: &Config, data_dir: &Path) -> Result<Arc<dyn Reader>, SinkError> {
-    let Some(name) = &config.reading else { return Ok(Arc::new(no_store::NoStoreReader)) };
+    let Some(name) = &config.query_source else { return Ok(Arc::new(no_store::NoStoreReader)) };
     let sink = config.sinks.iter().find(|sink| sink.name == *name);
     match sink.map(|sink| (&sink.kind, &sink.delivery)) {
-        Some((Kind::ClickHouse(settings), delivery)) => clickhouse::open(settings, delivery),
-        Some((Kind::Elasticsearch(settings), delivery)) => elasticsearch::open(settings, delivery),
-        Some((Kind::Kafka(_), _)) | None => Ok(Arc::new(sqlite::StoreReader::new(data_dir))),
+        Some((SinkKind::ClickHouse(settings), delivery)) => clickhouse::open(settings, delivery),
+        Some((SinkKind::Elasticsearch(settings), delivery)) => elasticsearch::open(settings, delivery),
+        Some((SinkKind::Kafka(_), _)) | None => Ok(Arc::new(sqlite::StoreReader::new(data_dir))),
     }
 }
 

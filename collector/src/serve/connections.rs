@@ -1,4 +1,4 @@
-//! Takes connections, caps them in all and by client, lets them speak TLS if configured, and lets them finish when the
+//! Accepts connections, caps them in all and by client, runs TLS if configured, and lets requests finish when the
 //! collector drains.
 
 use std::collections::HashMap;
@@ -26,57 +26,57 @@ use tokio_rustls::TlsAcceptor;
 use super::reload::Certificate;
 use crate::accept::unavailable;
 use crate::config::Limits;
-use crate::http::client::Peer;
-use crate::http::{Live, Shared};
-use crate::limit::Origin;
+use crate::http::client::PeerAddress;
+use crate::http::{AppState, ReloadableState};
+use crate::limit::ClientKey;
 
-/// How long to wait when the system has no more sockets to give.
-const OUT_OF_SOCKETS: Duration = Duration::from_millis(100);
+/// Pause after an error of `accept`, such as too many open files.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
-/// How long a connection that is turned away may take to hear so.
-const TURN_AWAY: Duration = Duration::from_secs(1);
+/// Time in which a rejected client can read its answer.
+const REJECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Seconds after which a connection that is turned away may try again.
+/// `Retry-After` of a rejected connection, seconds.
 const RETRY_AFTER: u64 = 2;
 
-/// Connections to the listener for operators that may be open at once: some scrapers and some people. They do not count
-/// among the others, so that a full collector can still be looked at.
-const OPERATORS: u64 = 64;
+/// Largest number of connections to the listener for operators: some scrapers and some people. They are not counted
+/// among the others, so that a full collector can still be observed.
+const MAX_OPERATOR_CONNECTIONS: u64 = 64;
 
 pub(super) struct Connections {
-    shared: Arc<Shared>,
+    state: Arc<AppState>,
     open: Arc<AtomicU64>,
-    /// How many may be open, where that is not the configured limit.
-    most: Option<u64>,
+    /// Cap of its own, instead of the configured limit.
+    max_connections: Option<u64>,
     service: TowerToHyperService<Router>,
     graceful: GracefulShutdown,
     certificate: Certificate,
-    by_client: Arc<ByClient>,
+    by_client: Arc<ConnectionsByClient>,
 }
 
-/// How many connections each client has open; never more entries than connections.
+/// Open connections of each client. There are at most as many entries as connections.
 #[derive(Default)]
-struct ByClient(Mutex<HashMap<Origin, u64>>);
+struct ConnectionsByClient(Mutex<HashMap<ClientKey, u64>>);
 
-impl ByClient {
-    /// A poisoned lock guards counts, which are whole at every moment.
-    fn counts(&self) -> MutexGuard<'_, HashMap<Origin, u64>> {
+impl ConnectionsByClient {
+    /// Locks the counts. Ignores mutex poisoning: they are consistent even if a holder panicked.
+    fn counts(&self) -> MutexGuard<'_, HashMap<ClientKey, u64>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Counts a connection of a client as long as it lives.
-struct Place {
-    client: Origin,
-    by_client: Arc<ByClient>,
+/// Counts one connection of a client until it is dropped.
+struct ClientPermit {
+    client: ClientKey,
+    by_client: Arc<ConnectionsByClient>,
 }
 
-impl Place {
-    /// A place for one more connection of the client, if it may have `most`.
-    fn take(by_client: &Arc<ByClient>, client: Origin, most: u64) -> Option<Self> {
+impl ClientPermit {
+    /// Returns a permit for one more connection of the client, or `None` if it has `max_connections` already.
+    fn acquire(by_client: &Arc<ConnectionsByClient>, client: ClientKey, max_connections: u64) -> Option<Self> {
         let mut counts = by_client.counts();
         let count = counts.entry(client).or_default();
-        if *count >= most {
+        if *count >= max_connections {
             return None;
         }
         *count += 1;
@@ -84,7 +84,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for ClientPermit {
     fn drop(&mut self) {
         let mut counts = self.by_client.counts();
         if let Some(count) = counts.get_mut(&self.client) {
@@ -96,106 +96,110 @@ impl Drop for Place {
     }
 }
 
-/// Counts a connection as long as it lives.
-struct Open {
+/// Counts one connection until it is dropped.
+struct ConnectionGuard {
     open: Arc<AtomicU64>,
-    _place: Option<Place>,
+    _permit: Option<ClientPermit>,
 }
 
-impl Drop for Open {
+impl Drop for ConnectionGuard {
     fn drop(&mut self) {
         self.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl Connections {
-    pub(super) fn new(shared: Arc<Shared>, app: Router, certificate: Certificate) -> Self {
-        let open = Arc::clone(&shared.connections);
+    pub(super) fn new(state: Arc<AppState>, app: Router, certificate: Certificate) -> Self {
+        let open = Arc::clone(&state.connections);
         let (service, graceful) = (TowerToHyperService::new(app), GracefulShutdown::new());
-        Self { shared, open, most: None, service, graceful, certificate, by_client: Arc::default() }
+        Self { state, open, max_connections: None, service, graceful, certificate, by_client: Arc::default() }
     }
 
-    /// Those of the listener for operators.
-    pub(super) fn of_operators(shared: Arc<Shared>, app: Router, certificate: Certificate) -> Self {
-        Self { open: Arc::default(), most: Some(OPERATORS), ..Self::new(shared, app, certificate) }
+    /// Creates the connections of the listener for operators.
+    pub(super) fn for_operators(state: Arc<AppState>, app: Router, certificate: Certificate) -> Self {
+        Self {
+            open: Arc::default(),
+            max_connections: Some(MAX_OPERATOR_CONNECTIONS),
+            ..Self::new(state, app, certificate)
+        }
     }
 
-    /// Takes connections for ever.
-    pub(super) async fn take(&mut self, listener: &TcpListener) {
+    /// Accepts connections; returns only with the task that runs it.
+    pub(super) async fn accept_loop(&mut self, listener: &TcpListener) {
         loop {
             match listener.accept().await {
                 Ok((stream, from)) => self.admit(stream, from),
-                // The client has gone already.
+                // The client has disconnected already.
                 Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset) => {}
                 Err(error) => {
                     tracing::error!(%error, "cannot take connections");
-                    tokio::time::sleep(OUT_OF_SOCKETS).await;
+                    tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
                 }
             }
         }
     }
 
     fn admit(&mut self, stream: TcpStream, from: SocketAddr) {
-        let live = self.shared.live();
-        let (guard, refusal) = self.place(&live, from.ip());
-        if let Some(refusal) = refusal {
-            self.shared.telemetry.connections_rejected.inc();
+        let live = self.state.current();
+        let (guard, problem) = self.admit_client(&live, from.ip());
+        if let Some(problem) = problem {
+            self.state.telemetry.connections_rejected.inc();
             drop(guard);
-            // Under TLS nothing can be said before the handshake, which would cost more than it is worth.
+            // With TLS an answer needs a handshake first, which costs more than a rejection is worth.
             if self.certificate.is_none() {
-                tokio::spawn(tokio::time::timeout(TURN_AWAY, turn_away(stream, refusal)));
+                tokio::spawn(tokio::time::timeout(REJECT_TIMEOUT, reject(stream, problem)));
             }
             return;
         }
-        self.shared.telemetry.connections.inc();
-        // Answers are small and complete; waiting for more to send would only delay them.
+        self.state.telemetry.connections.inc();
+        // Answers are small and complete; Nagle's algorithm would only delay them.
         let _ = stream.set_nodelay(true);
-        let stream = impatient(stream, &live.limits);
-        let serving = Serving {
-            http: http(&live.limits),
+        let stream = with_write_timeout(stream, &live.limits);
+        let task = ConnectionTask {
+            http: http_builder(&live.limits),
             service: self.service.clone(),
             watcher: self.graceful.watcher(),
-            peer: Peer(from.ip()),
-            shared: Arc::clone(&self.shared),
+            peer: PeerAddress(from.ip()),
+            state: Arc::clone(&self.state),
             guard,
         };
         match &self.certificate {
-            None => drop(tokio::spawn(serving.serve(stream))),
+            None => drop(tokio::spawn(task.serve(stream))),
             Some(certificate) => {
                 let acceptor = TlsAcceptor::from(certificate.load_full());
-                let limit = Duration::from_millis(live.limits.handshake_ms);
+                let limit = Duration::from_millis(live.limits.tls_handshake_timeout_ms);
                 tokio::spawn(async move {
                     match tokio::time::timeout(limit, acceptor.accept(stream)).await {
-                        Ok(Ok(stream)) => serving.serve(stream).await,
-                        Ok(Err(error)) => serving.no_handshake(&error.to_string()),
-                        Err(_) => serving.no_handshake("it took too long"),
+                        Ok(Ok(stream)) => task.serve(stream).await,
+                        Ok(Err(error)) => task.handshake_failed(&error.to_string()),
+                        Err(_) => task.handshake_failed("it took too long"),
                     }
                 });
             }
         }
     }
 
-    /// A place for a connection, and why it has to go if there is none.
-    fn place(&self, live: &Live, address: IpAddr) -> (Open, Option<Problem>) {
+    /// Counts a connection. Returns its guard, and a problem if it exceeds a limit.
+    fn admit_client(&self, live: &ReloadableState, address: IpAddr) -> (ConnectionGuard, Option<Problem>) {
         let limits = &live.limits;
         let open = self.open.fetch_add(1, Ordering::Relaxed);
-        let mut guard = Open { open: Arc::clone(&self.open), _place: None };
-        if open >= self.most.unwrap_or(limits.connections) {
+        let mut guard = ConnectionGuard { open: Arc::clone(&self.open), _permit: None };
+        if open >= self.max_connections.unwrap_or(limits.connections) {
             return (guard, Some(unavailable("too many connections are open already")));
         }
         // Operators have a listener and a limit of their own, and often one address.
-        let most = if self.most.is_some() { 0 } else { limits.connections_per_ip };
-        if most > 0 && !live.proxies.iter().any(|proxy| proxy.contains(address)) {
-            guard._place = Place::take(&self.by_client, Origin::from(address), most);
-            if guard._place.is_none() {
-                let why = format!("your address has {most} connections open already");
+        let max_connections = if self.max_connections.is_some() { 0 } else { limits.connections_per_ip };
+        if max_connections > 0 && !live.proxies.iter().any(|proxy| proxy.contains(address)) {
+            guard._permit = ClientPermit::acquire(&self.by_client, ClientKey::from(address), max_connections);
+            if guard._permit.is_none() {
+                let why = format!("your address has {max_connections} connections open already");
                 return (guard, Some(Problem::new(ProblemCode::TooManyRequests, why)));
             }
         }
         (guard, None)
     }
 
-    /// Lets every connection finish the request it is in; gives up after `limit`.
+    /// Lets every connection finish its request; stops waiting after `limit`.
     pub(super) async fn drain(self, limit: Duration) {
         if tokio::time::timeout(limit, self.graceful.shutdown()).await.is_err() {
             let open = self.open.load(Ordering::Relaxed);
@@ -204,37 +208,36 @@ impl Connections {
     }
 }
 
-/// HTTP with the limits of heads.
-fn http(limits: &Limits) -> http1::Builder {
+/// Returns an HTTP/1 server with the limits of request headers.
+fn http_builder(limits: &Limits) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_millis(limits.head_ms))
-        .max_buf_size(usize::try_from(limits.head_bytes).unwrap_or(usize::MAX));
+        .header_read_timeout(Duration::from_millis(limits.header_timeout_ms))
+        .max_buf_size(usize::try_from(limits.max_header_bytes).unwrap_or(usize::MAX));
     builder
 }
 
-/// The stream, broken off when its client takes nothing of an answer for as long as a body may take to arrive: an answer
-/// waits in memory until it is taken.
-fn impatient(stream: TcpStream, limits: &Limits) -> Pin<Box<TimeoutStream<TcpStream>>> {
+/// Adds a write timeout: an answer waits in memory until its client reads it.
+fn with_write_timeout(stream: TcpStream, limits: &Limits) -> Pin<Box<TimeoutStream<TcpStream>>> {
     let mut stream = TimeoutStream::new(stream);
-    stream.set_write_timeout(Some(Duration::from_millis(limits.body_ms)));
+    stream.set_write_timeout(Some(Duration::from_millis(limits.body_timeout_ms)));
     Box::pin(stream)
 }
 
-/// One connection and all it needs.
-struct Serving {
+/// One connection with everything that serves it.
+struct ConnectionTask {
     http: http1::Builder,
     service: TowerToHyperService<Router>,
     watcher: Watcher,
-    peer: Peer,
-    shared: Arc<Shared>,
-    guard: Open,
+    peer: PeerAddress,
+    state: Arc<AppState>,
+    guard: ConnectionGuard,
 }
 
-impl Serving {
+impl ConnectionTask {
     async fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin + 'static) {
-        let Self { http, service, watcher, peer, shared: _, guard: _guard } = self;
+        let Self { http, service, watcher, peer, state: _, guard: _guard } = self;
         let service = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(peer);
             service.call(request)
@@ -244,27 +247,28 @@ impl Serving {
         }
     }
 
-    fn no_handshake(self, why: &str) {
-        self.shared.telemetry.handshake_failures.inc();
+    fn handshake_failed(self, why: &str) {
+        self.state.telemetry.handshake_failures.inc();
         tracing::debug!(why, peer = %self.peer.0, "a TLS handshake failed");
     }
 }
 
-/// The answer to a connection that is turned away, written by hand because no request of it is read.
-fn answer(refusal: &Problem) -> String {
-    let body = serde_json::to_string(refusal).unwrap_or_default();
+/// Returns the response to a rejected connection. It is formatted here because no request of the connection is read.
+fn rejection_response(problem: &Problem) -> String {
+    let body = serde_json::to_string(problem).unwrap_or_default();
     let length = body.len();
-    let (status, title) = refusal.code.status_and_title();
+    let (status, title) = problem.code.status_and_title();
     format!(
         "HTTP/1.1 {status} {title}\r\nconnection: close\r\nretry-after: {RETRY_AFTER}\r\n\
         content-type: application/problem+json\r\ncontent-length: {length}\r\n\r\n{body}"
     )
 }
 
-async fn turn_away(mut stream: TcpStream, refusal: Problem) {
-    if stream.write_all(answer(&refusal).as_bytes()).await.is_ok() {
+async fn reject(mut stream: TcpStream, problem: Problem) {
+    if stream.write_all(rejection_response(&problem).as_bytes()).await.is_ok() {
         let _ = stream.shutdown().await;
-        // Until the client closes too: closing first with its request unread would take the answer away from it.
+        // Waits for the client to close: closing first, with its request unread, would reset the connection and lose
+        // the answer.
         let mut rest = [0; 1024];
         while matches!(tokio::io::AsyncReadExt::read(&mut stream, &mut rest).await, Ok(1..)) {}
     }

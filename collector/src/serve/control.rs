@@ -1,33 +1,35 @@
-//! The control socket: what commands ask of the collector that runs on the same data directory. A Unix socket in that
-//! directory, which only its owner can enter; one line asks, lines of JSON answer.
+//! Control socket, by which commands reach the collector that runs on the same data directory.
+//!
+//! It is a Unix socket in that directory, which only the owner of the directory can open. A command is one line, its
+//! answer lines of JSON.
 
 use std::path::{Path, PathBuf};
 
-/// The socket's file name inside the data directory.
-const SOCKET: &str = "control.sock";
+/// Name of the socket in the data directory.
+const SOCKET_FILE: &str = "control.sock";
 
-/// Bytes of a question.
+/// Longest command, bytes.
 #[cfg(unix)]
-const QUESTION_BYTES: u64 = 1024;
+const MAX_COMMAND_BYTES: u64 = 1024;
 
-/// The path of the socket for the system, which takes about a hundred bytes: a longer one is named through the open
-/// directory, which has to live as long as the path is used.
+/// Returns the path of the socket. The system takes about a hundred bytes; a longer path is replaced by one through the
+/// open directory, which must stay open as long as the path is used.
 #[cfg(target_os = "linux")]
-fn socket(data_dir: &Path) -> std::io::Result<(PathBuf, Option<std::fs::File>)> {
+fn socket_path(data_dir: &Path) -> std::io::Result<(PathBuf, Option<std::fs::File>)> {
     use std::os::fd::AsRawFd;
     use std::os::unix::ffi::OsStrExt;
-    const PATH_BYTES: usize = 100;
-    let path = data_dir.join(SOCKET);
-    if path.as_os_str().as_bytes().len() <= PATH_BYTES {
+    const MAX_PATH_BYTES: usize = 100;
+    let path = data_dir.join(SOCKET_FILE);
+    if path.as_os_str().as_bytes().len() <= MAX_PATH_BYTES {
         return Ok((path, None));
     }
     let dir = std::fs::File::open(data_dir)?;
-    Ok((PathBuf::from(format!("/proc/self/fd/{}/{SOCKET}", dir.as_raw_fd())), Some(dir)))
+    Ok((PathBuf::from(format!("/proc/self/fd/{}/{SOCKET_FILE}", dir.as_raw_fd())), Some(dir)))
 }
 
 #[cfg(all(unix, not(target_os = "linux")))]
-fn socket(data_dir: &Path) -> std::io::Result<(PathBuf, Option<std::fs::File>)> {
-    Ok((data_dir.join(SOCKET), None))
+fn socket_path(data_dir: &Path) -> std::io::Result<(PathBuf, Option<std::fs::File>)> {
+    Ok((data_dir.join(SOCKET_FILE), None))
 }
 
 /// Connects to the collector that runs on `data_dir`. Blocks.
@@ -35,20 +37,20 @@ fn socket(data_dir: &Path) -> std::io::Result<(PathBuf, Option<std::fs::File>)> 
 /// # Errors
 /// If there is none, or it is another user's.
 #[cfg(unix)]
-pub(crate) fn connect(data_dir: &Path) -> std::io::Result<std::os::unix::net::UnixStream> {
-    let (path, _dir) = socket(data_dir)?;
+pub(crate) fn connect_control(data_dir: &Path) -> std::io::Result<std::os::unix::net::UnixStream> {
+    let (path, _dir) = socket_path(data_dir)?;
     std::os::unix::net::UnixStream::connect(path)
 }
 
-/// Not on this system.
+/// Fails, because this system has no control sockets.
 ///
 /// # Errors
 /// Always.
 #[cfg(not(unix))]
-pub fn connect(data_dir: &Path) -> std::io::Result<std::net::TcpStream> {
+pub fn connect_control(data_dir: &Path) -> std::io::Result<std::net::TcpStream> {
     Err(std::io::Error::other(format!(
         "{}: there are no control sockets on this system",
-        data_dir.join(SOCKET).display()
+        data_dir.join(SOCKET_FILE).display()
     )))
 }
 
@@ -63,20 +65,21 @@ mod server {
     use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
     use tokio::net::{UnixListener, UnixStream};
 
-    use super::{Path, QUESTION_BYTES, SOCKET, socket};
+    use super::{MAX_COMMAND_BYTES, Path, SOCKET_FILE, socket_path};
     use crate::fanout::Replayer;
     use crate::spool::{SinkRemoval, Spool};
 
-    /// What is understood.
-    const KNOWN: &str = "unknown question; known are `replay SINK`, `retire SINK` and `forget SINK`";
+    /// Answer to an unknown command.
+    const UNKNOWN_COMMAND: &str = "unknown command; known are `replay SINK`, `retire SINK` and `forget SINK`";
 
-    /// Answers for ever. A socket that cannot be made costs the commands that need it, not the collector.
+    /// Answers commands; returns only with the task that runs it. If the socket cannot be created, the commands that
+    /// need it fail, but the collector runs.
     pub(crate) async fn serve(data_dir: &Path, replayer: Replayer, spool: Spool) {
         // Left behind by a collector that was killed; the directory is ours alone.
-        let _ = std::fs::remove_file(data_dir.join(SOCKET));
-        let listener = socket(data_dir).and_then(|(path, _dir)| {
+        let _ = std::fs::remove_file(data_dir.join(SOCKET_FILE));
+        let listener = socket_path(data_dir).and_then(|(path, _dir)| {
             let listener = UnixListener::bind(path)?;
-            std::fs::set_permissions(data_dir.join(SOCKET), std::fs::Permissions::from_mode(0o600))?;
+            std::fs::set_permissions(data_dir.join(SOCKET_FILE), std::fs::Permissions::from_mode(0o600))?;
             Ok(listener)
         });
         let listener = match listener {
@@ -99,13 +102,17 @@ mod server {
 
     async fn answer(stream: UnixStream, replayer: &Replayer, spool: Spool) -> std::io::Result<()> {
         let (read, mut write) = stream.into_split();
-        let mut question = String::new();
-        BufReader::new(read.take(QUESTION_BYTES)).read_line(&mut question).await?;
-        let sink = match question.trim().split_once(' ') {
+        let mut command = String::new();
+        BufReader::new(read.take(MAX_COMMAND_BYTES)).read_line(&mut command).await?;
+        let sink = match command.trim().split_once(' ') {
             Some(("replay", sink)) => sink,
-            Some(("retire", sink)) => return line(&mut write, &end(spool, SinkRemoval::Retire, sink).await).await,
-            Some(("forget", sink)) => return line(&mut write, &end(spool, SinkRemoval::Forget, sink).await).await,
-            _ => return line(&mut write, &json!({"error": KNOWN})).await,
+            Some(("retire", sink)) => {
+                return write_line(&mut write, &end_sink(spool, SinkRemoval::Retire, sink).await).await;
+            }
+            Some(("forget", sink)) => {
+                return write_line(&mut write, &end_sink(spool, SinkRemoval::Forget, sink).await).await;
+            }
+            _ => return write_line(&mut write, &json!({"error": UNKNOWN_COMMAND})).await,
         };
         let (sender, mut progress) = tokio::sync::mpsc::unbounded_channel();
         let replay = replayer.replay(sink, |report| {
@@ -115,8 +122,8 @@ mod server {
         let result = loop {
             tokio::select! {
                 result = &mut replay => break result,
-                // Somebody who has gone away does not end the replay.
-                Some(report) = progress.recv() => drop(line(&mut write, &report).await),
+                // A client that disconnects does not end the replay.
+                Some(report) = progress.recv() => drop(write_line(&mut write, &report).await),
             }
         };
         let last = match result {
@@ -127,10 +134,10 @@ mod server {
             }
             Err(error) => json!({"error": error.to_string()}),
         };
-        line(&mut write, &last).await
+        write_line(&mut write, &last).await
     }
 
-    async fn end(spool: Spool, how: SinkRemoval, sink: &str) -> Value {
+    async fn end_sink(spool: Spool, how: SinkRemoval, sink: &str) -> Value {
         let sink = sink.to_owned();
         match tokio::task::spawn_blocking(move || how.apply(&spool, &sink)).await {
             Ok(Ok(())) => json!({"done": true}),
@@ -139,7 +146,7 @@ mod server {
         }
     }
 
-    async fn line(write: &mut (impl AsyncWriteExt + Unpin), value: &Value) -> std::io::Result<()> {
+    async fn write_line(write: &mut (impl AsyncWriteExt + Unpin), value: &Value) -> std::io::Result<()> {
         write.write_all(format!("{value}\n").as_bytes()).await
     }
 }

@@ -1,36 +1,36 @@
-//! The data directory: one process at a time, and the tokens that are kept in it.
+//! Data directory: a lock that admits one process, and the tokens that are stored in it.
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use crate::config::Secret;
+use crate::config::{Secret, TlsError};
 use crate::db::{DbError, refuse_newer_file};
 use crate::fanout::FanoutError;
 use crate::sinks::{SinkError, sqlite};
 use crate::spool::{self, SpoolError};
 
-/// The file that the process holds locked.
-const LOCK: &str = "lock";
+/// File that the process keeps locked.
+const LOCK_FILE: &str = "lock";
 
-/// The file that says with which configuration file the collector last ran; empty without one.
+/// File with the path of the configuration that the collector last ran with; empty if it ran without one.
 pub(crate) const CONFIG_PATH: &str = "config-path";
 
 /// Random bytes in a token.
 const TOKEN_BYTES: usize = 24;
 
-/// Why a collector could not start, or could not go on.
+/// Reason why a collector could not start or continue.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// Another process has the data directory.
+    /// Another process has locked the data directory.
     #[error("the data directory {} is in use by another process", .0.display())]
     InUse(PathBuf),
     /// The data directory cannot be used.
     #[error("{}: {why}", path.display())]
     Io {
-        /// What was tried.
+        /// File or directory.
         path: PathBuf,
-        /// What the system says.
+        /// Cause.
         why: String,
     },
     /// The spool cannot be opened.
@@ -48,113 +48,117 @@ pub enum StartError {
     /// The spool's writer has ended by itself.
     #[error("the spool's writer has ended unexpectedly")]
     WriterEnded,
-    /// Opening was broken off by a defect.
+    /// A panic interrupted the start.
     #[error("opening was broken off: {0}")]
     Interrupted(String),
     /// The certificate or its key cannot be used.
     #[error("tls: {0}")]
-    Tls(String),
-    /// The address cannot be listened on.
+    Tls(#[from] TlsError),
+    /// The listener has no address.
     #[error("cannot listen: {0}")]
     Listen(String),
 }
 
-/// A data directory that this process has to itself until it is dropped.
+/// Data directory that is locked for this process until it is dropped.
 #[derive(Debug)]
 pub(crate) struct DataDir {
     path: PathBuf,
     _lock: File,
 }
 
-fn io(path: &Path) -> impl FnOnce(std::io::Error) -> StartError {
+fn io_error(path: &Path) -> impl FnOnce(std::io::Error) -> StartError {
     let path = path.to_owned();
     move |error| StartError::Io { path, why: error.to_string() }
 }
 
-/// Refuses a data directory that a newer collector has written, without touching anything in it; for a process that does not
-/// take it. Beside a collector that runs nothing is refused here: its log cannot be read while it is written, and SQLite
-/// says the same later on.
+/// Refuses a data directory that a newer collector has written, and changes nothing in it. For processes that do not
+/// lock it.
+///
+/// Beside a running collector nothing is refused here, because its log cannot be read while it is written; SQLite
+/// reports the same later.
 ///
 /// # Errors
 /// If one of its databases is newer than this collector, or cannot be read.
 pub(crate) fn refuse_newer_at_rest(path: &Path) -> Result<(), StartError> {
     let Err(error) = refuse_newer(path) else { return Ok(()) };
-    // Asked only now: for this moment a collector could not start.
-    let lock = File::open(path.join(LOCK)).map(|lock| lock.try_lock_shared());
+    // Locked only in this case, because a collector cannot start in this moment.
+    let lock = File::open(path.join(LOCK_FILE)).map(|lock| lock.try_lock_shared());
     if matches!(lock, Ok(Err(TryLockError::WouldBlock))) { Ok(()) } else { Err(error) }
 }
 
-/// The same for a process that has the directory to itself and has not opened its databases yet.
+/// Does the same for a process that has locked the directory and not opened its databases yet.
 fn refuse_newer(path: &Path) -> Result<(), StartError> {
     refuse_newer_file(&path.join(spool::FILE), spool::MIGRATIONS.len()).map_err(SpoolError::from)?;
     Ok(refuse_newer_file(&path.join(sqlite::FILE), sqlite::MIGRATIONS.len())?)
 }
 
 impl DataDir {
-    /// Makes the directory if needed and takes it. One that a newer collector has written is left exactly as it is.
+    /// Creates the directory if needed, and locks it. A directory that a newer collector has written stays unchanged.
     ///
     /// # Errors
-    /// [`StartError::InUse`], its databases are newer than this collector, or the directory cannot be made or written.
-    pub(crate) fn take(path: &Path) -> Result<Self, StartError> {
+    /// [`StartError::InUse`], a database that is newer than this collector, or a directory that cannot be created or
+    /// written.
+    pub(crate) fn lock(path: &Path) -> Result<Self, StartError> {
         let mut builder = DirBuilder::new();
         builder.recursive(true);
-        // Events are personal data; whoever wants others to read them can open the directory.
+        // Events are personal data. An operator who wants others to read them can change the mode.
         #[cfg(unix)]
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        builder.create(path).map_err(io(path))?;
-        let file = path.join(LOCK);
+        builder.create(path).map_err(io_error(path))?;
+        let file = path.join(LOCK_FILE);
         let mut options = OpenOptions::new();
         options.create(true).append(true);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let lock = options.open(&file).map_err(io(&file))?;
+        let lock = options.open(&file).map_err(io_error(&file))?;
         match lock.try_lock() {
             Ok(()) => {
                 refuse_newer(path)?;
                 Ok(Self { path: path.to_owned(), _lock: lock })
             }
             Err(TryLockError::WouldBlock) => Err(StartError::InUse(path.to_owned())),
-            Err(TryLockError::Error(error)) => Err(io(&file)(error)),
+            Err(TryLockError::Error(error)) => Err(io_error(&file)(error)),
         }
     }
 
-    /// The directory.
+    /// Returns the path of the directory.
     #[must_use]
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The token kept in the file `name`, which is made with a random one if it is not there. The log names the file,
-    /// never the token.
+    /// Returns the token in the file `name`, which is created with a random one if it does not exist. The log names the
+    /// file, never the token.
     ///
     /// # Errors
-    /// If the file cannot be read or made, or is empty.
-    pub(crate) fn token(&self, name: &str, what: &str) -> Result<Secret, StartError> {
+    /// If the file cannot be read or created, or is empty.
+    pub(crate) fn token(&self, name: &str, label: &str) -> Result<Secret, StartError> {
         let path = self.path.join(name);
         if !path.exists() {
-            self.make_token(&path, name)?;
-            tracing::info!(file = %path.display(), "made the {what}");
+            self.create_token(&path, name)?;
+            tracing::info!(file = %path.display(), "created the {label}");
         }
-        let token = std::fs::read_to_string(&path).map_err(io(&path))?;
+        let token = std::fs::read_to_string(&path).map_err(io_error(&path))?;
         let token = token.trim();
         if token.is_empty() {
             return Err(StartError::Io {
                 path,
-                why: format!("the file of the {what} is empty; delete it to get a new one"),
+                why: format!("the file of the {label} is empty; delete it to get a new one"),
             });
         }
-        tracing::info!(file = %path.display(), "the {what} is in this file");
+        tracing::info!(file = %path.display(), "the {label} is in this file");
         Ok(Secret::new(token.to_owned()))
     }
 
-    fn make_token(&self, path: &Path, name: &str) -> Result<(), StartError> {
+    fn create_token(&self, path: &Path, name: &str) -> Result<(), StartError> {
         let mut bytes = [0; TOKEN_BYTES];
         getrandom::fill(&mut bytes)
             .map_err(|error| StartError::Io { path: path.to_owned(), why: error.to_string() })?;
         self.write(name, &format!("{}\n", hex::encode(bytes)))
     }
 
-    /// Writes the file `name`, for its owner alone: beside it and renamed, so that a crash leaves no half file.
+    /// Writes the file `name` with mode 0600. It is written beside its place and renamed, so that a crash leaves no
+    /// partial file.
     ///
     /// # Errors
     /// If it cannot be written.
@@ -165,9 +169,9 @@ impl DataDir {
         options.write(true).create(true).truncate(true);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let mut file = options.open(&draft).map_err(io(&draft))?;
-        file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(io(&draft))?;
-        std::fs::rename(&draft, &path).map_err(io(&path))
+        let mut file = options.open(&draft).map_err(io_error(&draft))?;
+        file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(io_error(&draft))?;
+        std::fs::rename(&draft, &path).map_err(io_error(&path))
     }
 }
 
@@ -179,16 +183,16 @@ mod tests {
     fn a_directory_has_one_owner_at_a_time() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a/b");
-        let first = DataDir::take(&path).unwrap();
-        assert!(matches!(DataDir::take(&path), Err(StartError::InUse(_))));
+        let first = DataDir::lock(&path).unwrap();
+        assert!(matches!(DataDir::lock(&path), Err(StartError::InUse(_))));
         drop(first);
-        DataDir::take(&path).unwrap();
+        DataDir::lock(&path).unwrap();
     }
 
     #[test]
     fn a_token_is_made_once_and_only_its_owner_can_read_it() {
         let dir = tempfile::tempdir().unwrap();
-        let data_dir = DataDir::take(dir.path()).unwrap();
+        let data_dir = DataDir::lock(dir.path()).unwrap();
         let token = data_dir.token("t", "token").unwrap();
         assert_eq!(token.expose().len(), TOKEN_BYTES * 2);
         assert_eq!(data_dir.token("t", "token").unwrap(), token);

@@ -47,10 +47,10 @@ impl SpoolTask for Bomb {
 async fn a_collector_whose_writer_has_died_ends_with_an_error() {
     let dir = tempfile::tempdir().unwrap();
     let collector = Collector::start(config(&dir)).await.unwrap();
-    let shared = Arc::clone(&collector.shared);
-    assert_eq!(shared.ready(), Ok(()));
+    let state = Arc::clone(&collector.state);
+    assert_eq!(state.ready(), Ok(()));
     collector.spool.submit(Box::new(Bomb)).map_err(|_| ()).unwrap();
     let ended = collector.serve(listener().await, pending(), |_| {}).await;
     assert!(matches!(ended, Err(StartError::WriterEnded)));
-    assert!(shared.ready().is_err());
+    assert!(state.ready().is_err());
 }

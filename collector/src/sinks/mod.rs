@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::config::{self, Kind};
+use crate::config::{self, SinkKind};
 use crate::record::{Event, Record};
 use crate::telemetry::SinkMetrics;
 
@@ -320,14 +320,14 @@ pub(crate) trait BackfillSource: Send + Sync {
 /// # Errors
 /// [`SinkError::Misconfigured`] if the settings cannot be used.
 pub(crate) fn open(
-    sink: &config::Sink,
+    sink: &config::SinkConfig,
     zones: &[(String, String)],
     metrics: SinkMetrics,
 ) -> Result<Arc<dyn Sink>, SinkError> {
     match &sink.kind {
-        Kind::ClickHouse(settings) => clickhouse::open(&sink.name, settings, &sink.delivery, metrics),
-        Kind::Elasticsearch(settings) => elasticsearch::open(&sink.name, settings, &sink.delivery, zones, metrics),
-        Kind::Kafka(settings) => kafka::open(&sink.name, settings, &sink.delivery),
+        SinkKind::ClickHouse(settings) => clickhouse::open(&sink.name, settings, &sink.delivery, metrics),
+        SinkKind::Elasticsearch(settings) => elasticsearch::open(&sink.name, settings, &sink.delivery, zones, metrics),
+        SinkKind::Kafka(settings) => kafka::open(&sink.name, settings, &sink.delivery),
     }
 }
 

@@ -10,6 +10,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use serde::Deserialize;
 
 use super::{SpoolError, lock};
+use crate::limit::dynamic_threshold;
 
 /// Allows an app this many times the free space of the log.
 ///
@@ -55,7 +56,7 @@ impl Backlog {
     /// space.
     #[must_use]
     pub fn share(self, cap: u64) -> u64 {
-        cap.saturating_sub(self.total).saturating_mul(FREE_SPACE_MULTIPLE)
+        dynamic_threshold(cap, self.total, FREE_SPACE_MULTIPLE)
     }
 
     /// Checks that the app is allowed to store more in a spool of at most `cap` bytes.

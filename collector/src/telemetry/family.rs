@@ -8,10 +8,10 @@ use prometheus::{
 /// Upper bounds of the buckets of a histogram, seconds: from a commit of a fast disk to one that clients give up on.
 const BUCKETS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
 
-/// Registers what a constructor of the library gave.
+/// Registers the result of a constructor of the library.
 ///
 /// # Panics
-/// If a name is not one or is there already. All names are constants of this room, and its tests create every one.
+/// If a name is invalid or registered already. All names are constants of this layer, and its tests create every one.
 #[expect(clippy::expect_used, reason = "the names are constants, and every start would show it")]
 pub(super) fn registered<C: Collector + Clone + 'static>(registry: &Registry, created: prometheus::Result<C>) -> C {
     let collector = created.expect("a name, a help and labels of a metric");

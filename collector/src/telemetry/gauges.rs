@@ -1,4 +1,4 @@
-//! Gauges that are measured when the metrics are asked for.
+//! Gauges that are measured at each scrape.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use prometheus::core::Collector;
 use prometheus::proto::MetricFamily;
 use prometheus::{IntGaugeVec, Opts};
 
-/// The declaration of a gauge.
+/// Declaration of a gauge.
 #[derive(Debug)]
 pub(crate) struct Gauge {
     name: &'static str,

@@ -1,8 +1,8 @@
-//! The collector's own metrics, as `GET /metrics` shows them. The fields of [`Telemetry`] and the constants of [`gauges`] are
-//! the complete list.
+//! Metrics of the collector, as `GET /metrics` shows them. The fields of [`Telemetry`] and the constants of [`gauges`]
+//! are the complete list.
 //!
-//! Counters begin at 0 with the process, except those of the embedded store ([`StoreMetrics`]), which are its own totals since
-//! it was created. What must be exact over restarts is in the ledger.
+//! Counters begin at 0 with the process, except those of the embedded store ([`StoreMetrics`]), which are totals since
+//! it was created. Figures that must be exact over restarts are in the ledger.
 
 mod family;
 pub(crate) mod gauges;
@@ -19,13 +19,13 @@ pub(crate) use gauges::Gauges;
 pub(crate) use sinks::SinkMetrics;
 pub(crate) use store::StoreMetrics;
 
-use crate::limit::Limited;
+use crate::limit::LimitKind;
 use family::{counter, counters, histogram};
 
-/// The content type of [`Telemetry::render`].
+/// Content type of [`Telemetry::render`].
 pub(crate) const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 
-/// The metrics of one collector.
+/// Metrics of one collector.
 #[derive(Debug)]
 pub struct Telemetry {
     registry: Registry,
@@ -47,7 +47,7 @@ pub struct Telemetry {
     pub(crate) clock_corrected_events: IntCounter,
     /// Commits of the spool that reached the disk.
     pub(crate) commits: IntCounter,
-    /// Commits of the spool that failed; nothing of them is kept.
+    /// Commits of the spool that failed; none of their events is stored.
     pub(crate) commit_failures: IntCounter,
     /// Connections accepted.
     pub(crate) connections: IntCounter,
@@ -149,7 +149,7 @@ impl Telemetry {
         for reason in RejectReason::ALL {
             self.events.with_label_values(&["rejected", reason.as_str()]);
         }
-        for limit in Limited::ALL {
+        for limit in LimitKind::ALL {
             self.requests_rate_limited.with_label_values(&[limit.as_str()]);
         }
         for result in ["applied", "refused"] {
@@ -170,8 +170,8 @@ impl Telemetry {
         self.requests_rejected.with_label_values(&[code.as_str()]).inc();
     }
 
-    /// Counts a request that came too soon.
-    pub(crate) fn count_rate_limited(&self, limit: Limited) {
+    /// Counts a request over a rate limit.
+    pub(crate) fn count_rate_limited(&self, limit: LimitKind) {
         self.requests_rate_limited.with_label_values(&[limit.as_str()]).inc();
     }
 
@@ -180,7 +180,7 @@ impl Telemetry {
         self.events.with_label_values(&["rejected", reason.as_str()]).inc();
     }
 
-    /// Counts a reading of the configuration.
+    /// Counts a reload of the configuration.
     pub(crate) fn count_reload(&self, applied: bool) {
         self.config_reloads.with_label_values(&[if applied { "applied" } else { "refused" }]).inc();
     }
@@ -205,7 +205,7 @@ impl Telemetry {
     }
 }
 
-/// Notes how long something took.
+/// Records a duration.
 pub(crate) fn observe(histogram: &Histogram, time: Duration) {
     histogram.observe(time.as_secs_f64());
 }

@@ -1,4 +1,4 @@
-//! What is counted of the deliveries of each sink.
+//! Metrics of the deliveries of each sink.
 
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
@@ -6,7 +6,7 @@ use super::family::{counters, gauges, histograms};
 
 const LABELS: &[&str] = &["sink"];
 
-/// The metrics of one sink. Clones share their values.
+/// Metrics of one sink. Clones share their values.
 #[derive(Clone, Debug)]
 pub(crate) struct SinkMetrics {
     /// Events that the store took.
@@ -23,9 +23,9 @@ pub(crate) struct SinkMetrics {
     pub(crate) old_day_indices: IntGauge,
     /// Words written without a dictionary, because it was full.
     pub(crate) overflow_words: IntCounter,
-    /// 0 once the sink has failed so often that its health is asked first, else 1.
+    /// 0 while failures in a row require a health check before the next delivery, else 1.
     pub(crate) up: IntGauge,
-    /// From the beginning of an attempt to deliver a batch to its end, whatever that is.
+    /// From the beginning of an attempt to deliver a batch to its end, successful or not.
     pub(crate) delivery_duration: Histogram,
 }
 
@@ -36,7 +36,7 @@ impl Default for SinkMetrics {
     }
 }
 
-/// The families that have a member for each sink.
+/// Families with a member for each sink.
 #[derive(Debug)]
 pub(super) struct Families {
     delivered_events: IntCounterVec,

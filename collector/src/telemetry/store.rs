@@ -1,4 +1,4 @@
-//! What the embedded store tells of itself.
+//! Metrics of the embedded store.
 
 use std::sync::OnceLock;
 
@@ -6,7 +6,7 @@ use prometheus::{IntCounter, IntGauge, Registry};
 
 use super::family::{counter, gauge};
 
-/// Figures of the embedded store. All but the size count since the store was created. They are shown once it is open.
+/// Metrics of the embedded store. All but the size count since the store was created. They are shown when it is open.
 #[derive(Debug)]
 pub(crate) struct StoreMetrics {
     registry: Registry,
@@ -56,7 +56,7 @@ impl StoreMetrics {
         self.families.get_or_init(|| Families::register(&self.registry))
     }
 
-    /// Takes over the totals of the store: deleted events, forgotten installs, codes and contexts in rows.
+    /// Sets the totals of the store: deleted events, forgotten installs, codes and contexts in rows.
     pub(crate) fn set(&self, [deleted, forgotten, codes, contexts]: [u64; 4]) {
         let families = self.families();
         let totals = [

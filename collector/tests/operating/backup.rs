@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rusqlite::Connection;
 
-use super::support::{Collector, Site, assert_adds_up, batch, events, eventually, exported};
+use super::support::{Collector, CollectorFixture, assert_adds_up, batch, events, eventually, exported};
 
 /// Locks both databases in one session and copies them, as the command in the documentation does.
 fn copy(data: &Path, to: &Path) {
@@ -40,9 +40,9 @@ fn copy_by_command(data: &Path, to: &Path) {
 fn back_up_under_traffic(copy: impl Fn(&Path, &Path)) {
     // So few IDs in memory that the dedup index has files.
     let more = "[limits]\ndedup_fresh_ids = 200\n";
-    let site = Site::new(more);
+    let site = CollectorFixture::new(more);
     let collector = site.start();
-    let restored = Site::new(more);
+    let restored = CollectorFixture::new(more);
     std::fs::create_dir(restored.data()).unwrap();
     let before: Vec<_> = (0..20).map(|_| batch(events(50))).collect();
     assert!(before.iter().all(|batch| collector.send(batch).status == 200));
@@ -88,7 +88,7 @@ impl Drop for Stop<'_> {
     }
 }
 
-fn exported_when_all_there(site: &Site, collector: &Collector, count: u64) -> BTreeSet<String> {
+fn exported_when_all_there(site: &CollectorFixture, collector: &Collector, count: u64) -> BTreeSet<String> {
     eventually("the store has all", || collector.ledger()["sinks"]["embedded"]["delivered"] == count);
     exported(site).into_iter().collect()
 }

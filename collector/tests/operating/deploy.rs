@@ -1,5 +1,5 @@
-//! The files in `deploy/` say what is true. There is no container engine in the tests: the image and compose.yaml are read,
-//! not run.
+//! The files in `deploy/` say what is true. There is no container engine in the tests: the image and compose.yaml are
+//! read, not run.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use super::files::{Operated, demo};
+use super::files::{ConfigFixture, demo};
 use super::support::{BINARY, batch, events};
 
 fn folder() -> PathBuf {
@@ -27,7 +27,7 @@ fn metrics(text: &str) -> BTreeSet<String> {
 
 /// The names of all series of a running collector, as a query names them, with the labels of each.
 fn series() -> Vec<(String, String)> {
-    let site = Operated::new(&demo("", "", ""));
+    let site = ConfigFixture::new(&demo("", "", ""));
     let collector = site.start();
     assert_eq!(collector.send(&batch(events(1))).status, 200);
     let page = collector.get("/metrics", None).text;

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use subway_collector::config::Config;
 
-use super::files::{Operated, demo};
+use super::files::{ConfigFixture, demo};
 use super::support::BINARY;
 
 const REFERENCE: &str = include_str!("../../../docs/operations/12-reference.md");
@@ -13,7 +13,7 @@ const ALERTS: &str = include_str!("../../../docs/operations/08-alerts.md");
 
 /// The keys that `table` of a configuration may have, as the binary itself says when it meets another one.
 fn known(config: &str) -> BTreeSet<String> {
-    let site = Operated::new(config);
+    let site = ConfigFixture::new(config);
     let output = Command::new(BINARY).args(["check", "--config"]).arg(site.path("config.toml")).output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     let (_, expected) = said.split_once("expected ").unwrap_or_else(|| panic!("{config}\n{said}"));
@@ -31,12 +31,12 @@ fn documented(prefix: &str) -> BTreeSet<String> {
 fn every_key_is_documented() {
     let unknown = "no_such_key = 1\n";
     assert_eq!(documented("| `[[app]]`"), known(&demo("", unknown, "")), "[[app]]");
-    for table in ["admin", "embedded", "tls", "log", "reading"] {
+    for table in ["admin", "embedded", "tls", "log", "query"] {
         let config = demo("", "", &format!("[{table}]\n{unknown}"));
         assert_eq!(documented(&format!("| `[{table}]`")), known(&config), "[{table}]");
     }
     let mut top = known(&demo(unknown, "", ""));
-    for table in ["admin", "app", "embedded", "limits", "tls", "log", "sink", "reading"] {
+    for table in ["admin", "app", "embedded", "limits", "tls", "log", "sink", "query"] {
         assert!(top.remove(table), "{table} is a table");
     }
     let plain: BTreeSet<String> = documented("|").into_iter().filter(|key| top.contains(key)).collect();
@@ -49,7 +49,7 @@ fn what_only_a_restart_changes_is_documented() {
     let cells = rows.take_while(|line| line.starts_with('|')).map(|line| line.split(" | ").next().unwrap());
     let keys = cells.flat_map(|cell| cell.split('`').skip(1).step_by(2));
     let stated: BTreeSet<&str> = keys.map(|key| key.trim_matches(['[', ']'])).collect();
-    let keys = Config::parse("[[app]]\nkey = \"a\"\ntimezone = \"UTC\"\n").unwrap().fixed_keys();
+    let keys = Config::parse("[[app]]\nkey = \"a\"\ntimezone = \"UTC\"\n").unwrap().keys_needing_restart();
     // Of a table the first cell names the whole, except for `[limits]`; of apps the guide speaks.
     let real: BTreeSet<&str> = keys
         .into_iter()

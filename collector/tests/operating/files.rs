@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use super::support::{ADMIN, BINARY, Collector, READ, Site, eventually};
+use super::support::{ADMIN, BINARY, Collector, CollectorFixture, READ, eventually};
 
 /// What the configuration of a test begins with: the key `demo`, no signatures.
 pub(crate) fn demo(top: &str, app: &str, more: &str) -> String {
@@ -14,13 +14,13 @@ pub(crate) fn demo(top: &str, app: &str, more: &str) -> String {
 }
 
 /// A site with a configuration of its own and a log that can be read.
-pub(crate) struct Operated {
-    pub(crate) site: Site,
+pub(crate) struct ConfigFixture {
+    pub(crate) site: CollectorFixture,
 }
 
-impl Operated {
+impl ConfigFixture {
     pub(crate) fn new(config: &str) -> Self {
-        let operated = Self { site: Site::new("") };
+        let operated = Self { site: CollectorFixture::new("") };
         operated.configure(config);
         operated
     }
@@ -29,7 +29,7 @@ impl Operated {
         self.site.dir.path().join(name)
     }
 
-    /// Writes the configuration anew. Renamed into place, as a careful operator does.
+    /// Replaces the configuration. The file is renamed into place, as a careful operator does.
     pub(crate) fn configure(&self, config: &str) {
         std::fs::write(self.path("config.new"), config).unwrap();
         std::fs::rename(self.path("config.new"), self.path("config.toml")).unwrap();

@@ -4,26 +4,26 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use super::files::{Operated, demo};
-use super::support::{ADMIN, Answer, Collector, READ, batch, events, eventually};
+use super::files::{ConfigFixture, demo};
+use super::support::{ADMIN, Collector, READ, TestResponse, batch, events, eventually};
 
-fn send(collector: &Collector, count: usize, forwarded: Option<&str>) -> Answer {
+fn send(collector: &Collector, count: usize, forwarded: Option<&str>) -> TestResponse {
     let headers: Vec<(&str, &str)> = forwarded.map(|client| ("x-forwarded-for", client)).into_iter().collect();
     collector.post("demo", &headers, batch(events(count)).to_string().as_bytes())
 }
 
 /// A refusal for asking too often, and the seconds to wait.
-fn too_many(answer: &Answer) -> u64 {
+fn too_many(answer: &TestResponse) -> u64 {
     assert_eq!((answer.status, answer.code().as_str()), (429, "too_many_requests"), "{answer:?}");
     answer.header("retry-after").parse().unwrap()
 }
 
 #[test]
 fn a_client_that_asks_too_often_is_told_when_to_come_back() {
-    let site = Operated::new(&demo("", "", "[limits]\nrequests_per_second = 1\nrequest_burst = 5\n"));
+    let site = ConfigFixture::new(&demo("", "", "[limits]\nrequests_per_second = 1\nrequest_burst = 5\n"));
     let collector = site.start();
-    let answers: Vec<Answer> = (0..20).map(|_| send(&collector, 1, None)).collect();
-    let refused: Vec<&Answer> = answers.iter().filter(|answer| answer.status == 429).collect();
+    let answers: Vec<TestResponse> = (0..20).map(|_| send(&collector, 1, None)).collect();
+    let refused: Vec<&TestResponse> = answers.iter().filter(|answer| answer.status == 429).collect();
     let stored = answers.len() - refused.len();
     assert!(stored >= 5, "the burst passes: {stored}");
     assert!(!refused.is_empty(), "20 requests took long enough for 15 tokens?");
@@ -52,7 +52,7 @@ impl Patient for Collector {
 
 #[test]
 fn reading_is_limited_too_and_probes_are_not() {
-    let site = Operated::new(&demo("", "", "[limits]\nrequests_per_second = 1\nrequest_burst = 1\n"));
+    let site = ConfigFixture::new(&demo("", "", "[limits]\nrequests_per_second = 1\nrequest_burst = 1\n"));
     let collector = site.start();
     let refused = (0..50).map(|_| collector.get("/v1/apps", Some(READ))).find(|answer| answer.status == 429).unwrap();
     assert_eq!(too_many(&refused), 1);
@@ -67,7 +67,7 @@ fn reading_is_limited_too_and_probes_are_not() {
 
 #[test]
 fn a_page_can_read_the_refusal() {
-    let site = Operated::new(&demo("", "", "[limits]\nrequests_per_second = 1\nrequest_burst = 1\n"));
+    let site = ConfigFixture::new(&demo("", "", "[limits]\nrequests_per_second = 1\nrequest_burst = 1\n"));
     let collector = site.start();
     let origin = [("origin", "https://shop.example")];
     let refused = (0..50)
@@ -81,7 +81,7 @@ fn a_page_can_read_the_refusal() {
 #[test]
 fn behind_a_trusted_proxy_each_client_has_its_own_tokens() {
     let limits = "[limits]\nrequests_per_second = 1\nrequest_burst = 3\n";
-    let site = Operated::new(&demo("trusted_proxies = [\"127.0.0.1/32\"]", "", limits));
+    let site = ConfigFixture::new(&demo("trusted_proxies = [\"127.0.0.1/32\"]", "", limits));
     let collector = site.start();
     for client in 1..100 {
         let answer = send(&collector, 1, Some(&format!("spoofed, 198.51.100.{client}")));
@@ -92,7 +92,7 @@ fn behind_a_trusted_proxy_each_client_has_its_own_tokens() {
 
 #[test]
 fn what_an_untrusted_client_says_about_its_address_does_not_count() {
-    let site = Operated::new(&demo("", "", "[limits]\nrequests_per_second = 1\nrequest_burst = 3\n"));
+    let site = ConfigFixture::new(&demo("", "", "[limits]\nrequests_per_second = 1\nrequest_burst = 3\n"));
     let collector = site.start();
     assert!((1..100).any(|client| send(&collector, 1, Some(&format!("198.51.100.{client}"))).status == 429));
 }
@@ -100,9 +100,9 @@ fn what_an_untrusted_client_says_about_its_address_does_not_count() {
 #[test]
 fn an_app_has_its_own_number_of_requests() {
     let other = "[[app]]\nkey = \"other\"\ntimezone = \"UTC\"\nread_token = \"o\"\n";
-    let site = Operated::new(&demo("", "requests_per_second = 1", other));
+    let site = ConfigFixture::new(&demo("", "requests_per_second = 1", other));
     let collector = site.start();
-    let answers: Vec<Answer> = (0..40).map(|_| send(&collector, 1, None)).collect();
+    let answers: Vec<TestResponse> = (0..40).map(|_| send(&collector, 1, None)).collect();
     assert!(answers[..10].iter().all(|answer| answer.status == 200), "ten seconds' worth may come at once");
     let refused = answers.iter().find(|answer| answer.status == 429).unwrap();
     assert_eq!(too_many(refused), 1);
@@ -113,7 +113,7 @@ fn an_app_has_its_own_number_of_requests() {
 
 #[test]
 fn an_app_that_sent_too_many_events_waits_for_them() {
-    let site = Operated::new(&demo("", "events_per_second = 10", ""));
+    let site = ConfigFixture::new(&demo("", "events_per_second = 10", ""));
     let collector = site.start();
     assert_eq!(send(&collector, 1000, None).counts(), (1000, 0, 0), "a batch that is larger than the burst passes");
     let answer = send(&collector, 1, None);
@@ -125,7 +125,7 @@ fn an_app_that_sent_too_many_events_waits_for_them() {
 
 #[test]
 fn an_address_has_its_number_of_connections() {
-    let site = Operated::new(&demo("", "", "[limits]\nconnections_per_ip = 3\n"));
+    let site = ConfigFixture::new(&demo("", "", "[limits]\nconnections_per_ip = 3\n"));
     let collector = site.start();
     let held: Vec<TcpStream> = (0..3).map(|_| TcpStream::connect(collector.address()).unwrap()).collect();
     let mut more = TcpStream::connect(collector.address()).unwrap();
@@ -144,7 +144,7 @@ fn an_address_has_its_number_of_connections() {
 
 #[test]
 fn one_address_cannot_take_all_connections_and_others_still_come_in() {
-    let site = Operated::new(&demo("", "", "[limits]\nconnections = 8\n"));
+    let site = ConfigFixture::new(&demo("", "", "[limits]\nconnections = 8\n"));
     let collector = site.start();
     // Everything that one address can have, and as much again.
     let mut flood: Vec<TcpStream> = (0..8).map(|_| TcpStream::connect(collector.address()).unwrap()).collect();
@@ -180,7 +180,8 @@ fn connect_from(from: &str, to: &str) -> TcpStream {
 
 #[test]
 fn a_trusted_proxy_may_have_any_number_of_connections() {
-    let site = Operated::new(&demo("trusted_proxies = [\"127.0.0.0/8\"]", "", "[limits]\nconnections_per_ip = 1\n"));
+    let site =
+        ConfigFixture::new(&demo("trusted_proxies = [\"127.0.0.0/8\"]", "", "[limits]\nconnections_per_ip = 1\n"));
     let collector = site.start();
     let _held: Vec<TcpStream> = (0..20).map(|_| TcpStream::connect(collector.address()).unwrap()).collect();
     assert_eq!(send(&collector, 1, None).counts(), (1, 0, 0));
@@ -202,7 +203,7 @@ fn raw_on(mut stream: TcpStream, bytes: &[u8]) -> String {
 
 #[test]
 fn a_head_that_is_too_large_is_refused() {
-    let site = Operated::new(&demo("", "", "[limits]\nhead_bytes = 8192\n"));
+    let site = ConfigFixture::new(&demo("", "", "[limits]\nmax_header_bytes = 8192\n"));
     let collector = site.start();
     let head = |filler: usize| {
         let filler = "x".repeat(filler);
@@ -216,7 +217,7 @@ fn a_head_that_is_too_large_is_refused() {
 
 #[test]
 fn an_idle_connection_is_closed_after_its_time() {
-    let site = Operated::new(&demo("", "", "[limits]\nhead_ms = 500\n"));
+    let site = ConfigFixture::new(&demo("", "", "[limits]\nheader_timeout_ms = 500\n"));
     let collector = site.start();
     // Keep-alive: after its answer the connection waits for another request, which never comes.
     let answer = raw(&collector, b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n");

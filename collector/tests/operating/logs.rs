@@ -6,7 +6,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use super::files::Operated;
+use super::files::ConfigFixture;
 use super::support::{BINARY, Collector, agent, batch, events, try_post};
 
 const READ: &str = "hush-read-token-0123456789";
@@ -36,7 +36,7 @@ fn config(more: &str) -> String {
 
 /// Everything that could bring a secret into the log: right and wrong keys, tokens and signatures, in headers and
 /// addresses; broken requests; a reload of a broken file.
-fn everything(site: &Operated, collector: &Collector) {
+fn everything(site: &ConfigFixture, collector: &Collector) {
     let mut batch = batch(events(2));
     batch["events"][0]["props"]["k"] = EVENT.into();
     let body = batch.to_string();
@@ -89,7 +89,7 @@ fn assert_silent(log: &str) {
 #[test]
 fn no_secret_is_ever_logged_even_at_the_level_trace() {
     for level in ["info", "trace"] {
-        let site = Operated::new(&config(""));
+        let site = ConfigFixture::new(&config(""));
         let collector = site.start_with(&[("RUST_LOG", level)]);
         everything(&site, &collector);
         assert!(collector.terminate().success());
@@ -107,7 +107,7 @@ fn no_secret_is_ever_logged_even_at_the_level_trace() {
 
 #[test]
 fn no_command_shows_a_secret_of_a_broken_file() {
-    let site = Operated::new(&config(""));
+    let site = ConfigFixture::new(&config(""));
     for broken in
         [config("x").replace("password", "passwort"), config("").replace(READ, "hush-read-token-0123456789\n")]
     {
@@ -123,7 +123,7 @@ fn no_command_shows_a_secret_of_a_broken_file() {
 
 #[test]
 fn json_logs_are_one_object_a_line() {
-    let site = Operated::new(&config("[log]\nformat = \"json\"\nlevel = \"debug\"\n"));
+    let site = ConfigFixture::new(&config("[log]\nformat = \"json\"\nlevel = \"debug\"\n"));
     let collector = site.start();
     collector.get("/v1/apps/signed/range?x=1", Some(READ));
     site.configure("broken\n[\n");
@@ -141,7 +141,7 @@ fn json_logs_are_one_object_a_line() {
 
 #[test]
 fn text_logs_are_one_event_a_line_and_the_level_is_configured() {
-    let site = Operated::new(&config("[log]\nlevel = \"warn\"\n"));
+    let site = ConfigFixture::new(&config("[log]\nlevel = \"warn\"\n"));
     let collector = site.start();
     site.configure("broken\n[\n");
     site.reload(&collector);
@@ -155,7 +155,7 @@ fn text_logs_are_one_event_a_line_and_the_level_is_configured() {
 
 #[test]
 fn wrong_settings_of_the_log_are_named() {
-    let site = Operated::new("");
+    let site = ConfigFixture::new("");
     for (table, key) in [
         ("format = \"xml\"", "log.format"),
         ("level = \"inof\"", "log.level"),

@@ -1,5 +1,5 @@
-//! What an operator does with the built binary: limits, TLS, logs, another configuration while it runs, and the files in
-//! `deploy/`.
+//! What an operator does with the built binary: limits, TLS, logs, another configuration while it runs, and the files
+//! in `deploy/`.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod backup;

@@ -1,17 +1,17 @@
 //! `[admin] listen`: metrics and administration on a listener of their own.
 
-use super::files::{Operated, demo};
-use super::support::{ADMIN, Answer, agent, batch, events};
+use super::files::{ConfigFixture, demo};
+use super::support::{ADMIN, TestResponse, agent, batch, events};
 
-fn get(url: &str, path: &str) -> Answer {
+fn get(url: &str, path: &str) -> TestResponse {
     let request = agent().get(format!("{url}{path}")).header("authorization", format!("Bearer {ADMIN}"));
-    Answer::new(request.call().unwrap())
+    TestResponse::new(request.call().unwrap())
 }
 
 #[test]
 fn what_belongs_to_operators_can_have_a_listener_of_its_own() {
     let more = "[admin]\nlisten = \"127.0.0.1:0\"\n[limits]\nconnections = 8\nconnections_per_ip = 0\n";
-    let site = Operated::new(&demo("", "", more));
+    let site = ConfigFixture::new(&demo("", "", more));
     let collector = site.start();
     let log = site.log();
     let operators = log.split_once("url=").unwrap().1.split_whitespace().next().unwrap().trim_matches('"').to_owned();
@@ -39,7 +39,7 @@ fn what_belongs_to_operators_can_have_a_listener_of_its_own() {
 
 #[test]
 fn without_it_they_are_where_they_always_were() {
-    let site = Operated::new(&demo("", "", ""));
+    let site = ConfigFixture::new(&demo("", "", ""));
     let collector = site.start();
     for path in ["/metrics", "/v1/admin/ledger", "/v1/admin/sinks", "/health/live"] {
         assert_eq!(get(&collector.url, path).status, 200, "{path}");

@@ -5,12 +5,13 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use super::files::{Operated, demo};
+use super::files::{ConfigFixture, demo};
 use super::support::{BINARY, Collector, READ, event, gzip};
 
 const MIB: u64 = 1024 * 1024;
 
-/// What an answer may add to the memory of the process: generous beside a page of the largest events, far below the answer.
+/// What an answer may add to the memory of the process: generous beside a page of the largest events, far below the
+/// answer.
 const GROWTH: u64 = 128 * MIB;
 
 /// Events of nearly the largest size, and common properties of the same, in batches that the wire takes.
@@ -53,52 +54,52 @@ fn ask(collector: &Collector, parameters: &str) -> (String, u64, u64) {
     let answer = request.header("authorization", format!("Bearer {READ}")).call().unwrap();
     assert_eq!(answer.status(), 200);
     let mut body = answer.into_body().into_reader();
-    let (mut piece, mut size, mut most, mut end) = (vec![0; 1 << 20], 0, 0, Vec::new());
+    let (mut piece, mut size, mut max_ids, mut end) = (vec![0; 1 << 20], 0, 0, Vec::new());
     loop {
         let read = body.read(&mut piece).unwrap();
         if read == 0 {
             break;
         }
         size += read as u64;
-        most = most.max(memory(collector.id(), "VmRSS"));
+        max_ids = max_ids.max(memory(collector.id(), "VmRSS"));
         end.extend_from_slice(&piece[..read]);
         end.drain(..end.len().saturating_sub(200));
     }
     let end = String::from_utf8_lossy(&end).into_owned();
-    (end.rsplit_once("],\"truncated\"").unwrap().1.to_owned(), size, most)
+    (end.rsplit_once("],\"truncated\"").unwrap().1.to_owned(), size, max_ids)
 }
 
 #[cfg(target_os = "linux")]
 #[test]
 fn ten_thousand_of_the_largest_events_are_read_and_exported_in_little_memory() {
     let config = |answer: u64| demo("", "", &format!("[limits]\nanswer_bytes = {answer}\n"));
-    let site = Operated::new(&config(16 * 1024 * MIB));
+    let site = ConfigFixture::new(&config(16 * 1024 * MIB));
     let collector = site.start();
     fill(&collector);
     let (_, small, _) = ask(&collector, "&code=nothing_has_it");
     assert!(small < 100, "{small}");
     let before = memory(collector.id(), "VmRSS");
-    let (end, size, most) = ask(&collector, "");
+    let (end, size, max_ids) = ask(&collector, "");
     assert!(size > 2 * ALL, "{size}");
     assert!(end.starts_with(":false,\"next\":\""), "as many as were asked for: {end}");
-    assert!(most < before + GROWTH, "{} MiB over {} MiB", (most - before) / MIB, before / MIB);
+    assert!(max_ids < before + GROWTH, "{} MiB over {} MiB", (max_ids - before) / MIB, before / MIB);
 
     let mut export = Command::new(BINARY);
     export.args(["export", "--data-dir"]).arg(site.site.data()).stdout(Stdio::piped());
     let mut export = export.spawn().unwrap();
-    let (mut lines, mut most) = (0, 0);
+    let (mut lines, mut max_ids) = (0, 0);
     let mut out = BufReader::new(export.stdout.take().unwrap());
     let mut line = Vec::new();
     while out.read_until(b'\n', &mut line).unwrap() > 0 {
         lines += 1;
         line.clear();
         if lines % 500 == 0 {
-            most = most.max(memory(export.id(), "VmRSS"));
+            max_ids = max_ids.max(memory(export.id(), "VmRSS"));
         }
     }
     assert!(export.wait().unwrap().success());
     assert_eq!(lines, EVENTS);
-    assert!(most > 0 && most < GROWTH, "{} MiB", most / MIB);
+    assert!(max_ids > 0 && max_ids < GROWTH, "{} MiB", max_ids / MIB);
 
     // The same in answers of a few megabytes.
     site.configure(&config(8 * MIB));
@@ -130,7 +131,7 @@ fn walk(collector: &Collector, parameters: &str) -> Vec<String> {
 
 #[test]
 fn a_list_that_is_walked_through_gives_every_event_once_in_order() {
-    let site = Operated::new(&demo("", "", "[limits]\nanswer_bytes = 4096\n"));
+    let site = ConfigFixture::new(&demo("", "", "[limits]\nanswer_bytes = 4096\n"));
     let collector = site.start();
     // Many at the same millisecond, over the boundaries of answers and of pages.
     let events: Vec<Value> = (0..700)

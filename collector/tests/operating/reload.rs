@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::files::{Operated, demo};
-use super::support::{ADMIN, BINARY, Collector, READ, Site, batch, event, events, eventually};
+use super::files::{ConfigFixture, demo};
+use super::support::{ADMIN, BINARY, Collector, CollectorFixture, READ, batch, event, events, eventually};
 
 const SECOND: &str = "[[app]]\nkey = \"second\"\ntimezone = \"America/New_York\"\nread_token = \"second-token\"\n";
 
@@ -18,7 +18,7 @@ fn send(collector: &Collector, key: &str) -> u16 {
 
 #[test]
 fn a_new_app_is_served_with_its_days_and_a_removed_one_no_longer() {
-    let site = Operated::new(&demo("", "", ""));
+    let site = ConfigFixture::new(&demo("", "", ""));
     let collector = site.start();
     assert_eq!((send(&collector, "demo"), send(&collector, "second")), (200, 401));
     site.configure(&demo("", "", SECOND));
@@ -45,7 +45,7 @@ fn a_new_app_is_served_with_its_days_and_a_removed_one_no_longer() {
 
 #[test]
 fn a_new_app_gets_a_token_as_at_the_start() {
-    let site = Operated::new(&demo("", "", ""));
+    let site = ConfigFixture::new(&demo("", "", ""));
     let collector = site.start();
     site.configure(&demo("", "", "[[app]]\nkey = \"third\"\ntimezone = \"UTC\"\n"));
     let log = site.reload(&collector);
@@ -56,7 +56,7 @@ fn a_new_app_gets_a_token_as_at_the_start() {
 
 #[test]
 fn tokens_secrets_and_limits_change_at_once() {
-    let site = Operated::new(&demo("", "", ""));
+    let site = ConfigFixture::new(&demo("", "", ""));
     let collector = site.start();
     assert_eq!(collector.send(&batch(events(2))).status, 200);
     let changed = demo("", "secret = \"s\"", "[limits]\nevents_per_batch = 1\n");
@@ -74,7 +74,7 @@ fn tokens_secrets_and_limits_change_at_once() {
 
 #[test]
 fn a_bad_file_changes_nothing_and_is_logged_with_line_and_key() {
-    let site = Operated::new(&demo("", "", ""));
+    let site = ConfigFixture::new(&demo("", "", ""));
     let collector = site.start();
     for (bad, line, key) in [
         (demo("", "", "[limits]\nbody_bytes = 0\n"), "line 9", "limits.body_bytes"),
@@ -96,7 +96,7 @@ fn a_bad_file_changes_nothing_and_is_logged_with_line_and_key() {
 
 #[test]
 fn what_only_a_restart_changes_is_named_and_the_rest_takes_effect() {
-    let site = Operated::new(&demo("", "", ""));
+    let site = ConfigFixture::new(&demo("", "", ""));
     let collector = site.start();
     let more = "[limits]\nqueue_requests = 7\nevents_per_batch = 1\n[log]\nformat = \"json\"\n";
     site.configure(&demo("", "", more));
@@ -110,7 +110,7 @@ fn what_only_a_restart_changes_is_named_and_the_rest_takes_effect() {
 
 #[test]
 fn a_request_in_flight_finishes_under_the_old_configuration() {
-    let site = Operated::new(&demo("", "", ""));
+    let site = ConfigFixture::new(&demo("", "", ""));
     let collector = site.start();
     let body = batch(events(1)).to_string();
     let mut stream = TcpStream::connect(collector.address()).unwrap();
@@ -132,7 +132,7 @@ fn a_request_in_flight_finishes_under_the_old_configuration() {
 
 #[test]
 fn what_an_app_has_used_of_its_rate_survives_a_reload() {
-    let site = Operated::new(&demo("", "events_per_second = 1", ""));
+    let site = ConfigFixture::new(&demo("", "events_per_second = 1", ""));
     let collector = site.start();
     assert_eq!(collector.send(&batch(events(500))).status, 200);
     assert_eq!(collector.send(&batch(events(1))).code(), "too_many_requests");
@@ -145,7 +145,7 @@ fn what_an_app_has_used_of_its_rate_survives_a_reload() {
 
 #[test]
 fn reloads_under_traffic_lose_nothing() {
-    let site = Operated::new(&demo("", "", ""));
+    let site = ConfigFixture::new(&demo("", "", ""));
     let collector = site.start();
     let (one, two) = (demo("", "", ""), demo("", "", SECOND));
     std::thread::scope(|scope| {
@@ -166,7 +166,7 @@ fn reloads_under_traffic_lose_nothing() {
 
 #[test]
 fn without_a_file_a_hangup_ends_the_collector_in_order() {
-    let site = Site::new("");
+    let site = CollectorFixture::new("");
     let mut command = Command::new(BINARY);
     command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(site.data());
     let mut collector = Collector::spawn(&mut command);

@@ -4,15 +4,15 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use super::files::{Operated, demo};
-use super::support::{ADMIN, Answer, BINARY, Collector, agent, batch, events, eventually};
+use super::files::{ConfigFixture, demo};
+use super::support::{ADMIN, BINARY, Collector, TestResponse, agent, batch, events, eventually};
 
 /// A store that is not there: what is to be delivered to it waits.
 const CH: &str = "[[sink]]\nname = \"ch\"\nkind = \"clickhouse\"\nurl = \"http://127.0.0.1:9\"\n";
 
 /// A site on which the sink `ch` was once configured, with events that it never got.
-fn once_configured(count: usize) -> Operated {
-    let site = Operated::new(&demo("", "", CH));
+fn once_configured(count: usize) -> ConfigFixture {
+    let site = ConfigFixture::new(&demo("", "", CH));
     let collector = site.start();
     assert_eq!(collector.send(&batch(events(count))).counts().0, count as u64);
     assert_eq!(collector.metric("subway_sink_state{sink=\"ch\",state=\"active\"}"), 1);
@@ -23,7 +23,7 @@ fn once_configured(count: usize) -> Operated {
 }
 
 /// A command of the binary on the data directory: its output if it succeeds, else what it says.
-fn sinks(site: &Operated, words: &[&str]) -> Result<Vec<Value>, String> {
+fn sinks(site: &ConfigFixture, words: &[&str]) -> Result<Vec<Value>, String> {
     let output =
         Command::new(BINARY).arg("sinks").args(words).arg("--data-dir").arg(site.site.data()).output().unwrap();
     if !output.status.success() {
@@ -41,7 +41,7 @@ fn request(collector: &Collector, method: &str, path: &str, token: &str) -> (u16
         .header("authorization", format!("Bearer {token}"))
         .body(())
         .unwrap();
-    let answer = Answer::new(agent().run(request).unwrap());
+    let answer = TestResponse::new(agent().run(request).unwrap());
     (answer.status, answer.json())
 }
 

@@ -10,24 +10,24 @@ use rcgen::{CertifiedKey, generate_simple_self_signed};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
-use super::files::{Operated, demo};
+use super::files::{ConfigFixture, demo};
 use super::support::{BINARY, batch, events, eventually};
 
 /// A certificate for localhost in `cert.pem` and `key.pem`.
-fn certify(site: &Operated) -> CertificateDer<'static> {
+fn certify(site: &ConfigFixture) -> CertificateDer<'static> {
     let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     std::fs::write(site.path("cert.pem"), cert.pem()).unwrap();
     std::fs::write(site.path("key.pem"), signing_key.serialize_pem()).unwrap();
     cert.der().clone()
 }
 
-fn tls(site: &Operated, more: &str) -> String {
+fn tls(site: &ConfigFixture, more: &str) -> String {
     let path = |name| site.path(name).display().to_string();
     demo("", "", &format!("[tls]\ncert = \"{}\"\nkey = \"{}\"\n{more}", path("cert.pem"), path("key.pem")))
 }
 
-fn secured(more: &str) -> (Operated, CertificateDer<'static>) {
-    let site = Operated::new("");
+fn secured(more: &str) -> (ConfigFixture, CertificateDer<'static>) {
+    let site = ConfigFixture::new("");
     let certificate = certify(&site);
     site.configure(&tls(&site, more));
     (site, certificate)
@@ -96,7 +96,7 @@ fn plain_http_and_other_certificates_get_nothing() {
 
 #[test]
 fn a_handshake_that_never_ends_is_cut_off() {
-    let (site, certificate) = secured("[limits]\nhandshake_ms = 50\n");
+    let (site, certificate) = secured("[limits]\ntls_handshake_timeout_ms = 50\n");
     let collector = site.start();
     let mut silent = TcpStream::connect(collector.url.strip_prefix("https://").unwrap()).unwrap();
     silent.set_read_timeout(Some(Duration::from_secs(20))).unwrap();

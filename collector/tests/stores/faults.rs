@@ -2,12 +2,12 @@
 
 use std::time::Instant;
 
-use super::lab::{Lab, Load, row, stores};
+use super::lab::{Load, StoresFixture, row, stores};
 
 const ALL: [&str; 4] = ["embedded", "ch", "es", "kafka"];
 
 /// A materialized view that counts what is inserted: it shows a repetition that the table's own engine would hide.
-fn count_inserts(lab: &Lab<'_>) {
+fn count_inserts(lab: &StoresFixture<'_>) {
     for sql in [
         format!(
             "CREATE TABLE {}.inserted (theme String, n UInt64) ENGINE = SummingMergeTree ORDER BY theme \
@@ -24,7 +24,7 @@ fn count_inserts(lab: &Lab<'_>) {
     }
 }
 
-fn inserted(lab: &Lab<'_>) -> u64 {
+fn inserted(lab: &StoresFixture<'_>) -> u64 {
     let sql = format!("SELECT sum(n) FROM {}.inserted", lab.name);
     lab.stores.clickhouse.query(&sql).unwrap().trim().parse().unwrap()
 }
@@ -32,7 +32,7 @@ fn inserted(lab: &Lab<'_>) -> u64 {
 #[test]
 fn a_collector_killed_again_and_again_loses_and_doubles_nothing_in_any_store() {
     let Some(stores) = stores() else { return };
-    let mut lab = Lab::quick(&stores, "killed");
+    let mut lab = StoresFixture::quick(&stores, "killed");
     lab.start();
     count_inserts(&lab);
     let url = lab.url();
@@ -56,7 +56,7 @@ fn a_collector_killed_again_and_again_loses_and_doubles_nothing_in_any_store() {
 #[test]
 fn answers_lost_after_the_store_took_the_batch_double_nothing_also_when_the_collector_dies_right_then() {
     let Some(stores) = stores() else { return };
-    let mut lab = Lab::quick(&stores, "unanswered");
+    let mut lab = StoresFixture::quick(&stores, "unanswered");
     lab.start();
     count_inserts(&lab);
     lab.ch.matching("INSERT");
@@ -91,7 +91,7 @@ fn answers_lost_after_the_store_took_the_batch_double_nothing_also_when_the_coll
 #[test]
 fn requests_that_arrive_twice_double_nothing() {
     let Some(stores) = stores() else { return };
-    let mut lab = Lab::quick(&stores, "twice");
+    let mut lab = StoresFixture::quick(&stores, "twice");
     lab.start();
     count_inserts(&lab);
     lab.ch.matching("INSERT");
@@ -113,7 +113,7 @@ fn requests_that_arrive_twice_double_nothing() {
 #[test]
 fn stores_killed_under_load_have_everything_once_after_they_are_back() {
     let Some(stores) = stores() else { return };
-    let mut lab = Lab::quick(&stores, "stores_killed");
+    let mut lab = StoresFixture::quick(&stores, "stores_killed");
     lab.start();
     count_inserts(&lab);
     let mut back = Instant::now();

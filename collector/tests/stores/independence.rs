@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use super::lab::{Lab, Load, row, stores};
+use super::lab::{Load, StoresFixture, row, stores};
 
 #[test]
 fn a_store_that_is_down_for_long_delays_no_other_and_catches_up() {
     let Some(stores) = stores() else { return };
-    let mut lab = Lab::quick(&stores, "down");
+    let mut lab = StoresFixture::quick(&stores, "down");
     lab.start();
     // It takes connections and never answers: the worst way to be down.
     lab.es.blackhole();
@@ -42,11 +42,11 @@ fn a_store_that_is_down_for_long_delays_no_other_and_catches_up() {
 #[test]
 fn a_full_spool_sheds_for_the_sink_that_may_and_takes_everything_for_the_others() {
     let Some(stores) = stores() else { return };
-    let mut lab = Lab::new(
+    let mut lab = StoresFixture::new(
         &stores,
         "shed",
-        "linger_ms = 50\nbackoff_ms = 50\nbackoff_cap_ms = 200\ntimeout_ms = 2000\nbatch_events = 500\nwhen_full = \"shed\"",
-        "[limits]\nspool_bytes = 1000000\n",
+        "linger_ms = 50\nretry_initial_backoff_ms = 50\nretry_max_backoff_ms = 200\nrequest_timeout_ms = 2000\nbatch_events = 500\nwhen_full = \"drop_oldest\"",
+        "[limits]\nspool_max_bytes = 1000000\n",
     );
     lab.start();
     lab.es.refuse();
@@ -70,11 +70,11 @@ fn a_full_spool_sheds_for_the_sink_that_may_and_takes_everything_for_the_others(
 #[test]
 fn a_full_spool_blocks_clients_by_default_until_the_store_is_back() {
     let Some(stores) = stores() else { return };
-    let mut lab = Lab::new(
+    let mut lab = StoresFixture::new(
         &stores,
         "block",
-        "linger_ms = 50\nbackoff_ms = 50\nbackoff_cap_ms = 200\ntimeout_ms = 2000",
-        "[limits]\nspool_bytes = 300000\n",
+        "linger_ms = 50\nretry_initial_backoff_ms = 50\nretry_max_backoff_ms = 200\nrequest_timeout_ms = 2000",
+        "[limits]\nspool_max_bytes = 300000\n",
     );
     lab.start();
     lab.ch.refuse();
@@ -104,7 +104,7 @@ fn a_full_spool_blocks_clients_by_default_until_the_store_is_back() {
 #[test]
 fn a_sink_that_is_added_later_gets_everything_since_the_beginning() {
     let Some(stores) = stores() else { return };
-    let mut lab = Lab::quick(&stores, "late");
+    let mut lab = StoresFixture::quick(&stores, "late");
     let path = lab.site.dir.path().join("config.toml");
     let full = std::fs::read_to_string(&path).unwrap();
     let (without, _) = full.split_once("[[sink]]").unwrap();

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use subway_servers::{ClickHouse, Elastic, Elasticsearch, Kafka, Proxy, available};
 
-use super::support::{ADMIN, Collector, READ, Site, agent, gzip, id, try_post};
+use super::support::{ADMIN, Collector, CollectorFixture, READ, agent, gzip, id, try_post};
 
 /// How long anything may take before a test gives up: a store that was killed has to start again.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(150);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(150);
 
 /// The stores of this test process. Tests take turns, because a store that one kills is missing for the others.
 pub(crate) struct Stores {
@@ -51,11 +51,12 @@ struct Message {
     event_id: String,
 }
 
-/// A site whose collector writes to all stores, each under names of its own; ClickHouse and Elasticsearch through proxies.
-pub(crate) struct Lab<'a> {
+/// A site whose collector writes to all stores, each under names of its own; ClickHouse and Elasticsearch through
+/// proxies.
+pub(crate) struct StoresFixture<'a> {
     pub(crate) stores: &'a Stores,
     pub(crate) name: String,
-    pub(crate) site: Site,
+    pub(crate) site: CollectorFixture,
     pub(crate) ch: Proxy,
     pub(crate) es: Proxy,
     pub(crate) listen: String,
@@ -66,7 +67,7 @@ fn host(url: &str) -> &str {
     url.strip_prefix("http://").unwrap_or(url)
 }
 
-impl<'a> Lab<'a> {
+impl<'a> StoresFixture<'a> {
     /// `more` goes to the end of the configuration, `every` into each sink.
     pub(crate) fn new(stores: &'a Stores, name: &str, every: &str, more: &str) -> Self {
         let ch = Proxy::to(host(&stores.clickhouse.url())).unwrap();
@@ -80,7 +81,7 @@ impl<'a> Lab<'a> {
             es.url(),
             stores.kafka.bootstrap()
         );
-        let site = Site::new(&sinks);
+        let site = CollectorFixture::new(&sinks);
         // Fixed over restarts, so that the senders find it again.
         let listen = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
         Self { stores, name, site, ch, es, listen, collector: None }
@@ -88,7 +89,12 @@ impl<'a> Lab<'a> {
 
     /// Quick settings: short waits, so that tests do not wait.
     pub(crate) fn quick(stores: &'a Stores, name: &str) -> Self {
-        Self::new(stores, name, "linger_ms = 100\nbackoff_ms = 50\nbackoff_cap_ms = 500\ntimeout_ms = 10000", "")
+        Self::new(
+            stores,
+            name,
+            "linger_ms = 100\nretry_initial_backoff_ms = 50\nretry_max_backoff_ms = 500\nrequest_timeout_ms = 10000",
+            "",
+        )
     }
 
     pub(crate) fn start(&mut self) {
@@ -121,7 +127,7 @@ impl<'a> Lab<'a> {
     pub(crate) fn settled(&self, names: &[&str]) -> Duration {
         let began = Instant::now();
         while names.iter().any(|name| self.sink(name).2 > 0) {
-            assert!(began.elapsed() < PATIENCE, "not settled: {}", self.ledger());
+            assert!(began.elapsed() < TIMEOUT, "not settled: {}", self.ledger());
             std::thread::sleep(Duration::from_millis(20));
         }
         began.elapsed()
@@ -213,7 +219,7 @@ impl Load {
             let began = Instant::now();
             // Until the receipt comes, also after the end: nothing may be left in between.
             while !try_post(&agent, url, "demo", &[], &body).is_ok_and(|answer| answer.status == 200) {
-                assert!(began.elapsed() < PATIENCE, "a batch was never acknowledged");
+                assert!(began.elapsed() < TIMEOUT, "a batch was never acknowledged");
                 std::thread::sleep(Duration::from_millis(20));
             }
             self.sent.fetch_add(BATCH as u64, Ordering::Relaxed);
@@ -227,7 +233,7 @@ impl Load {
         let enough = self.sent.load(Ordering::Relaxed) + events;
         let began = Instant::now();
         while self.sent.load(Ordering::Relaxed) < enough {
-            assert!(began.elapsed() < PATIENCE, "the load stands still");
+            assert!(began.elapsed() < TIMEOUT, "the load stands still");
             std::thread::sleep(Duration::from_millis(5));
         }
     }

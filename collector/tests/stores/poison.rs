@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::lab::{Lab, Load, row, stores, three_days};
+use super::lab::{Load, StoresFixture, row, stores, three_days};
 use super::support::BINARY;
 
 const ALL: [&str; 4] = ["embedded", "ch", "es", "kafka"];
@@ -13,12 +13,12 @@ const ALL: [&str; 4] = ["embedded", "ch", "es", "kafka"];
 /// What ClickHouse refuses: a code that a constraint forbids.
 const POISON: &str = "poison";
 
-fn forbid(lab: &Lab<'_>) {
+fn forbid(lab: &StoresFixture<'_>) {
     let sql = format!("ALTER TABLE {}.ods_event ADD CONSTRAINT no_poison CHECK code != '{POISON}'", lab.name);
     lab.stores.clickhouse.query(&sql).unwrap();
 }
 
-fn allow(lab: &Lab<'_>) {
+fn allow(lab: &StoresFixture<'_>) {
     let sql = format!("ALTER TABLE {}.ods_event DROP CONSTRAINT no_poison", lab.name);
     lab.stores.clickhouse.query(&sql).unwrap();
 }
@@ -36,7 +36,12 @@ fn lines(text: &str) -> Vec<Value> {
 #[test]
 fn one_bad_row_in_a_hundred_thousand_costs_at_most_36_requests_and_no_neighbour() {
     let Some(stores) = stores() else { return };
-    let mut lab = Lab::new(&stores, "needle", "linger_ms = 15000\nbackoff_ms = 50\nbackoff_cap_ms = 500", "");
+    let mut lab = StoresFixture::new(
+        &stores,
+        "needle",
+        "linger_ms = 15000\nretry_initial_backoff_ms = 50\nretry_max_backoff_ms = 500",
+        "",
+    );
     lab.start();
     lab.settled(&ALL);
     forbid(&lab);
@@ -71,7 +76,7 @@ fn one_bad_row_in_a_hundred_thousand_costs_at_most_36_requests_and_no_neighbour(
 #[test]
 fn bad_rows_anywhere_are_dead_letters_with_the_stores_words_while_everything_fails_at_random() {
     let Some(stores) = stores() else { return };
-    let mut lab = Lab::quick(&stores, "poisoned");
+    let mut lab = StoresFixture::quick(&stores, "poisoned");
     lab.start();
     lab.settled(&ALL);
     forbid(&lab);
@@ -108,10 +113,10 @@ fn bad_rows_anywhere_are_dead_letters_with_the_stores_words_while_everything_fai
 #[test]
 fn a_document_that_elasticsearch_refuses_is_a_dead_letter_and_its_neighbours_arrive() {
     let Some(stores) = stores() else { return };
-    let mut lab = Lab::quick(&stores, "refused");
+    let mut lab = StoresFixture::quick(&stores, "refused");
     lab.start();
     lab.settled(&ALL);
-    // Somebody made this day's index by hand, with a field that holds only small numbers.
+    // This day's index was created by hand, with a field that holds only small numbers.
     let index = format!("/{}-ods-2015.05.17", lab.name);
     let mapping = json!({"mappings": {"properties": {"seq": {"type": "byte"}}}});
     stores.elastic.put(&index, &mapping.to_string()).unwrap().ok().unwrap();
@@ -129,7 +134,7 @@ fn a_document_that_elasticsearch_refuses_is_a_dead_letter_and_its_neighbours_arr
 #[test]
 fn a_store_that_refuses_everything_gets_no_dead_letters() {
     let Some(stores) = stores() else { return };
-    let mut lab = Lab::quick(&stores, "refuses_all");
+    let mut lab = StoresFixture::quick(&stores, "refuses_all");
     lab.start();
     lab.settled(&ALL);
     let name = lab.name.clone();

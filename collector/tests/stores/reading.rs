@@ -1,11 +1,11 @@
 //! The same questions, answered from three stores.
 
-use super::lab::{Lab, Load, answers, stores};
+use super::lab::{Load, StoresFixture, answers, stores};
 
 #[test]
 fn the_reading_api_answers_the_same_from_the_embedded_store_clickhouse_and_elasticsearch() {
     let Some(stores) = stores() else { return };
-    let mut lab = Lab::quick(&stores, "reading");
+    let mut lab = StoresFixture::quick(&stores, "reading");
     let path = lab.site.dir.path().join("config.toml");
     let config = std::fs::read_to_string(&path).unwrap();
     lab.start();
@@ -14,7 +14,7 @@ fn the_reading_api_answers_the_same_from_the_embedded_store_clickhouse_and_elast
     let mut found = Vec::new();
     for sink in ["embedded", "ch", "es"] {
         assert!(lab.collector.take().unwrap().terminate().success());
-        std::fs::write(&path, format!("{config}\n[reading]\nsink = \"{sink}\"\n")).unwrap();
+        std::fs::write(&path, format!("{config}\n[query]\nsource = \"{sink}\"\n")).unwrap();
         lab.start();
         // A question sees what was acknowledged before it was asked, whichever store answers.
         let batch = super::lab::three_days(10);
@@ -25,7 +25,7 @@ fn the_reading_api_answers_the_same_from_the_embedded_store_clickhouse_and_elast
     }
     for sink in ["embedded", "ch", "es"] {
         assert!(lab.collector.take().unwrap().terminate().success());
-        std::fs::write(&path, format!("{config}\n[reading]\nsink = \"{sink}\"\n")).unwrap();
+        std::fs::write(&path, format!("{config}\n[query]\nsource = \"{sink}\"\n")).unwrap();
         lab.start();
         found.push(answers(lab.collector.as_ref().unwrap()));
     }

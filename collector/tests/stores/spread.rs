@@ -5,8 +5,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
-use super::lab::{Lab, row, stores};
-use super::support::{Answer, READ, agent, gzip, id, try_post};
+use super::lab::{StoresFixture, row, stores};
+use super::support::{READ, TestResponse, agent, gzip, id, try_post};
 
 const ALL: [&str; 4] = ["embedded", "ch", "es", "kafka"];
 const DAY_MS: i64 = 86_400_000;
@@ -39,12 +39,12 @@ fn spread(now: i64, batch_number: i64) -> Value {
 }
 
 /// How many events wait beside the log for Elasticsearch to make their indices.
-fn parked(lab: &Lab) -> u64 {
+fn parked(lab: &StoresFixture) -> u64 {
     lab.ledger()["sinks"]["es"]["parked"].as_u64().unwrap_or(0)
 }
 
 /// Kills the collector again and again while Elasticsearch makes indices for what is parked; returns how often.
-fn kill_while_parked(lab: &mut Lab) -> u64 {
+fn kill_while_parked(lab: &mut StoresFixture) -> u64 {
     let (asked, mut kills) = (Instant::now(), 0);
     while parked(lab) == 0 {
         assert!(asked.elapsed() < LAG, "nothing is parked: {}", lab.ledger());
@@ -63,11 +63,14 @@ fn kill_while_parked(lab: &mut Lab) -> u64 {
 fn a_sender_of_twenty_years_of_days_words_and_names_holds_up_no_other_app() {
     let Some(stores) = stores() else { return };
     let other = "[[app]]\nkey = \"other\"\ntimezone = \"UTC\"\nread_token = \"other-read-token-0123456789abcdef\"\n";
-    let quick = "linger_ms = 100\nbackoff_ms = 50\nbackoff_cap_ms = 500\ntimeout_ms = 60000";
-    let mut lab = Lab::new(&stores, "spread", quick, other);
+    let quick = "linger_ms = 100
+retry_initial_backoff_ms = 50
+retry_max_backoff_ms = 500
+request_timeout_ms = 60000";
+    let mut lab = StoresFixture::new(&stores, "spread", quick, other);
     lab.start();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64;
-    let send = |lab: &Lab, key: &str, body: &str| -> Answer {
+    let send = |lab: &StoresFixture, key: &str, body: &str| -> TestResponse {
         let answer = try_post(&agent(), &lab.url(), key, &[], &gzip(body.as_bytes())).unwrap();
         assert_eq!(answer.status, 200, "{answer:?}");
         answer

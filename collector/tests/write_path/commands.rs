@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use subway_collector::spool::{DeadLetter, Spool, SpoolError, SpoolSettings, SpoolTask, Tx};
 
-use super::support::{BINARY, Collector, Site, batch, events};
+use super::support::{BINARY, Collector, CollectorFixture, batch, events};
 
 fn run(args: &[&str]) -> Output {
     Command::new(BINARY).args(args).output().unwrap()
@@ -17,7 +17,7 @@ fn code(output: &Output) -> i32 {
 
 #[test]
 fn a_data_directory_has_one_collector_at_a_time() {
-    let site = Site::new("");
+    let site = CollectorFixture::new("");
     let first = site.start();
     let second = Command::new(BINARY).args(site.serve()).output().unwrap();
     assert_eq!(code(&second), 1);
@@ -29,7 +29,7 @@ fn a_data_directory_has_one_collector_at_a_time() {
 
 #[test]
 fn an_address_in_use_is_a_clear_error() {
-    let (one, two) = (Site::new(""), Site::new(""));
+    let (one, two) = (CollectorFixture::new(""), CollectorFixture::new(""));
     let collector = one.start();
     let mut args = two.serve();
     let at = args.iter().position(|arg| arg == "127.0.0.1:0").unwrap();
@@ -41,7 +41,7 @@ fn an_address_in_use_is_a_clear_error() {
 
 #[test]
 fn check_says_which_line_and_key() {
-    let site = Site::new("");
+    let site = CollectorFixture::new("");
     let path = site.dir.path().join("config.toml");
     let path = path.to_str().unwrap();
     assert_eq!(code(&run(&["check", "--config", path])), 0);
@@ -78,7 +78,7 @@ fn commands_on_a_directory_without_a_spool_fail_and_make_nothing() {
 
 #[test]
 fn dead_letters_are_none_at_first_and_an_unknown_sink_is_an_error() {
-    let site = Site::new("");
+    let site = CollectorFixture::new("");
     let _collector = site.start();
     assert_eq!(site.command(&["dead-letters", "list"]), "");
     assert_eq!(site.command(&["dead-letters", "show", "--sink", "embedded"]), "");
@@ -168,7 +168,7 @@ fn without_a_configuration_a_demo_app_is_served_and_tokens_are_made_but_not_show
 
 #[test]
 fn only_one_line_goes_to_stdout() {
-    let site = Site::new("");
+    let site = CollectorFixture::new("");
     let mut child = Command::new(BINARY)
         .args(site.serve())
         .stdout(std::process::Stdio::piped())
@@ -187,7 +187,8 @@ fn only_one_line_goes_to_stdout() {
 
 #[test]
 fn a_configuration_may_take_secrets_from_the_environment() {
-    let site = Site::new("[[app]]\nkey = \"env\"\ntimezone = \"UTC\"\nread_token = \"${SUBWAY_TEST_TOKEN}\"\n");
+    let site =
+        CollectorFixture::new("[[app]]\nkey = \"env\"\ntimezone = \"UTC\"\nread_token = \"${SUBWAY_TEST_TOKEN}\"\n");
     let output = Command::new(BINARY).args(site.serve()).env_remove("SUBWAY_TEST_TOKEN").output().unwrap();
     assert_eq!(code(&output), 2);
     assert!(String::from_utf8_lossy(&output.stderr).contains("SUBWAY_TEST_TOKEN"));

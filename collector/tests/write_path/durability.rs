@@ -1,4 +1,4 @@
-//! What was acknowledged stays, whatever happens to the process.
+//! Acknowledged events survive every end of the process.
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::support::{
-    Collector, READ, Site, agent, assert_adds_up, batch, events, eventually, exported, gzip, try_post,
+    Collector, CollectorFixture, READ, agent, assert_adds_up, batch, events, eventually, exported, gzip, try_post,
 };
 
 const SENDERS: usize = 8;
@@ -56,7 +56,7 @@ fn under_load(collector: Collector, sent: &Sent, enough: usize, then: impl FnOnc
 #[test]
 fn nothing_acknowledged_is_lost_when_the_process_is_killed_under_load_again_and_again() {
     // So few IDs in memory that parts of the dedup index are written and merged all the time.
-    let site = Site::new("[limits]\ndedup_fresh_ids = 150\n");
+    let site = CollectorFixture::new("[limits]\ndedup_fresh_ids = 150\n");
     let sent = Sent::default();
     for round in 1..=4 {
         let collector = site.start();
@@ -107,7 +107,7 @@ fn nothing_acknowledged_is_lost_when_the_process_is_killed_under_load_again_and_
 #[test]
 fn a_drain_under_load_answers_what_was_accepted_and_ends_in_time() {
     for signal in ["-TERM", "-INT"] {
-        let site = Site::new("");
+        let site = CollectorFixture::new("");
         let sent = Sent::default();
         under_load(site.start(), &sent, 40, |mut collector| {
             let began = Instant::now();
@@ -129,7 +129,7 @@ fn a_drain_under_load_answers_what_was_accepted_and_ends_in_time() {
 
 #[test]
 fn a_drain_does_not_wait_for_those_who_do_not_finish() {
-    let site = Site::new("");
+    let site = CollectorFixture::new("");
     let collector = site.start();
     let idle = std::net::TcpStream::connect(collector.address()).unwrap();
     let mut slow = std::net::TcpStream::connect(collector.address()).unwrap();
@@ -144,7 +144,7 @@ fn a_drain_does_not_wait_for_those_who_do_not_finish() {
 
 #[test]
 fn what_a_question_finds_is_delivered_in_the_ledger_too_right_then_and_after_a_crash() {
-    let site = Site::new("");
+    let site = CollectorFixture::new("");
     for round in 1..=5 {
         let collector = site.start();
         assert_eq!(collector.send(&batch(events(3))).counts(), (3, 0, 0));
@@ -163,8 +163,8 @@ fn what_a_question_finds_is_delivered_in_the_ledger_too_right_then_and_after_a_c
 #[test]
 fn the_files_of_the_data_directory_are_for_their_owner_alone() {
     use std::os::unix::fs::PermissionsExt;
-    let site = Site::new("");
-    // In a directory that others may enter, made by somebody else.
+    let site = CollectorFixture::new("");
+    // In a directory that other users can open, created by another program.
     std::fs::create_dir(site.data()).unwrap();
     std::fs::set_permissions(site.data(), std::fs::Permissions::from_mode(0o755)).unwrap();
     let collector = site.start();

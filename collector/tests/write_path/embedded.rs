@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use tempfile::TempDir;
 
-use super::support::{BINARY, READ, Site, assert_adds_up, batch, events, eventually, exported};
+use super::support::{BINARY, CollectorFixture, READ, assert_adds_up, batch, events, eventually, exported};
 
 /// A sink that is never there: nothing listens on the discard port of loopback.
 const KAFKA: &str = "[[sink]]\nname = \"k\"\nkind = \"kafka\"\nurl = \"127.0.0.1:9\"\n";
@@ -31,7 +31,7 @@ fn files(dir: &Path) -> Vec<(String, Vec<u8>, SystemTime)> {
 
 #[test]
 fn without_the_embedded_store_events_are_taken_and_questions_say_what_to_configure() {
-    let site = Site::new(&without_store());
+    let site = CollectorFixture::new(&without_store());
     let collector = site.start();
     assert_eq!(collector.send(&batch(events(3))).counts(), (3, 0, 0));
     for path in ["metrics/pv", "events", "range"] {
@@ -49,14 +49,15 @@ fn without_the_embedded_store_events_are_taken_and_questions_say_what_to_configu
 
 #[test]
 fn a_store_from_before_is_left_as_it_is() {
-    let site = Site::new("");
+    let site = CollectorFixture::new("");
     let collector = site.start();
     assert_eq!(collector.send(&batch(events(3))).counts(), (3, 0, 0));
     eventually("the store has everything", || collector.ledger()["sinks"]["embedded"]["pending"] == 0);
     assert!(collector.terminate().success());
     assert_adds_up(&site.ledger());
-    let store =
-        |site: &Site| files(&site.data()).into_iter().filter(|file| file.0.starts_with("store.db")).collect::<Vec<_>>();
+    let store = |site: &CollectorFixture| {
+        files(&site.data()).into_iter().filter(|file| file.0.starts_with("store.db")).collect::<Vec<_>>()
+    };
     let before = store(&site);
     std::fs::write(site.dir.path().join("config.toml"), super::support::config(&without_store())).unwrap();
     let log = site.dir.path().join("log");
@@ -73,7 +74,7 @@ fn a_store_from_before_is_left_as_it_is() {
 #[test]
 fn an_older_binary_on_newer_data_stops_and_touches_nothing() {
     for name in ["store.db", "spool.db"] {
-        let site = Site::new("");
+        let site = CollectorFixture::new("");
         let collector = site.start();
         assert_eq!(collector.send(&batch(events(3))).counts(), (3, 0, 0));
         // After a crash, with logs beside the databases.
@@ -111,7 +112,7 @@ struct SmallDisk(TempDir);
 
 impl SmallDisk {
     /// `None`, and said so, where this process may not mount.
-    fn for_the_store_of(site: &Site) -> Option<Self> {
+    fn for_the_store_of(site: &CollectorFixture) -> Option<Self> {
         let disk = Self(tempfile::tempdir().unwrap());
         if !disk.mount("size=2m") {
             assert!(std::env::var_os("CI").is_none(), "a tmpfs cannot be mounted");
@@ -138,13 +139,13 @@ impl Drop for SmallDisk {
 }
 
 /// Bytes of JSON in the spool that fill it.
-const SMALL_SPOOL: &str = "[limits]\nspool_bytes = 400000\n";
+const SMALL_SPOOL: &str = "[limits]\nspool_max_bytes = 400000\n";
 /// Far more events than the small disk and the small spool have room for.
 const MORE_THAN_FITS: usize = 100_000;
 
 #[test]
 fn a_full_disk_of_the_embedded_store_holds_up_nobody_before_the_spool_is_full() {
-    let site = Site::new(SMALL_SPOOL);
+    let site = CollectorFixture::new(SMALL_SPOOL);
     let Some(disk) = SmallDisk::for_the_store_of(&site) else { return };
     let collector = site.start();
     let mut acknowledged = 0;
@@ -170,7 +171,7 @@ fn a_full_disk_of_the_embedded_store_holds_up_nobody_before_the_spool_is_full() 
 
 #[test]
 fn an_embedded_store_that_sheds_lets_clients_through_and_says_what_it_lacks() {
-    let site = Site::new(&format!("[embedded]\nwhen_full = \"shed\"\n{SMALL_SPOOL}"));
+    let site = CollectorFixture::new(&format!("[embedded]\nwhen_full = \"drop_oldest\"\n{SMALL_SPOOL}"));
     let Some(disk) = SmallDisk::for_the_store_of(&site) else { return };
     let collector = site.start();
     // How much a store takes before its disk is full depends on when its log is written back.
@@ -196,7 +197,7 @@ fn an_embedded_store_that_sheds_lets_clients_through_and_says_what_it_lacks() {
 
 #[test]
 fn an_answer_says_from_when_on_it_is_complete_and_export_what_is_gone() {
-    let site = Site::new("[embedded]\nretention_days = 1\n");
+    let site = CollectorFixture::new("[embedded]\nretention_days = 1\n");
     let collector = site.start();
     assert_eq!(collector.send(&batch(events(3))).counts(), (3, 0, 0));
     eventually("the store has everything", || collector.ledger()["sinks"]["embedded"]["pending"] == 0);
@@ -227,12 +228,12 @@ fn an_answer_says_from_when_on_it_is_complete_and_export_what_is_gone() {
 
 #[test]
 fn commands_beside_a_collector_that_writes_never_take_it_for_a_newer_one() {
-    let site = Site::new("");
+    let site = CollectorFixture::new("");
     let collector = site.start();
     let done = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            // Small commits, so that both logs begin anew now and then.
+            // Small commits, so that both logs are restarted now and then.
             for _ in 0..300 {
                 assert_eq!(collector.send(&batch(events(20))).counts(), (20, 0, 0));
             }

@@ -2,12 +2,12 @@
 
 use serde_json::Value;
 
-use super::support::{Collector, Site, assert_adds_up, fixtures};
+use super::support::{Collector, CollectorFixture, assert_adds_up, fixtures};
 
-fn site(fixture: &Value) -> Site {
+fn site(fixture: &Value) -> CollectorFixture {
     let limits: String =
         fixture["limits"].as_object().into_iter().flatten().map(|(key, value)| format!("{key} = {value}\n")).collect();
-    Site::new(&format!("[limits]\n{limits}"))
+    CollectorFixture::new(&format!("[limits]\n{limits}"))
 }
 
 /// The reason or the code that a file is an example of.
@@ -26,10 +26,10 @@ fn body(fixture: &Value) -> Vec<u8> {
 }
 
 /// Fixtures with the same limits share a collector.
-fn each(folder: &str, mut visit: impl FnMut(&str, &Value, &Site, &Collector)) {
+fn each(folder: &str, mut visit: impl FnMut(&str, &Value, &CollectorFixture, &Collector)) {
     let mut fixtures = fixtures(folder);
     fixtures.sort_by_key(|(_, fixture)| fixture["limits"].to_string());
-    let mut running: Option<(String, Site, Collector)> = None;
+    let mut running: Option<(String, CollectorFixture, Collector)> = None;
     for (name, fixture) in fixtures {
         let limits = fixture["limits"].to_string();
         if running.as_ref().is_none_or(|(known, ..)| *known != limits) {

@@ -6,7 +6,7 @@ use std::path::Path;
 use subway_protocol::RejectReason;
 use subway_protocol::codec::server::ProblemCode;
 
-use super::support::{Site, agent};
+use super::support::{CollectorFixture, agent};
 
 const TEXT: &str = include_str!("../../../docs/openapi.yaml");
 
@@ -58,7 +58,7 @@ fn every_address_of_the_router_is_named() {
 
 #[test]
 fn every_operation_is_answered_by_the_running_collector() {
-    let site = Site::new("");
+    let site = CollectorFixture::new("");
     let collector = site.start();
     for (path, method) in operations() {
         let real = path.replace("{key}", "demo").replace("{metric}", "pv").replace("{name}", "app.js");

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use subway_collector::config::Limits;
 
-use super::support::Site;
+use super::support::CollectorFixture;
 
 const TEXT: &str = include_str!("../../../docs/operations/12-reference.md");
 const WIRE: &str = include_str!("../../../docs/protocol.md");
@@ -31,7 +31,7 @@ fn every_limit_is_documented_with_its_default() {
 
 #[test]
 fn every_metric_is_documented_with_its_kind() {
-    let site = Site::new("");
+    let site = CollectorFixture::new("");
     let page = site.start().get("/metrics", None).text;
     let heads = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
     let real: BTreeMap<String, String> = heads.map(|(name, kind)| (name.to_owned(), kind.to_owned())).collect();

@@ -2,11 +2,11 @@
 
 use serde_json::{Value, json};
 
-use super::support::{READ, Site, assert_adds_up, batch, event, events, eventually, exported, gzip, id};
+use super::support::{CollectorFixture, READ, assert_adds_up, batch, event, events, eventually, exported, gzip, id};
 
 #[test]
 fn stored_duplicate_and_rejected_add_up_and_are_counted() {
-    let site = Site::new("");
+    let site = CollectorFixture::new("");
     let collector = site.start();
     let good = event();
     let mut bad = event();
@@ -32,7 +32,7 @@ fn stored_duplicate_and_rejected_add_up_and_are_counted() {
 
 #[test]
 fn an_event_is_a_duplicate_in_whatever_batch_it_comes_again_also_after_a_restart_and_a_crash() {
-    let site = Site::new("");
+    let site = CollectorFixture::new("");
     let collector = site.start();
     let known = event();
     assert_eq!(collector.send(&batch(vec![known.clone()])).counts(), (1, 0, 0));
@@ -50,7 +50,7 @@ fn an_event_is_a_duplicate_in_whatever_batch_it_comes_again_also_after_a_restart
 
 #[test]
 fn apps_do_not_share_what_was_seen() {
-    let site = Site::new("[[app]]\nkey = \"other\"\ntimezone = \"UTC\"\n");
+    let site = CollectorFixture::new("[[app]]\nkey = \"other\"\ntimezone = \"UTC\"\n");
     let collector = site.start();
     let body = batch(events(1)).to_string();
     assert_eq!(collector.post("demo", &[], body.as_bytes()).counts(), (1, 0, 0));
@@ -59,14 +59,14 @@ fn apps_do_not_share_what_was_seen() {
 
 #[test]
 fn a_batch_without_a_good_event_is_answered_all_the_same() {
-    let site = Site::new("");
+    let site = CollectorFixture::new("");
     let collector = site.start();
     assert_eq!(collector.send(&batch(vec![json!({}), json!([]), json!(null)])).counts(), (0, 0, 3));
     assert_adds_up(&collector.ledger());
     assert!(exported(&site).is_empty());
 }
 
-fn times(site: &Site) -> Vec<(u64, i64)> {
+fn times(site: &CollectorFixture) -> Vec<(u64, i64)> {
     let mut out: Vec<(u64, i64)> = site
         .command(&["export"])
         .lines()
@@ -88,7 +88,7 @@ fn now() -> i64 {
 
 #[test]
 fn a_clock_that_is_off_is_corrected_and_a_true_time_is_believed() {
-    let site = Site::new("");
+    let site = CollectorFixture::new("");
     let collector = site.start();
     let mut wrong = batch(vec![at(1, 1_000_000, 1)]);
     let mut true_time = at(2, 1_000_000, 2);
@@ -110,7 +110,7 @@ fn a_clock_that_is_off_is_corrected_and_a_true_time_is_believed() {
 
 #[test]
 fn a_clock_that_jumps_back_does_not_reorder_an_install_even_across_batches_and_restarts() {
-    let site = Site::new("");
+    let site = CollectorFixture::new("");
     let collector = site.start();
     let install = id();
     let send = |collector: &super::support::Collector, events: Vec<Value>| {
@@ -131,7 +131,7 @@ fn a_clock_that_jumps_back_does_not_reorder_an_install_even_across_batches_and_r
 
 #[test]
 fn gzip_is_known_by_its_header_or_its_first_bytes() {
-    let site = Site::new("");
+    let site = CollectorFixture::new("");
     let collector = site.start();
     let body = |n| gzip(batch(events(n)).to_string().as_bytes());
     assert_eq!(collector.post("demo", &[], &body(3)).counts(), (3, 0, 0));
@@ -149,7 +149,7 @@ fn gzip_is_known_by_its_header_or_its_first_bytes() {
 
 #[test]
 fn what_was_just_accepted_can_be_read() {
-    let site = Site::new("");
+    let site = CollectorFixture::new("");
     let collector = site.start();
     let sent = batch(vec![event()]);
     collector.send(&sent);
@@ -163,7 +163,7 @@ fn what_was_just_accepted_can_be_read() {
 
 #[test]
 fn what_was_first_sent_before_the_horizon_is_stored_but_marked_and_counted() {
-    let site = Site::new("[limits]\ndedup_days = 2\n");
+    let site = CollectorFixture::new("[limits]\ndedup_days = 2\n");
     let collector = site.start();
     let day = 24 * 60 * 60 * 1000;
     let aged = |days: i64| {

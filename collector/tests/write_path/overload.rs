@@ -7,11 +7,11 @@ use std::time::Instant;
 
 use serde_json::json;
 
-use super::support::{BINARY, Collector, Site, assert_adds_up, batch, events, eventually, exported};
+use super::support::{BINARY, Collector, CollectorFixture, assert_adds_up, batch, events, eventually, exported};
 
 #[test]
 fn connections_beyond_the_limit_are_told_so_and_a_free_place_is_used_again() {
-    let site = Site::new("[limits]\nconnections = 2\nconnections_per_ip = 0\n");
+    let site = CollectorFixture::new("[limits]\nconnections = 2\nconnections_per_ip = 0\n");
     let collector = site.start();
     let first = TcpStream::connect(collector.address()).unwrap();
     let second = TcpStream::connect(collector.address()).unwrap();
@@ -38,7 +38,7 @@ fn connections_beyond_the_limit_are_told_so_and_a_free_place_is_used_again() {
 
 #[test]
 fn a_head_that_never_ends_is_cut_off() {
-    let site = Site::new("[limits]\nhead_ms = 50\n");
+    let site = CollectorFixture::new("[limits]\nheader_timeout_ms = 50\n");
     let collector = site.start();
     let mut stream = TcpStream::connect(collector.address()).unwrap();
     std::io::Write::write_all(&mut stream, b"POST /v1/events HTTP/1.1\r\nx-subway-key: de").unwrap();
@@ -50,7 +50,7 @@ fn a_head_that_never_ends_is_cut_off() {
 
 #[test]
 fn a_body_that_never_ends_is_given_up() {
-    let site = Site::new("[limits]\nbody_ms = 50\n");
+    let site = CollectorFixture::new("[limits]\nbody_timeout_ms = 50\n");
     let collector = site.start();
     let mut stream = TcpStream::connect(collector.address()).unwrap();
     let head = b"POST /v1/events HTTP/1.1\r\nhost: x\r\nx-subway-key: demo\r\ncontent-length: 100\r\n\r\n{";
@@ -63,7 +63,7 @@ fn a_body_that_never_ends_is_given_up() {
 
 #[test]
 fn an_answer_that_nobody_takes_is_small_and_not_kept_for_ever() {
-    let site = Site::new("[limits]\nbody_ms = 1000\n");
+    let site = CollectorFixture::new("[limits]\nbody_timeout_ms = 1000\n");
     let collector = site.start();
     // The name of a field that is wrong may be all of the body.
     let name = "x".repeat(900_000);
@@ -89,7 +89,7 @@ fn an_answer_that_nobody_takes_is_small_and_not_kept_for_ever() {
 fn bodies_beyond_an_apps_share_of_the_memory_are_refused_until_others_are_done() {
     let other = "[[app]]\nkey = \"other\"\ntimezone = \"UTC\"\n";
     let limits = "[limits]\nbody_bytes = 1000000\ndecompressed_bytes = 1000000\nin_flight_bytes = 6000000\n";
-    let site = Site::new(&format!("{other}{limits}"));
+    let site = CollectorFixture::new(&format!("{other}{limits}"));
     let collector = site.start();
     let hold = || {
         let mut stream = TcpStream::connect(collector.address()).unwrap();
@@ -118,7 +118,7 @@ fn bodies_beyond_an_apps_share_of_the_memory_are_refused_until_others_are_done()
 }
 
 /// Starts a collector whose files may not grow beyond `kib`, until the limit is lifted.
-fn on_a_small_disk(site: &Site, kib: u64) -> Collector {
+fn on_a_small_disk(site: &CollectorFixture, kib: u64) -> Collector {
     // Without the trap the system would kill the process instead of refusing the write. The unit of ulimit -f is 512 or
     // 1024 bytes depending on the shell, which does not matter here.
     let script = format!("trap '' XFSZ; ulimit -S -f {kib}; exec \"$@\"");
@@ -127,7 +127,7 @@ fn on_a_small_disk(site: &Site, kib: u64) -> Collector {
 
 #[test]
 fn a_full_disk_is_a_503_that_stores_nothing_and_ends_when_there_is_room() {
-    let site = Site::new("");
+    let site = CollectorFixture::new("");
     site.start().terminate();
     let collector = on_a_small_disk(&site, 400);
     let mut acknowledged = Vec::new();

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 
 use serde_json::json;
 
-use super::support::{ADMIN, READ, Site, agent, batch, event, events, gzip};
+use super::support::{ADMIN, CollectorFixture, READ, agent, batch, event, events, gzip};
 
 /// Sends bytes as they are and reads until the collector closes or `until` has come.
 fn raw(address: &str, bytes: &[u8], until: &str) -> String {
@@ -25,7 +25,7 @@ fn raw(address: &str, bytes: &[u8], until: &str) -> String {
 
 #[test]
 fn unknown_addresses_and_methods_are_problems_too() {
-    let site = Site::new("");
+    let site = CollectorFixture::new("");
     let collector = site.start();
     for path in ["/v1", "/v1/events/", "/v2/events", "/v1/admin", "/health"] {
         assert_eq!(collector.get(path, None).code(), "not_found", "{path}");
@@ -42,7 +42,7 @@ fn unknown_addresses_and_methods_are_problems_too() {
 
 #[test]
 fn the_key_may_stand_in_a_header_or_in_the_address() {
-    let site = Site::new("");
+    let site = CollectorFixture::new("");
     let collector = site.start();
     let post = |query: &str| {
         let body = batch(events(1)).to_string();
@@ -57,7 +57,7 @@ fn the_key_may_stand_in_a_header_or_in_the_address() {
 
 #[test]
 fn a_wrong_key_is_refused_before_the_body_comes() {
-    let site = Site::new("");
+    let site = CollectorFixture::new("");
     let collector = site.start();
     let head = "POST /v1/events HTTP/1.1\r\nhost: x\r\nx-subway-key: nobody\r\ncontent-length: 1000000\r\n\r\n";
     let answer = raw(collector.address(), head.as_bytes(), "unknown_key");
@@ -69,7 +69,7 @@ fn a_wrong_key_is_refused_before_the_body_comes() {
 
 #[test]
 fn an_announced_body_that_is_too_large_is_refused_before_it_comes() {
-    let site = Site::new("");
+    let site = CollectorFixture::new("");
     let collector = site.start();
     let head = "POST /v1/events HTTP/1.1\r\nhost: x\r\nx-subway-key: demo\r\ncontent-length: 99999999\r\n\r\n";
     let answer = raw(collector.address(), head.as_bytes(), "body_too_large");
@@ -78,7 +78,7 @@ fn an_announced_body_that_is_too_large_is_refused_before_it_comes() {
 
 #[test]
 fn sizes_are_allowed_up_to_their_limit_and_not_beyond() {
-    let site = Site::new("");
+    let site = CollectorFixture::new("");
     let collector = site.start();
     let padded = |total: usize| {
         let mut text = batch(events(1)).to_string();
@@ -103,7 +103,7 @@ fn sizes_are_allowed_up_to_their_limit_and_not_beyond() {
 
 #[test]
 fn a_bomb_is_refused_and_costs_little() {
-    let site = Site::new("");
+    let site = CollectorFixture::new("");
     let collector = site.start();
     let bomb = gzip(&vec![b' '; 64 << 20]);
     assert!(bomb.len() < 1 << 20);
@@ -113,7 +113,7 @@ fn a_bomb_is_refused_and_costs_little() {
 
 #[test]
 fn a_chunked_body_is_taken_up_to_its_limit() {
-    let site = Site::new("");
+    let site = CollectorFixture::new("");
     let collector = site.start();
     let head = "POST /v1/events HTTP/1.1\r\nhost: x\r\nx-subway-key: demo\r\ntransfer-encoding: chunked\r\n\r\n";
     let chunked = |body: &[u8]| {
@@ -135,7 +135,7 @@ fn a_chunked_body_is_taken_up_to_its_limit() {
 
 #[test]
 fn pages_of_any_origin_may_send_and_do_nothing_else() {
-    let site = Site::new("");
+    let site = CollectorFixture::new("");
     let collector = site.start();
     let preflight = |path: &str| {
         let request = ureq::http::Request::builder()
@@ -178,7 +178,7 @@ fn pages_of_any_origin_may_send_and_do_nothing_else() {
 
 #[test]
 fn health_metrics_and_the_ledger_answer_whom_they_should() {
-    let site = Site::new("");
+    let site = CollectorFixture::new("");
     let collector = site.start();
     assert_eq!(collector.get("/health/live", None).status, 200);
     assert_eq!(collector.get("/health/ready", None).status, 200);

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde_json::Value;
 
 use super::support::{
-    Answer, Collector, READ, Site, agent, assert_adds_up, batch, events, eventually, exported, try_post,
+    Collector, CollectorFixture, READ, TestResponse, agent, assert_adds_up, batch, events, eventually, exported,
+    try_post,
 };
 
 /// Bytes of JSON in the spool: some fifty batches of the flood.
@@ -16,9 +17,9 @@ const BATCH: u64 = 40_000;
 const FLOOD: usize = 1_000;
 
 /// A second app, a spool of [`CAP`], and `more`.
-fn site(more: &str) -> Site {
-    Site::new(&format!(
-        "[[app]]\nkey = \"other\"\ntimezone = \"UTC\"\nread_token = \"{READ}\"\n[limits]\nspool_bytes = {CAP}\n{more}"
+fn site(more: &str) -> CollectorFixture {
+    CollectorFixture::new(&format!(
+        "[[app]]\nkey = \"other\"\ntimezone = \"UTC\"\nread_token = \"{READ}\"\n[limits]\nspool_max_bytes = {CAP}\n{more}"
     ))
 }
 
@@ -29,7 +30,7 @@ fn dead_sink(when_full: &str) -> String {
     )
 }
 
-fn flood(collector: &Collector) -> Answer {
+fn flood(collector: &Collector) -> TestResponse {
     collector.post("demo", &[], batch(events(100)).to_string().as_bytes())
 }
 
@@ -98,9 +99,9 @@ fn a_flood_is_refused_at_its_share_and_others_are_let_in_across_kills_until_noth
     let collector = site.start();
     let mut stored = small_traffic(&collector, 1) + flood_until_refused(&collector);
     assert_share_is_used_up(&collector);
-    let most = CAP * 8 / 9 + BATCH;
+    let max_ids = CAP * 8 / 9 + BATCH;
     let demo = bytes_of(&collector, "demo");
-    assert!((CAP / 2..most).contains(&demo), "many senders at once get no more than one: {demo}");
+    assert!((CAP / 2..max_ids).contains(&demo), "many senders at once get no more than one: {demo}");
     stored += small_traffic(&collector, 10);
     let before = figures(&collector);
     collector.kill_9();
@@ -115,7 +116,7 @@ fn a_flood_is_refused_at_its_share_and_others_are_let_in_across_kills_until_noth
     assert_share_is_used_up(&collector);
     assert_eq!(collector.ledger()["stored"], stored);
     assert!(collector.terminate().success());
-    // Nobody waits for the dead sink any more.
+    // The dead sink holds back nothing any more.
     let path = site.dir.path().join("config.toml");
     let text = std::fs::read_to_string(&path).unwrap().replace(&dead_sink("block"), "");
     std::fs::write(&path, text).unwrap();
@@ -131,7 +132,7 @@ fn once_the_store_is_back_everything_drains_and_the_flooder_is_let_in_again() {
     let collector = site.start();
     let mut stored = small_traffic(&collector, 1);
     eventually("nothing waits", || collector.metric("subway_spool_bytes") == 0);
-    // The embedded store cannot write while somebody else does.
+    // The embedded store cannot write while another connection does.
     let store = rusqlite::Connection::open(site.data().join("store.db")).unwrap();
     store.busy_timeout(std::time::Duration::from_secs(20)).unwrap();
     store.execute_batch("BEGIN IMMEDIATE").unwrap();
@@ -151,7 +152,7 @@ fn once_the_store_is_back_everything_drains_and_the_flooder_is_let_in_again() {
 
 #[test]
 fn a_sink_that_sheds_lets_every_app_through() {
-    let site = site(&dead_sink("shed"));
+    let site = site(&dead_sink("drop_oldest"));
     let collector = site.start();
     let shed = |ledger: &Value| ledger["sinks"]["dead"].get("shed").and_then(Value::as_u64).unwrap_or(0);
     let mut stored = 0;

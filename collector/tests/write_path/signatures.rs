@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use subway_collector::sign;
 
-use super::support::{SECRET, Site, batch, events, gzip};
+use super::support::{CollectorFixture, SECRET, batch, events, gzip};
 
 fn now() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64
@@ -12,7 +12,7 @@ fn now() -> i64 {
 
 #[test]
 fn a_signed_request_is_accepted_once_also_across_restarts_and_crashes() {
-    let site = Site::new("");
+    let site = CollectorFixture::new("");
     let mut collector = site.start();
     let body = gzip(batch(events(2)).to_string().as_bytes());
     let signature = sign(SECRET, now(), &body);
@@ -33,7 +33,7 @@ fn a_signed_request_is_accepted_once_also_across_restarts_and_crashes() {
 
 #[test]
 fn anything_but_the_right_signature_is_refused_and_stores_nothing() {
-    let site = Site::new("");
+    let site = CollectorFixture::new("");
     let collector = site.start();
     let plain = batch(events(1)).to_string();
     let body = gzip(plain.as_bytes());
@@ -63,7 +63,7 @@ fn anything_but_the_right_signature_is_refused_and_stores_nothing() {
 
 #[test]
 fn a_refused_body_does_not_use_up_its_signature() {
-    let site = Site::new("");
+    let site = CollectorFixture::new("");
     let collector = site.start();
     let body = b"not a batch";
     let signature = sign(SECRET, now(), body);

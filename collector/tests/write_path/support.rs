@@ -1,4 +1,10 @@
-//! A running collector and a small client.
+//! Test support: runs the real binary, and sends requests to it.
+//!
+//! Begin with [`CollectorFixture::new`], which writes a configuration, and [`CollectorFixture::start`], which returns a
+//! running [`Collector`]. [`batch`] and [`events`] build bodies, [`TestResponse`] reads what comes back, and
+//! [`eventually`] waits for a condition without sleeping. Five test targets include this file by path: only the
+//! collector's own targets get `CARGO_BIN_EXE_*`, so it cannot be a crate of its own without a path to the binary in
+//! every call.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -16,8 +22,8 @@ pub(crate) const ADMIN: &str = "admin-token-of-the-tests";
 pub(crate) const READ: &str = "read-token-of-the-tests";
 pub(crate) const SECRET: &str = "a secret of the tests";
 
-/// How long anything may take before a test gives up.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Time after which a test gives up waiting.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The apps of the tests: `demo`, and `signed`, which demands signatures. `more` is appended.
 pub(crate) fn config(more: &str) -> String {
@@ -29,16 +35,16 @@ pub(crate) fn config(more: &str) -> String {
 
 pub(crate) struct Collector {
     child: Child,
-    // Held open: a closed pipe would be the test's doing, not the collector's.
+    // Kept open, so that the collector does not meet a closed pipe.
     _stdout: BufReader<ChildStdout>,
     pub(crate) url: String,
 }
 
-pub(crate) struct Site {
+pub(crate) struct CollectorFixture {
     pub(crate) dir: TempDir,
 }
 
-impl Site {
+impl CollectorFixture {
     pub(crate) fn new(more: &str) -> Self {
         let site = Self { dir: tempfile::tempdir().unwrap() };
         std::fs::write(site.dir.path().join("config.toml"), config(more)).unwrap();
@@ -49,7 +55,7 @@ impl Site {
         self.dir.path().join("data")
     }
 
-    /// The arguments of `serve` for this site.
+    /// Returns the arguments of `serve`.
     pub(crate) fn serve(&self) -> Vec<String> {
         let config = self.dir.path().join("config.toml");
         [
@@ -69,7 +75,7 @@ impl Site {
         Collector::spawn(Command::new(BINARY).args(self.serve()))
     }
 
-    /// What a command of the binary prints on this site's data directory.
+    /// Runs a command of the binary on the data directory, and returns its output.
     pub(crate) fn command(&self, words: &[&str]) -> String {
         let output = Command::new(BINARY).args(words).arg("--data-dir").arg(self.data()).output().unwrap();
         assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
@@ -82,12 +88,12 @@ impl Site {
 }
 
 impl Collector {
-    /// Starts it and waits for the line that says where it listens.
+    /// Starts a collector, and waits for the line with its URL.
     pub(crate) fn spawn(command: &mut Command) -> Self {
         Self::spawn_with_log(command, Stdio::null())
     }
 
-    /// The same, with its log going to `log`.
+    /// Does the same with the log written to `log`.
     pub(crate) fn spawn_with_log(command: &mut Command, log: Stdio) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
@@ -124,31 +130,36 @@ impl Collector {
         self.wait()
     }
 
-    pub(crate) fn get(&self, path: &str, token: Option<&str>) -> Answer {
+    pub(crate) fn get(&self, path: &str, token: Option<&str>) -> TestResponse {
         let mut request = agent().get(format!("{}{path}", self.url));
         if let Some(token) = token {
             request = request.header("authorization", format!("Bearer {token}"));
         }
-        Answer::new(request.call().unwrap())
+        TestResponse::new(request.call().unwrap())
     }
 
     pub(crate) fn ledger(&self) -> Value {
         self.get("/v1/admin/ledger", Some(ADMIN)).json()
     }
 
-    pub(crate) fn send(&self, batch: &Value) -> Answer {
+    pub(crate) fn send(&self, batch: &Value) -> TestResponse {
         self.post("demo", &[], batch.to_string().as_bytes())
     }
 
-    pub(crate) fn post(&self, key: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+    pub(crate) fn post(&self, key: &str, headers: &[(&str, &str)], body: &[u8]) -> TestResponse {
         self.try_post(key, headers, body).unwrap()
     }
 
-    pub(crate) fn try_post(&self, key: &str, headers: &[(&str, &str)], body: &[u8]) -> Result<Answer, ureq::Error> {
+    pub(crate) fn try_post(
+        &self,
+        key: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Result<TestResponse, ureq::Error> {
         try_post(&agent(), &self.url, key, headers, body)
     }
 
-    /// The value of a line of `/metrics`.
+    /// Returns the value of a line of `/metrics`.
     pub(crate) fn metric(&self, series: &str) -> u64 {
         let page = self.get("/metrics", None).text;
         let line = page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
@@ -164,7 +175,7 @@ impl Drop for Collector {
 }
 
 pub(crate) fn agent() -> ureq::Agent {
-    ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(PATIENCE)).build().into()
+    ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(TIMEOUT)).build().into()
 }
 
 pub(crate) fn try_post(
@@ -173,7 +184,7 @@ pub(crate) fn try_post(
     key: &str,
     headers: &[(&str, &str)],
     body: &[u8],
-) -> Result<Answer, ureq::Error> {
+) -> Result<TestResponse, ureq::Error> {
     let mut request = agent.post(format!("{url}/v1/events"));
     if !key.is_empty() {
         request = request.header("x-subway-key", key);
@@ -181,17 +192,17 @@ pub(crate) fn try_post(
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    request.send(body).map(Answer::new)
+    request.send(body).map(TestResponse::new)
 }
 
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct TestResponse {
     pub(crate) status: u16,
     headers: ureq::http::HeaderMap,
     pub(crate) text: String,
 }
 
-impl Answer {
+impl TestResponse {
     pub(crate) fn new(mut response: ureq::http::Response<ureq::Body>) -> Self {
         let text = response.body_mut().read_to_string().unwrap();
         Self { status: response.status().as_u16(), headers: response.headers().clone(), text }
@@ -205,7 +216,7 @@ impl Answer {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
-    /// The problem document, checked for its form.
+    /// Returns the problem, after checking its form.
     pub(crate) fn problem(&self) -> Value {
         assert_eq!(self.header("content-type"), "application/problem+json", "{self:?}");
         let problem = self.json();
@@ -221,7 +232,7 @@ impl Answer {
         self.problem()["code"].as_str().unwrap().to_owned()
     }
 
-    /// The receipt: (stored, duplicates, rejected).
+    /// Returns the counts of the receipt: stored, duplicates, rejected.
     pub(crate) fn counts(&self) -> (u64, usize, usize) {
         assert_eq!(self.status, 200, "{self:?}");
         let receipt = self.json();
@@ -230,7 +241,7 @@ impl Answer {
     }
 }
 
-/// A UUID that no other call gives.
+/// Returns a UUID that differs from all others of this process.
 pub(crate) fn id() -> String {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     format!("0198c0de-0000-7000-8000-{:012x}", NEXT.fetch_add(1, Ordering::Relaxed))
@@ -240,7 +251,7 @@ pub(crate) fn event() -> Value {
     json!({"id": id(), "seq": 1, "theme": "view", "code": "page_view", "ts": 1431835511000i64, "props": {"k": "v"}})
 }
 
-/// A new batch with these events.
+/// Returns a new batch of `events`.
 pub(crate) fn batch(events: Vec<Value>) -> Value {
     json!({"v": 1, "batch_id": id(), "install_id": id(), "sent_at": 1431835512000i64, "events": events})
 }
@@ -255,16 +266,16 @@ pub(crate) fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-/// Waits until `condition` holds; fails after a time that is long for anything the tests wait for.
+/// Waits until `condition` holds; fails after [`TIMEOUT`].
 pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let began = Instant::now();
     while !condition() {
-        assert!(began.elapsed() < PATIENCE, "waited in vain: {what}");
+        assert!(began.elapsed() < TIMEOUT, "waited in vain: {what}");
         std::thread::yield_now();
     }
 }
 
-/// received = stored + duplicate + rejected; stored = delivered + dead + pending + expired for every sink.
+/// Checks received = stored + duplicate + rejected, and for every sink stored = delivered + dead + pending + expired.
 pub(crate) fn assert_adds_up(ledger: &Value) {
     let n = |value: &Value| value.as_u64().unwrap();
     let rejected: u64 = ledger["rejected"].as_object().unwrap().values().map(n).sum();
@@ -278,8 +289,8 @@ pub(crate) fn assert_adds_up(ledger: &Value) {
     }
 }
 
-/// The IDs of all stored events, as `export` gives them, sorted.
-pub(crate) fn exported(site: &Site) -> Vec<String> {
+/// Returns the sorted IDs of all stored events, as `export` prints them.
+pub(crate) fn exported(site: &CollectorFixture) -> Vec<String> {
     let mut ids: Vec<String> = site
         .command(&["export"])
         .lines()

@@ -1,6 +1,6 @@
 //! Checks a JSON object against the grammar and the limits of properties in one pass, without allocating a tree.
 
-use crate::outcome::{Actual, RejectReason, Violation, truncate};
+use crate::outcome::{Actual, MAX_PATH_BYTES, RejectReason, Violation, truncate};
 
 /// Limits of one tree of properties.
 #[derive(Clone, Copy, Debug)]
@@ -18,9 +18,6 @@ impl From<&crate::Limits> for PropertyLimits {
         Self { properties: limits.properties, depth: limits.depth, key_bytes: limits.key_bytes }
     }
 }
-
-/// Longest path named in a violation, bytes; longer ones are truncated.
-const PATH_BYTES: usize = 256;
 
 /// One container that is not closed yet.
 struct Level {
@@ -319,8 +316,8 @@ impl Checker<'_> {
             } else {
                 super::write_integer(&mut path, level.members as i64 - 1);
             }
-            if path.len() > PATH_BYTES {
-                return truncate(&path, PATH_BYTES).to_owned();
+            if path.len() > MAX_PATH_BYTES {
+                return truncate(&path, MAX_PATH_BYTES).to_owned();
             }
         }
         path

@@ -1,5 +1,5 @@
-//! One line of an access log in the common or combined format, read strictly: what does not fit is refused with a reason,
-//! never guessed (<https://httpd.apache.org/docs/2.4/mod/mod_log_config.html>).
+//! One line of an access log in the common or combined format, read strictly: what does not fit is refused with a
+//! reason, never guessed (<https://httpd.apache.org/docs/2.4/mod/mod_log_config.html>).
 //!
 //! ```text
 //! CLIENT IDENT USER [17/May/2015:10:05:03 +0000] "GET /path?query HTTP/1.1" STATUS BYTES "REFERRER" "AGENT"

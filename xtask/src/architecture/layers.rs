@@ -15,7 +15,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("accept", &["auth", "limit", "pipeline", "spool"]),
     ("auth", &["limit"]),
     ("process", &[]),
-    ("spool", &[]),
+    ("spool", &["limit"]),
     ("fanout", &["spool", "sinks"]),
     ("sinks", &[]),
     ("query", &["sinks"]),
@@ -36,8 +36,8 @@ const PURE: &[(&str, &[&str])] = &[
     ("row.rs", &["record"]),
 ];
 
-/// Crates that a layer must not name: no SQL in `http`, no HTTP types behind it, and what a number means only where it is
-/// asked for.
+/// Crates that a layer must not name: no SQL in `http`, no HTTP types behind it, and what a number means only where it
+/// is asked for.
 const FOREIGN: &[(&str, &[&str])] = &[
     ("http", &["rusqlite"]),
     ("accept", &["axum", "hyper", "rusqlite", "subway_analytics"]),

@@ -1,8 +1,8 @@
 //! The architecture as a check: which crate and which room (here: layer) of the collector may name which, which code is
 //! PURE, which modules go in circles, and how long files and functions may be. ARCHITECTURE.md says why.
 //!
-//! `names` reads what a file names, `source` resolves it to full paths; `crates`, `layers`, `purity`, `cycles` and `size`
-//! hold a table each of what is allowed, and what is wrong is a text with file and line.
+//! `names` reads what a file names, `source` resolves it to full paths; `crates`, `layers`, `purity`, `cycles` and
+//! `size` hold a table each of what is allowed, and what is wrong is a text with file and line.
 
 mod cfg;
 mod crates;

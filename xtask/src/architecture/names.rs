@@ -1,5 +1,5 @@
-//! What a file names: every path of its `use` trees, expressions, types, attributes and macro arguments, as it is written.
-//! `source` resolves them.
+//! What a file names: every path of its `use` trees, expressions, types, attributes and macro arguments, as it is
+//! written. `source` resolves them.
 
 use proc_macro2::{Ident, Spacing, TokenStream, TokenTree};
 use syn::spanned::Spanned;

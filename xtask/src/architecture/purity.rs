@@ -51,12 +51,12 @@ const IO_APIS: &[&str] = &[
     "ureq",
 ];
 
-/// Methods that touch the world, whatever has them.
+/// Methods that touch the world, on any type.
 const IO_METHODS: &[&str] = &["elapsed", "to_socket_addrs"];
 
 /// Statics that can change or are made late, each with the reason why it is one.
 const STATICS: &[(&str, &str, &str)] = &[
-    ("collector/src/clock.rs", "BEGAN", "the monotonic clock counts from the process's start"),
+    ("collector/src/clock.rs", "STARTED", "the monotonic clock counts from the process's start"),
     ("collector/src/http/console.rs", "TAGS", "a constant: hashes of files in the binary"),
     ("collector/src/sinks/sqlite/columns.rs", "CONTEXT_SQL", "a constant: SQL text made of the columns"),
     ("collector/src/sinks/sqlite/packed.rs", "CURRENT_LAYOUT", "a constant: a text made of the columns"),

@@ -80,8 +80,8 @@ impl SourceCrate {
         Ok(Self { files, scope })
     }
 
-    /// The module (without `crate`) that defines what `path` names, through the re-exports of others; `None` if it is not of
-    /// this crate.
+    /// The module (without `crate`) that defines what `path` names, through the re-exports of others; `None` if it is
+    /// not of this crate.
     pub(super) fn home(&self, path: &[String]) -> Option<Vec<String>> {
         let path = self.scope.follow(path.to_vec());
         (path.first()? == "crate").then(|| self.scope.module_prefix(&path[1..]))

@@ -25,7 +25,7 @@ fn a_forbidden_layer_is_found_however_it_is_named() {
     let names_spool = ["`http` must not name `spool`"];
     for text in [
         "use crate::spool::Spool;",
-        "use crate::{accept::Acceptor, spool::{self as _}};",
+        "use crate::{accept::Ingestor, spool::{self as _}};",
         "use crate::spool as storage;",
         "use super::super::spool::Spool;",
         "use self::super::super::spool::*;",
@@ -63,7 +63,7 @@ fn a_layer_is_found_behind_a_re_export_of_the_root() {
 #[test]
 fn what_is_allowed_and_what_is_a_test_is_no_violation() {
     for text in [
-        "use crate::accept::Acceptor;\nuse crate::telemetry;",
+        "use crate::accept::Ingestor;\nuse crate::telemetry;",
         "use super::router;",
         "// crate::spool\n/// [`crate::spool::Spool`]\nfn f() -> &'static str { \"crate::spool\" }",
         "#[cfg(test)]\nmod tests { use crate::spool::Spool; }",

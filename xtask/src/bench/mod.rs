@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::{tools, wasm};
 
 mod dedup;
-mod rival;
+mod otel;
 mod sinks;
 
 /// A part of the table: its name, and what makes its rows.
@@ -41,13 +41,15 @@ impl Row {
     }
 }
 
-/// Runs the benchmarks, or those whose names are among `args`, and prints the table. `--rival`: side by side with a rival.
+/// Runs the benchmarks, or those whose names are among `args`, and prints the table. `--compare-otel` adds a comparison
+/// with the OpenTelemetry Collector.
 ///
 /// # Errors
-/// If an argument is unknown, or something does not build or run. A missed goal is shown, and is no error: machines are noisy.
+/// If an argument is unknown, or something does not build or run. A missed goal is shown, and is no error: machines are
+/// noisy.
 pub(crate) fn run(args: &[String]) -> Result<()> {
     let (options, names): (Vec<&String>, Vec<&String>) = args.iter().partition(|arg| arg.starts_with("--"));
-    ensure!(options.iter().all(|option| *option == "--rival"), "the only option is --rival");
+    ensure!(options.iter().all(|option| *option == "--compare-otel"), "the only option is --compare-otel");
     let known: Vec<&str> = PARTS.iter().map(|(name, _)| *name).collect();
     ensure!(names.iter().all(|name| known.contains(&name.as_str())), "the parts are {}", known.join(", "));
     let mut rows = Vec::new();

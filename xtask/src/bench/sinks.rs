@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::rival;
+use super::otel;
 use super::{Row, json_with, number, thousands};
 
 /// The least part of a plain bulk loader's rate that a sink is to reach.
@@ -16,12 +16,12 @@ const DEAD_GOAL: f64 = 0.95;
 /// Makes the rows of one part of the report.
 type Part = fn(&Value) -> Result<Vec<Row>>;
 
-/// Runs the benchmark; with the rival if wanted.
-pub(super) fn rows(with_rival: bool) -> Result<Vec<Row>> {
-    let rival = if with_rival { Some(rival::fetch()?) } else { None };
+/// Runs the benchmark; with the OpenTelemetry Collector if wanted.
+pub(super) fn rows(with_otel: bool) -> Result<Vec<Row>> {
+    let otel = if with_otel { Some(otel::fetch()?) } else { None };
     eprintln!("bench: sinks on real servers");
     let environment: Vec<(&str, String)> =
-        rival.iter().map(|path| ("SUBWAY_RIVAL", path.display().to_string())).collect();
+        otel.iter().map(|path| ("SUBWAY_OTEL", path.display().to_string())).collect();
     let args = ["bench", "--locked", "--package", "subway-collector", "--bench", "sinks"];
     let report = json_with(&args, &environment)?;
     let mut rows = Vec::new();
@@ -29,11 +29,11 @@ pub(super) fn rows(with_rival: bool) -> Result<Vec<Row>> {
         ("clickhouse", clickhouse),
         ("elasticsearch", elasticsearch),
         ("everything", everything),
-        ("rival", side_by_side),
+        ("otel", side_by_side),
     ];
     for (name, part) in parts {
         match report[name]["missing"].as_str() {
-            Some(_) if name == "rival" && !with_rival => {}
+            Some(_) if name == "otel" && !with_otel => {}
             Some(why) => rows.push(Row::plain(&format!("{name}: not run"), why.chars().take(60).collect())),
             None => rows.extend(part(&report[name]).with_context(|| format!("the part {name}"))?),
         }
@@ -123,9 +123,9 @@ fn side_by_side(report: &Value) -> Result<Vec<Row>> {
     ] {
         let (ours, theirs) = (number(&report["ours"], figure)?, number(&report["theirs"], figure)?);
         rows.push(Row::goal(
-            &format!("{what}: this, {}", rival::NAME),
+            &format!("{what}: this, {}", otel::NAME),
             format!("{}, {}", thousands(ours), thousands(theirs)),
-            "more than the rival",
+            "more than OpenTelemetry",
             ours > theirs,
         ));
     }

@@ -16,8 +16,8 @@ pub(crate) struct Collector {
 }
 
 impl Collector {
-    /// Starts `binary` with the embedded default configuration and waits until it answers. `listen` as the option of the
-    /// same name; port 0 takes a free one. Its log goes to `log`.
+    /// Starts `binary` with the embedded default configuration and waits until it answers. `listen` as the option of
+    /// the same name; port 0 takes a free one. Its log goes to `log`.
     pub(crate) fn start(binary: &Path, data_dir: &Path, listen: &str, log: Stdio) -> Result<Self> {
         Self::start_with(binary, data_dir, listen, log, &[])
     }

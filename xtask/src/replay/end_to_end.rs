@@ -57,7 +57,7 @@ fn every_bucket_of_the_example_log_is_as_the_oracle_says_from_clickhouse_and_ela
     let config = dir.path().join("config.toml");
     let read_from = |sink: &str| {
         let text = format!(
-            "[[app]]\nkey = \"demo\"\ntimezone = \"Asia/Shanghai\"\n[reading]\nsink = \"{sink}\"\n\
+            "[[app]]\nkey = \"demo\"\ntimezone = \"Asia/Shanghai\"\n[query]\nsource = \"{sink}\"\n\
              [[sink]]\nname = \"ch\"\nkind = \"clickhouse\"\nurl = \"{}\"\n\
              [[sink]]\nname = \"es\"\nkind = \"elasticsearch\"\nurl = \"{}\"\n",
             clickhouse.url(),

@@ -158,7 +158,7 @@ pub(crate) fn run(options: &Options) -> Result<Summary> {
 ///
 /// ```json
 /// {"install": "CLIENT", "theme": "view", "code": "page_view", "props": {}, "trueTs": 1431857103000,
-///  "page": {"path": "/", "title": "", "referrer": ""}, "device": {"os": "..", "osVersion": ".."}}
+/// "page": {"path": "/", "title": "", "referrer": ""}, "device": {"os": "..", "osVersion": ".."}}
 /// ```
 pub(crate) fn split(log: &Path, share: Share, out: &Path) -> Result<Found> {
     let file = std::fs::File::create(out).with_context(|| format!("cannot write {}", out.display()))?;

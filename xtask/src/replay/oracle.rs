@@ -1,5 +1,6 @@
-//! What the numbers of a log must be, computed by brute force and by other means than everything it judges: its own reader
-//! of lines, its own calendar, sets instead of SQL. It reads the healthy lines of a combined log and nothing else.
+//! What the numbers of a log must be, computed by brute force and by other means than everything it judges: its own
+//! reader of lines, its own calendar, sets instead of SQL. It reads the healthy lines of a combined log and nothing
+//! else.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -64,8 +64,8 @@ pub(crate) struct Plan {
     _dir: TempDir,
 }
 
-/// Reads a log and calls `visit` for every line that belongs to `share`, with the raw line. Unreadable lines are named to
-/// `name`.
+/// Reads a log and calls `visit` for every line that belongs to `share`, with the raw line. Unreadable lines are named
+/// to `name`.
 pub(crate) fn read_log(
     log: &Path,
     share: Share,

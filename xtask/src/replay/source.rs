@@ -27,7 +27,7 @@ pub(crate) enum Next {
 }
 
 impl Lines {
-    /// Opens a log; gzip is recognised by its first two bytes, whatever the name says.
+    /// Opens a log; gzip is recognised by its first two bytes, not by the name.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
         let mut plain = BufReader::with_capacity(256 * 1024, file);
@@ -48,8 +48,8 @@ impl Lines {
     /// Reads the next line into `line`.
     pub(crate) fn next(&mut self, line: &mut Vec<u8>) -> Result<Next> {
         line.clear();
-        let most = LINE_BYTES as u64 + 2;
-        let read = self.reader.by_ref().take(most).read_until(b'\n', line).context("cannot read the log")?;
+        let max_bytes = LINE_BYTES as u64 + 2;
+        let read = self.reader.by_ref().take(max_bytes).read_until(b'\n', line).context("cannot read the log")?;
         if read == 0 {
             return Ok(Next::End);
         }

@@ -28,10 +28,10 @@ pub(crate) fn events(request: &Request) -> Vec<TrackEvent> {
 
 /// The properties of the `network` event.
 fn properties(request: &Request) -> Value {
-    let with_url = |most: usize| {
+    let with_url = |max_bytes: usize| {
         json!({
             "method": request.method,
-            "url": cut(&request.url, most),
+            "url": cut(&request.url, max_bytes),
             "status": request.status,
             "bytes": request.bytes,
         })

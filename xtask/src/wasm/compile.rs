@@ -53,7 +53,7 @@ fn cargo_build() -> Result<PathBuf> {
 
 /// Exports that only hosts which can send bytes need; the JavaScript twin, made for the others, goes without.
 const BYTES_ONLY: &str = "zipped";
-/// wasm-bindgen's hooks for hosts that restart a module after a trap. Nobody calls them here.
+/// wasm-bindgen's hooks for hosts that restart a module after a trap. They are not called here.
 const UNUSED: [&str; 2] = ["__abort_handler", "__instance_terminated"];
 
 /// Writes the glue and the two modules that fit it: `bound.wasm`, and `bound-js.wasm` without [`BYTES_ONLY`].

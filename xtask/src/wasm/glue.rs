@@ -1,8 +1,9 @@
 //! Corrects wasm-bindgen's glue for memories that grow without detaching their old buffer.
 //!
-//! A real `WebAssembly.Memory` detaches its ArrayBuffer when it grows, and the glue renews its cached views when it sees
-//! one of length 0. wasm2js swaps the buffer and leaves the old one alive, so that the glue would go on writing into
-//! dead bytes. Every check is therefore replaced by the one that is right for both: is it still the memory's buffer?
+//! A real `WebAssembly.Memory` detaches its ArrayBuffer when it grows, and the glue renews its cached views when it
+//! sees one of length 0. wasm2js swaps the buffer and leaves the old one alive, so that the glue would go on writing
+//! into dead bytes. Every check is therefore replaced by the one that is right for both: is it still the memory's
+//! buffer?
 
 use anyhow::{Result, ensure};
 

@@ -1,4 +1,4 @@
-//! `[[sink]]`: the stores besides the embedded one. The keys that every kind has are here; each kind reads the rest itself.
+//! `[[sink]]`: stores besides the embedded one. The keys that all kinds have are here; each kind parses the others.
 
 mod clickhouse;
 mod elasticsearch;
@@ -18,26 +18,26 @@ pub use kafka::Kafka;
 use super::text::{Text, expand};
 use super::{ConfigError, Source};
 
-/// The name of the sink that needs no `[[sink]]`: the store in the data directory.
+/// Name of the sink that needs no `[[sink]]`: the store in the data directory.
 pub const EMBEDDED: &str = "embedded";
 
-/// Bytes of a sink's name: it is a label of every metric.
-const NAME_BYTES: usize = 64;
+/// Longest name of a sink, bytes: it is a label of every metric.
+const MAX_NAME_BYTES: usize = 64;
 
-/// One configured sink besides the embedded one.
+/// Settings of one sink besides the embedded one.
 #[derive(Clone, Debug)]
-pub struct Sink {
-    /// Names it in the ledger, the metrics and the dead letters.
+pub struct SinkConfig {
+    /// Name in the ledger, the metrics and the dead letters.
     pub name: String,
-    /// How it is fed.
+    /// Settings of its deliveries.
     pub delivery: Delivery,
-    /// What it is and how to reach it.
-    pub kind: Kind,
+    /// Kind of store, with its settings.
+    pub kind: SinkKind,
 }
 
-/// The kinds of sinks that can be configured, each with its settings.
+/// Kinds of sinks that can be configured, each with its settings.
 #[derive(Clone, Debug)]
-pub enum Kind {
+pub enum SinkKind {
     /// ClickHouse over its HTTP interface.
     ClickHouse(Box<ClickHouse>),
     /// Elasticsearch or OpenSearch.
@@ -46,198 +46,209 @@ pub enum Kind {
     Kafka(Box<Kafka>),
 }
 
-impl Kind {
-    /// Whether questions can be answered from such a store.
+impl SinkKind {
+    /// Returns whether queries can be answered from such a store.
     #[must_use]
     pub fn answers(&self) -> bool {
-        !matches!(self, Kind::Kafka(_))
+        !matches!(self, SinkKind::Kafka(_))
     }
 }
 
-/// What happens when the spool is full because this sink takes nothing.
+/// Policy for a spool that is full because this sink accepts nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 pub enum WhenFull {
-    /// Clients are told 503 and keep their events: nothing is lost, and nothing new is taken.
+    /// Refuse requests with 503, so that clients keep their events. Nothing is lost, and nothing new is stored.
     #[default]
     Block,
-    /// This sink gives up its oldest events, counted in the ledger; the others get everything.
-    Shed,
+    /// Drop the oldest events of this sink, counted in the ledger. The other sinks get everything.
+    DropOldest,
 }
 
-/// How a sink is fed. Every `[[sink]]` has these keys; the defaults are the kind's.
+/// Settings of deliveries, which every `[[sink]]` has. The defaults depend on the kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delivery {
-    /// Most events in one batch.
+    /// Most events in one delivery.
     pub batch_events: u64,
-    /// Most bytes of JSON in one batch, after what its events share was copied to each of them. Together with what the encoder makes of them it bounds the sink's memory.
+    /// Most bytes of JSON in one delivery, after common properties were copied to each event. Together with the encoded
+    /// form it bounds the memory of the sink.
     pub batch_bytes: u64,
-    /// How long the first waiting event waits for company, milliseconds.
+    /// Batching window in milliseconds: a partial batch is sent after this time. Like Kafka's `linger.ms`.
     pub linger_ms: u64,
-    /// The first pause after a failure, milliseconds; it doubles with every failure in a row.
-    pub backoff_ms: u64,
-    /// The longest pause, milliseconds.
-    pub backoff_cap_ms: u64,
-    /// Failures in a row after which the store's health is asked before a batch is risked.
-    pub breaker_failures: u64,
-    /// How long one request to the store may take, milliseconds.
-    pub timeout_ms: u64,
-    /// What happens when the spool is full.
+    /// First pause after a failure, milliseconds. It doubles with every failure in a row.
+    pub retry_initial_backoff_ms: u64,
+    /// Longest pause, milliseconds.
+    pub retry_max_backoff_ms: u64,
+    /// Failures in a row after which the health of the store is checked before a delivery is tried.
+    pub breaker_threshold: u64,
+    /// Time for one request to the store, milliseconds.
+    pub request_timeout_ms: u64,
+    /// Policy for a full spool.
     pub when_full: WhenFull,
 }
 
 impl Delivery {
-    /// For a kind that is best served with batches of this size. The pauses: a store that restarts is found within
-    /// seconds, one that is down for a day is not asked more than every 15 s.
-    pub(super) fn of(batch_events: u64, batch_bytes: u64, linger_ms: u64) -> Self {
+    /// Returns the defaults of a kind that works best with batches of this size.
+    ///
+    /// With these pauses a store that restarts is found within seconds, and one that is down is tried every 15 s.
+    pub(super) fn with_batches(batch_events: u64, batch_bytes: u64, linger_ms: u64) -> Self {
         Self {
             batch_events,
             batch_bytes,
             linger_ms,
-            backoff_ms: 200,
-            backoff_cap_ms: 15_000,
-            breaker_failures: 5,
-            timeout_ms: 60_000,
+            retry_initial_backoff_ms: 200,
+            retry_max_backoff_ms: 15_000,
+            breaker_threshold: 5,
+            request_timeout_ms: 60_000,
             when_full: WhenFull::Block,
         }
     }
 }
 
-/// The table's common keys as written.
+/// Keys of all kinds, as written in the table.
 #[derive(Default)]
-struct Common {
+struct CommonKeys {
     numbers: Vec<(&'static str, u64)>,
     when_full: WhenFull,
 }
 
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
-/// The common keys that are numbers, with what they may be.
-const NUMBERS: [(&str, u64, u64); 7] = [
+/// Common keys that are numbers, with their ranges.
+const NUMBER_KEYS: [(&str, u64, u64); 7] = [
     ("batch_events", 1, 1_000_000),
     ("batch_bytes", 1024, 1024 * 1024 * 1024),
     ("linger_ms", 0, 60_000),
-    ("backoff_ms", 1, DAY_MS),
-    ("backoff_cap_ms", 1, DAY_MS),
-    ("breaker_failures", 1, 1_000_000),
-    ("timeout_ms", 1, DAY_MS),
+    ("retry_initial_backoff_ms", 1, DAY_MS),
+    ("retry_max_backoff_ms", 1, DAY_MS),
+    ("breaker_threshold", 1, 1_000_000),
+    ("request_timeout_ms", 1, DAY_MS),
 ];
 
-impl Common {
-    /// Takes the common keys out of `settings`.
-    fn take(settings: &mut toml::Table, wrong: &dyn Fn(&str, String) -> ConfigError) -> Result<Self, ConfigError> {
+impl CommonKeys {
+    /// Removes the common keys from `settings`.
+    fn take(settings: &mut toml::Table, invalid: &dyn Fn(&str, String) -> ConfigError) -> Result<Self, ConfigError> {
         let mut common = Self::default();
-        for (key, least, most) in NUMBERS {
+        for (key, min, max) in NUMBER_KEYS {
             let Some(value) = settings.remove(key) else { continue };
             let number = value.as_integer().and_then(|number| u64::try_from(number).ok());
-            let number = number.filter(|number| (least..=most).contains(number));
-            let number = number.ok_or_else(|| wrong(key, format!("must be {least} to {most}, here {value}")))?;
+            let number = number.filter(|number| (min..=max).contains(number));
+            let number = number.ok_or_else(|| invalid(key, format!("must be {min} to {max}, here {value}")))?;
             common.numbers.push((key, number));
         }
         if let Some(value) = settings.remove("when_full") {
-            let refuse = || wrong("when_full", format!("must be \"block\" or \"shed\", here {value}"));
+            let refuse = || invalid("when_full", format!("must be \"block\" or \"drop_oldest\", here {value}"));
             common.when_full = value.clone().try_into().map_err(|_| refuse())?;
         }
         Ok(common)
     }
 
-    fn over(self, mut delivery: Delivery) -> Delivery {
+    fn apply_to(self, mut delivery: Delivery) -> Delivery {
         for (key, value) in self.numbers {
-            let place = match key {
+            let target = match key {
                 "batch_events" => &mut delivery.batch_events,
                 "batch_bytes" => &mut delivery.batch_bytes,
                 "linger_ms" => &mut delivery.linger_ms,
-                "backoff_ms" => &mut delivery.backoff_ms,
-                "backoff_cap_ms" => &mut delivery.backoff_cap_ms,
-                "breaker_failures" => &mut delivery.breaker_failures,
-                _ => &mut delivery.timeout_ms,
+                "retry_initial_backoff_ms" => &mut delivery.retry_initial_backoff_ms,
+                "retry_max_backoff_ms" => &mut delivery.retry_max_backoff_ms,
+                "breaker_threshold" => &mut delivery.breaker_threshold,
+                _ => &mut delivery.request_timeout_ms,
             };
-            *place = value;
+            *target = value;
         }
         delivery.when_full = self.when_full;
         delivery
     }
 }
 
-/// What the settings of one kind must be able to do.
-trait Settings: DeserializeOwned {
-    /// Checks what their types do not say; the error names the key and what is wrong with it.
+/// Settings of one kind of sink.
+trait SinkSettings: DeserializeOwned {
+    /// Checks what the types do not express. The error names the key and what is wrong with it.
     fn check(&mut self) -> Result<(), (&'static str, String)>;
 }
 
-pub(super) fn all(source: &Source<'_>, tables: Vec<Spanned<toml::Table>>) -> Result<Vec<Sink>, ConfigError> {
+pub(super) fn parse_all(
+    source: &Source<'_>,
+    tables: Vec<Spanned<toml::Table>>,
+) -> Result<Vec<SinkConfig>, ConfigError> {
     let mut names = HashSet::new();
     let mut sinks = Vec::new();
     for table in tables {
         let at = table.span();
         let mut settings = table.into_inner();
         let mut text = |key: &str| {
-            let wrong = |why: String| source.error(at.clone(), &format!("sink.{key}"), why);
+            let invalid = |why: String| source.error(at.clone(), &format!("sink.{key}"), why);
             match settings.remove(key) {
-                Some(toml::Value::String(text)) => expand(&text, &|name| std::env::var(name).ok()).map_err(wrong),
-                Some(_) => Err(wrong("must be a string".into())),
-                None => Err(wrong("is missing".into())),
+                Some(toml::Value::String(text)) => expand(&text, &|name| std::env::var(name).ok()).map_err(invalid),
+                Some(_) => Err(invalid("must be a string".into())),
+                None => Err(invalid("is missing".into())),
             }
         };
         let (name, kind) = (text("name")?, text("kind")?);
         let known = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'-' | b'.');
-        if name.is_empty() || name.len() > NAME_BYTES || !name.bytes().all(known) {
+        if name.is_empty() || name.len() > MAX_NAME_BYTES || !name.bytes().all(known) {
             return Err(source.error(at, "sink.name", "must be [A-Za-z0-9_.-]{1,64}"));
         }
         if !names.insert(name.clone()) {
             return Err(source.error(at, "sink.name", format!("{name} is there twice")));
         }
-        if let Some(sink) = one(source, at, name, &kind, settings)? {
+        if let Some(sink) = parse_one(source, at, name, &kind, settings)? {
             sinks.push(sink);
         }
     }
     Ok(sinks)
 }
 
-fn one(
+fn parse_one(
     source: &Source<'_>,
     at: Range<usize>,
     name: String,
     kind: &str,
     mut settings: toml::Table,
-) -> Result<Option<Sink>, ConfigError> {
-    let wrong = |key: &str, why: String| source.error(at.clone(), &format!("sink.{key}"), why);
+) -> Result<Option<SinkConfig>, ConfigError> {
+    let invalid = |key: &str, why: String| source.error(at.clone(), &format!("sink.{key}"), why);
     if kind == "sqlite" {
         if name != EMBEDDED {
-            return Err(wrong("kind", "the one sink of kind sqlite is the embedded store, named \"embedded\"".into()));
+            return Err(invalid(
+                "kind",
+                "the one sink of kind sqlite is the embedded store, named \"embedded\"".into(),
+            ));
         }
         return match settings.keys().next() {
-            Some(key) => Err(wrong(key, "is not a key of kind sqlite".into())),
+            Some(key) => Err(invalid(key, "is not a key of kind sqlite".into())),
             None => Ok(None),
         };
     }
     if name == EMBEDDED {
-        return Err(wrong("name", "\"embedded\" is the name of the sink of kind sqlite".into()));
+        return Err(invalid("name", "\"embedded\" is the name of the sink of kind sqlite".into()));
     }
-    let common = Common::take(&mut settings, &wrong)?;
+    let common = CommonKeys::take(&mut settings, &invalid)?;
     let (kind, delivery) = match kind {
-        "clickhouse" => (Kind::ClickHouse(Box::new(read(settings, &wrong)?)), ClickHouse::delivery()),
-        "elasticsearch" => (Kind::Elasticsearch(Box::new(read(settings, &wrong)?)), Elasticsearch::delivery()),
-        "kafka" => (Kind::Kafka(Box::new(read(settings, &wrong)?)), Kafka::delivery()),
+        "clickhouse" => (SinkKind::ClickHouse(Box::new(read(settings, &invalid)?)), ClickHouse::delivery()),
+        "elasticsearch" => (SinkKind::Elasticsearch(Box::new(read(settings, &invalid)?)), Elasticsearch::delivery()),
+        "kafka" => (SinkKind::Kafka(Box::new(read(settings, &invalid)?)), Kafka::delivery()),
         other => {
             let why = format!("{other} is no kind of sink; known are sqlite, clickhouse, elasticsearch, kafka");
-            return Err(wrong("kind", why));
+            return Err(invalid("kind", why));
         }
     };
-    Ok(Some(Sink { name, delivery: common.over(delivery), kind }))
+    Ok(Some(SinkConfig { name, delivery: common.apply_to(delivery), kind }))
 }
 
-/// The settings of one kind from what is left of its table.
-fn read<S: Settings>(settings: toml::Table, wrong: &dyn Fn(&str, String) -> ConfigError) -> Result<S, ConfigError> {
+/// Parses the settings of one kind from the rest of its table.
+fn read<S: SinkSettings>(
+    settings: toml::Table,
+    invalid: &dyn Fn(&str, String) -> ConfigError,
+) -> Result<S, ConfigError> {
     // The error of a table without its text names the key inside its message; it never shows a value.
     let mut read: S = toml::Value::Table(settings)
         .try_into()
-        .map_err(|error: toml::de::Error| wrong("*", error.message().to_owned()))?;
-    read.check().map_err(|(key, why)| wrong(key, why))?;
+        .map_err(|error: toml::de::Error| invalid("*", error.message().to_owned()))?;
+    read.check().map_err(|(key, why)| invalid(key, why))?;
     Ok(read)
 }
 
-/// Whether this is the address of an HTTP server without anything that belongs elsewhere.
+/// Checks that `url` is the address of an HTTP server, without path, query, user or password.
 fn check_url(url: &Text) -> Result<(), (&'static str, String)> {
     let host = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
     match host.map(|host| host.trim_end_matches('/')) {

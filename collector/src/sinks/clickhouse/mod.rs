@@ -89,7 +89,7 @@ pub(crate) fn open(
 }
 
 fn timeout(delivery: &Delivery) -> Duration {
-    Duration::from_millis(delivery.timeout_ms)
+    Duration::from_millis(delivery.request_timeout_ms)
 }
 
 /// Returns the statements that create everything the sink needs, to read or to run by hand.

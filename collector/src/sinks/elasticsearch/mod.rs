@@ -69,7 +69,7 @@ pub(crate) fn open(
 /// # Errors
 /// As [`Sink::prepare`].
 pub(crate) async fn apply(settings: &Settings, delivery: &Delivery) -> Result<Vec<String>, SinkError> {
-    schema::apply(&Server::new(settings, Duration::from_millis(delivery.timeout_ms))?, settings).await
+    schema::apply(&Server::new(settings, Duration::from_millis(delivery.request_timeout_ms))?, settings).await
 }
 
 struct Elasticsearch {
@@ -132,7 +132,7 @@ impl Elasticsearch {
         let known_indices = Arc::new(KnownIndices::new(settings.index_prefix()));
         Ok(Self {
             name: name.to_owned(),
-            server: Server::new(settings, Duration::from_millis(delivery.timeout_ms))?,
+            server: Server::new(settings, Duration::from_millis(delivery.request_timeout_ms))?,
             encoder: Arc::new(BulkEncoder::new(settings)),
             counts: if settings.exact_counts { Some(Counts::new(settings, zones)?) } else { None },
             retention: Arc::new(Retention::new(

@@ -41,7 +41,7 @@ pub(super) fn config(settings: &Settings, delivery: &Delivery) -> ClientConfig {
     set("queue.buffering.max.kbytes", &(settings.queue_bytes() / 1024).max(1).to_string());
     set("queue.buffering.max.messages", &MAX_QUEUED_MESSAGES.to_string());
     // Every message is acknowledged or fails within this time, so a delivery always ends.
-    set("message.timeout.ms", &delivery.timeout_ms.to_string());
+    set("message.timeout.ms", &delivery.request_timeout_ms.to_string());
     set("reconnect.backoff.max.ms", &MAX_RECONNECT_BACKOFF_MS.to_string());
     set("socket.keepalive.enable", "true");
     let protocol = match (settings.user.is_some(), settings.tls()) {

@@ -50,7 +50,7 @@ struct Kafka {
 impl Kafka {
     fn open(name: &str, settings: &Settings, delivery: &Delivery) -> Result<Self, SinkError> {
         let client = client::config(settings, delivery);
-        let request_timeout = METADATA_TIMEOUT.min(Duration::from_millis(delivery.timeout_ms));
+        let request_timeout = METADATA_TIMEOUT.min(Duration::from_millis(delivery.request_timeout_ms));
         let client_log = ClientLog::new(name);
         let topics = Arc::new(Topics::new(name, settings, (client.clone(), client_log.clone()), request_timeout));
         let producer_slot = Arc::new(ProducerSlot::new(name, client, client_log.clone()));

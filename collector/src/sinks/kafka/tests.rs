@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use subway_servers::{Kafka as Broker, available};
 
 use super::*;
-use crate::config::{Config, Kind};
+use crate::config::{Config, SinkKind};
 use crate::sinks::StoredRecord;
 
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -29,7 +29,7 @@ fn sink(brokers: &str, topic: &str, more: &str) -> Kafka {
          partitions = 3\n{more}"
     );
     let sink = Config::parse(&text).unwrap().sinks.remove(0);
-    let Kind::Kafka(settings) = &sink.kind else { panic!("another kind") };
+    let SinkKind::Kafka(settings) = &sink.kind else { panic!("another kind") };
     Kafka::open(&sink.name, settings, &sink.delivery).unwrap()
 }
 
@@ -179,7 +179,7 @@ async fn each_theme_can_have_a_topic_of_its_own() {
 async fn a_missing_topic_is_no_poison_and_is_not_made_against_the_will() {
     let Some(broker) = available(Broker::shared()) else { return };
     let topic = topic();
-    let strict = sink(&broker.bootstrap(), &topic, "manage_schema = false\ntimeout_ms = 1500\n");
+    let strict = sink(&broker.bootstrap(), &topic, "manage_schema = false\nrequest_timeout_ms = 1500\n");
     let named = |result: Result<(), SinkError>| match result {
         Err(SinkError::Retryable { message, .. }) => assert!(message.contains(&topic), "{message}"),
         other => panic!("{other:?}"),
@@ -260,7 +260,7 @@ async fn a_topic_that_takes_less_than_the_largest_message_is_named_at_the_start(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_there_is_a_failure_that_may_pass() {
-    let sink = sink("127.0.0.1:1", "t", "timeout_ms = 500\n");
+    let sink = sink("127.0.0.1:1", "t", "request_timeout_ms = 500\n");
     let prepared = sink.prepare().await;
     // The error names the library's reason, not only the timeout.
     assert!(prepared.as_ref().is_err_and(|error| error.to_string().contains("refused")), "{prepared:?}");
@@ -277,7 +277,7 @@ async fn a_broker_killed_in_the_middle_of_deliveries_costs_nothing() {
     const BATCHES: u64 = 30;
     const EVENTS: u64 = 1000;
     let (topic, url) = (topic(), broker.bootstrap());
-    let sink = prepared(&url, &topic, "timeout_ms = 2000\n").await;
+    let sink = prepared(&url, &topic, "request_timeout_ms = 2000\n").await;
     let (mut failures, mut restarted) = (0, None);
     for n in 0..BATCHES {
         let first = 1 + n * EVENTS;
@@ -308,7 +308,7 @@ async fn a_broker_killed_in_the_middle_of_deliveries_costs_nothing() {
 async fn a_broker_that_hangs_ends_a_delivery_in_time_and_gets_the_same_batch_again() {
     let Some(broker) = available(Broker::start()) else { return };
     let (topic, url) = (topic(), broker.bootstrap());
-    let sink = prepared(&url, &topic, "timeout_ms = 1000\n").await;
+    let sink = prepared(&url, &topic, "request_timeout_ms = 1000\n").await;
     let first = batch(vec![record("i", 1, 100, nothing)], 100);
     let second = batch(vec![record("i", 101, 100, nothing)], 200);
     assert_eq!(sink.deliver(first).await, Ok(Delivered::default()));

@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::maintenance::{delete_part_row, save_app};
 use super::part::PartMeta;
 use super::{Change, Dedup, plan};
-use crate::clock::{self, ALLOWANCE_MS, ClockGuard};
+use crate::clock::{self, ClockGuard, MAX_DRIFT_MS};
 use crate::spool::SpoolError;
 
 /// SQL for the last time at which the clock was trusted. It is stored so that the next start can compare the clock
@@ -79,7 +79,7 @@ fn clamp_future(
     forgotten_to: &mut Option<i64>,
     now: i64,
 ) -> Result<bool, SpoolError> {
-    let latest = now.saturating_add(ALLOWANCE_MS);
+    let latest = now.saturating_add(MAX_DRIFT_MS);
     let mut dated = false;
     for part in parts.iter_mut().filter(|part| part.to > latest) {
         (part.from, part.to) = (part.from.min(now), now);

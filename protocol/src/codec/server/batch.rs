@@ -12,14 +12,11 @@ use super::deserialize::{Elements, ElementsSeed, Millis, MonoMillis, object};
 use super::response::{Problem, ProblemCode};
 use super::text::WireText;
 use crate::limits::Limits;
-use crate::outcome::{Actual, RejectReason, Violation, truncate};
+use crate::outcome::{Actual, MAX_PATH_BYTES, RejectReason, Violation, truncate};
 use crate::{Id, VERSION};
 
 /// Longest error message of the JSON reader that is passed on, bytes.
 const DETAIL_BYTES: usize = 512;
-
-/// Longest path of a wrong field that is passed on, bytes.
-const PATH_BYTES: usize = 256;
 
 /// A batch with a valid envelope. Decode its events one by one with [`super::WireEvent::decode`].
 #[derive(Clone, Debug)]
@@ -352,6 +349,6 @@ fn explain(body: &[u8], error: &serde_json::Error, whole: BatchSeed) -> Problem 
         return Problem::new(ProblemCode::MalformedJson, format!("the body is not a batch: {error}")).at(&place);
     }
     // The path contains names from the body, and can be as long.
-    let path = truncate(&path, PATH_BYTES);
+    let path = truncate(&path, MAX_PATH_BYTES);
     Problem::new(ProblemCode::InvalidField, format!("{path}: {error}")).at(path)
 }

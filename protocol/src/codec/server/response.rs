@@ -5,12 +5,10 @@ use serde::ser::SerializeMap;
 use serde::{Serializer, ser::SerializeStruct};
 
 use crate::Id;
-use crate::outcome::{Actual, Violation, truncate};
+use crate::outcome::{Actual, MAX_PATH_BYTES, Violation, truncate};
 
-/// Longest detail and longest field of a problem, bytes. Both can quote the request, so they are truncated to keep the
-/// response small.
+/// Longest detail of a problem, bytes. It can quote the request, so it is truncated to keep the response small.
 const DETAIL_BYTES: usize = 1024;
-const FIELD_BYTES: usize = 256;
 
 /// Outcome of each event of one batch.
 #[derive(Clone, Debug, Serialize)]
@@ -176,7 +174,7 @@ impl Problem {
     /// Sets the location.
     #[must_use]
     pub fn at(mut self, field: &str) -> Self {
-        self.field = Some(truncate(field, FIELD_BYTES).to_owned());
+        self.field = Some(truncate(field, MAX_PATH_BYTES).to_owned());
         self
     }
 

@@ -1,5 +1,5 @@
-//! The OpenTelemetry Collector doing the same durable job: events over HTTP, a queue on disk that is synchronised before the
-//! answer, delivery to ClickHouse. Both feed the same server, one after the other.
+//! The OpenTelemetry Collector doing the same durable job: events over HTTP, a queue on disk that is synchronised
+//! before the answer, delivery to ClickHouse. Both feed the same server, one after the other.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -22,7 +22,7 @@ const CONNECTIONS: usize = 32;
 const LIMIT: Duration = Duration::from_secs(90);
 
 pub(crate) fn run() -> anyhow::Result<Value> {
-    let program = std::env::var("SUBWAY_RIVAL").context("no rival is given (SUBWAY_RIVAL)")?;
+    let program = std::env::var("SUBWAY_OTEL").context("no OpenTelemetry Collector is given (SUBWAY_OTEL)")?;
     let server = ClickHouse::start()?;
     let ours = ours(&server)?;
     server.query("DROP DATABASE subway")?;
@@ -68,9 +68,9 @@ fn ours(server: &ClickHouse) -> anyhow::Result<Value> {
 }
 
 /// Killed on drop.
-struct Rival(Child);
+struct OtelCollector(Child);
 
-impl Drop for Rival {
+impl Drop for OtelCollector {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -85,8 +85,8 @@ fn theirs(program: &str, server: &ClickHouse) -> anyhow::Result<Value> {
     std::fs::create_dir(folder.path().join("queue"))?;
     std::fs::write(&config, settings(&address, &server.url(), &folder.path().join("queue")))?;
     let log = std::fs::File::create(folder.path().join("log"))?;
-    let rival = Command::new(program).arg("--config").arg(&config).stdout(Stdio::null()).stderr(log).spawn();
-    let rival = Rival(rival.with_context(|| program.to_owned())?);
+    let otel = Command::new(program).arg("--config").arg(&config).stdout(Stdio::null()).stderr(log).spawn();
+    let otel = OtelCollector(otel.with_context(|| program.to_owned())?);
     let end = Instant::now() + LIMIT;
     while std::net::TcpStream::connect(&address).is_err() {
         anyhow::ensure!(Instant::now() < end, "{}", std::fs::read_to_string(folder.path().join("log"))?);
@@ -113,7 +113,7 @@ fn theirs(program: &str, server: &ClickHouse) -> anyhow::Result<Value> {
         }
     });
     let sent = (taken.load(Ordering::Relaxed), began.elapsed().as_secs_f64());
-    let stat = format!("/proc/{}/stat", rival.0.id());
+    let stat = format!("/proc/{}/stat", otel.0.id());
     let cpu = || std::fs::read_to_string(&stat).map_or(f64::NAN, |stat| cpu_seconds(&stat));
     report(server, "SELECT count() FROM otel.otel_logs", began, sent, cpu)
 }

@@ -1,5 +1,5 @@
-//! A rival that does the same durable job: the OpenTelemetry Collector with a queue on disk and its ClickHouse exporter, built
-//! by its own builder from the Go module proxy.
+//! Builds the OpenTelemetry Collector for a comparison: it does the same durable job with a queue on disk and its
+//! ClickHouse exporter, built by its own builder from the Go module proxy.
 
 use std::fs;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 
 use crate::tools;
 
-/// How the rival is named in the table.
+/// Name of the OpenTelemetry Collector in the table.
 pub(super) const NAME: &str = "OpenTelemetry Collector 0.165";
 
 /// The builder and what it builds from.
@@ -22,26 +22,27 @@ extensions:
   - gomod: github.com/open-telemetry/opentelemetry-collector-contrib/extension/storage/filestorage v0.165.1
 ";
 
-/// Builds the rival into `target/tools/rival`, at the first time in some minutes; gives its program.
+/// Builds the OpenTelemetry Collector into `target/tools/otel`, which takes some minutes the first time. Returns the
+/// path of its program.
 ///
 /// # Errors
 /// If Go is missing, or what it builds from cannot be had.
 pub(super) fn fetch() -> Result<PathBuf> {
-    let _lock = tools::lock("rival")?;
-    let dir = tools::tools_dir().join("rival");
-    let (program, stamp, recipe) = (dir.join("dist/otelcol-rival"), dir.join("made-of"), dir.join("recipe.yaml"));
+    let _lock = tools::lock("otel")?;
+    let dir = tools::tools_dir().join("otel");
+    let (program, stamp, recipe) = (dir.join("dist/otelcol-subway"), dir.join("made-of"), dir.join("recipe.yaml"));
     let made_of = format!("{BUILDER}\n{RECIPE}");
     if program.exists() && fs::read_to_string(&stamp).is_ok_and(|have| have == made_of) {
         return Ok(program);
     }
     ensure!(
         Command::new("go").arg("version").output().is_ok_and(|out| out.status.success()),
-        "go is missing; the rival needs Go 1.26 or newer"
+        "go is missing; the OpenTelemetry Collector needs Go 1.26 or newer"
     );
     eprintln!("bench: building {NAME}, which takes some minutes");
     fs::create_dir_all(&dir)?;
     let dist =
-        format!("dist:\n  name: otelcol-rival\n  version: 0.165.0\n  output_path: {}\n", dir.join("dist").display());
+        format!("dist:\n  name: otelcol-subway\n  version: 0.165.0\n  output_path: {}\n", dir.join("dist").display());
     fs::write(&recipe, format!("{dist}{RECIPE}"))?;
     // Modules and build cache stay under target/ too; without -modcacherw they could not be removed with it.
     let mut build = Command::new("go");
