@@ -54,7 +54,8 @@ const coreModules = (twin, old) => ({
 /** Old runtimes: nothing after ES2015, and no TextEncoder of their own. */
 const mini = { format: 'cjs', target: 'es2015', inject: [path.join(here, 'src/utf8.js')], platform: 'neutral' };
 const BUNDLES = [
-  { ...mini, entry: 'jd', file: 'jd.js' },
+  // `twin`: the core is JavaScript.
+  { ...mini, entry: 'jd', file: 'jd.js', twin: true },
   { ...mini, entry: 'mini-wasm', file: 'mini.js' },
   { entry: 'web', file: 'web.mjs', format: 'esm', target: 'es2020', platform: 'browser' },
   // For bundlers and test runners that resolve `require` under the condition `browser`.
@@ -63,7 +64,7 @@ const BUNDLES = [
   { entry: 'node', file: 'node.mjs', format: 'esm', target: 'node20', platform: 'node' },
 ];
 
-async function bundle({ entry, file, ...options }) {
+async function bundle({ entry, file, twin, ...options }) {
   const made = await esbuild.build({
     ...options,
     entryPoints: [path.join(here, 'src/entries', entry + '.js')],
@@ -74,7 +75,7 @@ async function bundle({ entry, file, ...options }) {
     legalComments: 'none',
     logLevel: 'warning',
     define: { SDK_NAME: JSON.stringify(NAME), SDK_VERSION: JSON.stringify(version) },
-    plugins: [coreModules(entry === 'jd', options.platform === 'neutral')],
+    plugins: [coreModules(twin, options.platform === 'neutral')],
   });
   const small = await terser.minify(made.outputFiles[0].text, {
     ecma: 2015,

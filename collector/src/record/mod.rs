@@ -54,7 +54,7 @@ macro_rules! group {
         pub struct $group<'a> {
             $(
                 #[doc = $doc]
-                #[serde(borrow, skip_serializing_if = "Field::is_absent" $(, $default)?)]
+                #[serde(borrow $(, $default, skip_serializing_if = "Field::is_absent")?)]
                 pub $name: field!('a, $kind),
             )*
         }
@@ -109,7 +109,7 @@ macro_rules! batch {
         pub struct Record<'a> {
             $(
                 #[doc = $doc]
-                #[serde(borrow, skip_serializing_if = "Field::is_absent" $(, $default)?)]
+                #[serde(borrow $(, $default, skip_serializing_if = "Field::is_absent")?)]
                 pub $name: field!('a, $kind),
             )*
             /// App, SDK, host and device.

@@ -14,7 +14,8 @@ use std::path::{Path, PathBuf};
 use rusqlite::Connection;
 use subway_sdk_core::Key;
 
-use super::{FileError, table};
+use super::FileError;
+use super::table::{self, Order};
 
 /// Suffixes of the database and of SQLite's files beside it. The database is renamed first: once it is gone, the others
 /// follow.
@@ -109,9 +110,9 @@ fn swap_files(path: &Path) -> io::Result<()> {
 /// Reads all readable records: from the beginning up to the first damaged page, and from the end down to the last.
 fn recover_rows(connection: &Connection) -> BTreeMap<Key, String> {
     let mut records = Vec::new();
-    for sql in ["SELECT id, value FROM record ORDER BY id", "SELECT id, value FROM record ORDER BY id DESC"] {
+    for order in [Order::Ascending, Order::Descending] {
         // An error is expected in a damaged file; the records before it count.
-        let _ = table::read_into(connection, sql, &mut records);
+        let _ = table::read_into(connection, order, &mut records);
     }
     records.into_iter().collect()
 }

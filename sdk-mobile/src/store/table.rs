@@ -175,15 +175,39 @@ fn record(row: &Row<'_>) -> Option<(Key, String)> {
 /// Returns every readable record, in order of keys.
 pub(super) fn read_all(connection: &Connection) -> rusqlite::Result<Vec<(Key, String)>> {
     let mut records = Vec::new();
-    read_into(connection, "SELECT id, value FROM record ORDER BY id", &mut records)?;
+    read_into(connection, Order::Ascending, &mut records)?;
     Ok(records)
 }
 
-/// Appends records until the end or the first damaged page.
-pub(super) fn read_into(connection: &Connection, sql: &str, out: &mut Vec<(Key, String)>) -> rusqlite::Result<()> {
-    let mut statement = connection.prepare(sql)?;
+/// Order in which records are read.
+#[derive(Clone, Copy)]
+pub(super) enum Order {
+    Ascending,
+    Descending,
+}
+
+/// Appends records until the end or the first damage: a page that SQLite cannot read, or rows out of order.
+///
+/// SQLite reads rows whose IDs were changed without an error, but no longer finds what is written among them. Both rows
+/// of a wrong pair are left out, because either can have the wrong ID.
+pub(super) fn read_into(connection: &Connection, order: Order, out: &mut Vec<(Key, String)>) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare(match order {
+        Order::Ascending => "SELECT id, value FROM record ORDER BY id",
+        Order::Descending => "SELECT id, value FROM record ORDER BY id DESC",
+    })?;
     let mut rows = statement.query([])?;
+    let mut last: Option<(i64, usize)> = None;
     while let Some(row) = rows.next()? {
+        let id: i64 = row.get(0)?;
+        let follows = |last: i64| match order {
+            Order::Ascending => id > last,
+            Order::Descending => id < last,
+        };
+        if let Some((_, before)) = last.filter(|(last, _)| !follows(*last)) {
+            out.truncate(before);
+            return Err(damage("the rows are out of order"));
+        }
+        last = Some((id, out.len()));
         out.extend(record(row));
     }
     Ok(())

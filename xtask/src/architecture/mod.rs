@@ -1,5 +1,6 @@
 //! The architecture as a check: which crate and which room (here: layer) of the collector may name which, which code is
-//! PURE, which modules go in circles, and how long files and functions may be. ARCHITECTURE.md says why.
+//! PURE, which modules go in circles, and how long files and functions may be, and
+//! that the files exist which the documentation names. ARCHITECTURE.md says why.
 //!
 //! `names` reads what a file names, `source` resolves it to full paths; `crates`, `layers`, `purity`, `cycles` and
 //! `size` hold a table each of what is allowed, and what is wrong is a text with file and line.
@@ -9,6 +10,7 @@ mod crates;
 mod cycles;
 mod layers;
 mod names;
+mod paths;
 mod purity;
 mod size;
 mod source;
@@ -55,6 +57,7 @@ pub(crate) fn check(root: &Path) -> Result<()> {
             found.extend(size::violations(&name, &text, &file));
         }
     }
+    found.extend(paths::violations(root)?);
     if !found.is_empty() {
         bail!("the rooms are not in order:\n  {}", found.join("\n  "));
     }

@@ -129,7 +129,7 @@ object! {
 }
 
 object! {
-    /// Ledger of the client. ObjectVisitor its shape is checked; the numbers are not used here.
+    /// Ledger of the client. Only its shape is checked; the numbers are not used here.
     #[allow(dead_code)]
     struct RawLedger<'a> {
         generated: Option<u64>,
