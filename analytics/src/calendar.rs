@@ -12,47 +12,26 @@ use jiff::{SignedDuration, Timestamp};
 #[cfg(test)]
 mod tests;
 
-/// Width of a bucket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Interval {
-    /// An hour of the local clock.
-    Hour,
-    /// A calendar day.
-    Day,
-    /// Monday to Sunday (ISO 8601).
-    Week,
-    /// A calendar month.
-    Month,
-    /// A calendar year.
-    Year,
-    /// The whole range as one bucket.
-    Total,
+subway_protocol::named_enum! {
+    /// Width of a bucket.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub enum Interval {
+        /// An hour of the local clock.
+        Hour = "hour",
+        /// A calendar day.
+        Day = "day",
+        /// Monday to Sunday (ISO 8601).
+        Week = "week",
+        /// A calendar month.
+        Month = "month",
+        /// A calendar year.
+        Year = "year",
+        /// The whole range as one bucket.
+        Total = "total",
+    }
 }
 
 impl Interval {
-    /// Every interval, the narrowest first.
-    pub const ALL: [Interval; 6] =
-        [Interval::Hour, Interval::Day, Interval::Week, Interval::Month, Interval::Year, Interval::Total];
-
-    /// Returns the name in requests and answers.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Interval::Hour => "hour",
-            Interval::Day => "day",
-            Interval::Week => "week",
-            Interval::Month => "month",
-            Interval::Year => "year",
-            Interval::Total => "total",
-        }
-    }
-
-    /// Returns the interval of this name.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|interval| interval.as_str() == text)
-    }
-
     /// Returns the approximate width in seconds; 0 for the whole range.
     fn seconds(self) -> i64 {
         match self {

@@ -12,57 +12,28 @@ use crate::parameters::{InvalidParameter, Parameters, range};
 /// 600 KB.
 pub const MAX_BUCKETS: usize = 10_000;
 
-/// Product metric.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Metric {
-    /// Page views: events of theme view.
-    Pv,
-    /// Visitors: distinct installs with a view.
-    Uv,
-    /// Distinct user IDs.
-    Users,
-    /// Installs whose first event lies in the bucket.
-    NewUsers,
-    /// Installs first seen before the bucket's end.
-    CumulativeUsers,
-    /// Distinct session IDs.
-    Sessions,
-    /// Events.
-    Events,
+subway_protocol::named_enum! {
+    /// Product metric.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub enum Metric {
+        /// Page views: events of theme view.
+        Pv = "pv",
+        /// Visitors: distinct installs with a view.
+        Uv = "uv",
+        /// Distinct user IDs.
+        Users = "users",
+        /// Installs whose first event lies in the bucket.
+        NewUsers = "new_users",
+        /// Installs first seen before the bucket's end.
+        CumulativeUsers = "cumulative_users",
+        /// Distinct session IDs.
+        Sessions = "sessions",
+        /// Events.
+        Events = "events",
+    }
 }
 
 impl Metric {
-    /// Every metric.
-    pub const ALL: [Metric; 7] = [
-        Metric::Pv,
-        Metric::Uv,
-        Metric::Users,
-        Metric::NewUsers,
-        Metric::CumulativeUsers,
-        Metric::Sessions,
-        Metric::Events,
-    ];
-
-    /// Returns the name in paths and answers.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Metric::Pv => "pv",
-            Metric::Uv => "uv",
-            Metric::Users => "users",
-            Metric::NewUsers => "new_users",
-            Metric::CumulativeUsers => "cumulative_users",
-            Metric::Sessions => "sessions",
-            Metric::Events => "events",
-        }
-    }
-
-    /// Returns the metric of this name.
-    #[must_use]
-    pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|metric| metric.as_str() == name)
-    }
-
     /// Returns what a reader has to count.
     fn measure(self) -> Measure {
         match self {

@@ -19,33 +19,18 @@ pub(crate) use share::dynamic_threshold;
 /// Burst of an app, in seconds of its rate. Its traffic comes in waves: a push message, the top of the hour.
 const APP_BURST_SECONDS: u64 = 10;
 
-/// Kind of rate limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum LimitKind {
-    /// Requests of one client address.
-    Client,
-    /// Requests of one app.
-    AppRequests,
-    /// Events of one app.
-    AppEvents,
-    /// Bytes of one app.
-    AppBytes,
-}
-
-impl LimitKind {
-    /// Every kind.
-    pub(crate) const ALL: [LimitKind; 4] =
-        [LimitKind::Client, LimitKind::AppRequests, LimitKind::AppEvents, LimitKind::AppBytes];
-
-    /// Returns the name in metrics and logs.
-    #[must_use]
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            LimitKind::Client => "client",
-            LimitKind::AppRequests => "app_requests",
-            LimitKind::AppEvents => "app_events",
-            LimitKind::AppBytes => "app_bytes",
-        }
+subway_protocol::named_enum! {
+    /// Kind of rate limit.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(crate) enum LimitKind {
+        /// Requests of one client address.
+        Client = "client",
+        /// Requests of one app.
+        AppRequests = "app_requests",
+        /// Events of one app.
+        AppEvents = "app_events",
+        /// Bytes of one app.
+        AppBytes = "app_bytes",
     }
 }
 

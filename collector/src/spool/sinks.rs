@@ -5,34 +5,23 @@ use serde::Serialize;
 
 use super::{Spool, SpoolError, Tx, dead_letters, lock, parked};
 
-/// State of a sink.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SinkState {
-    /// The sink is in the configuration: events are delivered to it, and the log keeps what it lacks.
-    #[default]
-    Active,
-    /// The sink is no longer in the configuration. Nothing is delivered and the log keeps nothing for it. It can
-    /// return.
-    Unconfigured,
-    /// An operator has declared that the sink will not return. Its counts stay as they were then.
-    Retired,
+subway_protocol::named_enum! {
+    /// State of a sink.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+    #[serde(rename_all = "lowercase")]
+    pub enum SinkState {
+        /// The sink is in the configuration: events are delivered to it, and the log keeps what it lacks.
+        #[default]
+        Active = "active",
+        /// The sink is no longer in the configuration. Nothing is delivered and the log keeps nothing for it. It can
+        /// return.
+        Unconfigured = "unconfigured",
+        /// An operator has declared that the sink will not return. Its counts stay as they were then.
+        Retired = "retired",
+    }
 }
 
 impl SinkState {
-    /// Every state.
-    pub const ALL: [Self; 3] = [Self::Active, Self::Unconfigured, Self::Retired];
-
-    /// Returns the name used in the ledger, the metrics and the database.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Active => "active",
-            Self::Unconfigured => "unconfigured",
-            Self::Retired => "retired",
-        }
-    }
-
     /// Returns the state of this name, or `active` if the name is unknown.
     pub(super) fn from_name(name: &str) -> Self {
         Self::ALL.into_iter().find(|state| state.as_str() == name).unwrap_or_default()

@@ -43,6 +43,11 @@ pub(crate) fn check(root: &Path) -> Result<()> {
         let source = SourceCrate::read(&root.join(&place))?;
         if *krate == "collector" {
             found.extend(layers::violations(&source));
+            for file in &source.files {
+                if says_pure(&read(&root.join(&place).join(&file.name))?) {
+                    found.extend(purity::violations(&place, file, false));
+                }
+            }
         }
         if PURE.contains(krate) {
             found.extend(source.files.iter().flat_map(|file| purity::violations(&place, file, true)));
@@ -62,6 +67,12 @@ pub(crate) fn check(root: &Path) -> Result<()> {
         bail!("the rooms are not in order:\n  {}", found.join("\n  "));
     }
     Ok(())
+}
+
+/// Returns whether the head of a file says that the file is PURE. A word later in a sentence is about something else.
+fn says_pure(text: &str) -> bool {
+    let head = text.lines().take_while(|line| line.starts_with("//!"));
+    head.map(|line| line.trim_start_matches("//!").trim()).any(|line| line == "PURE." || line.ends_with(". PURE."))
 }
 
 fn read(path: &Path) -> Result<String> {

@@ -178,3 +178,11 @@ fn long_files_and_functions_are_found() {
     assert_eq!(check(&function(70)), [""; 0]);
     assert_eq!(check(&function(71)), ["a.rs:2: `f` has 71 lines; at most 70 are allowed"]);
 }
+
+#[test]
+fn a_file_whose_head_says_pure_is_known() {
+    assert!(super::says_pure("//! Names of indices. PURE.\n\nuse std::fs;"));
+    assert!(super::says_pure("//! Names.\n//! PURE.\n"));
+    assert!(!super::says_pure("//! `scheduler` is PURE and decides.\n"));
+    assert!(!super::says_pure("/// Names. PURE.\n"));
+}

@@ -1,4 +1,4 @@
-//! Classifies errors of Kafka. PURE.
+//! Classifies errors of Kafka.
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
