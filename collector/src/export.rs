@@ -1,7 +1,7 @@
 //! Exports stored events, one JSON object per line, in the order in which they were stored. Works also beside a running
 //! collector and after one was killed.
 //!
-//! The store has what the sink's worker delivered; the spool has at least everything after that. SpoolRecord events never
+//! The store has what the sink's worker delivered; the spool has at least everything after that. Stored events never
 //! change and positions only grow, so the export reads both in small steps, each a short transaction: it delays no
 //! checkpoint of the collector's write-ahead logs and needs little memory. It ends at the head that the spool had when
 //! it began.

@@ -80,7 +80,7 @@ pub(crate) struct EventCounts {
     pub(crate) invalid: u64,
 }
 
-/// DriverReport of the driver after each round.
+/// Report of the driver after each round.
 pub(crate) struct DriverReport {
     pub(crate) ledger: Ledger,
     pub(crate) install: Id,
@@ -99,7 +99,7 @@ pub(crate) enum Barrier {
     Persisted = 1,
 }
 
-/// QueueState of the driver, which decides whether it must be woken.
+/// State of the driver, which decides whether it must be woken.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum DriverState {
     /// Working; it checks the queue afterwards.
@@ -185,7 +185,7 @@ impl CommandQueue {
         }
     }
 
-    /// EventCounts an event that was rejected because it breaks a rule of the wire.
+    /// Counts an event that was rejected because it breaks a rule of the wire.
     pub(crate) fn count_invalid(&self) {
         let mut state = self.lock();
         if !state.closed {

@@ -263,7 +263,7 @@ impl Subway {
         self.queue.install().text()
     }
 
-    /// Removes and returns the commands for the developer, oldest first: rejected events, a wrong key, a damaged store.
+    /// Removes and returns the messages for the developer, oldest first: rejected events, a wrong key, a damaged store.
     pub fn take_notices(&self) -> Vec<String> {
         self.queue.take_diagnostics()
     }

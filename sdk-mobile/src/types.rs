@@ -280,7 +280,7 @@ impl From<Page> for core::Page {
 pub struct TrackEvent {
     /// Kind of event.
     pub theme: Theme,
-    /// Event name: 1 to 128 bytes without handle characters. A diagnostic, once per name, warns of names other than
+    /// Event name: 1 to 128 bytes without control characters. A diagnostic, once per name, warns of names other than
     /// `[A-Za-z_][A-Za-z0-9_.:-]*`.
     pub code: String,
     /// Properties as the text of a JSON object; empty for none.

@@ -1,4 +1,4 @@
-//! The acceptor against a writer that the test holds up, so that nothing depends on time.
+//! The ingestor against a writer that the test holds up, so that nothing depends on time.
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 

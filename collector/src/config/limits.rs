@@ -161,7 +161,7 @@ limits! {
     /// Days for which an event ID is remembered, so that the event is a duplicate when it is sent again. A device that
     /// is offline longer is rare. `[[app]]` can override it.
     dedup_days = 90, DEDUP_DAYS;
-    /// Bytes of the IDs of one app on disk, 18 to 21 for each; beyond it the oldest are forgotten. It bounds what a
+    /// Bytes of the IDs of one app on disk, 18 to 26 for each; beyond it the oldest are forgotten. It bounds what a
     /// flood of one app can use, and shortens only the horizon of that app. `[[app]]` can override it.
     dedup_bytes = 8 * GIB, DEDUP_BYTES;
     /// Bytes of memory for the filters of the IDs on disk, 1.5 for each ID. Beyond it the largest parts are searched on

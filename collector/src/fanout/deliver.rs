@@ -211,7 +211,7 @@ impl Worker {
             tracing::info!(
                 sink = self.name,
                 events = parked_count,
-                "the store has to make too much for these events: they are parked"
+                "these events need too many new resources of the store; they are parked"
             );
         }
         self.advanced_to = self.cursor.delivered_to;

@@ -55,7 +55,7 @@ async fn a_full_spool_sheds_once_others_have_caught_up_although_nothing_new_come
         (down, DeliverySettings { drops_oldest: true, ..settings() }),
         (Arc::clone(&late) as Arc<dyn Sink>, settings()),
     ];
-    let context = FanoutContext { spool_bytes: 20_000, ..FanoutContext::default() };
+    let context = FanoutContext { spool_max_bytes: 20_000, ..FanoutContext::default() };
     let fanout = Fanout::start(&spool, sinks, context).await.unwrap();
     while spool.backlog_bytes() < 20_000 {
         store(&spool, 10).await;

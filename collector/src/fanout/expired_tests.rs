@@ -147,7 +147,7 @@ async fn a_store_whose_disk_is_full_gives_up_its_oldest_when_told_to_and_goes_on
     let embedded = Arc::new(EmbeddedSink::open(dir.path()).unwrap());
     embedded.limit_pages(Some(1)).unwrap();
     let drops_oldest = DeliverySettings { drops_oldest: true, ..settings() };
-    let context = FanoutContext { spool_bytes: 20_000, ..FanoutContext::default() };
+    let context = FanoutContext { spool_max_bytes: 20_000, ..FanoutContext::default() };
     let sinks = vec![(Arc::clone(&embedded) as Arc<dyn Sink>, drops_oldest.clone())];
     let fanout = Fanout::start(&spool, sinks, context.clone()).await.unwrap();
     let mut stored = 0;

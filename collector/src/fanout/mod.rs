@@ -60,9 +60,9 @@ impl DeliverySettings {
             max_events: delivery.batch_events,
             max_bytes: delivery.batch_bytes,
             linger_ms: delivery.linger_ms,
-            backoff_ms: delivery.retry_initial_backoff_ms,
-            backoff_cap_ms: delivery.retry_max_backoff_ms,
-            breaker_failures: u32::try_from(delivery.breaker_threshold).unwrap_or(u32::MAX),
+            retry_initial_backoff_ms: delivery.retry_initial_backoff_ms,
+            retry_max_backoff_ms: delivery.retry_max_backoff_ms,
+            breaker_threshold: u32::try_from(delivery.breaker_threshold).unwrap_or(u32::MAX),
             advance_ms: 0,
             drops_oldest: delivery.when_full == WhenFull::DropOldest,
         }
@@ -165,7 +165,7 @@ pub(crate) struct FanoutContext {
     /// Source of events that the spool no longer has, for a new sink.
     pub history: Option<Arc<dyn BackfillSource>>,
     /// Cap of the spool, bytes of JSON.
-    pub spool_bytes: u64,
+    pub spool_max_bytes: u64,
     /// Counters of deliveries.
     pub telemetry: Arc<Telemetry>,
 }
@@ -223,7 +223,7 @@ impl Fanout {
             .map(|(sink, _)| sink.name().to_owned())
             .collect();
         for (sink, settings) in sinks {
-            let drop_policy = DropPolicy { others: blocking_sinks.clone(), cap: context.spool_bytes };
+            let drop_policy = DropPolicy { others: blocking_sinks.clone(), cap: context.spool_max_bytes };
             let drop_policy = settings.drops_oldest.then_some(drop_policy);
             let watched = drop_policy.clone().filter(|_| sink.name() != EMBEDDED);
             if let Some(drop_policy) = watched {

@@ -252,7 +252,7 @@ async fn live(seed: u64) {
     let most = if roll(3) == 0 { 10 + roll(30) } else { u64::MAX };
     let model = Model::hostile(poison.iter().copied(), most, Chances { lost: 100, unanswered: 150 }, seed);
     let settings =
-        DeliverySettings { max_events: 10 + roll(100), breaker_failures: 1000, backoff_cap_ms: 2, ..settings() };
+        DeliverySettings { max_events: 10 + roll(100), breaker_threshold: 1000, retry_max_backoff_ms: 2, ..settings() };
     let (mut stored, resources) = (0, 5 + roll(60));
     let mut sink = Slow::new(Arc::clone(&model), resources);
     while stored < total {

@@ -240,7 +240,7 @@ async fn live(seed: u64) {
     let most = if roll(3) == 0 { 10 + roll(30) } else { u64::MAX };
     let model = Model::hostile(poison.iter().copied(), most, Chances { lost: 100, unanswered: 150 }, seed);
     let settings =
-        DeliverySettings { max_events: 10 + roll(100), breaker_failures: 1000, backoff_cap_ms: 2, ..settings() };
+        DeliverySettings { max_events: 10 + roll(100), breaker_threshold: 1000, retry_max_backoff_ms: 2, ..settings() };
     let mut stored = 0;
     while stored < total {
         let spool = spool(dir.path());
@@ -309,7 +309,7 @@ async fn a_full_spool_sheds_what_only_the_shedding_sink_waits_for_and_counts_it(
         ),
         (Arc::new(Named("good", Arc::clone(&good))), settings()),
     ];
-    let context = FanoutContext { spool_bytes: 20_000, ..FanoutContext::default() };
+    let context = FanoutContext { spool_max_bytes: 20_000, ..FanoutContext::default() };
     let fanout = Fanout::start(&spool, sinks, context).await.unwrap();
     let mut stored = 0;
     let mut shed = 0;

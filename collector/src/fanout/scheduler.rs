@@ -11,12 +11,12 @@ pub(crate) struct DeliverySettings {
     /// Batching window in milliseconds: a partial batch is sent after this time.
     pub linger_ms: u64,
     /// First delay after a failure, milliseconds. It doubles with every further failure.
-    pub backoff_ms: u64,
+    pub retry_initial_backoff_ms: u64,
     /// Longest delay, milliseconds.
-    pub backoff_cap_ms: u64,
+    pub retry_max_backoff_ms: u64,
     /// Consecutive failures after which the sink counts as down. From then on its health is checked before a batch is
     /// sent.
-    pub breaker_failures: u32,
+    pub breaker_threshold: u32,
     /// Interval at which the spool's cursor follows a busy sink that tracks its position, milliseconds. Each advance
     /// costs a commit of the spool, behind which answers to clients wait.
     pub advance_ms: u64,
@@ -34,9 +34,9 @@ impl DeliverySettings {
             max_events: 20_000,
             max_bytes: 8 * 1024 * 1024,
             linger_ms: 50,
-            backoff_ms: 100,
-            backoff_cap_ms: 2_000,
-            breaker_failures: 5,
+            retry_initial_backoff_ms: 100,
+            retry_max_backoff_ms: 2_000,
+            breaker_threshold: 5,
             advance_ms: 250,
             drops_oldest: false,
         }
@@ -156,9 +156,13 @@ impl Scheduler {
     /// Uses exponential backoff with full jitter, so that sinks that failed together do not retry together.
     pub(crate) fn failed(&mut self, now: u64, retry_after_ms: Option<u64>, random: f64) -> u64 {
         self.failures = self.failures.saturating_add(1);
-        self.breaker_open = self.failures >= self.settings.breaker_failures;
+        self.breaker_open = self.failures >= self.settings.breaker_threshold;
         let doublings = (self.failures - 1).min(32);
-        let max_pause = self.settings.backoff_ms.saturating_mul(1 << doublings).min(self.settings.backoff_cap_ms);
+        let max_pause = self
+            .settings
+            .retry_initial_backoff_ms
+            .saturating_mul(1 << doublings)
+            .min(self.settings.retry_max_backoff_ms);
         let pause = (max_pause as f64 * random.clamp(0.0, 1.0)) as u64;
         let pause = pause.max(retry_after_ms.unwrap_or(0)).max(1);
         self.retry_at = now.saturating_add(pause);
@@ -180,9 +184,9 @@ mod tests {
         Scheduler::new(DeliverySettings {
             max_events: 100,
             linger_ms: 50,
-            backoff_ms: 100,
-            backoff_cap_ms: 1000,
-            breaker_failures: 3,
+            retry_initial_backoff_ms: 100,
+            retry_max_backoff_ms: 1000,
+            breaker_threshold: 3,
             ..DeliverySettings::embedded()
         })
     }
@@ -295,8 +299,8 @@ mod tests {
     #[test]
     fn a_sink_that_is_down_for_a_day_is_asked_rarely_and_served_at_once_when_it_is_back() {
         let mut scheduler = Scheduler::new(DeliverySettings {
-            backoff_ms: 200,
-            backoff_cap_ms: 15_000,
+            retry_initial_backoff_ms: 200,
+            retry_max_backoff_ms: 15_000,
             ..DeliverySettings::embedded()
         });
         let (mut now, mut asked, mut state) = (0u64, 0u64, 7u64);

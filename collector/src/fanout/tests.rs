@@ -34,7 +34,13 @@ pub(super) async fn store(spool: &Spool, count: u64) {
 }
 
 pub(super) fn settings() -> DeliverySettings {
-    DeliverySettings { linger_ms: 0, backoff_ms: 1, backoff_cap_ms: 5, advance_ms: 1, ..DeliverySettings::embedded() }
+    DeliverySettings {
+        linger_ms: 0,
+        retry_initial_backoff_ms: 1,
+        retry_max_backoff_ms: 5,
+        advance_ms: 1,
+        ..DeliverySettings::embedded()
+    }
 }
 
 /// Reaction of a fake sink to the next batches. Without one it takes everything.

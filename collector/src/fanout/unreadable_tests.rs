@@ -1,4 +1,4 @@
-//! CorruptRecord records of the spool cost their own events and no others.
+//! Unreadable records of the spool cost their own events and no others.
 
 use async_trait::async_trait;
 

@@ -124,7 +124,7 @@ impl Worker {
             }
             self.tracks_position = true;
             let Cursor { discarded, dropped_to, complete_from, .. } = self.cursor;
-            // What was shed before the store could be told.
+            // What was dropped before the store could be told.
             self.skip_to = dropped_to;
             self.cursor = Cursor { delivered_to: position, discarded, complete_from, ..Cursor::default() };
             self.advance_due = Some(0);
@@ -219,7 +219,7 @@ impl Worker {
             self.advance_due = None;
             if let Err(error) = self.advance_spool().await {
                 tracing::warn!(sink = self.name, %error, "the cursor could not be advanced; it will be again");
-                self.advance_due = Some(self.now() + self.scheduler.settings().backoff_cap_ms);
+                self.advance_due = Some(self.now() + self.scheduler.settings().retry_max_backoff_ms);
             }
         }
         if let Some(drop_policy) = self.drop_policy.clone().filter(|drop_policy| drop_policy.is_due(&self.reader.spool))
@@ -231,7 +231,7 @@ impl Worker {
             self.trim_due = None;
             if let Err(error) = blocking(move || spool.trim()).await {
                 tracing::warn!(sink = self.name, %error, "the spool could not be trimmed; it will be tried again");
-                self.trim_due = Some(self.now() + self.scheduler.settings().backoff_cap_ms);
+                self.trim_due = Some(self.now() + self.scheduler.settings().retry_max_backoff_ms);
             }
         }
     }
@@ -265,7 +265,7 @@ impl Worker {
     pub(super) fn min_retry_delay(&self, error: &SinkError) -> Option<u64> {
         match error {
             SinkError::Retryable { after_ms, .. } => *after_ms,
-            _ => Some(self.scheduler.settings().backoff_cap_ms),
+            _ => Some(self.scheduler.settings().retry_max_backoff_ms),
         }
     }
 

@@ -93,16 +93,22 @@ pub(crate) fn parse_query(
         None => DEFAULT_EVENTS,
         Some(text) => {
             let number = text.parse::<u64>().ok().filter(|number| *number > 0).ok_or_else(|| {
-                InvalidParameter::new("limit", format!("The limit is a number from 1 to {}.", MAX_EVENTS), text)
+                InvalidParameter::new("limit", format!("must be a number from 1 to {}", MAX_EVENTS), text)
             })?;
-            let over =
-                || InvalidParameter::limit_exceeded("limit", "Go on with after, or export.", MAX_EVENTS as u64, number);
+            let over = || {
+                InvalidParameter::limit_exceeded(
+                    "limit",
+                    "is too large; go on with `after`, or use `export`",
+                    MAX_EVENTS as u64,
+                    number,
+                )
+            };
             usize::try_from(number).ok().filter(|number| *number <= MAX_EVENTS).ok_or_else(over)?
         }
     };
     let mark = |text: &str| {
         text.parse::<SortKey>()
-            .map_err(|_| InvalidParameter::new("after", "It is the `next` of an earlier answer.", text))
+            .map_err(|_| InvalidParameter::new("after", "must be the `next` of an earlier answer", text))
     };
     Ok(EventsQuery {
         app: app.key.clone(),

@@ -61,7 +61,7 @@ pub struct Column {
 /// Value of one column of one event.
 #[derive(Clone, Copy, Debug)]
 pub enum Value<'v> {
-    /// Of a text, a word or a UUID.
+    /// Of a text, a keyword or a UUID.
     Text(&'v str),
     /// Of a time; `None` only in a nullable column.
     Time(Option<i64>),
@@ -164,7 +164,7 @@ pub trait ColumnSource {
 pub enum OwnedValue {
     /// Unknown.
     Absent,
-    /// Of a text, a word or a UUID.
+    /// Of a text, a keyword or a UUID.
     Text(String),
     /// Of a time.
     Time(i64),

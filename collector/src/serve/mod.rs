@@ -82,8 +82,11 @@ impl Collector {
             opening.await.map_err(|error| StartError::Interrupted(error.to_string()))??;
         let history =
             embedded.as_ref().map(|_| Arc::new(StoreBackfill::new(data_dir.path())) as Arc<dyn BackfillSource>);
-        let surroundings =
-            FanoutContext { history, spool_bytes: config.limits.spool_max_bytes, telemetry: Arc::clone(&telemetry) };
+        let surroundings = FanoutContext {
+            history,
+            spool_max_bytes: config.limits.spool_max_bytes,
+            telemetry: Arc::clone(&telemetry),
+        };
         let replayer = Replayer::new(spool.clone(), sinks.iter().map(|(sink, _)| Arc::clone(sink)).collect());
         let fanout = Fanout::start(&spool, sinks, surroundings).await?;
         let source =
@@ -198,7 +201,7 @@ async fn run_retention(embedded: Option<Arc<EmbeddedSink>>) {
             Ok(true) => tokio::task::yield_now().await,
             Ok(false) => tokio::time::sleep(RETENTION_INTERVAL).await,
             Err(error) => {
-                tracing::warn!(%error, "retention in the embedded store failed; it will be tried again");
+                tracing::warn!(%error, "timed retention in the embedded store failed; it will be tried again");
                 tokio::time::sleep(RETENTION_INTERVAL).await;
             }
         }

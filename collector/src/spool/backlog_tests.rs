@@ -111,7 +111,7 @@ fn whatever_happens_the_backlogs_are_what_a_recount_says() {
                 5 if cursor.frozen.is_none() && cursor.dropped_to.is_none() && next <= head => {
                     drop(spool.freeze(sink, next, next + dice.below(head - next + 1)).unwrap());
                 }
-                // What is frozen is delivered first; what was shed behind it is skipped.
+                // What is frozen is delivered first; what was dropped behind it is skipped.
                 6..=7 if cursor.delivered_to < head => {
                     let to = cursor.frozen.map_or(head, |frozen| frozen.last);
                     let _ = spool.advance(sink, to, Vec::new(), false);

@@ -3,7 +3,7 @@
 //! # Limits
 //!
 //! Each limit is a field of [`SpoolSettings`]: tasks in the writer's queue, bytes of one commit, installs whose
-//! clocks are kept, bytes of a sink's dead letters. `spool_bytes` of the configuration bounds the log: its share by
+//! clocks are kept, bytes of a sink's dead letters. `spool_max_bytes` of the configuration bounds the log: its share by
 //! app is checked by [`Backlog`], before a batch is stored. Parked events have limits of their own.
 //!
 //! # Layout on disk

@@ -106,7 +106,7 @@ impl ParkedQuota {
 }
 
 pub(super) fn insert(sql: &Connection, sink: &str, parked: &Parked) -> Result<(), SpoolError> {
-    let query = "INSERT INTO parked (sink, position, app_key, event_id, thing, arrived, bytes, record)
+    let query = "INSERT INTO parked (sink, position, app_key, event_id, resource, arrived, bytes, record)
         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
     let Parked { position, app_key, event_id, resource, arrived, record } = parked;
     sql.prepare_cached(query)?.execute(params![
@@ -184,7 +184,7 @@ fn record_outcome(tx: &mut Tx<'_>, sink: &str, taken: &[u64], dead_letters: &[De
     save(tx.sql, sink, &cursor)
 }
 
-const COLUMNS: &str = "position, app_key, event_id, thing, arrived, record";
+const COLUMNS: &str = "position, app_key, event_id, resource, arrived, record";
 
 fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Parked> {
     Ok(Parked {
@@ -242,14 +242,14 @@ impl SpoolReader {
         let mut statement = self.0.prepare_cached(query)?;
         let next_app: Option<String> = statement.query_row([sink, app], |row| row.get(0)).optional()?;
         let Some(app_key) = next_app else { return Ok(None) };
-        let query = "SELECT thing FROM parked WHERE sink = ?1 AND app_key = ?2 ORDER BY position LIMIT ?3";
+        let query = "SELECT resource FROM parked WHERE sink = ?1 AND app_key = ?2 ORDER BY position LIMIT ?3";
         let mut statement = self.0.prepare_cached(query)?;
         let mut rows = statement.query(params![sink, app_key, MAX_SCANNED_ROWS])?;
         let mut resources = BTreeSet::new();
         while let Some(row) = rows.next()?.filter(|_| resources.len() < limits.max_resources) {
             resources.insert(row.get::<_, String>(0)?);
         }
-        let query = format!("SELECT {COLUMNS} FROM parked WHERE sink = ?1 AND thing = ?2 ORDER BY position");
+        let query = format!("SELECT {COLUMNS} FROM parked WHERE sink = ?1 AND resource = ?2 ORDER BY position");
         let mut statement = self.0.prepare_cached(&query)?;
         let (mut events, mut bytes) = (Vec::new(), 0);
         for resource in resources {

@@ -62,7 +62,7 @@ impl SinkRemoval {
             Self::Retire => spool.retire(sink),
             Self::Forget => spool.forget(sink),
         }?;
-        tracing::info!(sink, done = self.as_str(), "a sink that is not in the configuration");
+        tracing::info!(sink, done = self.as_str(), "a sink was retired or forgotten");
         Ok(())
     }
 }

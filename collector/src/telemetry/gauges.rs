@@ -14,97 +14,73 @@ pub(crate) struct Gauge {
     labels: &'static [&'static str],
 }
 
-/// 1 if the collector can accept, else 0.
 pub(crate) const READY: Gauge =
     Gauge { name: "subway_ready", help: "1 if the collector can accept, else 0.", labels: &[] };
-/// Connections open now.
 pub(crate) const OPEN_CONNECTIONS: Gauge =
     Gauge { name: "subway_open_connections", help: "Connections open now.", labels: &[] };
-/// Bytes of requests being worked on.
 pub(crate) const IN_FLIGHT_BYTES: Gauge =
     Gauge { name: "subway_in_flight_bytes", help: "Bytes of requests being worked on.", labels: &[] };
-/// Position of the newest event in the spool.
 pub(crate) const SPOOL_HEAD: Gauge =
     Gauge { name: "subway_spool_head", help: "Position of the newest event in the spool.", labels: &[] };
-/// Bytes of JSON in the spool.
 pub(crate) const SPOOL_BYTES: Gauge =
     Gauge { name: "subway_spool_bytes", help: "Bytes of JSON in the spool.", labels: &[] };
-/// Bytes in the spool that one app may have now.
 pub(crate) const SPOOL_SHARE_BYTES: Gauge =
     Gauge { name: "subway_spool_share_bytes", help: "Bytes in the spool that one app may have now.", labels: &[] };
-/// Bytes of JSON in the spool that an app has.
 pub(crate) const SPOOL_APP_BYTES: Gauge =
     Gauge { name: "subway_spool_app_bytes", help: "Bytes of JSON in the spool that an app has.", labels: &["app"] };
-/// 1 for the state that a sink is in, 0 for the others.
 pub(crate) const SINK_STATE: Gauge = Gauge {
     name: "subway_sink_state",
     help: "1 for the state that a sink is in, 0 for the others.",
     labels: &["sink", "state"],
 };
-/// Position up to which a sink is done.
 pub(crate) const SINK_POSITION: Gauge =
     Gauge { name: "subway_sink_position", help: "Position up to which a sink is done.", labels: &["sink"] };
-/// Events a sink still has to deliver.
 pub(crate) const SINK_PENDING_EVENTS: Gauge =
     Gauge { name: "subway_sink_pending_events", help: "Events a sink still has to deliver.", labels: &["sink"] };
-/// Pending events of a sink that wait beside the log.
 pub(crate) const SINK_PARKED_EVENTS: Gauge = Gauge {
     name: "subway_sink_parked_events",
     help: "Pending events of a sink that wait beside the log.",
     labels: &["sink"],
 };
-/// Events a sink dead-lettered or dropped.
 pub(crate) const SINK_DISCARDED_EVENTS: Gauge =
     Gauge { name: "subway_sink_discarded_events", help: "Events a sink dead-lettered or dropped.", labels: &["sink"] };
-/// Events a sink dropped because the spool was full.
 pub(crate) const SINK_DROPPED_EVENTS: Gauge = Gauge {
     name: "subway_sink_dropped_events",
     help: "Events a sink dropped because the spool was full.",
     labels: &["sink"],
 };
-/// Bytes that the dead letters of a sink take.
 pub(crate) const SINK_DEAD_LETTER_BYTES: Gauge = Gauge {
     name: "subway_sink_dead_letter_bytes",
     help: "Bytes that the dead letters of a sink take.",
     labels: &["sink"],
 };
-/// Age of the oldest event that a sink still has to deliver.
 pub(crate) const SINK_LAG_SECONDS: Gauge = Gauge {
     name: "subway_sink_lag_seconds",
     help: "Age of the oldest event that a sink still has to deliver.",
     labels: &["sink"],
 };
-/// How far back an event that comes again is recognised.
 pub(crate) const DEDUP_HORIZON_SECONDS: Gauge = Gauge {
     name: "subway_dedup_horizon_seconds",
     help: "How far back an event that comes again is recognised.",
     labels: &["app"],
 };
-/// Event IDs that are known.
 pub(crate) const DEDUP_IDS: Gauge =
     Gauge { name: "subway_dedup_ids", help: "Event IDs that are known.", labels: &["app"] };
-/// Bytes that the event IDs take on disk.
 pub(crate) const DEDUP_BYTES: Gauge =
     Gauge { name: "subway_dedup_bytes", help: "Bytes that the event IDs take on disk.", labels: &["app"] };
-/// Parts of the dedup index that were missing or damaged, since the start.
 pub(crate) const DEDUP_LOST_PARTS: Gauge = Gauge {
     name: "subway_dedup_lost_parts",
     help: "Parts of the dedup index that were missing or damaged, since the start.",
     labels: &["app"],
 };
-/// Bytes free on the file system of the data directory.
 pub(crate) const DISK_FREE_BYTES: Gauge =
     Gauge { name: "subway_disk_free_bytes", help: "Bytes free on the file system of the data directory.", labels: &[] };
-/// Bytes of memory that the process holds.
 pub(crate) const RESIDENT_MEMORY_BYTES: Gauge =
     Gauge { name: "process_resident_memory_bytes", help: "Bytes of memory that the process holds.", labels: &[] };
-/// Files and sockets that the process has open.
 pub(crate) const OPEN_FDS: Gauge =
     Gauge { name: "process_open_fds", help: "Files and sockets that the process has open.", labels: &[] };
-/// Files and sockets that the process may have open.
 pub(crate) const MAX_FDS: Gauge =
     Gauge { name: "process_max_fds", help: "Files and sockets that the process may have open.", labels: &[] };
-/// When the process began, seconds since the epoch.
 pub(crate) const START_TIME_SECONDS: Gauge =
     Gauge { name: "process_start_time_seconds", help: "When the process began, seconds since the epoch.", labels: &[] };
 

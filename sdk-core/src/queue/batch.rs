@@ -50,7 +50,7 @@ impl Batch {
     /// Returns the most bytes of its record beyond those already counted with its events.
     #[must_use]
     pub(crate) fn bytes(&self) -> usize {
-        // ID, time and the names of the three fields. The sequence numbers are read_count with the events.
+        // ID, time and the names of the three fields. The sequence numbers are counted with the events.
         128 + limits::RECORD_BYTES
     }
 

@@ -50,7 +50,7 @@ impl Key {
 /// keeps exactly, so that counting can continue from any accepted number.
 pub(crate) const LAST_NUMBER: u64 = subway_protocol::limits::MAX_SAFE_INTEGER / 2;
 
-/// Reads a number that the client has read_count.
+/// Reads a number that the client has counted.
 ///
 /// # Errors
 /// If the next value is no integer from 0 to [`LAST_NUMBER`].

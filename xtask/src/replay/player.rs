@@ -16,11 +16,11 @@ use super::plan::{Found, Part, Plan};
 use super::traffic;
 use subway_access_log::Request;
 
-/// Events handed to one instance before it must have sent them: below what its inbox holds, so that nothing is dropped.
+/// Events handed to one instance before it must have sent them: below what its queue holds, so that nothing is dropped.
 const CHUNK_EVENTS: usize = 1000;
 /// The same in bytes of log, for logs with very long lines.
 const CHUNK_BYTES: usize = 512 * 1024;
-/// So many different notices of SDK instances are shown; a rejected event names itself in each.
+/// So many different diagnostics of SDK instances are shown; a rejected event names itself in each.
 const NOTICES: usize = 100;
 /// Between two looks at the progress while waiting, and between two lines of progress on a file.
 const LOOK: Duration = Duration::from_millis(200);

@@ -35,7 +35,7 @@ const UNFOLLOW: &str = "unfollow";
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Compression {
-    /// Gzip: an eighth of the bytes, at the cost of some CPU time.
+    /// Gzip: about a twelfth of the bytes, at the cost of some CPU time.
     Gzip,
     /// None: for a store on the same machine.
     None,

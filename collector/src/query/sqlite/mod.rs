@@ -22,7 +22,7 @@ use crate::sinks::sqlite::{FILE, MIGRATIONS};
 
 /// Maximum concurrent queries. The console sends eight at once; more than this would only take turns on the processor
 /// and slow down the writers.
-const MAX_CONNECTIONS: usize = 4;
+const MAX_CONCURRENT_QUERIES: usize = 4;
 
 /// Limit for waiting and working on one query. A range that takes longer should be split, because users do not wait
 /// longer for a page.
@@ -65,7 +65,7 @@ impl StoreReader {
 
     pub(crate) fn with_deadline(dir: &Path, deadline: Duration) -> Self {
         let pool = ConnectionPool { path: dir.join(FILE), deadline, idle: Mutex::default() };
-        Self { pool: Arc::new(pool), permits: Arc::new(Semaphore::new(MAX_CONNECTIONS)) }
+        Self { pool: Arc::new(pool), permits: Arc::new(Semaphore::new(MAX_CONCURRENT_QUERIES)) }
     }
 
     /// Runs `work` in a read transaction on a thread that may block.

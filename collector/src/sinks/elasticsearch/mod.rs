@@ -247,7 +247,7 @@ impl Elasticsearch {
                     // Deleted meanwhile, or its shard is away.
                     None => {
                         state.retry.insert(*position, DocumentForm::default());
-                        state.retry_reason = Some("a document that was in the way cannot be looked at".into());
+                        state.retry_reason = Some("an existing document with the same ID cannot be read".into());
                     }
                 }
             }

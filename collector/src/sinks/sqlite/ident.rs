@@ -1,10 +1,10 @@
-//! SpoolRecord form of identifiers.
+//! Stored form of identifiers.
 
 use rusqlite::ToSql;
 use rusqlite::types::{self, ToSqlOutput, ValueRef};
 use subway_protocol::Id;
 
-/// SpoolRecord form of an identifier: 16 bytes if it is a UUID in canonical lower-case form, else the text itself, so that
+/// Stored form of an identifier: 16 bytes if it is a UUID in canonical lower-case form, else the text itself, so that
 /// it is read back unchanged.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Ident<'a> {

@@ -133,7 +133,7 @@ impl StoredRows {
     /// Calls `visit` for the events after `position`, at most `limit`, and returns the position up to which the store
     /// has now been read.
     ///
-    /// SpoolRecord events never change and positions only grow, so reading in such steps visits every event once. It avoids
+    /// Stored events never change and positions only grow, so reading in such steps visits every event once. It avoids
     /// a long transaction, which would keep a running collector's write-ahead log from being reset.
     ///
     /// # Errors

@@ -230,7 +230,7 @@ impl Writer {
         if self.settings.retention_bytes > 0 {
             // The store must not exceed its limit between two timed retention steps.
             if let Err(error) = self.retention_time().and_then(|now| self.drop_expired_part(now)) {
-                tracing::warn!(%error, "retention in the embedded store failed; it will be tried again");
+                tracing::warn!(%error, "retention after a delivery failed in the embedded store; it will be tried again");
             }
         }
         Ok(())

@@ -1,11 +1,11 @@
 -- Events that wait beside the log until the store has made what they need (docs/adr/0013): they are pending, whatever the cursor has
--- passed. `thing` names what that is, `record` is the JSON of a record::Record with this one event.
+-- passed. `resource` names what that is, `record` is the JSON of a record::Record with this one event.
 CREATE TABLE parked (
-    sink TEXT NOT NULL, position INTEGER NOT NULL, app_key TEXT NOT NULL, event_id TEXT NOT NULL, thing TEXT NOT NULL,
+    sink TEXT NOT NULL, position INTEGER NOT NULL, app_key TEXT NOT NULL, event_id TEXT NOT NULL, resource TEXT NOT NULL,
     arrived INTEGER NOT NULL, bytes INTEGER NOT NULL, record TEXT NOT NULL, PRIMARY KEY (sink, position)
 );
-CREATE INDEX parked_app ON parked (sink, app_key, position, thing);
-CREATE INDEX parked_thing ON parked (sink, thing, position);
+CREATE INDEX parked_app ON parked (sink, app_key, position, resource);
+CREATE INDEX parked_resource ON parked (sink, resource, position);
 
 -- How many there are of each app, and what they take: kept by the triggers below, whatever adds or removes one.
 CREATE TABLE parked_total (

@@ -63,7 +63,7 @@ impl<'de> Deserialize<'de> for Millis {
     }
 }
 
-/// MonoMillis of a monotonic clock, milliseconds. Accepts any number; `None` if it is outside the range of a clock.
+/// Reading of a monotonic clock, milliseconds. Accepts any number; `None` if it is outside the range of a clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct MonoMillis(pub(super) Option<u64>);
 

@@ -1,4 +1,4 @@
-//! LastingFault faults: for minutes to days of simulated time, or until the end.
+//! Lasting faults: for minutes to days of simulated time, or until the end.
 
 use super::Simulator;
 use crate::limits;

@@ -54,7 +54,7 @@ pub struct Report {
     pub uploads: u64,
     /// Seeds with lasting faults.
     pub lasting: u64,
-    /// LastingFault faults.
+    /// Lasting faults.
     pub faults: u64,
     /// Events sent from memory, because the disk refused them.
     pub from_memory: u64,
