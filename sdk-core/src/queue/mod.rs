@@ -14,7 +14,7 @@ use crate::{Config, limits};
 
 /// Priority of an event when the queue is full.
 ///
-/// The oldest event of the lowest priority is evicted first, and never in favour of an event of lower priority. FrozenRange
+/// The oldest event of the lowest priority is evicted first, and never in favour of an event of lower priority. Frozen
 /// batches are never evicted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Priority {
