@@ -3,13 +3,14 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::parked_queue::MAX_NEW_RESOURCES;
 use super::replay::digest;
 use super::scheduler::{Action, SinkPosition};
 use super::worker::{SPOOL_RETRY_MS, Worker, random};
 use super::{blocking, retryable};
-use crate::sinks::{SinkBatch, SinkError, StoredRecord, permanent_failure_of_one};
+use crate::sinks::{Delivered, SinkBatch, SinkError, StoredRecord, permanent_failure_of_one};
 use crate::spool::{DeadLetter, Parked, ParkedGroup, ParkedGroupLimits};
 
 /// Time for the log per time for parked events, while the log has pending events.
@@ -23,6 +24,17 @@ const MAX_GROUP_BYTES: u64 = 4 * 1024 * 1024;
 /// Events sent singly in one round, so that the log waits no longer for them than for the creation of a few
 /// resources.
 const MAX_SINGLE_SENDS: usize = 20;
+
+/// Time for a round. The log waits for it, so it is far below the request timeout of a sink. What the store creates
+/// after that is found by the next attempt.
+const ROUND_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Parked event that was refused: why, and how many events the store had taken by then.
+struct RefusedEvent<'a> {
+    event: &'a Parked,
+    reason: String,
+    taken_before: u64,
+}
 
 impl Worker {
     /// Sends some parked events, unless the store is known to be down.
@@ -81,7 +93,7 @@ impl Worker {
         let (first, last) = (events[0].position, events[events.len() - 1].position);
         let (spool, digest) = (self.reader.spool.clone(), digest(events.iter().map(|event| event.position)));
         let token = blocking(move || spool.dedup_token(first, last)).await.map_err(retryable)?;
-        match self.send(batch(&events, format!("{token}-parked-{digest}"))).await {
+        match self.send_within(batch(&events, format!("{token}-parked-{digest}")), ROUND_TIMEOUT).await {
             Ok(delivered) if delivered.refused.len() < events.len() => {
                 let reasons: HashMap<u64, String> =
                     delivered.refused.into_iter().map(|refusal| (refusal.position, refusal.reason)).collect();
@@ -104,32 +116,30 @@ impl Worker {
     /// A refused event becomes a dead letter if the store has taken others since it refused it before. Otherwise it
     /// waits for its next turn.
     async fn send_singly(&mut self, group: ParkedGroup) -> Result<(), SinkError> {
-        let (mut taken, mut refused, mut failure) = (Vec::new(), Vec::new(), None);
+        let (mut taken, mut refused, mut dead, mut failure) = (Vec::new(), Vec::new(), Vec::new(), None);
         let (some, rest) = group.events.split_at(group.events.len().min(MAX_SINGLE_SENDS));
+        let began = tokio::time::Instant::now();
         for event in some {
             let (spool, position) = (self.reader.spool.clone(), event.position);
             let token = blocking(move || spool.dedup_token(position, position)).await.map_err(retryable)?;
-            match permanent_failure_of_one(self.send(batch(std::slice::from_ref(event), token)).await) {
-                Ok(None) => taken.push(position),
-                Ok(Some(reason)) => refused.push((event, reason)),
-                Err(error) => {
-                    failure = Some(error);
-                    break;
-                }
+            let left = ROUND_TIMEOUT.saturating_sub(began.elapsed());
+            match self.send_within(batch(std::slice::from_ref(event), token), left).await {
+                // No store has to prove that it takes others: this record cannot be read anywhere.
+                Err(SinkError::CorruptRecord(record)) => dead.push(self.dead_letter(event, &record.to_string())),
+                result => match permanent_failure_of_one(result) {
+                    Ok(None) => taken.push(position),
+                    Ok(Some(reason)) => {
+                        let taken_before = self.taken + taken.len() as u64;
+                        refused.push(RefusedEvent { event, reason, taken_before });
+                    }
+                    Err(error) => {
+                        failure = Some(error);
+                        break;
+                    }
+                },
             }
         }
-        let total = self.taken + taken.len() as u64;
-        let split_at = *self.parked_queue.split_at.get_or_insert(self.taken);
-        let (mut dead, mut waiting) = (Vec::new(), None);
-        for (event, reason) in refused {
-            let before = self.parked_queue.refused_at.get(&event.position).copied().unwrap_or(total);
-            if total > before.min(split_at) {
-                dead.push(self.dead_letter(event, &reason));
-            } else {
-                self.parked_queue.refused_at.insert(event.position, total);
-                waiting = Some(reason);
-            }
-        }
+        let waiting = self.judge_refused(refused, &mut dead);
         let none = taken.is_empty() && dead.is_empty();
         self.record_parked_outcome(taken, dead).await?;
         if let Some(error) = failure {
@@ -144,6 +154,29 @@ impl Worker {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Adds the refused events for which there is evidence to `dead`: the store has taken others since it refused them, or
+    /// their group, before. Returns the reason of one without evidence, which waits.
+    fn judge_refused(&mut self, refused: Vec<RefusedEvent<'_>>, dead: &mut Vec<DeadLetter>) -> Option<String> {
+        let split_at = *self.parked_queue.split_at.get_or_insert(self.taken);
+        let mut waiting = None;
+        for RefusedEvent { event, reason, taken_before } in refused {
+            let before = self.parked_queue.refused_at.get(&event.position).copied().unwrap_or(taken_before);
+            if taken_before > before.min(split_at) {
+                dead.push(self.dead_letter(event, &reason));
+            } else {
+                self.parked_queue.refused_at.insert(event.position, taken_before);
+                waiting = Some(reason);
+            }
+        }
+        waiting
+    }
+
+    /// Sends a batch; a retryable error once `timeout` is over.
+    async fn send_within(&self, batch: Arc<SinkBatch>, timeout: Duration) -> Result<Delivered, SinkError> {
+        let over = |_| SinkError::Retryable { message: format!("not done within {timeout:?}"), after_ms: None };
+        tokio::time::timeout(timeout, self.send(batch)).await.map_err(over)?
     }
 
     /// Continues with the events at `positions` singly, or with the next group if there are none.

@@ -160,3 +160,18 @@ fn letters_of_the_version_before_are_counted() {
     spool.register(&["a"]).unwrap();
     assert_eq!(spool.status("a", 0).unwrap().dead_letter_bytes["a"], counted(dir.path()));
 }
+
+#[test]
+fn a_record_that_is_not_utf_8_is_read_as_one_that_is_no_json() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = open(dir.path());
+    for json in ["{\"a\":1}", "{\"a\":2}"] {
+        spool.call(move |tx| tx.append(1, json, 1)).unwrap();
+    }
+    // An error here stopped the embedded store, and then everybody, at this record for ever.
+    other(dir.path()).execute("UPDATE record SET json = CAST(x'7bff7d' AS TEXT) WHERE first = 1", []).unwrap();
+    let read = spool.read(|reader| reader.read_after(0, 10, 1000)).unwrap();
+    let texts: Vec<&str> = read.iter().map(|record| record.json.as_str()).collect();
+    assert_eq!(texts[1], "{\"a\":2}");
+    assert!(serde_json::from_str::<serde_json::Value>(texts[0]).is_err(), "{texts:?}");
+}

@@ -10,6 +10,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::cursor::{load, save};
 use super::dead_letters::{self, DeadLetter};
+use super::read::json_text;
 use super::{Backlog, Spool, SpoolError, SpoolReader, Tx, positions};
 
 /// Parked events of one sink: some hundred requests' worth. Bounds what a sender gets by naming every day again and
@@ -193,7 +194,7 @@ fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Parked> {
         event_id: row.get(2)?,
         resource: row.get(3)?,
         arrived: row.get(4)?,
-        record: row.get(5)?,
+        record: json_text(row, 5)?,
     })
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, Row};
 
 use super::{FILE, MIGRATIONS, SpoolError};
 use crate::db;
@@ -25,6 +25,18 @@ impl SpoolRecord {
         let shared = crate::record::shared_bytes(&self.json).unwrap_or(0);
         (self.json.len() as u64).saturating_add(shared.saturating_mul(self.events.saturating_sub(1)))
     }
+}
+
+/// Returns the text of a record.
+///
+/// Bytes that are not UTF-8, which only damage causes, become a text that is no JSON: the record counts as unreadable and
+/// costs its own events, where an error would stop every reader at it.
+pub(super) fn json_text(row: &Row<'_>, column: usize) -> rusqlite::Result<String> {
+    let bytes = row.get_ref(column)?.as_bytes()?;
+    Ok(match std::str::from_utf8(bytes) {
+        Ok(text) => text.to_owned(),
+        Err(_) => format!("{}{}", char::REPLACEMENT_CHARACTER, String::from_utf8_lossy(bytes)),
+    })
 }
 
 /// Read-only connection to the spool.
@@ -51,7 +63,7 @@ impl SpoolReader {
         let mut rows = statement.query([position + 1])?;
         let (mut out, mut events, mut bytes) = (Vec::new(), 0, 0);
         while let Some(row) = rows.next()? {
-            let stored = SpoolRecord { first: row.get(0)?, events: row.get(1)?, json: row.get(2)? };
+            let stored = SpoolRecord { first: row.get(0)?, events: row.get(1)?, json: json_text(row, 2)? };
             if stored.first + stored.events <= position + 1 {
                 continue;
             }

@@ -102,11 +102,17 @@ fn retire(tx: &mut Tx<'_>, sink: &str, now: i64) -> Result<(), SpoolError> {
 }
 
 /// Deletes some rows of a sink. Returns `false` when none are left.
-fn forget(tx: &mut Tx<'_>, sink: &str) -> Result<bool, SpoolError> {
+pub(super) fn forget(tx: &mut Tx<'_>, sink: &str) -> Result<bool, SpoolError> {
     if state(tx, sink)? != SinkState::Retired {
         return Err(SpoolError::NotRetired(sink.to_owned()));
     }
-    if dead_letters::delete_oldest(tx, sink, 0)? > 0 || parked::delete_chunk(tx, sink)? > 0 {
+    let deleted_parked = parked::delete_chunk(tx, sink)?;
+    if deleted_parked > 0 {
+        // A crash can leave the rest, and the sink can return: what is gone must not count as delivered then.
+        let query = "UPDATE cursor SET expired = expired + ?2 WHERE sink = ?1";
+        tx.sql.execute(query, params![sink, deleted_parked])?;
+    }
+    if deleted_parked > 0 || dead_letters::delete_oldest(tx, sink, 0)? > 0 {
         return Ok(true);
     }
     for table in ["dead_letter", "letters", "parked_group", "cursor"] {

@@ -36,6 +36,14 @@ impl KnownIndices {
         known.extend(indices);
     }
 
+    /// Removes indices that are about to be deleted.
+    pub(super) fn remove(&self, names: &[String]) {
+        let mut known = self.known();
+        for index in names.iter().filter_map(|name| EventIndex::from_name(&self.prefix, name)) {
+            known.remove(&index);
+        }
+    }
+
     /// Replaces the cache by the indices that the store lists.
     ///
     /// Without the right to list them the cache stays as it is. An index that is missing here only delays its first

@@ -69,6 +69,8 @@ impl Retention {
         let oldest = today.saturating_sub(self.days);
         let is_old = |name: &&str| names::last_day(&self.prefix, name).is_some_and(|day| day < oldest);
         let old: Vec<String> = names.filter(is_old).map(str::to_owned).collect();
+        // Before the first deletion: an index that is wrongly known would be created in front of all events.
+        self.known_indices.remove(&old);
         for chunk in old.chunks(NAMES_PER_REQUEST) {
             // Whole names without wildcards: nothing else can be hit.
             server.value(Method::DELETE, &format!("/{}?ignore_unavailable=true", chunk.join(",")), None).await?;
