@@ -86,7 +86,7 @@ impl<S: Store> Client<S> {
     ///
     /// `context`: output of [`crate::Context::encode`], or equivalent JSON.
     ///
-    /// `entropy`: as many random bytes as the host has, ideally 32; see [`Random`].
+    /// `entropy`: as many random bytes as the host has, ideally 32; see `Random`.
     ///
     /// # Errors
     /// If the store cannot be read. A damaged or empty store is not an error: the client starts with what is readable,
