@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::parked_queue::MAX_NEW_RESOURCES;
-use super::replay::digest;
+use super::replay::{batch_of_singles, digest};
 use super::scheduler::{Action, SinkPosition};
 use super::worker::{SPOOL_RETRY_MS, Worker, random};
 use super::{blocking, retryable};
-use crate::sinks::{Delivered, SinkBatch, SinkError, StoredRecord, permanent_failure_of_one};
+use crate::sinks::{Delivered, SinkBatch, SinkError, permanent_failure_of_one};
 use crate::spool::{DeadLetter, Parked, ParkedGroup, ParkedGroupLimits};
 
 /// Time for the log per time for parked events, while the log has pending events.
@@ -228,9 +228,6 @@ impl Worker {
     }
 }
 
-/// Builds one batch of the events, whose positions need not be consecutive.
-fn batch(events: &[Parked], token: String) -> Arc<SinkBatch> {
-    let record = |event: &Parked| StoredRecord { first: event.position, json: event.record.clone() };
-    let (first, last) = (events[0].position, events[events.len() - 1].position);
-    Arc::new(SinkBatch { first, last, dedup_token: token, records: events.iter().map(record).collect() })
+fn batch(events: &[Parked], dedup_token: String) -> Arc<SinkBatch> {
+    batch_of_singles(events.iter().map(|event| (event.position, event.record.clone())), dedup_token)
 }

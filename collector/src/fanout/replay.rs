@@ -165,13 +165,14 @@ pub(super) fn digest(positions: impl Iterator<Item = u64>) -> String {
     hex::encode(&name.finalize()[..8])
 }
 
-/// Builds one batch of the dead letters, whose positions need not be consecutive.
-fn batch(dead_letters: &[DeadLetter], token: String) -> Arc<SinkBatch> {
-    let record = |letter: &DeadLetter| StoredRecord { first: letter.position, json: letter.record.clone() };
-    Arc::new(SinkBatch {
-        first: dead_letters[0].position,
-        last: dead_letters[dead_letters.len() - 1].position,
-        dedup_token: token,
-        records: dead_letters.iter().map(record).collect(),
-    })
+/// Builds one batch of records with one event each, whose positions rise but need not be consecutive.
+pub(super) fn batch_of_singles(events: impl Iterator<Item = (u64, String)>, dedup_token: String) -> Arc<SinkBatch> {
+    let records: Vec<StoredRecord> = events.map(|(first, json)| StoredRecord { first, json }).collect();
+    let position = |record: Option<&StoredRecord>| record.map_or(0, |record| record.first);
+    let (first, last) = (position(records.first()), position(records.last()));
+    Arc::new(SinkBatch { first, last, dedup_token, records })
+}
+
+fn batch(dead_letters: &[DeadLetter], dedup_token: String) -> Arc<SinkBatch> {
+    batch_of_singles(dead_letters.iter().map(|letter| (letter.position, letter.record.clone())), dedup_token)
 }

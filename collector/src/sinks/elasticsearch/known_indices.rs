@@ -3,9 +3,6 @@
 use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use reqwest::Method;
-
-use super::super::SinkError;
 use super::layout::EventIndex;
 use super::server::Server;
 
@@ -49,18 +46,11 @@ impl KnownIndices {
     /// Without the right to list them the cache stays as it is. An index that is missing here only delays its first
     /// events.
     pub(super) async fn refresh(&self, server: &Server) {
-        match fetch_names(&self.prefix, server).await {
+        match server.index_names(&format!("{}-ods-*", self.prefix)).await {
             Ok(names) => {
                 *self.known() = names.iter().filter_map(|name| EventIndex::from_name(&self.prefix, name)).collect()
             }
             Err(error) => tracing::info!(%error, "the store does not say which indices it has"),
         }
     }
-}
-
-async fn fetch_names(prefix: &str, server: &Server) -> Result<Vec<String>, SinkError> {
-    let path = format!("/_resolve/index/{prefix}-ods-*?filter_path=indices.name");
-    let value = server.value(Method::GET, &path, None).await?;
-    let names = value["indices"].as_array().into_iter().flatten().filter_map(|index| index["name"].as_str());
-    Ok(names.map(str::to_owned).collect())
 }

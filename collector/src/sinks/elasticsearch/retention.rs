@@ -63,12 +63,10 @@ impl Retention {
     /// # Errors
     /// [`SinkError::Retryable`].
     async fn delete(&self, server: &Server, today: i64) -> Result<Vec<String>, SinkError> {
-        let path = format!("/_resolve/index/{0}-ods-*,{0}-uv-*?filter_path=indices.name", self.prefix);
-        let value = server.value(Method::GET, &path, None).await?;
-        let names = value["indices"].as_array().into_iter().flatten().filter_map(|index| index["name"].as_str());
+        let names = server.index_names(&format!("{0}-ods-*,{0}-uv-*", self.prefix)).await?;
         let oldest = today.saturating_sub(self.days);
-        let is_old = |name: &&str| names::last_day(&self.prefix, name).is_some_and(|day| day < oldest);
-        let old: Vec<String> = names.filter(is_old).map(str::to_owned).collect();
+        let is_old = |name: &String| names::last_day(&self.prefix, name).is_some_and(|day| day < oldest);
+        let old: Vec<String> = names.into_iter().filter(is_old).collect();
         // Before the first deletion: an index that is wrongly known would be created in front of all events.
         self.known_indices.remove(&old);
         for chunk in old.chunks(NAMES_PER_REQUEST) {

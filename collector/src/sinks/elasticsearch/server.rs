@@ -86,6 +86,17 @@ impl Server {
         self.http.send(request.body(body)).await
     }
 
+    /// Returns the names of the open indices that match `patterns`.
+    ///
+    /// # Errors
+    /// [`SinkError::Retryable`].
+    pub(super) async fn index_names(&self, patterns: &str) -> Result<Vec<String>, SinkError> {
+        let path = format!("/_resolve/index/{patterns}?filter_path=indices.name");
+        let value = self.value(Method::GET, &path, None).await?;
+        let names = value["indices"].as_array().into_iter().flatten().filter_map(|index| index["name"].as_str());
+        Ok(names.map(str::to_owned).collect())
+    }
+
     /// Returns the JSON of a successful response. Every other response is a transient error.
     ///
     /// # Errors
